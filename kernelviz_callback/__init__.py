@@ -1,0 +1,76 @@
+"""See a network's first layer learn.
+
+``Trainer(callbacks=[KernelVizCallback()])`` pictures the kernels of the first convolution, and
+their responses to one fixed probe image, at the start of training and at each epoch end.
+
+The public names are loaded when they are first used, so importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kernelviz_callback.callback import KernelVizCallback
+    from kernelviz_callback.chart import make_chart
+    from kernelviz_callback.filters import (
+        Geometry,
+        effective_weight,
+        find_convolutions,
+        geometry_of,
+    )
+    from kernelviz_callback.grid import Picture, kernel_grid, response_grid
+    from kernelviz_callback.probe import Probe, load_probe
+    from kernelviz_callback.responses import channel_responses, summed_responses
+    from kernelviz_callback.snapshot import Snapshot, list_snapshots, load_snapshot, save_snapshot
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "KernelVizCallback": "callback",
+    "make_chart": "chart",
+    "Geometry": "filters",
+    "effective_weight": "filters",
+    "find_convolutions": "filters",
+    "geometry_of": "filters",
+    "Picture": "grid",
+    "kernel_grid": "grid",
+    "response_grid": "grid",
+    "Probe": "probe",
+    "load_probe": "probe",
+    "channel_responses": "responses",
+    "summed_responses": "responses",
+    "Snapshot": "snapshot",
+    "list_snapshots": "snapshot",
+    "load_snapshot": "snapshot",
+    "save_snapshot": "snapshot",
+}
+
+__all__ = [
+    "Geometry",
+    "KernelVizCallback",
+    "Picture",
+    "Probe",
+    "Snapshot",
+    "channel_responses",
+    "effective_weight",
+    "find_convolutions",
+    "geometry_of",
+    "kernel_grid",
+    "list_snapshots",
+    "load_probe",
+    "load_snapshot",
+    "make_chart",
+    "response_grid",
+    "save_snapshot",
+    "summed_responses",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,87 @@
+"""A probe out of the training's own data, taken without disturbing the data."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from kernelviz_callback.probe import Probe, probe_of_tensor
+
+
+def probe_of_batch(batch: Any, name: str) -> Probe:
+    """Take the first image of a batch, whatever collection it is packed in.
+
+    The image is the first item of the first floating-point or uint8 tensor with four dimensions.
+
+    Raises:
+        ValueError: If the batch holds no such tensor.
+
+    Example:
+        >>> probe_of_batch({"label": torch.zeros(2), "image": torch.zeros(2, 3, 8, 8)}, "batch").size
+        (8, 8)
+    """
+    for tensor in _tensors(batch):
+        if tensor.ndim == 4 and (tensor.is_floating_point() or tensor.dtype == torch.uint8):
+            return probe_of_tensor(tensor[0], name)
+    shapes = ", ".join(str(tuple(t.shape)) for t in _tensors(batch)) or "no tensor"
+    raise ValueError(
+        f"probe={name!r} needs a batch with images (B, C, H, W); the first batch has {shapes}; "
+        "pass an image or probe=None for the built-in chart"
+    )
+
+
+def probe_of_loader(loaders: Any) -> Probe:
+    """Take the first validation image where no validation batch has been seen yet.
+
+    The sample is read from the data set itself, with every random generator put back afterwards, so
+    that the loader gives the same batches as if nobody had looked.
+
+    Raises:
+        ValueError: If there is no loader, or its data can only be read by consuming it.
+    """
+    loader = next((x for x in _leaves(loaders) if isinstance(x, DataLoader)), None)
+    if loader is None or isinstance(loader.dataset, IterableDataset):
+        found = "none was found" if loader is None else "an iterable data set was found"
+        raise ValueError(
+            'probe="val_batch" takes its image from the sanity check; without one it needs a '
+            f"validation DataLoader over a map-style data set, and {found}; leave "
+            'num_sanity_val_steps above 0 or use probe="train_batch"'
+        )
+    samplers = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
+    generators = [g for s in samplers if (g := getattr(s, "generator", None)) is not None]
+    states = [g.get_state() for g in generators]
+    try:
+        with isolate_rng():
+            index = next(iter(loader.sampler))
+            sample = loader.dataset[index]
+            batch = sample if loader.batch_sampler is None else loader.collate_fn([sample])
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+    return probe_of_batch(batch, "val_batch")
+
+
+def _leaves(loaders: Any) -> Iterable[Any]:
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    if isinstance(loaders, list | tuple):
+        for item in loaders:
+            yield from _leaves(item)
+    else:
+        yield loaders
+
+
+def _tensors(batch: Any) -> Iterable[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from _tensors(value)
+    elif isinstance(batch, Iterable) and not isinstance(batch, str | bytes):
+        for value in batch:
+            yield from _tensors(value)
+    elif hasattr(batch, "__dict__"):
+        yield from _tensors(vars(batch))

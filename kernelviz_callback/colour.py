@@ -1,0 +1,85 @@
+"""Signed numbers to colours: zero in the neutral middle, both signs visible, NaN unmistakable."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+# The level of zero in an RGB tile; the ends of the scale are 1 and 255.
+ZERO_LEVEL = 128
+# Drawn in stripes, so that no saturated tile can be taken for it.
+NON_FINITE_COLOURS = ((255, 0, 255), (0, 0, 0))
+STRIPE = 3  # pixels
+DIVERGING_MAP = "RdBu_r"  # ColorBrewer's red-blue, reversed: blue negative, red positive
+_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+
+
+def largest_magnitude(values: Tensor) -> Tensor:
+    """Tell how strong each filter is: the largest finite |value| of each item of the first axis.
+
+    Returns:
+        Shape (N,), float32. 0 for an item of zeros, or without any finite value.
+
+    Example:
+        >>> largest_magnitude(torch.tensor([[1.0, -3.0], [float("nan"), 2.0]]))
+        tensor([3., 2.])
+    """
+    flat = values.flatten(1).float().abs()
+    return torch.where(flat.isfinite(), flat, 0).amax(1)
+
+
+def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
+    """Round signed values to 8 bits: -half_range to 1, zero to 128, +half_range to 255.
+
+    This is the only conversion from numbers to picture levels. Values beyond the range are clipped
+    to its ends, NaN is 128: paint over it with `paint_non_finite`.
+
+    Args:
+        values: Any shape, floating point, not modified.
+        half_range: Broadcasts with ``values``, not negative. 0 makes every value neutral.
+
+    Example:
+        >>> to_levels(torch.tensor([-2.0, 0.0, 1.0, 2.0]), torch.tensor(2.0))
+        tensor([  1, 128, 192, 255], dtype=torch.uint8)
+    """
+    share = values.float() / half_range.float().clamp(min=_SMALLEST_SCALE)
+    share = share.clamp_(-1, 1).mul_(127).nan_to_num_(0).add_(ZERO_LEVEL)
+    return share.round_().to(torch.uint8)
+
+
+def diverging(levels: Tensor) -> Tensor:
+    """Colour one plane of levels: blue below zero, near white at zero, red above.
+
+    Args:
+        levels: Shape (..., H, W), uint8, as `to_levels` makes them.
+
+    Returns:
+        Shape (..., 3, H, W), uint8.
+    """
+    table = _diverging_table().to(levels.device)
+    return table[levels.long()].movedim(-1, -3)
+
+
+def paint_non_finite(colours: Tensor, non_finite: Tensor) -> Tensor:
+    """Paint magenta and black diagonal stripes where a value was NaN or infinite.
+
+    Args:
+        colours: Shape (..., 3, H, W), uint8, not modified.
+        non_finite: Shape (..., H, W), bool.
+    """
+    if not non_finite.any():
+        return colours
+    height, width = non_finite.shape[-2:]
+    diagonal = torch.arange(height)[:, None] + torch.arange(width)
+    stripes = torch.tensor(NON_FINITE_COLOURS, dtype=torch.uint8)[diagonal // STRIPE % 2]
+    stripes = stripes.permute(2, 0, 1).to(colours.device)
+    return torch.where(non_finite.unsqueeze(-3), stripes, colours)
+
+
+@cache
+def _diverging_table() -> Tensor:
+    """Shape (256, 3), uint8: the colour of each level. 0 is never used."""
+    from matplotlib import colormaps
+
+    table = torch.as_tensor(colormaps[DIVERGING_MAP].resampled(255)(range(255), bytes=True)[:, :3])
+    return torch.cat([table[:1], table])

@@ -1,0 +1,227 @@
+"""The demo: a small network learns to tell photographs apart by small crops of them.
+
+"Which photo is this crop from?" needs no labels beyond the photos themselves, and turns the noise of
+a first layer into colour blobs, edges and centre-surround filters within a few hundred steps.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from typing_extensions import override
+
+from kernelviz_callback.callback import KernelVizCallback
+
+# Pictures that ship inside scikit-image's wheel, so that nothing is downloaded.
+PHOTOS = (
+    "astronaut",
+    "brick",
+    "camera",
+    "cell",
+    "chelsea",
+    "coffee",
+    "coins",
+    "grass",
+    "gravel",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "moon",
+    "page",
+    "retina",
+    "rocket",
+    "text",
+)
+
+
+def load_photos() -> list[Tensor]:
+    """Load the photographs, each (3, H, W), float32, in [0, 1]; grey ones in three equal channels.
+
+    Raises:
+        ModuleNotFoundError: If scikit-image, an optional extra, is missing.
+    """
+    try:
+        from skimage import data
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the demo's photographs come with scikit-image, which is not installed; "
+            'run: pip install "kernelviz-callback[demo]"'
+        ) from error
+    photos = (torch.from_numpy(getattr(data, name)()) for name in PHOTOS)
+    return [
+        (p[..., None].expand(-1, -1, 3) if p.ndim == 2 else p).permute(2, 0, 1).float() / 255
+        for p in photos
+    ]
+
+
+class RandomCrops(IterableDataset[tuple[Tensor, Tensor]]):
+    """Batches of random square crops, each labelled with the number of its photo.
+
+    Args:
+        photos: See `load_photos`.
+        crop: Side of a crop, in pixels.
+        batch_size: Crops in a batch.
+        batches: Batches in an epoch.
+        seed: Of this data set's own generator; epoch e draws with ``seed + e``.
+    """
+
+    def __init__(
+        self, photos: list[Tensor], *, crop: int, batch_size: int, batches: int, seed: int
+    ) -> None:
+        self.photos = photos
+        self.crop = crop
+        self.batch_size = batch_size
+        self.batches = batches
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        self.epoch += 1
+        for _ in range(self.batches):
+            labels = torch.randint(len(self.photos), (self.batch_size,), generator=generator)
+            places = torch.rand(self.batch_size, 2, generator=generator)
+            pairs = zip(labels.tolist(), places.tolist(), strict=True)
+            yield torch.stack([self._cut(label, y, x) for label, (y, x) in pairs]), labels
+
+    def _cut(self, label: int, y: float, x: float) -> Tensor:
+        photo = self.photos[label]
+        top = int(y * (photo.shape[1] - self.crop))
+        left = int(x * (photo.shape[2] - self.crop))
+        return photo[:, top : top + self.crop, left : left + self.crop]
+
+
+class PhotoCrops(LightningDataModule):
+    """Training and validation crops of the photographs.
+
+    Args:
+        batch_size: Crops in a batch.
+        batches_per_epoch: Batches in a training epoch.
+        crop: Side of a crop, in pixels.
+        seed: Of the crops.
+    """
+
+    def __init__(
+        self, batch_size: int = 128, batches_per_epoch: int = 100, crop: int = 40, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.batches_per_epoch = batches_per_epoch
+        self.crop = crop
+        self.seed = seed
+
+    @override
+    def setup(self, stage: str) -> None:
+        self.photos = load_photos()
+
+    def _crops(self, batches: int, seed: int) -> "DataLoader[tuple[Tensor, Tensor]]":
+        crops: Dataset[tuple[Tensor, Tensor]] = RandomCrops(
+            self.photos, crop=self.crop, batch_size=self.batch_size, batches=batches, seed=seed
+        )
+        return DataLoader(crops, batch_size=None)
+
+    @override
+    def train_dataloader(self) -> "DataLoader[tuple[Tensor, Tensor]]":
+        return self._crops(self.batches_per_epoch, self.seed)
+
+    @override
+    def val_dataloader(self) -> "DataLoader[tuple[Tensor, Tensor]]":
+        return self._crops(max(1, self.batches_per_epoch // 20), self.seed + 1_000_000)
+
+
+class PhotoNet(LightningModule):
+    """A small network with a first layer worth watching: 64 filters of 3x7x7.
+
+    Args:
+        photos: Number of photographs to tell apart.
+        filters: Number of filters in the first convolution.
+        learning_rate: Largest rate of the one-cycle schedule of SGD with momentum.
+        weight_decay: Pulls unused weights to zero, which is what makes filters smooth.
+    """
+
+    def __init__(
+        self,
+        photos: int = len(PHOTOS),
+        filters: int = 64,
+        learning_rate: float = 0.1,
+        weight_decay: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.conv1 = nn.Conv2d(3, filters, 7, stride=2, bias=False)
+        self.rest = nn.Sequential(
+            nn.BatchNorm2d(filters),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(filters, 64, 3),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(64, photos),
+        )
+
+    @override
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.rest(self.conv1(crops - 0.5))  # type: ignore[no-any-return]
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        crops, labels = batch
+        loss = F.cross_entropy(self(crops), labels)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    @override
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        crops, labels = batch
+        right = (self(crops).argmax(1) == labels).float().mean()
+        self.log("accuracy", right, prog_bar=True)
+
+    @override
+    def configure_optimizers(self) -> dict[str, object]:
+        optimizer = torch.optim.SGD(
+            self.parameters(),
+            lr=self.learning_rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=self.weight_decay,
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def run_demo(folder: str | Path = "runs", *, epochs: int = 6, batches: int = 100) -> Path:
+    """Train `PhotoNet` with the callback and say where its pictures are.
+
+    Args:
+        folder: Where the run is written: ``<folder>/demo/version_N``.
+        epochs: Training epochs.
+        batches: Batches of 128 crops in an epoch.
+
+    Returns:
+        The directory of the run.
+    """
+    seed_everything(7, verbose=False)
+    logger = TensorBoardLogger(folder, name="demo")
+    trainer = Trainer(
+        max_epochs=epochs,
+        logger=logger,
+        callbacks=[KernelVizCallback()],
+        log_every_n_steps=10,
+        enable_model_summary=False,
+    )
+    trainer.fit(PhotoNet(), datamodule=PhotoCrops(batches_per_epoch=batches))
+    return Path(logger.log_dir)

@@ -1,0 +1,205 @@
+"""Find the convolutions of a model and read their weights without touching the model."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+# Path segments that a wrapper adds to the name of a module: torch.compile, (Distributed)DataParallel,
+# FSDP and activation checkpointing. Without them a layer keeps one name, wrapped or not.
+WRAPPER_SEGMENTS = frozenset(
+    {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+)
+
+_REFUSED = {
+    nn.Conv1d: "1-D: its filters are curves, not pictures",
+    nn.Conv3d: "3-D: its filters are volumes, not pictures",
+    nn.modules.conv._ConvTransposeNd: "transposed: it spreads its input out instead of filtering it",
+}
+_MOST_CANDIDATES = 20
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution slides over its input: what is needed beside the weights to repeat it.
+
+    ``stride``, ``padding`` and ``dilation`` are (vertical, horizontal), in pixels. ``padding`` is a
+    word where the layer was given one ("same", "valid").
+    """
+
+    kind: str
+    stride: tuple[int, int]
+    padding: tuple[int, int] | str
+    dilation: tuple[int, int]
+    groups: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields as JSON-able values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, object]) -> "Geometry":
+        """Rebuild a geometry from `to_dict`, after a trip through JSON."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})  # type: ignore[arg-type]
+
+
+def find_convolutions(
+    model: nn.Module, layers: str | Sequence[str] | None = None
+) -> dict[str, nn.Conv2d]:
+    """Find the convolutions to watch: name to module, in the order of the model.
+
+    Args:
+        model: Any module. Lazy convolutions count: their names are known before their shapes.
+        layers: None for the first 2-D convolution in ``named_modules()``; or a dotted name, a glob
+            (``*`` crosses dots, as in ``"backbone.*.conv1"``), or a list of both. Names may be
+            written with or without the segments that wrappers add (``_orig_mod``, ``module``).
+
+    Returns:
+        At least one convolution. The names are those without wrapper segments, so that they stay the
+        same under ``torch.compile`` and ``DistributedDataParallel``.
+
+    Raises:
+        ValueError: If nothing matches, or what matches is no 2-D convolution with real weights. The
+            message lists the candidates.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.Conv2d(8, 8, 3))
+        >>> find_convolutions(net)
+        {'0': Conv2d(3, 8, kernel_size=(5, 5), stride=(1, 1))}
+        >>> list(find_convolutions(net, "*"))
+        ['0', '2']
+    """
+    modules = _stable_names(model)
+    candidates = {name: m for name, (_, m) in modules.items() if _refusal(m) is None}
+    if layers is None:
+        if not candidates:
+            raise ValueError(_nothing_found(model, "no 2-D convolution", modules))
+        return dict([next(iter(candidates.items()))])  # type: ignore[list-item]
+
+    wanted: set[str] = set()
+    for pattern in [layers] if isinstance(layers, str) else layers:
+        matches = {
+            name
+            for name, (raw, _) in modules.items()
+            if pattern in (name, raw) or fnmatchcase(name, pattern) or fnmatchcase(raw, pattern)
+        }
+        found = matches & candidates.keys()
+        if not found:
+            problem = f"no convolution to watch matches layers={pattern!r}"
+            if pattern in matches:
+                problem += f" ({_refusal(modules[pattern][1])})"
+            raise ValueError(_nothing_found(model, problem, modules))
+        wanted |= found
+    return {name: m for name, m in candidates.items() if name in wanted}  # type: ignore[misc]
+
+
+def geometry_of(conv: nn.Conv2d) -> Geometry:
+    """Read the geometry of a convolution.
+
+    Example:
+        >>> geometry_of(nn.Conv2d(3, 8, 5, stride=2)).stride
+        (2, 2)
+    """
+    padding = conv.padding
+    return Geometry(
+        kind="Conv2d",
+        stride=(conv.stride[0], conv.stride[1]),
+        padding=padding if isinstance(padding, str) else (padding[0], padding[1]),
+        dilation=(conv.dilation[0], conv.dilation[1]),
+        groups=conv.groups,
+    )
+
+
+def is_ready(conv: nn.Conv2d) -> bool:
+    """Tell whether the weights exist: False for a lazy convolution before its first forward pass."""
+    return not any(is_lazy(p) for p in conv.parameters(recurse=True))
+
+
+@torch.no_grad()
+def effective_weight(conv: nn.Conv2d) -> Tensor:
+    """Copy the weights that the layer multiplies its input with, and change nothing in the layer.
+
+    Weight norm, spectral norm and pruning (parametrizations as well as the older hooks) store other
+    tensors and derive the weights from them; the derived weights are returned, as they would be in
+    evaluation mode. Reading ``conv.weight`` is no substitute: under spectral norm in training mode
+    it advances the power iteration, and under the hooks it is one optimizer step old.
+
+    Returns:
+        Shape (N, C, kH, kW), float32, detached, on the device of the layer, its own memory.
+    """
+    if parametrize.is_parametrized(conv, "weight"):
+        weight = copy.deepcopy(conv.parametrizations["weight"]).eval()()  # type: ignore[index]
+    else:
+        weight = _weight_of_hooks(conv)
+    return weight.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+
+
+def _weight_of_hooks(conv: nn.Conv2d) -> Tensor:
+    for hook in conv._forward_pre_hooks.values():
+        if getattr(hook, "name", getattr(hook, "_tensor_name", None)) != "weight":
+            continue
+        if hasattr(hook, "apply_mask"):  # torch.nn.utils.prune
+            return hook.apply_mask(conv)  # type: ignore[no-any-return]
+        if hasattr(hook, "n_power_iterations"):  # torch.nn.utils.spectral_norm
+            return hook.compute_weight(conv, do_power_iteration=False)  # type: ignore[no-any-return]
+        if hasattr(hook, "compute_weight"):  # torch.nn.utils.weight_norm
+            return hook.compute_weight(conv)  # type: ignore[no-any-return]
+    return conv.weight
+
+
+def _stable_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
+    """Map each module's name without wrapper segments to its raw name and the module.
+
+    A module whose short name is taken by another keeps its raw name.
+    """
+    named: dict[str, tuple[str, nn.Module]] = {}
+    for raw, module in model.named_modules():
+        name = ".".join(part for part in raw.split(".") if part not in WRAPPER_SEGMENTS)
+        wraps_itself = name in named and not _is_convolution(module)
+        if raw and not wraps_itself:
+            taken = name in named and _is_convolution(named[name][1])
+            named[raw if taken else name] = (raw, module)
+    return named
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.conv._ConvNd)
+
+
+def _refusal(module: nn.Module) -> str | None:
+    """Why a module cannot be watched, or None."""
+    if not _is_convolution(module):
+        return f"it is a {type(module).__name__}"
+    for kind, reason in _REFUSED.items():
+        if isinstance(module, kind):
+            return f"{type(module).__name__} is {reason}"
+    if not isinstance(module, nn.Conv2d):
+        return f"{type(module).__name__} is no Conv2d"
+    if any(p.is_complex() for p in module.parameters()):
+        return "its weights are complex"
+    return None
+
+
+def _nothing_found(
+    model: nn.Module, problem: str, modules: Mapping[str, tuple[str, nn.Module]]
+) -> str:
+    lines = list(_candidate_lines(modules))
+    more = [f"  ... and {len(lines) - _MOST_CANDIDATES} more"] if len(lines) > _MOST_CANDIDATES else []
+    listed = "\n".join(lines[:_MOST_CANDIDATES] + more)
+    return (
+        f"{problem} in {type(model).__name__}; pass the name of a Conv2d, "
+        f'for example KernelVizCallback(layers="stem.conv").\n'
+        f"Convolutions of this model:\n{listed or '  none'}"
+    )
+
+
+def _candidate_lines(modules: Mapping[str, tuple[str, nn.Module]]) -> Iterator[str]:
+    for name, (_, module) in modules.items():
+        if _is_convolution(module):
+            reason = _refusal(module)
+            yield f"  {name}: {module}" + (f" - cannot be watched, {reason}" if reason else "")

@@ -1,0 +1,220 @@
+"""The kernel grid and the response grid: signed tensors in, one picture with a tile a filter out."""
+
+from math import ceil, sqrt
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from kernelviz_callback.caption import BACKGROUND, framed
+from kernelviz_callback.colour import (
+    diverging,
+    largest_magnitude,
+    paint_non_finite,
+    to_levels,
+)
+from kernelviz_callback.picture import Layout, Picture
+
+Scale: TypeAlias = Literal["filter", "layer"] | float
+
+GRID_SIDE = 900  # pixels: what TensorBoard and a laptop show without shrinking
+LARGEST_TILE = 112  # pixels: kernels are not enlarged beyond this
+SMALLEST_TILE = 32  # pixels: responses are not shrunk below this
+GAP = 2  # pixels between tiles; three times as much where a tile is itself a row
+MOST_PLANES = 4096  # kernels in one picture; of more, each filter shows its first channels
+
+
+def kernel_grid(weights: Tensor, *, scale: Scale = "filter", title: str = "") -> Picture:
+    """Picture the filters of a layer: structure that training adds is seen at a glance.
+
+    Noise means untrained (or dead) filters, a flat tile a constant one, stripes and blobs are
+    edge and colour detectors. With three input channels a tile is the filter as an RGB picture,
+    grey where a weight is zero, brighter where it is positive, darker where it is negative. With any
+    other number a tile is the row of the filter's kernels, red positive, blue negative, white zero.
+    NaN and infinity are striped magenta and black. Kernels are enlarged by a whole factor.
+
+    Args:
+        weights: Filters, shape (N, C, kH, kW), floating point, any device, not modified.
+        scale: What the ends of the colour scale stand for: "filter", each filter's own largest
+            magnitude; "layer", the largest of all; a number, that magnitude, widened where the layer
+            exceeds it (pass the last picture's to hold one scale through a run).
+        title: First line of the caption.
+
+    Raises:
+        ValueError: If ``weights`` is not 4-D, is empty, or ``scale`` is none of the above.
+
+    Example:
+        >>> picture = kernel_grid(torch.randn(64, 3, 7, 7), title="conv1")
+        >>> picture.tile(0).shape, picture.layout.columns
+        (torch.Size([105, 105, 3]), 8)
+    """
+    _check(weights, scale)
+    filters, channels, height, width = weights.shape
+    shown = weights[:, : max(1, MOST_PLANES // filters)]
+    planes = _planes(shown.shape[1])
+    columns = _columns(filters, height, planes * width)
+    zoom = min(
+        GRID_SIDE // (columns * planes * width),
+        GRID_SIDE // (ceil(filters / columns) * height),
+        LARGEST_TILE // max(height, width),
+    )
+    return _compose(
+        shown,
+        half_ranges=_half_ranges(weights, scale),
+        scale=scale,
+        zoom=max(1, zoom),
+        columns=columns,
+        lines=[title, _tile_note("kernels", shown.shape[1], channels)],
+        noun="weight",
+    )
+
+
+def response_grid(
+    responses: Tensor, *, scale: Scale = "filter", title: str = "", note: str = ""
+) -> Picture:
+    """Picture what every filter makes of the probe: a live filter shows what it looks for.
+
+    Three planes make an RGB picture, one plane (a summed response, or a grey layer) is drawn red
+    where positive and blue where negative, any other number stands in a row. Zero is neutral; a
+    filter that answers to nothing has a flat tile.
+
+    Args:
+        responses: Shape (N, C, H, W) as `channel_responses` or `summed_responses` return them, at the
+            size they are to be shown (see `fitting_shrink`).
+        scale: As for `kernel_grid`.
+        title: First line of the caption.
+        note: How the responses were made; second line of the caption.
+
+    Raises:
+        ValueError: As for `kernel_grid`.
+    """
+    _check(responses, scale)
+    filters, planes, height, width = responses.shape
+    lines = [title, note] if note else [title]
+    return _compose(
+        responses,
+        half_ranges=_half_ranges(responses, scale),
+        scale=scale,
+        zoom=1,
+        columns=_columns(filters, height, _planes(planes) * width),
+        lines=[*lines, _tile_note("responses", planes, planes)],
+        noun="response",
+    )
+
+
+def fitting_shrink(filters: int, planes: int, height: int, width: int) -> int:
+    """By what whole factor to shrink responses so that their grid fits the screen.
+
+    Args:
+        filters: Tiles in the grid.
+        planes: Response planes in a tile; 1 and 3 share one place.
+        height: Of a full-size response, in pixels.
+        width: Likewise.
+
+    Example:
+        >>> fitting_shrink(64, 3, 218, 218)
+        2
+    """
+    side_by_side = _planes(planes)
+    columns = _columns(filters, height, side_by_side * width)
+    needed = max(columns * side_by_side * width, ceil(filters / columns) * height) / (
+        GRID_SIDE + LARGEST_TILE / 2
+    )
+    return max(1, min(ceil(needed), min(height, width) // SMALLEST_TILE))
+
+
+def _check(values: Tensor, scale: Scale) -> None:
+    if values.ndim != 4 or 0 in values.shape:
+        raise ValueError(f"expected the shape (N, C, H, W), not empty; found {tuple(values.shape)}")
+    if isinstance(scale, str) and scale not in ("filter", "layer"):
+        raise ValueError(f'scale must be "filter", "layer" or a number; found {scale!r}')
+
+
+def _planes(channels: int) -> int:
+    """Pictures side by side in a tile: three channels share one RGB picture."""
+    return 1 if channels == 3 else channels
+
+
+def _columns(filters: int, tile_height: int, tile_width: int) -> int:
+    """Columns that make the grid about as high as wide."""
+    return min(filters, max(1, ceil(sqrt(filters * tile_height / tile_width) - 1e-9)))
+
+
+def _half_ranges(values: Tensor, scale: Scale) -> Tensor:
+    own = largest_magnitude(values)
+    if scale == "filter":
+        return own
+    widest = own.amax() if scale == "layer" else own.amax().clamp(min=float(scale))
+    return widest.expand_as(own)
+
+
+def _compose(
+    values: Tensor,
+    *,
+    half_ranges: Tensor,
+    scale: Scale,
+    zoom: int,
+    columns: int,
+    lines: list[str],
+    noun: str,
+) -> Picture:
+    tiles = _tiles(values, half_ranges, zoom).cpu()
+    half_ranges = half_ranges.cpu()
+    filters, _, tile_height, tile_width = tiles.shape
+    lines = [line for line in lines if line] + _non_finite_note(values)
+    ends, scale_note = _scale_note(half_ranges, scale, noun)
+    ramp = torch.arange(1, 256, dtype=torch.uint8)
+    is_rgb = values.shape[1] == 3
+    bar = ramp[:, None].expand(-1, 3) if is_rgb else diverging(ramp[None])[:, 0].T
+    gap = GAP if values.shape[1] in (1, 3) else 3 * GAP
+    tight = Layout(filters, columns, tile_height, tile_width, gap=gap)
+    pixels, layout = framed(tight, [*lines, scale_note], bar, ends)
+    for i in range(filters):
+        pixels[layout.box(i)] = tiles[i].permute(1, 2, 0)
+    return Picture(pixels, layout, half_ranges)
+
+
+def _tiles(values: Tensor, half_ranges: Tensor, zoom: int) -> Tensor:
+    """Shape (N, 3, tile height, tile width), uint8, on the device of ``values``."""
+    levels = _enlarge(to_levels(values, half_ranges[:, None, None, None]), zoom)
+    non_finite = _enlarge(~values.isfinite(), zoom)
+    if values.shape[1] == 3:
+        return paint_non_finite(levels, non_finite.any(1))
+    planes = paint_non_finite(diverging(levels), non_finite)
+    filters, count, _, height, width = planes.shape
+    ruled = planes.new_tensor(BACKGROUND)[:, None, None].repeat(filters, count, 1, height, width + 1)
+    ruled[..., :width] = planes
+    return ruled.permute(0, 2, 3, 1, 4).reshape(filters, 3, height, count * (width + 1))[..., :-1]
+
+
+def _enlarge(planes: Tensor, zoom: int) -> Tensor:
+    if zoom == 1:
+        return planes
+    return planes.repeat_interleave(zoom, -2).repeat_interleave(zoom, -1)
+
+
+def _tile_note(what: str, shown: int, channels: int) -> str:
+    if shown == 3:
+        return f"RGB = the {what} of input channels 0, 1, 2; grey is zero"
+    if channels == 1:
+        return "red is positive, blue negative, white zero"
+    part = f"{shown} of {channels}" if shown < channels else f"{channels}"
+    return f"each row of {shown}: the {what} of one filter, input channels left to right ({part})"
+
+
+def _scale_note(half_ranges: Tensor, scale: Scale, noun: str) -> tuple[tuple[str, str], str]:
+    high = half_ranges.max().item()
+    if scale == "filter":
+        low = half_ranges.min().item()
+        note = f"each tile by its own largest |{noun}|, max = {low:.3g} to {high:.3g}"
+        return ("-max", "+max"), note
+    extent = "layer" if scale == "layer" else "run"
+    return (f"-{high:.3g}", f"+{high:.3g}"), f"one scale for the {extent}, in units of the {noun}s"
+
+
+def _non_finite_note(values: Tensor) -> list[str]:
+    bad = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if not bad:
+        return []
+    first = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
+    return [f"NaN or infinite in {len(bad)} of {len(values)} filters (striped magenta): {first}"]

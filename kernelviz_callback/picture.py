@@ -1,0 +1,96 @@
+"""A finished picture: pixels, where each tile lies in them, and the files they become."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+JPEG_QUALITY = 85  # of 95; 4:4:4 chroma, since the planes of a tile are its channels
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tiles lie: row by row, one tile a filter, ``gap`` pixels apart.
+
+    ``left`` and ``top`` are the first tile's corner, in pixels of the picture.
+    """
+
+    filters: int
+    columns: int
+    tile_height: int
+    tile_width: int
+    left: int = 0
+    top: int = 0
+    gap: int = 2
+
+    @property
+    def rows(self) -> int:
+        """Number of rows; the last one may be short."""
+        return -(-self.filters // self.columns)
+
+    @property
+    def height(self) -> int:
+        """Height of the picture, margins included."""
+        return self.top + self.rows * (self.tile_height + self.gap)
+
+    @property
+    def width(self) -> int:
+        """Width of the tiles and the left margin; captions may make the picture wider."""
+        return self.left + self.columns * (self.tile_width + self.gap)
+
+    def box(self, index: int) -> tuple[slice, slice]:
+        """The rows and columns of tile ``index``, to index an (H, W, 3) array with.
+
+        Example:
+            >>> Layout(filters=4, columns=2, tile_height=5, tile_width=7).box(3)
+            (slice(7, 12, None), slice(9, 16, None))
+        """
+        row, column = divmod(index, self.columns)
+        top = self.top + row * (self.tile_height + self.gap)
+        left = self.left + column * (self.tile_width + self.gap)
+        return slice(top, top + self.tile_height), slice(left, left + self.tile_width)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A kernel grid or a response grid, ready to be looked at.
+
+    Attributes:
+        pixels: Shape (H, W, 3), uint8, on the CPU.
+        layout: Where the tile of each filter lies.
+        half_ranges: Shape (N,), float32: the magnitude drawn at the ends of each filter's colour
+            scale, in units of the weights (or of weights x probe).
+    """
+
+    pixels: Tensor
+    layout: Layout
+    half_ranges: Tensor
+
+    def tile(self, index: int) -> Tensor:
+        """The tile of one filter: shape (tile height, tile width, 3), uint8."""
+        rows, columns = self.layout.box(index)
+        return self.pixels[rows, columns]
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture to a file; the suffix (.png, .jpg, ...) chooses the format."""
+        path = Path(path)
+        if path.suffix.lower() in (".jpg", ".jpeg"):
+            path.write_bytes(to_jpeg(self.pixels))
+        else:
+            Image.fromarray(self.pixels.numpy()).save(path)
+
+
+def to_png(pixels: Tensor) -> bytes:
+    """Encode without loss: (H, W, 3) uint8 to PNG. Right for kernels, whose blocks compress well."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(file, "PNG", compress_level=6)
+    return file.getvalue()
+
+
+def to_jpeg(pixels: Tensor) -> bytes:
+    """Encode with little loss: (H, W, 3) uint8 to JPEG. Right for responses, which are photographs."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return file.getvalue()

@@ -1,0 +1,129 @@
+"""The response of filters to a probe: one batched convolution, before any bias or nonlinearity.
+
+Full-size responses of 64 filters would be shrunk again to fit a picture. Shrinking (the average of
+r x r pixels) and convolving are both linear, so the shrunk response is the convolution of the probe,
+at stride r, with the kernel smeared by an r x r box: the same numbers for a fraction of the work.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+
+def channel_responses(
+    probe: Tensor,
+    weights: Tensor,
+    *,
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    shrink: int = 1,
+) -> Tensor:
+    """What each kernel makes of its own channel of the probe: the per-channel convolution.
+
+    Plane c of picture o is ``probe[c] * weights[o, c]`` (cross-correlation, as in ``torch.nn``), at
+    stride 1 and without padding: bright where the probe looks like the kernel, dark where it looks
+    like its negative, zero where it is orthogonal to it. In a grouped convolution filter o sees the
+    channels of its own group.
+
+    Args:
+        probe: Shape (C * groups, H, W), floating point, not modified.
+        weights: Filters, shape (N, C, kH, kW), on the device of ``probe``, not modified.
+        dilation: Spacing of the kernel's taps in pixels, (vertical, horizontal).
+        groups: Number of groups of the convolution. Divides N.
+        shrink: Average the responses over ``shrink`` x ``shrink`` pixels; a remainder at the right
+            and bottom edge is left out.
+
+    Returns:
+        Shape (N, C, H', W'), float32, signed, where H' = (H - dilation * (kH - 1)) // shrink. The sums
+        run in float64 where the device has it, so that no precision setting (TF32, bfloat16) of the
+        training reaches them.
+
+    Raises:
+        ValueError: If the channels of probe and weights do not fit each other, or the kernel is
+            larger than the probe.
+
+    Example:
+        >>> probe = torch.tensor([[[1.0, 2.0, 4.0]]])
+        >>> channel_responses(probe, torch.tensor([[[[-1.0, 1.0]]]]))
+        tensor([[[[1., 2.]]]])
+    """
+    return _convolve("gnck,gckl->gncl", probe, weights, dilation, groups, shrink)
+
+
+def summed_responses(
+    probe: Tensor,
+    weights: Tensor,
+    *,
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    shrink: int = 1,
+) -> Tensor:
+    """What each filter makes of the whole probe: the layer's linear response, without its bias.
+
+    The sum of `channel_responses` over the channels, at stride 1 and without padding. Arguments and
+    errors are the same.
+
+    Returns:
+        Shape (N, 1, H', W'), float32, signed.
+
+    Example:
+        >>> probe = torch.tensor([[[1.0, 2.0]], [[10.0, 20.0]]])
+        >>> summed_responses(probe, torch.tensor([[[[1.0]], [[0.5]]]]))
+        tensor([[[[ 6., 12.]]]])
+    """
+    return _convolve("gnck,gckl->gnl", probe, weights, dilation, groups, shrink)
+
+
+def response_size(
+    probe_size: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int]:
+    """Height and width of a response at stride 1 without padding, in pixels.
+
+    Raises:
+        ValueError: If the kernel, its dilation included, is larger than the probe.
+
+    Example:
+        >>> response_size((224, 224), (7, 7), (1, 1))
+        (218, 218)
+    """
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel_size, strict=True))
+    if reach[0] > probe_size[0] or reach[1] > probe_size[1]:
+        raise ValueError(
+            f"the kernel covers {reach[0]}x{reach[1]} pixels (dilation included) and the probe has "
+            f"only {probe_size[0]}x{probe_size[1]}; use a larger probe (probe_size=...)"
+        )
+    return probe_size[0] - reach[0] + 1, probe_size[1] - reach[1] + 1
+
+
+def _convolve(
+    contraction: str,
+    probe: Tensor,
+    weights: Tensor,
+    dilation: tuple[int, int],
+    groups: int,
+    shrink: int,
+) -> Tensor:
+    filters, channels, kernel_height, kernel_width = weights.shape
+    if filters % groups or probe.shape[0] != channels * groups:
+        raise ValueError(
+            f"weights {tuple(weights.shape)} in {groups} group(s) filter {channels * groups} input "
+            f"channels; the probe has {probe.shape[0]}"
+        )
+    height, width = response_size(
+        (probe.shape[1], probe.shape[2]), (kernel_height, kernel_width), dilation
+    )
+    exact = torch.float32 if probe.device.type == "mps" else torch.float64
+    with torch.no_grad(), torch.autocast(probe.device.type, enabled=False):
+        box = torch.full((1, 1, shrink, shrink), shrink**-2, dtype=exact, device=probe.device)
+        smeared = F.conv_transpose2d(
+            box,
+            weights.to(exact).reshape(1, -1, kernel_height, kernel_width),
+            dilation=dilation,
+        )
+        patches = F.unfold(probe.to(exact)[:, None], smeared.shape[-2:], stride=shrink)
+        out = torch.einsum(
+            contraction,
+            smeared.reshape(groups, filters // groups, channels, -1),
+            patches.reshape(groups, channels, *patches.shape[1:]),
+        )
+    return out.reshape(filters, -1, height // shrink, width // shrink).float()

@@ -1,0 +1,97 @@
+"""The two pictures of a layer in a snapshot, captioned: what the callback logs."""
+
+from math import prod
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+
+from kernelviz_callback.filters import Geometry
+from kernelviz_callback.grid import Scale, fitting_shrink, kernel_grid, response_grid
+from kernelviz_callback.picture import Picture
+from kernelviz_callback.probe import Probe
+from kernelviz_callback.responses import channel_responses, response_size, summed_responses
+
+Response: TypeAlias = Literal["channels", "sum"]
+
+# A row of more response planes than this says nothing; wider layers show the sum, and say so.
+MOST_RESPONSE_PLANES = 16
+
+
+def kernel_picture(
+    weights: Tensor, *, layer: str, when: str = "", scale: Scale = "filter"
+) -> Picture:
+    """Picture the filters of a layer, captioned with its name, shape and ``when``."""
+    return kernel_grid(weights, scale=scale, title=_title(f"{layer} kernels", weights, when))
+
+
+def response_picture(
+    weights: Tensor,
+    geometry: Geometry,
+    probe: Probe,
+    *,
+    layer: str,
+    when: str = "",
+    response: Response = "channels",
+    scale: Scale = "filter",
+) -> Picture:
+    """Picture what the filters of a layer make of the probe.
+
+    Args:
+        weights: Shape (N, C, kH, kW); the convolution runs on its device.
+        geometry: Of the layer; its own stride and padding are left aside, dilation and groups count.
+        probe: Adapted to the channels of the layer.
+        layer: Name, for the caption.
+        when: Step and epoch, for the caption.
+        response: "channels" for one plane an input channel, "sum" for the layer's linear response.
+        scale: As for `kernel_grid`.
+
+    Raises:
+        ValueError: If the probe does not fit the layer.
+    """
+    filters, channels = weights.shape[:2]
+    image = probe.for_channels(channels * geometry.groups).to(weights.device)
+    summed = response == "sum" or channels > MOST_RESPONSE_PLANES
+    planes = 1 if summed else channels
+    full = response_size(probe.size, _kernel_size(weights), geometry.dilation)
+    shrink = fitting_shrink(filters, planes, *full)
+    convolve = summed_responses if summed else channel_responses
+    values = convolve(
+        image, weights, dilation=geometry.dilation, groups=geometry.groups, shrink=shrink
+    )
+    plane = (
+        f"tile = probe * filter, summed over {channels} channels"
+        if summed
+        else "plane c of a tile = probe[c] * kernel[c]"
+    )
+    dilated = f", dilation {geometry.dilation}" if prod(geometry.dilation) > 1 else ""
+    shrunk = f", averaged {shrink}x{shrink}" if shrink > 1 else ""
+    return response_grid(
+        values,
+        scale=scale,
+        title=_title(f"{layer} responses to {probe.name}", weights, when),
+        note=f"{plane} (stride 1, no padding{dilated}{shrunk})",
+    )
+
+
+def check_fit(channels: int, kernel: tuple[int, int], geometry: Geometry, probe: Probe) -> None:
+    """Raise a `ValueError` unless the probe can be convolved with filters of this shape.
+
+    Args:
+        channels: Input channels of one group.
+        kernel: Kernel height and width.
+        geometry: Of the layer.
+        probe: Not adapted yet.
+    """
+    probe.for_channels(channels * geometry.groups)
+    response_size(probe.size, kernel, geometry.dilation)
+
+
+def _kernel_size(weights: Tensor) -> tuple[int, int]:
+    return weights.shape[2], weights.shape[3]
+
+
+def _title(what: str, weights: Tensor, when: str) -> str:
+    filters, *shape = weights.shape
+    return " · ".join(
+        part for part in (what, f"{filters} filters {'x'.join(map(str, shape))}", when) if part
+    )
