@@ -159,11 +159,12 @@ def _stable_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
     """
     named: dict[str, tuple[str, nn.Module]] = {}
     for raw, module in model.named_modules():
-        name = ".".join(part for part in raw.split(".") if part not in WRAPPER_SEGMENTS)
-        wraps_itself = name in named and not _is_convolution(module)
-        if raw and not wraps_itself:
-            taken = name in named and _is_convolution(named[name][1])
-            named[raw if taken else name] = (raw, module)
+        short = ".".join(part for part in raw.split(".") if part not in WRAPPER_SEGMENTS)
+        name = short or type(module).__name__
+        if name in named and not _is_convolution(module):
+            continue
+        taken = name in named and _is_convolution(named[name][1])
+        named[raw if taken else name] = (raw, module)
     return named
 
 

@@ -150,10 +150,14 @@ def run_folder(log_dir: str | Path, *, fresh: bool) -> Path:
 def save_probe(probe: Probe, folder: str | Path) -> None:
     """Write the exact probe of a run into its folder, as ``probe.safetensors``.
 
+    The tensor ``probe`` is (C, H, W): uint8 where every value is a whole 255th, else float32.
+
     Raises:
         OSError: If it cannot be written.
     """
-    content = to_safetensors({"probe": probe.image}, {"name": probe.name, "digest": probe.digest})
+    levels = (probe.image * 255).round().clamp(0, 255).to(torch.uint8)
+    exact = levels if torch.equal(levels.float() / 255, probe.image) else probe.image
+    content = to_safetensors({"probe": exact}, {"name": probe.name, "digest": probe.digest})
     write_whole(Path(folder) / _PROBE_NAME, content)
 
 
@@ -161,7 +165,9 @@ def load_saved_probe(folder: str | Path) -> Probe | None:
     """Read the probe of a run back, or None if the folder has no readable one."""
     try:
         with safe_open(Path(folder) / _PROBE_NAME, framework="pt") as file:
-            return Probe(file.get_tensor("probe"), (file.metadata() or {}).get("name", "image"))
+            image = file.get_tensor("probe")
+            image = image.float() / 255 if image.dtype == torch.uint8 else image
+            return Probe(image, (file.metadata() or {}).get("name", "image"))
     except (OSError, SafetensorError):
         return None
 

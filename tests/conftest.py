@@ -1,0 +1,149 @@
+"""A tiny network, its data, and one way to train it: every test of the callback starts here."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+BATCHES = 4
+
+
+class TinyNet(LightningModule):
+    """Dropout, BatchNorm and a shuffled loader: all that an observer could disturb."""
+
+    def __init__(self, conv: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv = conv or nn.Conv2d(3, 8, 5)
+        self.rest = nn.Sequential(
+            nn.LazyBatchNorm2d() if conv is not None else nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Dropout(0.3),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.LazyLinear(4) if conv is not None else nn.Linear(32, 4),
+        )
+        self.losses: list[float] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(self.conv(x))
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    test_step = validation_step
+
+    def predict_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return self(batch[0])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+    def _loader(self, shuffle: bool) -> DataLoader[Any]:
+        generator = torch.Generator().manual_seed(5)
+        images = torch.rand(BATCHES * 8, 3, 16, 16, generator=generator)
+        labels = torch.randint(4, (BATCHES * 8,), generator=generator)
+        return DataLoader(TensorDataset(images, labels), batch_size=8, shuffle=shuffle)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._loader(shuffle=False)
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+
+class Witness(Callback):
+    """Clones the weights at every hook: an independent record to hold the snapshots against."""
+
+    def __init__(self) -> None:
+        self.weights: dict[int, Tensor] = {}
+
+    def _look(self, trainer: Trainer, module: LightningModule) -> None:
+        self.weights[trainer.global_step] = module.conv.weight.detach().clone()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._look(trainer, pl_module)
+
+
+@pytest.fixture
+def trainer_for(tmp_path: Path) -> Callable[..., Trainer]:
+    """Build a quiet Trainer on the CPU that logs to TensorBoard below ``tmp_path``."""
+
+    def build(*callbacks: Callback, **options: Any) -> Trainer:
+        defaults: dict[str, Any] = {
+            "accelerator": "cpu",
+            "default_root_dir": tmp_path,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "enable_progress_bar": False,
+            "max_epochs": 2,
+        }
+        if "logger" not in options:
+            options["logger"] = TensorBoardLogger(tmp_path, name="run")
+        return Trainer(**{**defaults, **options}, callbacks=list(callbacks))
+
+    return build
+
+
+@pytest.fixture
+def fit(trainer_for: Callable[..., Trainer]) -> Callable[..., Trainer]:
+    """Train a model, `TinyNet` unless another is given, and return the Trainer."""
+
+    def run(
+        *callbacks: Callback,
+        model: LightningModule | None = None,
+        ckpt_path: Path | None = None,
+        **options: Any,
+    ) -> Trainer:
+        trainer = trainer_for(*callbacks, **options)
+        seed_everything(3, verbose=False)
+        trainer.fit(model or TinyNet(), ckpt_path=ckpt_path)
+        return trainer
+
+    return run
+
+
+def logged_images(log_dir: str | Path) -> dict[str, dict[int, np.ndarray]]:
+    """Read every image of an event file back: tag to step to (H, W, 3) pixels.
+
+    Fails if a tag has the same step twice.
+    """
+    events = EventAccumulator(str(log_dir), size_guidance={"images": 0})
+    events.Reload()
+    images: dict[str, dict[int, np.ndarray]] = {}
+    for tag in events.Tags()["images"]:
+        logged = events.Images(tag)
+        steps = [image.step for image in logged]
+        assert len(set(steps)) == len(steps), f"{tag} was logged twice at a step: {steps}"
+        images[tag] = {
+            i.step: np.asarray(Image.open(io.BytesIO(i.encoded_image_string))) for i in logged
+        }
+    return images
+
+
+@pytest.fixture
+def gabor() -> Tensor:
+    """A weight of 4 filters 3x5x5 with both signs: two orientations, a blob, and zeros."""
+    y, x = torch.meshgrid(torch.arange(5.0) - 2, torch.arange(5.0) - 2, indexing="ij")
+    window = torch.exp(-(x**2 + y**2) / 4)
+    planes = torch.stack([window * torch.sin(x), window * torch.cos(2 * y), window, window * 0])
+    return planes[:, None] * torch.tensor([1.0, -0.5, 0.25])[None, :, None, None]

@@ -1,0 +1,167 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kernelviz_callback import kernel_grid, response_grid
+from kernelviz_callback.colour import diverging, to_levels
+from kernelviz_callback.grid import GRID_SIDE, MOST_PLANES, SMALLEST_TILE, fitting_shrink
+from kernelviz_callback.picture import Layout
+
+
+def tile_values(tile: Tensor, zoom: int) -> Tensor:
+    """One pixel of each enlarged weight, checked to be a flat block: shape (h, w, 3)."""
+    blocks = tile.reshape(tile.shape[0] // zoom, zoom, tile.shape[1] // zoom, zoom, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all(), "a weight is not one flat block"
+    return blocks[:, 0, :, 0]
+
+
+def test_an_rgb_tile_is_the_filter(gabor: Tensor) -> None:
+    picture = kernel_grid(gabor)
+    for i, weight in enumerate(gabor):
+        values = tile_values(picture.tile(i), 22).permute(2, 0, 1)
+        largest = weight.abs().max().clamp(min=1e-9)
+        expected = (128 + 127 * weight / largest).round().to(torch.uint8)
+        assert torch.equal(values, expected)
+    assert (picture.tile(3) == 128).all(), "a filter of zeros is neutral grey"
+
+
+def test_one_channel_is_drawn_with_the_diverging_map(gabor: Tensor) -> None:
+    grey = gabor[:, :1]
+    picture = kernel_grid(grey, scale="layer")
+    for i, weight in enumerate(grey):
+        values = tile_values(picture.tile(i), 22).permute(2, 0, 1)
+        assert torch.equal(values, diverging(to_levels(weight[0], grey.abs().max())))
+
+
+@pytest.mark.parametrize("channels", [2, 4, 9, 64])
+def test_any_other_number_is_a_row_of_kernels(channels: int) -> None:
+    torch.manual_seed(channels)
+    weights = torch.randn(5, channels, 3, 3)
+    picture = kernel_grid(weights)
+    zoom = picture.layout.tile_height // 3
+    width = 3 * zoom + 1
+    assert picture.layout.tile_width == channels * width - 1
+    for i, weight in enumerate(weights):
+        tile = picture.tile(i)
+        for c in range(channels):
+            kernel = tile_values(tile[:, c * width : (c + 1) * width - 1], zoom).permute(2, 0, 1)
+            assert torch.equal(kernel, diverging(to_levels(weight[c], weight.abs().max())))
+
+
+def test_a_very_wide_layer_shows_its_first_channels_and_stays_small() -> None:
+    picture = kernel_grid(torch.randn(512, 512, 3, 3))
+    kernels = (picture.layout.tile_width + 1) // (picture.layout.tile_height + 1)
+    assert kernels * 512 == MOST_PLANES
+    assert max(picture.pixels.shape) < 1.5 * GRID_SIDE
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 70),
+    st.sampled_from([1, 2, 3, 5]),
+    st.integers(1, 8),
+    st.integers(1, 8),
+    st.integers(0, 2**31),
+)
+def test_every_filter_is_recovered_from_its_tile(filters, channels, height, width, seed) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(filters, channels, height, width, generator=generator)
+    order = torch.randperm(filters, generator=generator)
+    picture, permuted = kernel_grid(weights), kernel_grid(weights[order])
+    assert picture.pixels.shape == permuted.pixels.shape
+    for place, index in enumerate(order.tolist()):
+        assert torch.equal(permuted.tile(place), picture.tile(index))
+    assert torch.equal(kernel_grid(weights * 3).tile(0), picture.tile(0))
+
+
+def test_the_scales(gabor: Tensor) -> None:
+    weights = gabor[:3] * torch.tensor([1.0, 0.1, 10.0])[:, None, None, None]
+    own = weights.abs().amax((1, 2, 3))
+    assert torch.equal(kernel_grid(weights).half_ranges, own)
+    assert torch.equal(kernel_grid(weights, scale="layer").half_ranges, own.max().expand(3))
+    assert kernel_grid(weights, scale=99.0).half_ranges.tolist() == [99.0] * 3
+    assert torch.equal(kernel_grid(weights, scale=0.5).half_ranges, own.max().expand(3))
+
+
+def test_the_scale_is_written_into_the_picture(gabor: Tensor) -> None:
+    one, other = (kernel_grid(gabor * k, scale="layer") for k in (1, 2))
+    caption = slice(0, one.layout.top)
+    assert not torch.equal(one.pixels[caption], other.pixels[caption])
+    assert torch.equal(one.pixels[one.layout.top :], other.pixels[one.layout.top :])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_non_finite_weights_are_striped_and_the_others_keep_their_scale(channels: int) -> None:
+    weights = torch.randn(4, channels, 5, 5)
+    clean = kernel_grid(weights)
+    weights[1, 0, 2, 2] = torch.nan
+    weights[2] = torch.inf
+    picture = kernel_grid(weights)
+    magenta = torch.tensor([255, 0, 255], dtype=torch.uint8)
+    striped = [(picture.tile(i) == magenta).all(-1) for i in range(4)]
+    zoom = picture.layout.tile_height // 5
+    assert striped[1][2 * zoom : 3 * zoom, 2 * zoom : 3 * zoom].any()
+    assert striped[1].sum() < zoom * zoom
+    assert striped[2].float().mean() > 0.4
+    for i in (0, 3):
+        assert torch.equal(picture.tile(i), clean.tile(i))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, -3.0, 1e-40])
+def test_a_constant_filter_is_flat(value: float) -> None:
+    tile = kernel_grid(torch.full((1, 3, 3, 3), value)).tile(0)
+    assert (tile == tile[0, 0]).all()
+    expected = {0.0: 128, 0.7: 255, -3.0: 1}.get(value)
+    assert expected is None or (tile == expected).all()
+
+
+def test_responses_are_drawn_pixel_for_pixel() -> None:
+    responses = torch.randn(6, 3, 20, 30)
+    picture = response_grid(responses, title="a", note="b")
+    for i, response in enumerate(responses):
+        expected = to_levels(response, response.abs().max()).permute(1, 2, 0)
+        assert torch.equal(picture.tile(i), expected)
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 2048), st.sampled_from([1, 2, 3, 16]), st.integers(8, 700), st.integers(8, 700))
+def test_shrunk_responses_fit_the_screen_or_are_as_small_as_allowed(n, planes, h, w) -> None:
+    shrink = fitting_shrink(n, planes, h, w)
+    assert 1 <= shrink
+    assert shrink == 1 or min(h, w) // shrink >= SMALLEST_TILE
+
+
+@given(st.integers(1, 300), st.integers(1, 20), st.integers(1, 9), st.integers(1, 9))
+def test_tiles_never_overlap(filters: int, columns: int, height: int, width: int) -> None:
+    layout = Layout(filters, columns, height, width, left=3, top=5)
+    canvas = torch.zeros(layout.height, layout.width, dtype=torch.int)
+    for i in range(filters):
+        canvas[layout.box(i)] += 1
+    assert canvas.max() == 1
+    assert canvas.sum() == filters * height * width
+
+
+@pytest.mark.parametrize("values", [torch.zeros(3, 3), torch.zeros(0, 3, 3, 3)])
+def test_what_is_no_grid_is_refused(values: Tensor) -> None:
+    for draw in (kernel_grid, response_grid):
+        with pytest.raises(ValueError, match=r"expected the shape \(N, C, H, W\)"):
+            draw(values)
+
+
+def test_a_bad_scale_is_refused() -> None:
+    with pytest.raises(ValueError, match="found 'tile'"):
+        kernel_grid(torch.zeros(1, 3, 3, 3), scale="tile")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_saved_picture_opens(tmp_path, suffix: str, gabor: Tensor) -> None:
+    import numpy as np
+    from PIL import Image
+
+    picture = kernel_grid(gabor)
+    picture.save(tmp_path / f"grid{suffix}")
+    read = torch.from_numpy(np.array(Image.open(tmp_path / f"grid{suffix}")))
+    error = (read.int() - picture.pixels.int()).abs().float()
+    assert error.max() == 0 if suffix == ".png" else error.mean() < 3

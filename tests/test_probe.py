@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kernelviz_callback import Probe, load_probe, make_chart
+
+
+@pytest.fixture
+def photo() -> Image.Image:
+    y, x = np.mgrid[:60, :90]
+    return Image.fromarray(np.stack([y * 4, x * 2, y + x], axis=-1).astype(np.uint8))
+
+
+def test_the_default_is_the_chart() -> None:
+    probe = load_probe(size=64)
+    assert probe.name == "chart"
+    assert torch.equal(probe.image, make_chart(64))
+
+
+def test_a_path_is_read_exactly_when_it_is_small(photo: Image.Image, tmp_path: Path) -> None:
+    photo.save(tmp_path / "photo.png")
+    for path in (tmp_path / "photo.png", str(tmp_path / "photo.png")):
+        probe = load_probe(path)
+        assert probe.name == "photo.png"
+        expected = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
+        assert torch.equal(probe.image, expected)
+
+
+def test_an_image_is_shrunk_with_its_proportions_and_left_untouched(photo: Image.Image) -> None:
+    assert load_probe(photo, size=45).size == (30, 45)
+    assert photo.size == (90, 60)
+
+
+def test_a_photo_is_turned_upright(photo: Image.Image, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    photo.save(tmp_path / "turned.jpg", exif=exif)
+    assert load_probe(tmp_path / "turned.jpg").size == (90, 60)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"),
+    [("L", 1), ("1", 1), ("LA", 1), ("I", 1), ("F", 1), ("RGBA", 3), ("P", 3), ("CMYK", 3)],
+)
+def test_every_mode_of_pillow(photo: Image.Image, mode: str, channels: int) -> None:
+    probe = load_probe(photo.convert(mode))
+    assert probe.image.shape == (channels, 60, 90)
+    assert 0 <= probe.image.min() < probe.image.max() <= 1
+
+
+def test_a_sixteen_bit_image_keeps_its_contrast() -> None:
+    depth = np.linspace(1000, 60000, 400).reshape(20, 20).astype(np.uint16)
+    probe = load_probe(Image.fromarray(depth))
+    assert probe.image.min() == 0
+    assert probe.image.max() == 1
+
+
+def test_tensors_and_arrays_are_used_as_they_are() -> None:
+    values = torch.randn(5, 20, 30)
+    for source in (values, values.numpy(), values.double()):
+        probe = load_probe(source, size=16)
+        assert torch.equal(probe.image, values)
+        assert probe.name == "tensor"
+    levels = torch.arange(12, dtype=torch.uint8).view(3, 2, 2)
+    assert torch.equal(load_probe(levels).image, levels / 255)
+    assert load_probe(np.zeros((4, 6), dtype=bool)).image.shape == (1, 4, 6)
+
+
+def test_the_probe_is_a_copy() -> None:
+    values = torch.rand(3, 8, 8)
+    probe = load_probe(values)
+    digest = probe.digest
+    values.zero_()
+    assert probe.digest == digest
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8), r"found \(2, 3, 8, 8\)"),
+        (torch.zeros(3, 0, 8), r"found \(3, 0, 8\)"),
+        (np.zeros((32, 32, 3)), r"looks like \(H, W, C\)"),
+        (torch.full((1, 4, 4), torch.nan), "NaN"),
+        (torch.zeros(1, 4, 4, dtype=torch.complex64), "real values"),
+    ],
+)
+def test_what_is_no_picture_is_refused(source, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_probe(source)
+
+
+def test_a_wrong_type_lists_the_right_ones() -> None:
+    with pytest.raises(TypeError, match=r'"train_batch" or "val_batch"; found int'):
+        load_probe(3)
+
+
+def test_a_missing_file_and_a_text_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere.png' is no file"):
+        load_probe("nowhere.png")
+    (tmp_path / "notes.png").write_text("no picture")
+    with pytest.raises(ValueError, match="no image that Pillow can read"):
+        load_probe(tmp_path / "notes.png")
+
+
+def test_channels_are_adapted() -> None:
+    rgb = Probe(torch.rand(3, 4, 4), "photo.png")
+    weights = torch.tensor([0.2989, 0.587, 0.114]).view(3, 1, 1)
+    luminance = (rgb.image * weights).sum(0, keepdim=True)
+    torch.testing.assert_close(rgb.for_channels(1), luminance)
+    assert rgb.for_channels(3) is rgb.image
+    grey = Probe(luminance, "grey.png")
+    assert torch.equal(grey.for_channels(64), luminance.expand(64, -1, -1))
+    chart = load_probe(size=16)
+    assert torch.equal(chart.for_channels(4)[3], chart.for_channels(1)[0])
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(3, 4), (3, 2), (4, 3), (2, 1)])
+def test_counts_that_cannot_be_adapted_are_both_named(found: int, wanted: int) -> None:
+    with pytest.raises(ValueError, match=rf"reads {wanted} input channels .* has {found}"):
+        Probe(torch.zeros(found, 4, 4), "tensor").for_channels(wanted)
+
+
+def test_the_digest_tells_images_and_shapes_apart() -> None:
+    a = Probe(torch.zeros(1, 4, 4), "a")
+    assert a.digest == Probe(torch.zeros(1, 4, 4), "b").digest
+    assert a.digest != Probe(torch.zeros(1, 2, 8), "a").digest
+    assert a.digest != Probe(torch.ones(1, 4, 4), "a").digest
+
+
+def test_a_probe_of_any_range_and_channels_can_be_looked_at() -> None:
+    for channels in (1, 2, 3, 7):
+        picture = Probe(torch.randn(channels, 6, 5), "tensor").to_picture()
+        assert picture.shape == (6, 5, 3)
+        assert picture.dtype == torch.uint8
+    chart = make_chart(16)
+    exact = (chart.permute(1, 2, 0) * 255).round().to(torch.uint8)
+    assert torch.equal(Probe(chart, "chart").to_picture(), exact)
