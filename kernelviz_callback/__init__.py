@@ -18,7 +18,8 @@ if TYPE_CHECKING:
         find_convolutions,
         geometry_of,
     )
-    from kernelviz_callback.grid import Picture, kernel_grid, response_grid
+    from kernelviz_callback.grid import kernel_grid, response_grid
+    from kernelviz_callback.picture import Picture
     from kernelviz_callback.probe import Probe, load_probe
     from kernelviz_callback.responses import channel_responses, summed_responses
     from kernelviz_callback.snapshot import Snapshot, list_snapshots, load_snapshot, save_snapshot
@@ -32,7 +33,7 @@ _HOME = {
     "effective_weight": "filters",
     "find_convolutions": "filters",
     "geometry_of": "filters",
-    "Picture": "grid",
+    "Picture": "picture",
     "kernel_grid": "grid",
     "response_grid": "grid",
     "Probe": "probe",

@@ -20,7 +20,8 @@ def probe_of_batch(batch: Any, name: str) -> Probe:
         ValueError: If the batch holds no such tensor.
 
     Example:
-        >>> probe_of_batch({"label": torch.zeros(2), "image": torch.zeros(2, 3, 8, 8)}, "batch").size
+        >>> batch = {"label": torch.zeros(2), "image": torch.zeros(2, 3, 8, 8)}
+        >>> probe_of_batch(batch, "train_batch").size
         (8, 8)
     """
     for tensor in _tensors(batch):

@@ -7,13 +7,13 @@ from typing import Any, get_args
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from kernelviz_callback.batch_probe import probe_of_batch, probe_of_loader
-from kernelviz_callback.filters import find_convolutions, geometry_of, is_ready
+from kernelviz_callback.filters import find_convolutions, geometry_of, is_ready, weight_shape
 from kernelviz_callback.loggers import image_experiments
 from kernelviz_callback.probe import BATCH_SOURCES, Probe, ProbeSource, load_probe
 from kernelviz_callback.recorder import Recorder, ScaleName, warn
@@ -28,30 +28,32 @@ class KernelVizCallback(Callback):
     """Watch filters form, die, duplicate or stay noise while a network trains.
 
     At the start of training (step 0, before the first update), at each epoch end and at the end of
-    fit, the weights of the first convolution are written to ``<log_dir>/kernelviz/``, and two pictures
-    go to TensorBoard's Images: ``kernels/<layer>``, the filters, and ``responses/<layer>``, what each
-    filter makes of one fixed probe image. Without a logger that takes images they become files beside
-    the snapshots. Training with the callback is bit-identical to training without it.
+    fit, the weights of the first convolution are written to ``<log_dir>/kernelviz/``, and two
+    pictures go to TensorBoard's Images: ``kernels/<layer>``, the filters, and
+    ``responses/<layer>``, what each filter makes of one fixed probe image. Without a logger that
+    takes images they become files beside the snapshots. Training with the callback is bit-identical
+    to training without it.
 
     Args:
         layers: None for the first 2-D convolution; a dotted name, a glob such as
             ``"backbone.*.conv1"``, or a list of both.
-        probe: None for the built-in test chart; the path of an image, a PIL image, a tensor or array
-            (C, H, W); or ``"train_batch"`` or ``"val_batch"``: the first image of the first batch.
+        probe: None for the built-in test chart; the path of an image, a PIL image, a tensor or
+            array (C, H, W); or ``"train_batch"`` or ``"val_batch"``: the first image of the first
+            batch.
         probe_size: Size in pixels of the chart; images are shrunk until their longer side has it.
         response: "channels": plane c of picture o is probe[c] * weight[o, c]; "sum": the layer's
             linear response, summed over its input channels.
-        scale: What the ends of the colour scale stand for: the largest magnitude of each "filter", of
-            the "layer", or of the "run": frozen at the first snapshot and only ever widened, also
-            across a resume.
+        scale: What the ends of the colour scale stand for: the largest magnitude of each "filter",
+            of the "layer", or of the "run": frozen at the first snapshot and only ever widened,
+            also across a resume.
         every_n_epochs: Snapshot at the end of every n-th epoch; None for never.
         every_n_train_steps: Also after every n-th optimizer step; None for never.
         early_steps: Also after optimizer steps 1, 2, 4, 8, ... of the first epoch, while filters
             take shape.
 
     Raises:
-        ValueError: At once for a bad value, at the start of fit for a layer that cannot be found or a
-            probe that does not fit it.
+        ValueError: At once for a bad value, at the start of fit for a layer that cannot be found or
+            a probe that does not fit it.
         TypeError: For an argument of another type.
         FileNotFoundError: If the probe's path does not exist.
 
@@ -123,7 +125,7 @@ class KernelVizCallback(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         log_dir = _log_dir(trainer)
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._is_fitting = True
         self._step = trainer.global_step
@@ -183,7 +185,7 @@ class KernelVizCallback(Callback):
         if self._probe is None or not all(map(is_ready, self._convolutions.values())):
             return self._restored
         return {
-            "layers": {name: list(c.weight.shape) for name, c in self._convolutions.items()},
+            "layers": {name: list(weight_shape(c)) for name, c in self._convolutions.items()},
             "probe_digest": self._probe.digest,
             "batch_probe": self._probe.image if self._batch_source else None,
             "batch_source": self._batch_source,
@@ -207,11 +209,8 @@ class KernelVizCallback(Callback):
         """Fail before the first update if the probe does not fit a layer whose shape is known."""
         for name, conv in self._convolutions.items():
             if self._probe is not None and is_ready(conv):
-                kernel = (conv.kernel_size[0], conv.kernel_size[1])
                 try:
-                    check_fit(
-                        conv.in_channels // conv.groups, kernel, geometry_of(conv), self._probe
-                    )
+                    check_fit(weight_shape(conv), geometry_of(conv), self._probe)
                 except ValueError as error:
                     raise ValueError(f"layer {name!r}: {error}") from None
 
@@ -236,8 +235,7 @@ class KernelVizCallback(Callback):
     def _begin(self, probe: Probe, folder: Path) -> Recorder:
         self._say_what_changed(probe)
         watched = ", ".join(
-            f"{name} ({c.out_channels} filters "
-            f"{'x'.join(map(str, (c.in_channels // c.groups, *c.kernel_size)))})"
+            f"{name} ({c.out_channels} filters {'x'.join(map(str, weight_shape(c)[1:]))})"
             for name, c in self._convolutions.items()
         )
         pictures = (
@@ -256,13 +254,13 @@ class KernelVizCallback(Callback):
 
     def _say_what_changed(self, probe: Probe) -> None:
         before = self._restored.get("layers")
-        now = {name: list(c.weight.shape) for name, c in self._convolutions.items()}
+        now = {name: list(weight_shape(c)) for name, c in self._convolutions.items()}
         if before is not None and before != now:
             warn(f"the watched layers changed since the checkpoint: they were {before}, are {now}")
         if self._restored and self._restored["probe_digest"] != probe.digest:
             warn(
-                f"the probe changed since the checkpoint (it is now {probe.name}): responses before "
-                "and after cannot be compared"
+                f"the probe changed since the checkpoint (it is now {probe.name}): responses "
+                "before and after cannot be compared"
             )
 
     def _finish(self, trainer: Trainer) -> None:

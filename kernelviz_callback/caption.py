@@ -89,9 +89,7 @@ def _number_tiles(
         draw.text((middle, layout.top - 3), f"+{column}", _FAINT, font, anchor="ms")
 
 
-def _wrap(
-    line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
-) -> list[str]:
+def _wrap(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
     lines: list[str] = []
     for word in line.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word

@@ -12,9 +12,10 @@ def make_chart(size: int = 224) -> Tensor:
 
     Top left, a zone plate: every orientation and every frequency up to the Nyquist limit, once; an
     oriented filter lights two opposite arcs. Top right, a Siemens star: sharp edges of every
-    direction. Bottom left, a hue wheel, white in the middle: a colour-opponent filter splits it into
-    two halves. Bottom right, edges, lines of one pixel, a single dot (whose response is the kernel
-    itself, turned by 180 degrees) and flat patches (bright only for filters that answer to the mean).
+    direction. Bottom left, a hue wheel, white in the middle: a colour-opponent filter splits it
+    into two halves. Bottom right, edges, lines of one pixel, a single dot (whose response is the
+    kernel itself, turned by 180 degrees) and flat patches (bright only for filters that answer to
+    the mean).
 
     Args:
         size: Height and width in pixels.

@@ -1,7 +1,7 @@
 """The demo: a small network learns to tell photographs apart by small crops of them.
 
-"Which photo is this crop from?" needs no labels beyond the photos themselves, and turns the noise of
-a first layer into colour blobs, edges and gratings within a thousand steps.
+"Which photo is this crop from?" needs no labels beyond the photos, and turns the noise of a first
+layer into colour blobs, edges and gratings within a thousand steps.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from typing_extensions import override
 
@@ -191,7 +192,7 @@ class PhotoNet(LightningModule):
         self.log("accuracy", right, prog_bar=True)
 
     @override
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = torch.optim.SGD(
             self.parameters(),
             lr=self.learning_rate,

@@ -1,17 +1,19 @@
 """Find the convolutions of a model and read their weights without touching the model."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-# Path segments that a wrapper adds to the name of a module: torch.compile, (Distributed)DataParallel,
-# FSDP and activation checkpointing. Without them a layer keeps one name, wrapped or not.
+# Path segments that a wrapper adds to the name of a module: torch.compile,
+# (Distributed)DataParallel, FSDP and activation checkpointing. Without them a layer keeps one name,
+# wrapped or not.
 WRAPPER_SEGMENTS = frozenset(
     {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 )
@@ -19,7 +21,7 @@ WRAPPER_SEGMENTS = frozenset(
 _REFUSED = {
     nn.Conv1d: "1-D: its filters are curves, not pictures",
     nn.Conv3d: "3-D: its filters are volumes, not pictures",
-    nn.modules.conv._ConvTransposeNd: "transposed: it spreads its input out instead of filtering it",
+    nn.modules.conv._ConvTransposeNd: "transposed: it spreads its input instead of filtering it",
 }
 _MOST_CANDIDATES = 20
 
@@ -43,9 +45,9 @@ class Geometry:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, object]) -> "Geometry":
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Geometry":
         """Rebuild a geometry from `to_dict`, after a trip through JSON."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})  # type: ignore[arg-type]
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
 def find_convolutions(
@@ -60,8 +62,8 @@ def find_convolutions(
             written with or without the segments that wrappers add (``_orig_mod``, ``module``).
 
     Returns:
-        At least one convolution. The names are those without wrapper segments, so that they stay the
-        same under ``torch.compile`` and ``DistributedDataParallel``.
+        At least one convolution. The names are those without wrapper segments, so that they stay
+        the same under ``torch.compile`` and ``DistributedDataParallel``.
 
     Raises:
         ValueError: If nothing matches, or what matches is no 2-D convolution with real weights. The
@@ -115,8 +117,19 @@ def geometry_of(conv: nn.Conv2d) -> Geometry:
     )
 
 
+def weight_shape(conv: nn.Conv2d) -> tuple[int, int, int, int]:
+    """(N, C, kH, kW) of the weights, without reading them (see `effective_weight`).
+
+    Example:
+        >>> weight_shape(nn.Conv2d(4, 8, 3, groups=2))
+        (8, 2, 3, 3)
+    """
+    height, width = conv.kernel_size
+    return conv.out_channels, conv.in_channels // conv.groups, height, width
+
+
 def is_ready(conv: nn.Conv2d) -> bool:
-    """Tell whether the weights exist: False for a lazy convolution before its first forward pass."""
+    """Tell whether the weights exist: a lazy convolution has none before its first forward."""
     return not any(is_lazy(p) for p in conv.parameters(recurse=True))
 
 
@@ -133,22 +146,29 @@ def effective_weight(conv: nn.Conv2d) -> Tensor:
         Shape (N, C, kH, kW), float32, detached, on the device of the layer, its own memory.
     """
     if parametrize.is_parametrized(conv, "weight"):
-        weight = copy.deepcopy(conv.parametrizations["weight"]).eval()()  # type: ignore[index]
+        parametrization: nn.Module = copy.deepcopy(conv.parametrizations["weight"])  # type: ignore[index, assignment]
+        weight = parametrization.eval()()
     else:
         weight = _weight_of_hooks(conv)
-    return weight.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    whole: Tensor = weight.detach().to(
+        torch.float32, memory_format=torch.contiguous_format, copy=True
+    )
+    return whole
 
 
 def _weight_of_hooks(conv: nn.Conv2d) -> Tensor:
-    for hook in conv._forward_pre_hooks.values():
+    hooks: Iterable[Any] = conv._forward_pre_hooks.values()
+    for hook in hooks:
         if getattr(hook, "name", getattr(hook, "_tensor_name", None)) != "weight":
             continue
+        derived: Tensor
         if hasattr(hook, "apply_mask"):  # torch.nn.utils.prune
-            return hook.apply_mask(conv)  # type: ignore[no-any-return]
-        if hasattr(hook, "n_power_iterations"):  # torch.nn.utils.spectral_norm
-            return hook.compute_weight(conv, do_power_iteration=False)  # type: ignore[no-any-return]
-        if hasattr(hook, "compute_weight"):  # torch.nn.utils.weight_norm
-            return hook.compute_weight(conv)  # type: ignore[no-any-return]
+            derived = hook.apply_mask(conv)
+        elif hasattr(hook, "n_power_iterations"):  # torch.nn.utils.spectral_norm
+            derived = hook.compute_weight(conv, do_power_iteration=False)
+        else:  # torch.nn.utils.weight_norm
+            derived = hook.compute_weight(conv)
+        return derived
     return conv.weight
 
 
@@ -190,7 +210,9 @@ def _nothing_found(
     model: nn.Module, problem: str, modules: Mapping[str, tuple[str, nn.Module]]
 ) -> str:
     lines = list(_candidate_lines(modules))
-    more = [f"  ... and {len(lines) - _MOST_CANDIDATES} more"] if len(lines) > _MOST_CANDIDATES else []
+    more = (
+        [f"  ... and {len(lines) - _MOST_CANDIDATES} more"] if len(lines) > _MOST_CANDIDATES else []
+    )
     listed = "\n".join(lines[:_MOST_CANDIDATES] + more)
     return (
         f"{problem} in {type(model).__name__}; pass the name of a Conv2d, "

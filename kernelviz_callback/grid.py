@@ -1,4 +1,4 @@
-"""The kernel grid and the response grid: signed tensors in, one picture with a tile a filter out."""
+"""The kernel grid and the response grid: a signed tensor in, a picture with a tile a filter out."""
 
 from math import ceil, sqrt
 from typing import Literal, TypeAlias
@@ -29,15 +29,15 @@ def kernel_grid(weights: Tensor, *, scale: Scale = "filter", title: str = "") ->
 
     Noise means untrained (or dead) filters, a flat tile a constant one, stripes and blobs are
     edge and colour detectors. With three input channels a tile is the filter as an RGB picture,
-    grey where a weight is zero, brighter where it is positive, darker where it is negative. With any
-    other number a tile is the row of the filter's kernels, red positive, blue negative, white zero.
-    NaN and infinity are striped magenta and black. Kernels are enlarged by a whole factor.
+    grey where a weight is zero, brighter where it is positive, darker where it is negative. With
+    any other number a tile is the row of the filter's kernels, red positive, blue negative, white
+    zero. NaN and infinity are striped magenta and black. Kernels are enlarged by a whole factor.
 
     Args:
         weights: Filters, shape (N, C, kH, kW), floating point, any device, not modified.
         scale: What the ends of the colour scale stand for: "filter", each filter's own largest
-            magnitude; "layer", the largest of all; a number, that magnitude, widened where the layer
-            exceeds it (pass the last picture's to hold one scale through a run).
+            magnitude; "layer", the largest of all; a number, that magnitude, widened where the
+            layer exceeds it (pass the last picture's to hold one scale through a run).
         title: First line of the caption.
 
     Raises:
@@ -46,7 +46,7 @@ def kernel_grid(weights: Tensor, *, scale: Scale = "filter", title: str = "") ->
     Example:
         >>> picture = kernel_grid(torch.randn(64, 3, 7, 7), title="conv1")
         >>> picture.tile(0).shape, picture.layout.columns
-        (torch.Size([105, 105, 3]), 8)
+        (torch.Size([112, 112, 3]), 8)
     """
     _check(weights, scale)
     filters, channels, height, width = weights.shape
@@ -79,8 +79,8 @@ def response_grid(
     filter that answers to nothing has a flat tile.
 
     Args:
-        responses: Shape (N, C, H, W) as `channel_responses` or `summed_responses` return them, at the
-            size they are to be shown (see `fitting_shrink`).
+        responses: Shape (N, C, H, W) as `channel_responses` or `summed_responses` return them, at
+            the size they are to be shown (see `fitting_shrink`).
         scale: As for `kernel_grid`.
         title: First line of the caption.
         note: How the responses were made; second line of the caption.
@@ -182,7 +182,9 @@ def _tiles(values: Tensor, half_ranges: Tensor, zoom: int) -> Tensor:
         return paint_non_finite(levels, non_finite.any(1))
     planes = paint_non_finite(diverging(levels), non_finite)
     filters, count, _, height, width = planes.shape
-    ruled = planes.new_tensor(BACKGROUND)[:, None, None].repeat(filters, count, 1, height, width + 1)
+    ruled = planes.new_tensor(BACKGROUND)[:, None, None].repeat(
+        filters, count, 1, height, width + 1
+    )
     ruled[..., :width] = planes
     return ruled.permute(0, 2, 3, 1, 4).reshape(filters, 3, height, count * (width + 1))[..., :-1]
 

@@ -36,7 +36,7 @@ class EncodedImage:
 
 
 def image_experiments(loggers: Iterable[Logger]) -> list[Any]:
-    """Find the experiments that take images: TensorBoard's writer, and any with an ``add_image``."""
+    """Find the experiments that take images: those with an ``add_image``, as TensorBoard's has."""
     experiments = (getattr(logger, "experiment", None) for logger in loggers)
     return [e for e in experiments if callable(getattr(e, "add_image", None))]
 
@@ -55,7 +55,7 @@ def log_image(experiment: Any, tag: str, image: EncodedImage, step: int) -> None
             encoded_image_string=image.content,
         )
         summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
-        experiment._get_file_writer().add_summary(summary, step)
+        experiment._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
     else:
         pixels = np.asarray(Image.open(io.BytesIO(image.content)))
         experiment.add_image(tag, pixels, step, dataformats="HWC")

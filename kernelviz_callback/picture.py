@@ -83,14 +83,14 @@ class Picture:
 
 
 def to_png(pixels: Tensor) -> bytes:
-    """Encode without loss: (H, W, 3) uint8 to PNG. Right for kernels, whose blocks compress well."""
+    """Encode (H, W, 3) uint8 pixels as PNG, without loss: right for kernels."""
     file = io.BytesIO()
     Image.fromarray(pixels.numpy()).save(file, "PNG", compress_level=6)
     return file.getvalue()
 
 
 def to_jpeg(pixels: Tensor) -> bytes:
-    """Encode with little loss: (H, W, 3) uint8 to JPEG. Right for responses, which are photographs."""
+    """Encode (H, W, 3) uint8 pixels as JPEG, with little loss: right for responses."""
     file = io.BytesIO()
     Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return file.getvalue()

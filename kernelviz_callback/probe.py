@@ -24,8 +24,8 @@ class Probe:
     """One image and where it came from.
 
     Attributes:
-        image: Shape (C, H, W), float32, finite, on the CPU. Photographs and the chart are in [0, 1];
-            tensors, arrays and batches keep the range they came with.
+        image: Shape (C, H, W), float32, finite, on the CPU. Photographs and the chart are in [0,
+            1]; tensors, arrays and batches keep the range they came with.
         name: "chart", a file name, "image", "tensor", "train_batch" or "val_batch".
     """
 
@@ -64,7 +64,8 @@ class Probe:
         if found == channels:
             return self.image
         if found == 3 and (channels == 1 or self.name == CHART):
-            return tv.rgb_to_grayscale(self.image).repeat(channels, 1, 1)
+            grey: Tensor = tv.rgb_to_grayscale(self.image)
+            return grey.repeat(channels, 1, 1)
         if found == 1:
             return self.image.repeat(channels, 1, 1)
         raise ValueError(
@@ -153,11 +154,13 @@ def _open(path: Path) -> Image.Image:
             f"{BATCH_SOURCES} for the first image of the data"
         )
     try:
-        with Image.open(path) as image:
-            image.load()
+        with Image.open(path) as file:
+            image: Image.Image = file.copy()
             return image
     except OSError as error:
-        raise ValueError(f"probe={str(path)!r} is no image that Pillow can read: {error}") from error
+        raise ValueError(
+            f"probe={str(path)!r} is no image that Pillow can read: {error}"
+        ) from error
 
 
 def _from_image(image: Image.Image, size: int) -> Tensor:

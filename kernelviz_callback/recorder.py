@@ -1,4 +1,4 @@
-"""What a snapshot becomes: one exact file, two pictures a layer. Nothing in here ends a training."""
+"""What a snapshot becomes: an exact file, two pictures a layer. No failure here ends a training."""
 
 import re
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
 from kernelviz_callback.filters import effective_weight, geometry_of

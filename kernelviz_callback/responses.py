@@ -1,13 +1,14 @@
 """The response of filters to a probe: one batched convolution, before any bias or nonlinearity.
 
 Full-size responses of 64 filters would be shrunk again to fit a picture. Shrinking (the average of
-r x r pixels) and convolving are both linear, so the shrunk response is the convolution of the probe,
-at stride r, with the kernel smeared by an r x r box: the same numbers for a fraction of the work.
+r x r pixels) and convolving are both linear, so the shrunk response is the convolution of the
+probe, at stride r, with the kernel smeared by an r x r box: the same numbers for a fraction of the
+work.
 """
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 
 def channel_responses(
@@ -34,9 +35,9 @@ def channel_responses(
             and bottom edge is left out.
 
     Returns:
-        Shape (N, C, H', W'), float32, signed, where H' = (H - dilation * (kH - 1)) // shrink. The sums
-        run in float64 where the device has it, so that no precision setting (TF32, bfloat16) of the
-        training reaches them.
+        Shape (N, C, H', W'), float32, signed, where H' = (H - dilation * (kH - 1)) // shrink. The
+        sums run in float64 where the device has it, so that no precision setting (TF32, bfloat16)
+        of the training reaches them.
 
     Raises:
         ValueError: If the channels of probe and weights do not fit each other, or the kernel is

@@ -3,8 +3,8 @@
 One safetensors file a step, ``step-00000128.safetensors``: a float32 tensor ``<layer>/weight`` for
 every layer, and one metadata entry, ``kernelviz``, a JSON object with the keys ``schema_version``,
 ``step``, ``epoch``, ``wall_time`` (seconds since 1970), ``layers`` (name to geometry: ``kind``,
-``stride``, ``padding``, ``dilation``, ``groups``), ``probe`` (``name`` and SHA-256 ``digest``, or null)
-and ``versions`` (package to version). Files with a newer ``schema_version`` are refused.
+``stride``, ``padding``, ``dilation``, ``groups``), ``probe`` (``name`` and SHA-256 ``digest``, or
+null) and ``versions`` (package to version). Files with a newer ``schema_version`` are refused.
 """
 
 import contextlib
@@ -136,8 +136,8 @@ def list_snapshots(folder: str | Path) -> dict[int, Path]:
 def run_folder(log_dir: str | Path, *, fresh: bool) -> Path:
     """Choose where the snapshots of a training go: ``<log_dir>/kernelviz``.
 
-    A training that starts anew where another has left snapshots gets ``kernelviz-2``, ``-3``, ..., so
-    that two runs are never mixed.
+    A training that starts anew where another has left snapshots gets ``kernelviz-2``, ``-3``, ...,
+    so that two runs are never mixed.
     """
     folder = first = Path(log_dir) / "kernelviz"
     number = 1

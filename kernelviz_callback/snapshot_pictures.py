@@ -38,7 +38,8 @@ def response_picture(
 
     Args:
         weights: Shape (N, C, kH, kW); the convolution runs on its device.
-        geometry: Of the layer; its own stride and padding are left aside, dilation and groups count.
+        geometry: Of the layer; its own stride and padding are left aside, dilation and groups
+            count.
         probe: Adapted to the channels of the layer.
         layer: Name, for the caption.
         when: Step and epoch, for the caption.
@@ -73,17 +74,17 @@ def response_picture(
     )
 
 
-def check_fit(channels: int, kernel: tuple[int, int], geometry: Geometry, probe: Probe) -> None:
+def check_fit(shape: tuple[int, int, int, int], geometry: Geometry, probe: Probe) -> None:
     """Raise a `ValueError` unless the probe can be convolved with filters of this shape.
 
     Args:
-        channels: Input channels of one group.
-        kernel: Kernel height and width.
+        shape: (N, C, kH, kW) of the weights.
         geometry: Of the layer.
         probe: Not adapted yet.
     """
+    _, channels, height, width = shape
     probe.for_channels(channels * geometry.groups)
-    response_size(probe.size, kernel, geometry.dilation)
+    response_size(probe.size, (height, width), geometry.dilation)
 
 
 def _kernel_size(weights: Tensor) -> tuple[int, int]:

@@ -17,7 +17,7 @@ def test_levels_are_symmetric_about_zero(value: float, half_range: float) -> Non
     x, s = torch.tensor([value]), torch.tensor(half_range)
     above, below = to_levels(x, s).item(), to_levels(-x, s).item()
     assert above - ZERO_LEVEL == ZERO_LEVEL - below
-    assert 1 <= min(above, below)
+    assert min(above, below) >= 1
     if half_range >= 1e-30:
         exact = max(-1.0, min(1.0, value / half_range)) * 127
         assert abs(above - ZERO_LEVEL - exact) <= 0.5001
@@ -31,7 +31,9 @@ def test_levels_of_nothing() -> None:
 
 
 def test_largest_magnitude_ignores_what_is_not_finite() -> None:
-    values = torch.tensor([[1.0, -4.0], [torch.nan, 2.0], [torch.inf, -1.0], [torch.nan, torch.inf]])
+    values = torch.tensor(
+        [[1.0, -4.0], [torch.nan, 2.0], [torch.inf, -1.0], [torch.nan, torch.inf]]
+    )
     assert largest_magnitude(values).tolist() == [4.0, 2.0, 1.0, 0.0]
 
 

@@ -42,7 +42,15 @@ def test_it_reads_back_bit_for_bit(snapshot: Snapshot, tmp_path: Path) -> None:
     for name, weight in snapshot.weights.items():
         assert read.weights[name].dtype == torch.float32
         assert torch.equal(read.weights[name].view(torch.int32), weight.view(torch.int32))
-    for field in ("step", "epoch", "wall_time", "geometry", "probe_name", "probe_digest", "versions"):
+    for field in (
+        "step",
+        "epoch",
+        "wall_time",
+        "geometry",
+        "probe_name",
+        "probe_digest",
+        "versions",
+    ):
         assert getattr(read, field) == getattr(snapshot, field)
 
 

@@ -1,0 +1,129 @@
+"""Resuming a training, and loggers that take no images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TinyNet, logged_images
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
+
+from kernelviz_callback import KernelVizCallback, list_snapshots
+from kernelviz_callback.snapshot import load_saved_probe
+
+
+def checkpoint(trainer: Trainer, tmp_path: Path) -> Path:
+    path = tmp_path / "last.ckpt"
+    trainer.save_checkpoint(path)
+    return path
+
+
+def test_steps_continue_in_a_new_log_directory(fit, tmp_path: Path) -> None:
+    first = fit(KernelVizCallback())
+    second = fit(KernelVizCallback(), ckpt_path=checkpoint(first, tmp_path), max_epochs=4)
+    assert first.log_dir != second.log_dir
+    assert list(list_snapshots(Path(second.log_dir) / "kernelviz")) == [8, 12, 16]
+    assert list(logged_images(second.log_dir)["kernels/conv"]) == [8, 12, 16]
+
+
+def test_no_step_is_doubled_in_the_same_log_directory(fit, tmp_path: Path) -> None:
+    def logger() -> TensorBoardLogger:
+        return TensorBoardLogger(tmp_path, name="run", version="same")
+
+    first = fit(KernelVizCallback(), logger=logger())
+    path = checkpoint(first, tmp_path)
+    second = fit(KernelVizCallback(), ckpt_path=path, max_epochs=4, logger=logger())
+    steps = [0, 1, 2, 4, 8, 12, 16]
+    assert list(list_snapshots(Path(second.log_dir) / "kernelviz")) == steps
+    images = logged_images(second.log_dir)
+    assert list(images["responses/conv"]) == steps
+    assert list(images["probe"]) == [0]
+
+
+def test_the_frozen_scale_is_kept(fit, tmp_path: Path) -> None:
+    callback = KernelVizCallback(scale="run")
+    first = fit(callback)
+    state = torch.load(checkpoint(first, tmp_path), weights_only=True)["callbacks"]
+    (scales,) = [s["run_scales"] for s in state.values()]
+    assert scales["kernels/conv"] > 0
+
+    model = TinyNet()
+    path = tmp_path / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    for s in saved["callbacks"].values():
+        s["run_scales"]["kernels/conv"] = 123.0
+    torch.save(saved, path)
+    resumed = KernelVizCallback(scale="run")
+    fit(resumed, model=model, ckpt_path=path, max_epochs=3)
+    assert resumed.state_dict()["run_scales"]["kernels/conv"] == 123.0
+
+
+def test_the_run_scale_is_only_ever_widened(fit) -> None:
+    class Shrinking(TinyNet):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1, weight_decay=5.0)
+
+    callback, model = KernelVizCallback(scale="run"), Shrinking()
+    first = model.conv.weight.abs().max().item()
+    fit(callback, model=model)
+    assert model.conv.weight.abs().max() < 0.7 * first
+    assert callback.state_dict()["run_scales"]["kernels/conv"] == pytest.approx(first)
+
+
+def test_a_probe_from_the_data_is_kept(fit, tmp_path: Path) -> None:
+    first = fit(KernelVizCallback(probe="train_batch"))
+    path = checkpoint(first, tmp_path)
+    second = fit(KernelVizCallback(probe="train_batch"), ckpt_path=path, max_epochs=3)
+    probes = [load_saved_probe(Path(t.log_dir) / "kernelviz") for t in (first, second)]
+    assert probes[0].digest == probes[1].digest
+
+
+def test_a_changed_probe_is_reported(fit, tmp_path: Path) -> None:
+    path = checkpoint(fit(KernelVizCallback()), tmp_path)
+    with pytest.warns(UserWarning, match="the probe changed since the checkpoint"):
+        fit(KernelVizCallback(probe_size=64), ckpt_path=path, max_epochs=3)
+
+
+def test_a_changed_layer_is_reported(fit, tmp_path: Path) -> None:
+    class Two(TinyNet):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 3))
+
+    path = checkpoint(fit(KernelVizCallback(), model=Two()), tmp_path)
+    with pytest.warns(UserWarning, match=r"watched layers changed .*'conv.0'.*'conv.1'"):
+        fit(KernelVizCallback("conv.1"), model=Two(), ckpt_path=path, max_epochs=3)
+
+
+def test_a_checkpoint_of_a_training_without_the_callback(fit, tmp_path: Path) -> None:
+    path = checkpoint(fit(), tmp_path)
+    second = fit(KernelVizCallback(), ckpt_path=path, max_epochs=3)
+    assert list(list_snapshots(Path(second.log_dir) / "kernelviz")) == [8, 12]
+
+
+@pytest.mark.parametrize("kind", ["none", "csv"])
+def test_without_a_logger_for_images_the_pictures_are_files(fit, tmp_path, kind, caplog) -> None:
+    from PIL import Image
+
+    logger = False if kind == "none" else CSVLogger(tmp_path, name="csv")
+    with caplog.at_level("INFO"):
+        trainer = fit(KernelVizCallback(), logger=logger)
+    folder = Path(trainer.log_dir) / "kernelviz"
+    assert str(folder) in caplog.text
+    assert caplog.text.count("no logger takes images") == 1
+    for step in list_snapshots(folder):
+        for name in (f"kernels-conv-step-{step:08d}.png", f"responses-conv-step-{step:08d}.jpg"):
+            with Image.open(folder / name) as image:
+                assert min(image.size) > 100
+    with Image.open(folder / "probe.png") as image:
+        assert image.size == (224, 224)
+
+
+def test_tensorboard_beside_another_logger_is_found(fit, tmp_path: Path) -> None:
+    loggers = [CSVLogger(tmp_path, name="csv"), TensorBoardLogger(tmp_path, name="tb")]
+    fit(KernelVizCallback(), logger=loggers)
+    log_dir = loggers[1].log_dir
+    assert list(logged_images(log_dir)["kernels/conv"]) == [0, 1, 2, 4, 8]
+    assert list_snapshots(Path(log_dir) / "kernelviz")
+    assert not list((tmp_path / "csv").rglob("*.png"))
