@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, lru_cache
+from math import ceil
 
 import numpy as np
 import torch
@@ -34,67 +36,86 @@ def framed(
     Returns:
         The picture, shape (H, W, 3), uint8, and the layout moved to where the tiles belong in it.
     """
-    font = ImageFont.load_default(_FONT_SIZE)
-    left = _MARGIN + 6 + int(font.getlength(str(layout.filters)))
+    left = _MARGIN + 6 + _length(str(layout.filters))
     width = max(layout.width + left + _MARGIN, _NARROWEST)
-    bar_room = _BAR[0] + 18 + int(sum(font.getlength(end) for end in bar_ends)) + 12
-    wrapped = [part for line in lines[:-1] for part in _wrap(line, font, width - 2 * _MARGIN)]
-    *above, last = [*wrapped, lines[-1]]
-    beside = _wrap(last, font, width - 2 * _MARGIN - bar_room)
+    bar_room = _BAR[0] + 30 + sum(map(_length, bar_ends))
+    above = [part for line in lines[:-1] for part in _wrap(line, width - 2 * _MARGIN)]
+    beside = _wrap(lines[-1], width - 2 * _MARGIN - bar_room)
     caption = _MARGIN + _LINE * (len(above) + len(beside))
     placed = replace(layout, left=left, top=caption + _LINE)
 
-    image = Image.new("RGB", (width, placed.height + _MARGIN), BACKGROUND)
-    draw = ImageDraw.Draw(image)
+    image = _numbered(placed, width).copy()
     for i, line in enumerate(above):
-        draw.text((_MARGIN, _MARGIN - 2 + i * _LINE), line, _TEXT, font)
-    y = _MARGIN - 2 + len(above) * _LINE
-    _draw_bar(image, draw, bar, bar_ends, y, font)
+        _write(image, line, _MARGIN, _MARGIN + i * _LINE)
+    y = _MARGIN + len(above) * _LINE
+    _draw_bar(image, bar, bar_ends, y)
     for i, line in enumerate(beside):
-        draw.text((_MARGIN + bar_room, y + i * _LINE), line, _TEXT, font)
-    _number_tiles(draw, placed, font)
+        _write(image, line, _MARGIN + bar_room, y + i * _LINE)
     return torch.from_numpy(np.array(image)), placed
 
 
-def _draw_bar(
-    image: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    bar: Tensor,
-    ends: tuple[str, str],
-    y: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
-    draw.text((_MARGIN, y), ends[0], _TEXT, font)
-    x = _MARGIN + int(font.getlength(ends[0])) + 6
+def _draw_bar(image: Image.Image, bar: Tensor, ends: tuple[str, str], y: int) -> None:
+    low, high = ends
+    x = _MARGIN + _length(low) + 6
     strip = Image.fromarray(np.ascontiguousarray(bar.cpu().numpy()[None]))
-    image.paste(strip.resize(_BAR, Image.Resampling.NEAREST), (x, y + 3))
-    draw.text((x + _BAR[0] + 6, y), ends[1], _TEXT, font)
+    _write(image, low, _MARGIN, y)
+    image.paste(strip.resize(_BAR, Image.Resampling.NEAREST), (x, y + 1))
+    _write(image, high, x + _BAR[0] + 6, y)
 
 
-def _number_tiles(
-    draw: ImageDraw.ImageDraw, layout: Layout, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> None:
-    """Write the first filter of each row at the left, and "+column" above, where there is room."""
+def _write(image: Image.Image, text: str, x: int, y: int) -> None:
+    image.paste(_TEXT, (x, y - 2), _drawn(text))
+
+
+@lru_cache(maxsize=256)
+def _drawn(text: str) -> Image.Image:
+    """A line of text as a mask: most lines are the same in every snapshot of a layer."""
+    mask = Image.new("L", (_length(text) + 1, _LINE))
+    ImageDraw.Draw(mask).text((0, 0), text, 255, _font())
+    return mask
+
+
+@lru_cache(maxsize=32)
+def _numbered(layout: Layout, width: int) -> Image.Image:
+    """Number the tiles: the first filter of each row at the left, "+column" above.
+
+    Numbers that would overlap are left out. The same for every snapshot of a layer, hence cached.
+    """
+    image = Image.new("RGB", (width, layout.height + _MARGIN), BACKGROUND)
+    draw = ImageDraw.Draw(image)
     every_row = -(-_LINE // (layout.tile_height + layout.gap))
     for row in range(0, layout.rows, every_row):
         rows, _ = layout.box(row * layout.columns)
-        middle = (rows.start + rows.stop) // 2
-        at = (layout.left - 6, middle)
-        draw.text(at, str(row * layout.columns), _FAINT, font, anchor="rm")
-    widest = font.getlength(f"+{layout.columns}") + 4
-    every_column = int(-(-widest // (layout.tile_width + layout.gap)))
-    for column in range(0, min(layout.columns, layout.filters), every_column):
+        at = (layout.left - 6, (rows.start + rows.stop) // 2)
+        draw.text(at, str(row * layout.columns), _FAINT, _font(), anchor="rm")
+    widest = _length(f"+{layout.columns}") + 4
+    every_column = -(-widest // (layout.tile_width + layout.gap))
+    for column in range(0, layout.columns, every_column):
         _, columns = layout.box(column)
-        middle = (columns.start + columns.stop) // 2
-        draw.text((middle, layout.top - 3), f"+{column}", _FAINT, font, anchor="ms")
+        at = ((columns.start + columns.stop) // 2, layout.top - 3)
+        draw.text(at, f"+{column}", _FAINT, _font(), anchor="ms")
+    return image
 
 
-def _wrap(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+def _wrap(line: str, width: int) -> list[str]:
+    if _length(line) <= width:
+        return [line]
     lines: list[str] = []
     for word in line.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and font.getlength(longer) <= width:
+        if lines and _length(longer) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
     return lines
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(_FONT_SIZE)
+
+
+@lru_cache(maxsize=1024)
+def _length(text: str) -> int:
+    """Width of a line of text in pixels, rounded up."""
+    return ceil(_font().getlength(text))

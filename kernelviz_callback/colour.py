@@ -24,8 +24,11 @@ def largest_magnitude(values: Tensor) -> Tensor:
         >>> largest_magnitude(torch.tensor([[1.0, -3.0], [float("nan"), 2.0]]))
         tensor([3., 2.])
     """
-    flat = values.flatten(1).float().abs()
-    return torch.where(flat.isfinite(), flat, 0).amax(1)
+    inner = tuple(range(1, values.ndim))
+    largest = torch.maximum(values.amax(inner), -values.amin(inner)).float()
+    if largest.isfinite().all():
+        return largest
+    return torch.where(values.isfinite(), values, 0).abs().amax(inner).float()
 
 
 def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
@@ -67,8 +70,6 @@ def paint_non_finite(colours: Tensor, non_finite: Tensor) -> Tensor:
         colours: Shape (..., 3, H, W), uint8, not modified.
         non_finite: Shape (..., H, W), bool.
     """
-    if not non_finite.any():
-        return colours
     height, width = non_finite.shape[-2:]
     diagonal = torch.arange(height)[:, None] + torch.arange(width)
     stripes = torch.tensor(NON_FINITE_COLOURS, dtype=torch.uint8)[diagonal // STRIPE % 2]

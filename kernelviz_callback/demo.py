@@ -14,9 +14,13 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torchvision.transforms.v2.functional import to_pil_image
 from typing_extensions import override
 
 from kernelviz_callback.callback import KernelVizCallback
+from kernelviz_callback.probe import Probe, load_probe
+from kernelviz_callback.snapshot import list_snapshots, load_snapshot
+from kernelviz_callback.snapshot_pictures import kernel_picture, response_picture
 
 # Pictures that ship inside scikit-image's wheel, so that nothing is downloaded.
 PHOTOS = (
@@ -209,7 +213,7 @@ class PhotoNet(LightningModule):
 
 
 def run_demo(folder: str | Path = "runs", *, epochs: int = 12, batches: int = 100) -> Path:
-    """Train `PhotoNet` with the callback and say where its pictures are.
+    """Train `PhotoNet` with the callback, then save the first and the last pictures as files.
 
     Args:
         folder: Where the run is written: ``<folder>/demo/version_N``.
@@ -218,8 +222,12 @@ def run_demo(folder: str | Path = "runs", *, epochs: int = 12, batches: int = 10
 
     Returns:
         The directory of the run.
+
+    Raises:
+        ModuleNotFoundError: If scikit-image, an optional extra, is missing.
     """
     seed_everything(7, verbose=False)
+    photos = load_photos()
     logger = TensorBoardLogger(folder, name="demo")
     trainer = Trainer(
         max_epochs=epochs,
@@ -229,4 +237,22 @@ def run_demo(folder: str | Path = "runs", *, epochs: int = 12, batches: int = 10
         enable_model_summary=False,
     )
     trainer.fit(PhotoNet(), datamodule=PhotoCrops(batches_per_epoch=batches))
-    return Path(logger.log_dir)
+    run = Path(logger.log_dir)
+    _save_pictures(run, Probe(load_probe(to_pil_image(photos[0])).image, PHOTOS[0]))
+    return run
+
+
+def _save_pictures(run: Path, photo: Probe) -> None:
+    """Draw the first and the last snapshot again: the kernels, the chart and a photo."""
+    snapshots = list_snapshots(run / "kernelviz")
+    for step in {min(snapshots), max(snapshots)}:
+        snapshot = load_snapshot(snapshots[step])
+        for layer, weights in snapshot.weights.items():
+            when = f"step {step} · epoch {snapshot.epoch}"
+            name = f"{layer}-step-{step:05d}.png"
+            kernel_picture(weights, layer=layer, when=when).save(run / f"kernels-{name}")
+            for probe in (load_probe(), photo):
+                picture = response_picture(
+                    weights, snapshot.geometry[layer], probe, layer=layer, when=when
+                )
+                picture.save(run / f"responses-{probe.name}-{name}")

@@ -47,7 +47,11 @@ class Geometry:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Geometry":
         """Rebuild a geometry from `to_dict`, after a trip through JSON."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        restored: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
+        return cls(**restored)
 
 
 def find_convolutions(

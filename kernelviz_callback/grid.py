@@ -18,7 +18,8 @@ from kernelviz_callback.picture import Layout, Picture
 Scale: TypeAlias = Literal["filter", "layer"] | float
 
 GRID_SIDE = 900  # pixels: what TensorBoard and a laptop show without shrinking
-LARGEST_TILE = 112  # pixels: kernels are not enlarged beyond this
+GRID_SLACK = 56  # pixels that responses may exceed it by, rather than be shrunk once more
+LARGEST_TILE = 84  # pixels: kernels are not enlarged beyond this
 SMALLEST_TILE = 32  # pixels: responses are not shrunk below this
 GAP = 2  # pixels between tiles; three times as much where a tile is itself a row
 MOST_PLANES = 4096  # kernels in one picture; of more, each filter shows its first channels
@@ -46,7 +47,7 @@ def kernel_grid(weights: Tensor, *, scale: Scale = "filter", title: str = "") ->
     Example:
         >>> picture = kernel_grid(torch.randn(64, 3, 7, 7), title="conv1")
         >>> picture.tile(0).shape, picture.layout.columns
-        (torch.Size([112, 112, 3]), 8)
+        (torch.Size([84, 84, 3]), 8)
     """
     _check(weights, scale)
     filters, channels, height, width = weights.shape
@@ -118,7 +119,7 @@ def fitting_shrink(filters: int, planes: int, height: int, width: int) -> int:
     side_by_side = _planes(planes)
     columns = _columns(filters, height, side_by_side * width)
     needed = max(columns * side_by_side * width, ceil(filters / columns) * height) / (
-        GRID_SIDE + LARGEST_TILE / 2
+        GRID_SIDE + GRID_SLACK
     )
     return max(1, min(ceil(needed), min(height, width) // SMALLEST_TILE))
 
@@ -158,10 +159,11 @@ def _compose(
     lines: list[str],
     noun: str,
 ) -> Picture:
-    tiles = _tiles(values, half_ranges, zoom).cpu()
+    non_finite = _non_finite(values)
+    tiles = _tiles(values, half_ranges, zoom, non_finite).cpu()
     half_ranges = half_ranges.cpu()
     filters, _, tile_height, tile_width = tiles.shape
-    lines = [line for line in lines if line] + _non_finite_note(values)
+    lines = [line for line in lines if line] + _non_finite_note(non_finite)
     ends, scale_note = _scale_note(half_ranges, scale, noun)
     ramp = torch.arange(1, 256, dtype=torch.uint8)
     is_rgb = values.shape[1] == 3
@@ -169,18 +171,30 @@ def _compose(
     gap = GAP if values.shape[1] in (1, 3) else 3 * GAP
     tight = Layout(filters, columns, tile_height, tile_width, gap=gap)
     pixels, layout = framed(tight, [*lines, scale_note], bar, ends)
-    for i in range(filters):
-        pixels[layout.box(i)] = tiles[i].permute(1, 2, 0)
+    for i, tile in enumerate(tiles.permute(0, 2, 3, 1).contiguous()):
+        pixels[layout.box(i)] = tile
     return Picture(pixels, layout, half_ranges)
 
 
-def _tiles(values: Tensor, half_ranges: Tensor, zoom: int) -> Tensor:
+def _non_finite(values: Tensor) -> Tensor | None:
+    """Where values are NaN or infinite, bool and of their shape; None where all are finite."""
+    # A sum of finite numbers may overflow, so it can only acquit.
+    return None if values.sum().isfinite() else ~values.isfinite()
+
+
+def _tiles(values: Tensor, half_ranges: Tensor, zoom: int, non_finite: Tensor | None) -> Tensor:
     """Shape (N, 3, tile height, tile width), uint8, on the device of ``values``."""
     levels = _enlarge(to_levels(values, half_ranges[:, None, None, None]), zoom)
-    non_finite = _enlarge(~values.isfinite(), zoom)
-    if values.shape[1] == 3:
-        return paint_non_finite(levels, non_finite.any(1))
-    planes = paint_non_finite(diverging(levels), non_finite)
+    is_rgb = values.shape[1] == 3
+    colours = levels if is_rgb else diverging(levels)
+    if non_finite is not None:
+        mask = _enlarge(non_finite, zoom)
+        colours = paint_non_finite(colours, mask.any(1) if is_rgb else mask)
+    return colours if is_rgb else _side_by_side(colours)
+
+
+def _side_by_side(planes: Tensor) -> Tensor:
+    """Put the C planes of each filter in a row, ruled off: (N, C, 3, H, W) to (N, 3, H, W')."""
     filters, count, _, height, width = planes.shape
     ruled = planes.new_tensor(BACKGROUND)[:, None, None].repeat(
         filters, count, 1, height, width + 1
@@ -190,9 +204,10 @@ def _tiles(values: Tensor, half_ranges: Tensor, zoom: int) -> Tensor:
 
 
 def _enlarge(planes: Tensor, zoom: int) -> Tensor:
-    if zoom == 1:
-        return planes
-    return planes.repeat_interleave(zoom, -2).repeat_interleave(zoom, -1)
+    """Repeat every pixel of (..., H, W) planes ``zoom`` times, down and across."""
+    *many, height, width = planes.shape
+    blocks = planes[..., :, None, :, None].expand(*many, height, zoom, width, zoom)
+    return blocks.reshape(*many, height * zoom, width * zoom)
 
 
 def _tile_note(what: str, shown: int, channels: int) -> str:
@@ -214,9 +229,12 @@ def _scale_note(half_ranges: Tensor, scale: Scale, noun: str) -> tuple[tuple[str
     return (f"-{high:.3g}", f"+{high:.3g}"), f"one scale for the {extent}, in units of the {noun}s"
 
 
-def _non_finite_note(values: Tensor) -> list[str]:
-    bad = (~values.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+def _non_finite_note(non_finite: Tensor | None) -> list[str]:
+    if non_finite is None:
+        return []
+    bad = non_finite.flatten(1).any(1).nonzero().flatten().tolist()
     if not bad:
         return []
     first = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-    return [f"NaN or infinite in {len(bad)} of {len(values)} filters (striped magenta): {first}"]
+    filters = len(non_finite)
+    return [f"NaN or infinite in {len(bad)} of {filters} filters (striped magenta): {first}"]

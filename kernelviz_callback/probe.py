@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,7 +38,7 @@ class Probe:
         """Height and width in pixels."""
         return self.image.shape[1], self.image.shape[2]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of shape and values: equal digests mean comparable responses."""
         header = "x".join(map(str, self.image.shape)).encode()

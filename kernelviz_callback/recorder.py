@@ -78,31 +78,35 @@ class Recorder:
                 save_snapshot(snapshot, self.folder)
                 self.taken += 1
             self._log_probe(step)
-            for layer in snapshot.weights:
-                self._log_layer(snapshot, layer)
+            # Everything is drawn before anything is logged: TensorBoard's writer computes checksums
+            # in a thread of its own, which would take the processor from the drawing.
+            for tag, image in self._draw(snapshot):
+                self._publish(tag, image, step)
 
-    def _log_layer(self, snapshot: Snapshot, layer: str) -> None:
-        weights = snapshot.weights[layer]
+    def _draw(self, snapshot: Snapshot) -> list[tuple[str, EncodedImage]]:
+        images: list[tuple[str, EncodedImage]] = []
         when = f"step {snapshot.step} · epoch {snapshot.epoch}"
         lost = "the pictures are lost, the snapshot files are kept"
-        tag = f"kernels/{layer}"
-        with self._surviving(f"draw {tag}", lost):
-            picture = kernel_picture(weights, layer=layer, when=when, scale=self._scale_of(tag))
-            self._hold_scale(tag, picture)
-            self._publish(tag, EncodedImage.png(picture.pixels), snapshot.step)
-        tag = f"responses/{layer}"
-        with self._surviving(f"draw {tag}", lost):
-            picture = response_picture(
-                weights,
-                snapshot.geometry[layer],
-                self._probe,
-                layer=layer,
-                when=when,
-                response=self._response,
-                scale=self._scale_of(tag),
-            )
-            self._hold_scale(tag, picture)
-            self._publish(tag, EncodedImage.jpeg(picture.pixels), snapshot.step)
+        for layer, weights in snapshot.weights.items():
+            tag = f"kernels/{layer}"
+            with self._surviving(f"draw {tag}", lost):
+                picture = kernel_picture(weights, layer=layer, when=when, scale=self._scale_of(tag))
+                self._hold_scale(tag, picture)
+                images.append((tag, EncodedImage.png(picture.pixels)))
+            tag = f"responses/{layer}"
+            with self._surviving(f"draw {tag}", lost):
+                picture = response_picture(
+                    weights,
+                    snapshot.geometry[layer],
+                    self._probe,
+                    layer=layer,
+                    when=when,
+                    response=self._response,
+                    scale=self._scale_of(tag),
+                )
+                self._hold_scale(tag, picture)
+                images.append((tag, EncodedImage.jpeg(picture.pixels)))
+        return images
 
     def _log_probe(self, step: int) -> None:
         if self._probe_is_logged:

@@ -35,9 +35,8 @@ def channel_responses(
             and bottom edge is left out.
 
     Returns:
-        Shape (N, C, H', W'), float32, signed, where H' = (H - dilation * (kH - 1)) // shrink. The
-        sums run in float64 where the device has it, so that no precision setting (TF32, bfloat16)
-        of the training reaches them.
+        Shape (N, C, H', W'), float32, signed, where H' = (H - dilation * (kH - 1)) // shrink. No
+        precision setting of the training (autocast, TF32, bfloat16) reaches them.
 
     Raises:
         ValueError: If the channels of probe and weights do not fit each other, or the kernel is
@@ -48,7 +47,12 @@ def channel_responses(
         >>> channel_responses(probe, torch.tensor([[[[-1.0, 1.0]]]]))
         tensor([[[[1., 2.]]]])
     """
-    return _convolve("gnck,gckl->gncl", probe, weights, dilation, groups, shrink)
+    smeared, exact = _smeared(probe, weights, dilation, groups, shrink)
+    filters, channels, *kernel = smeared.shape
+    by_channel = smeared.reshape(groups, -1, channels, *kernel).transpose(1, 2)
+    planes = _convolve(exact, by_channel.reshape(-1, 1, *kernel), channels * groups, shrink)
+    by_filter = planes.reshape(groups, channels, -1, *planes.shape[1:]).transpose(1, 2)
+    return by_filter.reshape(filters, channels, *planes.shape[1:])
 
 
 def summed_responses(
@@ -72,7 +76,8 @@ def summed_responses(
         >>> summed_responses(probe, torch.tensor([[[[1.0]], [[0.5]]]]))
         tensor([[[[ 6., 12.]]]])
     """
-    return _convolve("gnck,gckl->gnl", probe, weights, dilation, groups, shrink)
+    smeared, exact = _smeared(probe, weights, dilation, groups, shrink)
+    return _convolve(exact, smeared, groups, shrink)[:, None]
 
 
 def response_size(
@@ -96,35 +101,29 @@ def response_size(
     return probe_size[0] - reach[0] + 1, probe_size[1] - reach[1] + 1
 
 
-def _convolve(
-    contraction: str,
-    probe: Tensor,
-    weights: Tensor,
-    dilation: tuple[int, int],
-    groups: int,
-    shrink: int,
-) -> Tensor:
-    filters, channels, kernel_height, kernel_width = weights.shape
+def _smeared(
+    probe: Tensor, weights: Tensor, dilation: tuple[int, int], groups: int, shrink: int
+) -> tuple[Tensor, Tensor]:
+    """The kernels, dilated and smeared by the box of ``shrink``, and the probe, both exact enough.
+
+    On CUDA both are float64: a float32 convolution may run in TF32 there, and the setting that
+    forbids it is the training's own.
+    """
+    filters, channels, *kernel = weights.shape
     if filters % groups or probe.shape[0] != channels * groups:
         raise ValueError(
             f"weights {tuple(weights.shape)} in {groups} group(s) filter {channels * groups} input "
             f"channels; the probe has {probe.shape[0]}"
         )
-    height, width = response_size(
-        (probe.shape[1], probe.shape[2]), (kernel_height, kernel_width), dilation
-    )
-    exact = torch.float32 if probe.device.type == "mps" else torch.float64
+    response_size((probe.shape[1], probe.shape[2]), (kernel[0], kernel[1]), dilation)
+    exact = torch.float64 if probe.is_cuda else torch.float32
     with torch.no_grad(), torch.autocast(probe.device.type, enabled=False):
         box = torch.full((1, 1, shrink, shrink), shrink**-2, dtype=exact, device=probe.device)
-        smeared = F.conv_transpose2d(
-            box,
-            weights.to(exact).reshape(1, -1, kernel_height, kernel_width),
-            dilation=dilation,
-        )
-        patches = F.unfold(probe.to(exact)[:, None], smeared.shape[-2:], stride=shrink)
-        out = torch.einsum(
-            contraction,
-            smeared.reshape(groups, filters // groups, channels, -1),
-            patches.reshape(groups, channels, *patches.shape[1:]),
-        )
-    return out.reshape(filters, -1, height // shrink, width // shrink).float()
+        flat = weights.to(exact).reshape(1, -1, *kernel)
+        smeared = F.conv_transpose2d(box, flat, dilation=dilation)
+    return smeared.reshape(filters, channels, *smeared.shape[2:]), probe.to(exact)
+
+
+def _convolve(probe: Tensor, kernels: Tensor, groups: int, shrink: int) -> Tensor:
+    with torch.no_grad(), torch.autocast(probe.device.type, enabled=False):
+        return F.conv2d(probe[None], kernels, stride=shrink, groups=groups)[0].float()

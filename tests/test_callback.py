@@ -471,4 +471,4 @@ def test_weights_that_turn_nan_are_pictured(fit) -> None:
     trainer = fit(KernelVizCallback(), model=Exploding())
     assert_seen(trainer, DEFAULT_STEPS)
     last = logged_images(trainer.log_dir)["kernels/conv"][8]
-    assert (last == (255, 0, 255)).all(-1).mean() > 0.2
+    assert (last == (255, 0, 255)).all(-1).sum() > 0.4 * 8 * 80 * 80, "half of every tile's stripes"

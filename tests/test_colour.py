@@ -58,7 +58,7 @@ def test_non_finite_values_are_striped_and_nothing_else_is() -> None:
     assert torch.equal(painted[:, ~mask], colours[:, ~mask])
     found = {tuple(c) for c in painted[:, mask].T.tolist()}
     assert found == {(255, 0, 255), (0, 0, 0)}
-    assert paint_non_finite(colours, ~mask & mask) is colours
+    assert torch.equal(paint_non_finite(colours, ~mask & mask), colours)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -1,5 +1,6 @@
 """Resuming a training, and loggers that take no images."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from conftest import TinyNet, logged_images
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from PIL import Image
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback, list_snapshots
@@ -104,11 +106,15 @@ def test_a_checkpoint_of_a_training_without_the_callback(fit, tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", ["none", "csv"])
 def test_without_a_logger_for_images_the_pictures_are_files(fit, tmp_path, kind, caplog) -> None:
-    from PIL import Image
-
     logger = False if kind == "none" else CSVLogger(tmp_path, name="csv")
-    with caplog.at_level("INFO"):
+    notes = logging.getLogger("lightning.pytorch")
+    notes.addHandler(caplog.handler)
+    notes.propagate, propagated = False, notes.propagate
+    try:
         trainer = fit(KernelVizCallback(), logger=logger)
+    finally:
+        notes.removeHandler(caplog.handler)
+        notes.propagate = propagated
     folder = Path(trainer.log_dir) / "kernelviz"
     assert str(folder) in caplog.text
     assert caplog.text.count("no logger takes images") == 1

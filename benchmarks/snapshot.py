@@ -1,0 +1,138 @@
+"""What one snapshot costs, beside the two things a user would do otherwise.
+
+On the CPU, in one process: ResNet-50's first layer (64x3x7x7), a 224x224 photo. Each contender
+makes both pictures and writes them to TensorBoard; the clock stops when the bytes are in the event
+file. The contenders take turns, so that a machine that slows down slows all of them.
+
+    python benchmarks/snapshot.py [--rounds 15]
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from PIL import Image
+from skimage import data
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.models import resnet50
+from torchvision.utils import make_grid
+
+from kernelviz_callback import load_probe
+from kernelviz_callback.recorder import Recorder
+
+Contender = Callable[[int], None]
+
+
+def blog_post(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
+    """Two matplotlib grids: the raw weights, and the photo convolved one channel at a time."""
+
+    def snapshot(step: int) -> None:
+        weights = conv.weight.detach()
+        kernels, axes = plt.subplots(8, 8, figsize=(8, 8))
+        for weight, axis in zip(weights, axes.flat, strict=True):
+            axis.imshow(weight.permute(1, 2, 0).clamp(0, 1))
+            axis.axis("off")
+        writer.add_figure("kernels", kernels, step)
+        responses, axes = plt.subplots(8, 8, figsize=(8, 8))
+        for weight, axis in zip(weights, axes.flat, strict=True):
+            planes = [
+                F.conv2d(photo[None, c : c + 1], weight[None, c : c + 1])[0, 0] for c in range(3)
+            ]
+            axis.imshow(torch.stack(planes, dim=-1).clamp(0, 1))
+            axis.axis("off")
+        writer.add_figure("responses", responses, step)
+
+    return snapshot
+
+
+def pasted_snippet(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
+    """`make_grid` and `add_image`, at full size."""
+
+    def snapshot(step: int) -> None:
+        weights = conv.weight.detach()
+        writer.add_image("kernels", make_grid(weights, nrow=8, normalize=True), step)
+        grouped = weights.transpose(0, 1).reshape(-1, 1, 7, 7)
+        planes = F.conv2d(photo[None], grouped, groups=3)[0]
+        responses = planes.reshape(3, 64, *planes.shape[1:]).transpose(0, 1)
+        writer.add_image("responses", make_grid(responses, nrow=8, normalize=True), step)
+
+    return snapshot
+
+
+def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
+    """All that the callback does in a hook, the exact snapshot file included."""
+    recorder = Recorder(
+        {"conv1": conv},
+        load_probe(photo),
+        Path(writer.log_dir) / "kernelviz",
+        [writer],
+        response="channels",
+        scale="filter",
+        run_scales={},
+    )
+    return lambda step: recorder.record(step, epoch=0)
+
+
+def main() -> None:
+    """Print the table of the README."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    mpl.use("agg")
+    torch.manual_seed(0)
+    conv = resnet50().conv1
+    image = Image.fromarray(data.astronaut()).resize((224, 224))
+    photo = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+    contenders = {"blog post": blog_post, "pasted snippet": pasted_snippet, "ours": ours}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    cpu: dict[str, list[float]] = {name: [] for name in contenders}
+    sizes: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = {}
+        for name, contender in contenders.items():
+            writer = SummaryWriter(Path(folder) / name)
+            prepared[name] = writer, contender(conv, photo, writer)
+        for step in range(rounds + 1):  # the first round warms up
+            for name, (writer, snapshot) in prepared.items():
+                before = bytes_below(Path(folder) / name)
+                start, start_cpu = time.perf_counter(), time.process_time()
+                snapshot(step)
+                writer.flush()
+                if step:
+                    times[name].append(time.perf_counter() - start)
+                    cpu[name].append(time.process_time() - start_cpu)
+                    sizes[name] = bytes_below(Path(folder) / name) - before
+        for writer, _ in prepared.values():
+            writer.close()
+
+    base = times["blog post"]
+    print(
+        f"| {rounds} rounds, {torch.get_num_threads()} threads | wall | CPU | bytes | wall ratio |"
+    )
+    print("|---|---|---|---|---|")
+    for name, taken in times.items():
+        ratio = statistics.median(b / t for b, t in zip(base, taken, strict=True))
+        print(
+            f"| {name} | {statistics.median(taken) * 1e3:.0f} ms "
+            f"| {statistics.median(cpu[name]) * 1e3:.0f} ms "
+            f"| {sizes[name] / 1e3:.0f} KB | {ratio:.1f}x faster |"
+        )
+
+
+def bytes_below(folder: Path) -> int:
+    """Size of all files in a folder and below."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The demo's training with the options of the callback spelled out.
+
+Watch it while it runs: tensorboard --logdir runs --samples_per_plugin images=500
+"""
+
+import argparse
+
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from kernelviz_callback import KernelVizCallback
+from kernelviz_callback.demo import PhotoCrops, PhotoNet
+
+
+def main() -> None:
+    """Train, or go on from a checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--batches", type=int, default=100, help="batches in an epoch")
+    parser.add_argument("--probe", help="a photo of your own, train_batch or val_batch")
+    parser.add_argument("--resume", metavar="CKPT", help="checkpoint to go on from")
+    parser.add_argument("--output", default="runs")
+    options = parser.parse_args()
+
+    seed_everything(7)
+    kernels = KernelVizCallback(
+        layers=[
+            "conv1",
+            "rest.3",
+        ],  # the second one reads 64 channels: rows of kernels, summed responses
+        probe=options.probe,
+        scale="run",  # one colour scale for the whole run: growth and decay show
+        every_n_epochs=2,
+        early_steps=True,
+    )
+    trainer = Trainer(
+        max_epochs=options.epochs,
+        logger=TensorBoardLogger(options.output, name="train_photos"),
+        callbacks=[kernels, ModelCheckpoint(every_n_epochs=2, save_top_k=-1)],
+        log_every_n_steps=10,
+    )
+    data = PhotoCrops(batches_per_epoch=options.batches)
+    trainer.fit(PhotoNet(), datamodule=data, ckpt_path=options.resume)
+
+
+if __name__ == "__main__":
+    main()
