@@ -18,6 +18,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batches", type=int, default=100, help="batches in an epoch")
+    # The second layer reads 64 channels: its tiles are rows of kernels and summed responses.
+    parser.add_argument("--layers", nargs="+", default=["conv1", "rest.3"])
     parser.add_argument("--probe", help="a photo of your own, train_batch or val_batch")
     parser.add_argument("--resume", metavar="CKPT", help="checkpoint to go on from")
     parser.add_argument("--output", default="runs")
@@ -25,10 +27,7 @@ def main() -> None:
 
     seed_everything(7)
     kernels = KernelVizCallback(
-        layers=[
-            "conv1",
-            "rest.3",
-        ],  # the second one reads 64 channels: rows of kernels, summed responses
+        layers=options.layers,
         probe=options.probe,
         scale="run",  # one colour scale for the whole run: growth and decay show
         every_n_epochs=2,

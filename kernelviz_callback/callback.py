@@ -108,7 +108,8 @@ class KernelVizCallback(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._convolutions = find_convolutions(pl_module, self.layers)
-        self._check_fit()
+        if self._probe is not None:
+            self._check_fit(self._probe)
 
     @override
     def on_validation_batch_start(
@@ -202,15 +203,15 @@ class KernelVizCallback(Callback):
             self._probe = Probe(state_dict["batch_probe"], self._batch_source)
 
     def _take_probe(self, probe: Probe) -> None:
+        self._check_fit(probe)
         self._probe = probe
-        self._check_fit()
 
-    def _check_fit(self) -> None:
+    def _check_fit(self, probe: Probe) -> None:
         """Fail before the first update if the probe does not fit a layer whose shape is known."""
         for name, conv in self._convolutions.items():
-            if self._probe is not None and is_ready(conv):
+            if is_ready(conv):
                 try:
-                    check_fit(weight_shape(conv), geometry_of(conv), self._probe)
+                    check_fit(weight_shape(conv), geometry_of(conv), probe)
                 except ValueError as error:
                     raise ValueError(f"layer {name!r}: {error}") from None
 

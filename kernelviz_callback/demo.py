@@ -4,16 +4,17 @@
 layer into colour blobs, edges and gratings within a thousand steps.
 """
 
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 
 import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 from typing_extensions import override
 
@@ -63,48 +64,33 @@ def load_photos() -> list[Tensor]:
     ]
 
 
-class RandomCrops(IterableDataset[tuple[Tensor, Tensor]]):
-    """Batches of random square crops, each labelled with the number of its photo.
+class RandomCrops(Dataset[tuple[Tensor, int]]):
+    """Random square crops, each labelled with the number of its photo.
 
     Half of the crops are grey, so that the photos cannot be told apart by colour alone.
 
     Args:
         photos: See `load_photos`.
-        crop: Side of a crop, in pixels.
-        batch_size: Crops in a batch.
-        batches: Batches in an epoch.
-        seed: Of this data set's own generator; epoch e draws with ``seed + e``.
+        count: Crops in an epoch.
+        size: Side of a crop, in pixels.
     """
 
-    def __init__(
-        self, photos: list[Tensor], *, crop: int, batch_size: int, batches: int, seed: int
-    ) -> None:
+    def __init__(self, photos: list[Tensor], *, count: int, size: int) -> None:
         self.photos = photos
-        self.crop = crop
-        self.batch_size = batch_size
-        self.batches = batches
-        self.seed = seed
-        self.epoch = 0
+        self.count = count
+        self.size = size
 
     def __len__(self) -> int:
-        return self.batches
+        return self.count
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        self.epoch += 1
-        for _ in range(self.batches):
-            labels = torch.randint(len(self.photos), (self.batch_size,), generator=generator)
-            places = torch.rand(self.batch_size, 2, generator=generator)
-            pairs = zip(labels.tolist(), places.tolist(), strict=True)
-            crops = torch.stack([self._cut(label, y, x) for label, (y, x) in pairs])
-            grey = torch.rand(self.batch_size, 1, 1, 1, generator=generator) < 0.5
-            yield torch.where(grey, crops.mean(1, keepdim=True), crops), labels
-
-    def _cut(self, label: int, y: float, x: float) -> Tensor:
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        label = index % len(self.photos)
         photo = self.photos[label]
-        top = int(y * (photo.shape[1] - self.crop))
-        left = int(x * (photo.shape[2] - self.crop))
-        return photo[:, top : top + self.crop, left : left + self.crop]
+        y, x, colour = torch.rand(3).tolist()
+        top = int(y * (photo.shape[1] - self.size))
+        left = int(x * (photo.shape[2] - self.size))
+        crop = photo[:, top : top + self.size, left : left + self.size]
+        return crop if colour < 0.5 else crop.mean(0, keepdim=True).expand(3, -1, -1), label
 
 
 class PhotoCrops(LightningDataModule):
@@ -113,36 +99,33 @@ class PhotoCrops(LightningDataModule):
     Args:
         batch_size: Crops in a batch.
         batches_per_epoch: Batches in a training epoch.
-        crop: Side of a crop, in pixels.
-        seed: Of the crops.
+        crop_size: Side of a crop, in pixels.
     """
 
     def __init__(
-        self, batch_size: int = 128, batches_per_epoch: int = 100, crop: int = 40, seed: int = 0
+        self, batch_size: int = 128, batches_per_epoch: int = 100, crop_size: int = 40
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.batches_per_epoch = batches_per_epoch
-        self.crop = crop
-        self.seed = seed
+        self.crop_size = crop_size
 
     @override
     def setup(self, stage: str) -> None:
         self.photos = load_photos()
 
-    def _crops(self, batches: int, seed: int) -> "DataLoader[tuple[Tensor, Tensor]]":
-        crops: Dataset[tuple[Tensor, Tensor]] = RandomCrops(
-            self.photos, crop=self.crop, batch_size=self.batch_size, batches=batches, seed=seed
-        )
-        return DataLoader(crops, batch_size=None)
+    def _crops(self, batches: int) -> "DataLoader[tuple[Tensor, int]]":
+        count = batches * self.batch_size
+        crops = RandomCrops(self.photos, count=count, size=self.crop_size)
+        return DataLoader(crops, batch_size=self.batch_size)
 
     @override
-    def train_dataloader(self) -> "DataLoader[tuple[Tensor, Tensor]]":
-        return self._crops(self.batches_per_epoch, self.seed)
+    def train_dataloader(self) -> "DataLoader[tuple[Tensor, int]]":
+        return self._crops(self.batches_per_epoch)
 
     @override
-    def val_dataloader(self) -> "DataLoader[tuple[Tensor, Tensor]]":
-        return self._crops(max(1, self.batches_per_epoch // 20), self.seed + 1_000_000)
+    def val_dataloader(self) -> "DataLoader[tuple[Tensor, int]]":
+        return self._crops(max(1, self.batches_per_epoch // 20))
 
 
 class PhotoNet(LightningModule):
@@ -236,7 +219,11 @@ def run_demo(folder: str | Path = "runs", *, epochs: int = 12, batches: int = 10
         log_every_n_steps=10,
         enable_model_summary=False,
     )
-    trainer.fit(PhotoNet(), datamodule=PhotoCrops(batches_per_epoch=batches))
+    with warnings.catch_warnings():
+        # Advice on loader workers, and Lightning's own use of a deprecated part of torch.
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+        trainer.fit(PhotoNet(), datamodule=PhotoCrops(batches_per_epoch=batches))
     run = Path(logger.log_dir)
     _save_pictures(run, Probe(load_probe(to_pil_image(photos[0])).image, PHOTOS[0]))
     return run

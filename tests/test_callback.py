@@ -308,6 +308,22 @@ def test_a_batch_without_images_fails_before_the_first_update(fit) -> None:
     assert model.losses == []
 
 
+@pytest.mark.parametrize("source", ["train_batch", "val_batch"])
+def test_an_image_of_the_data_that_does_not_fit_fails_before_training(
+    fit, source: str, tmp_path: Path
+) -> None:
+    class Deep(TinyNet):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 3))
+
+    model = Deep()
+    with pytest.raises(ValueError, match=r"layer 'conv.1': the layer reads 4 input channels"):
+        fit(KernelVizCallback("*", probe=source), model=model)
+    assert model.losses == []
+    assert not list(tmp_path.rglob("step-*"))
+
+
 # --- arguments ----------------------------------------------------------------------------------
 
 

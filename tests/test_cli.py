@@ -1,0 +1,57 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import logged_images
+
+from kernelviz_callback import __version__, list_snapshots
+from kernelviz_callback.cli import main
+
+
+def kernelviz(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from kernelviz_callback.cli import main; exit(main())"]
+    return subprocess.run(
+        [*command, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_help_and_version_are_quick_and_import_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from kernelviz_callback.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'lightning', 'matplotlib', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
+    assert kernelviz("--version", cwd=tmp_path).stdout.strip() == f"kernelviz {__version__}"
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--epochs", "0"]])
+def test_usage_errors_exit_with_two(arguments: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: kernelviz" in capsys.readouterr().err
+
+
+def test_the_demo_trains_and_says_where_to_look(tmp_path: Path) -> None:
+    done = kernelviz("demo", "--epochs", "2", "--batches", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "demo" / "version_0"
+    assert "tensorboard --logdir runs/demo --samples_per_plugin images=500" in done.stdout
+    for line in done.stdout.splitlines():
+        if line.endswith(".png"):
+            assert (tmp_path / line.strip()).is_file()
+    assert done.stdout.count(".png") == 6
+    assert list(list_snapshots(run / "kernelviz")) == [0, 1, 2, 3, 6]
+    assert list(logged_images(run)["kernels/conv1"]) == [0, 1, 2, 3, 6]
+    assert "Epoch 1" in done.stdout + done.stderr, "Lightning's progress bar is shown"
+
+
+def test_without_scikit_image_the_demo_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "skimage.py").write_text("raise ModuleNotFoundError('no skimage')")
+    done = kernelviz("demo", cwd=tmp_path)
+    assert done.returncode == 2
+    assert 'pip install "kernelviz-callback[demo]"' in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,112 @@
+"""Every example and every configuration runs as the README tells."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import logged_images
+from PIL import Image
+from torchvision.models import resnet50
+
+from kernelviz_callback import kernel_grid, list_snapshots, load_snapshot
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*command: str, cwd: Path, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / command[0]), *command[1:]],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_five_lines(tmp_path: Path, monkeypatch) -> None:
+    """Run in this process, with the epochs cut short by Lightning's own switch for that."""
+    import lightning.pytorch
+
+    class Short(lightning.pytorch.Trainer):
+        def __init__(self, **options) -> None:
+            super().__init__(**options, limit_train_batches=2, default_root_dir=tmp_path)
+
+    monkeypatch.setattr(lightning.pytorch, "Trainer", Short)
+    runpy.run_path(str(ROOT / "examples" / "five_lines.py"))
+    (log_dir,) = (tmp_path / "lightning_logs").iterdir()
+    assert list(logged_images(log_dir)["kernels/conv1"]) == [0, 1, 2, 4]
+
+
+def test_train_photos_and_resume(tmp_path: Path) -> None:
+    short = ["--epochs", "4", "--batches", "2"]
+    run("examples/train_photos.py", *short, cwd=tmp_path)
+    runs = tmp_path / "runs" / "train_photos"
+    halfway = runs / "version_0" / "checkpoints" / "epoch=1-step=4.ckpt"
+    run("examples/train_photos.py", *short, "--resume", str(halfway), cwd=tmp_path)
+    assert list(list_snapshots(runs / "version_0" / "kernelviz")) == [0, 1, 2, 4, 8]
+    assert list(list_snapshots(runs / "version_1" / "kernelviz")) == [4, 8]
+    images = logged_images(runs / "version_0")
+    assert set(images) == {
+        "probe",
+        *(f"{kind}/{name}" for kind in ("kernels", "responses") for name in ("conv1", "rest.3")),
+    }
+
+
+def test_resnet50_draws_the_weights_of_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = resnet50()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    told = run("examples/resnet50.py", "--weights", "weights.pth", "--device", "cpu", cwd=tmp_path)
+    assert "convolved and drawn in" in told
+    folder = tmp_path / "runs" / "resnet50"
+    expected = kernel_grid(network.conv1.weight.detach())
+    grid = expected.pixels[expected.layout.top :].numpy()
+    assert np.array_equal(np.asarray(Image.open(folder / "kernels.png"))[-len(grid) :], grid)
+    assert np.asarray(Image.open(folder / "responses.png")).std() > 20
+
+
+def test_resnet50_tells_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+    (tmp_path / "no.pth").write_text("no weights")
+    told = run("examples/resnet50.py", "--weights", "no.pth", cwd=tmp_path, code=1)
+    assert "no.pth holds no state dict of ResNet-50" in told
+    assert "Traceback" not in told
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+    told = run("examples/resnet50.py", "--weights", "other.pth", cwd=tmp_path, code=1)
+    assert "other.pth holds no state dict of ResNet-50" in told
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_configuration_trains(config: Path, tmp_path: Path) -> None:
+    run(
+        "examples/lightning_cli.py",
+        "fit",
+        "--config",
+        str(config),
+        "--trainer.max_steps=3",
+        "--data.batches_per_epoch=3",
+        f"--trainer.default_root_dir={tmp_path}",
+        cwd=tmp_path,
+    )
+    (log_dir,) = (tmp_path / "lightning_logs").iterdir()
+    snapshots = list_snapshots(log_dir / "kernelviz")
+    assert list(snapshots) == [0, 1, 2, 3]
+    assert list(load_snapshot(snapshots[3]).weights) == ["conv1"]
+    assert list(logged_images(log_dir)["responses/conv1"]) == [0, 1, 2, 3]
+
+
+def test_the_options_are_explained_on_the_command_line(tmp_path: Path) -> None:
+    told = run(
+        "examples/lightning_cli.py",
+        "fit",
+        "--trainer.callbacks.help=kernelviz_callback.KernelVizCallback",
+        cwd=tmp_path,
+    )
+    for option in ("layers", "probe", "response", "scale", "every_n_train_steps", "early_steps"):
+        assert f".{option}" in told
