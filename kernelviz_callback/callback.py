@@ -133,8 +133,11 @@ class KernelVizCallback(Callback):
         if self._batch_source == "val_batch" and self._probe is None:
             self._take_probe(probe_of_loader(trainer.val_dataloaders))
         if trainer.is_global_zero:
-            self._experiments = image_experiments(trainer.loggers)
-            self._open_folder(log_dir, continuing=self._step > 0 or bool(self._restored))
+            try:
+                self._experiments = image_experiments(trainer.loggers)
+                self._open_folder(log_dir, continuing=self._step > 0 or bool(self._restored))
+            except Exception as error:
+                warn(f"could not prepare {log_dir}: {error!r}. Training goes on unwatched.")
         self._snapshot(trainer)
 
     @override
@@ -197,10 +200,13 @@ class KernelVizCallback(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict
-        self._run_scales = dict(state_dict["run_scales"])
-        self._folder = Path(state_dict["folder"]) if state_dict["folder"] else None
-        if self._batch_source and self._batch_source == state_dict["batch_source"]:
-            self._probe = Probe(state_dict["batch_probe"], self._batch_source)
+        self._run_scales = dict(state_dict.get("run_scales", {}))
+        folder = state_dict.get("folder")
+        self._folder = Path(folder) if folder else None
+        image = state_dict.get("batch_probe")
+        taken_from = state_dict.get("batch_source")
+        if image is not None and self._batch_source and self._batch_source == taken_from:
+            self._probe = Probe(image, self._batch_source)
 
     def _take_probe(self, probe: Probe) -> None:
         self._check_fit(probe)
@@ -258,7 +264,7 @@ class KernelVizCallback(Callback):
         now = {name: list(weight_shape(c)) for name, c in self._convolutions.items()}
         if before is not None and before != now:
             warn(f"the watched layers changed since the checkpoint: they were {before}, are {now}")
-        if self._restored and self._restored["probe_digest"] != probe.digest:
+        if self._restored.get("probe_digest", probe.digest) != probe.digest:
             warn(
                 f"the probe changed since the checkpoint (it is now {probe.name}): responses "
                 "before and after cannot be compared"

@@ -473,6 +473,19 @@ def test_a_failing_logger_gives_one_warning_and_snapshots_go_on(fit, tmp_path: P
     assert len(list(tmp_path.rglob("step-*.safetensors"))) == len(DEFAULT_STEPS)
 
 
+def test_a_logger_that_breaks_before_training_gives_one_warning(fit, tmp_path: Path) -> None:
+    class Broken(Experiment):
+        @property
+        def add_image(self) -> Any:
+            raise ConnectionError("the server is gone")
+
+    expected = trained_weights(fit)
+    with pytest.warns(UserWarning, match="could not prepare .*the server is gone") as caught:
+        found = trained_weights(fit, KernelVizCallback(), logger=own_logger(tmp_path, Broken()))
+    assert len([w for w in caught if "kernelviz:" in str(w.message)]) == 1
+    assert torch.equal(found, expected)
+
+
 def test_warnings_as_errors_do_not_end_a_training(fit, tmp_path: Path) -> None:
     (tmp_path / "kernelviz").write_text("a file where the folder should be")
     trainer = fit(KernelVizCallback(), logger=False)  # pytest turns warnings into errors here
