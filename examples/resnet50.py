@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
-from kernelviz_callback import effective_weight, find_convolutions, geometry_of, load_probe
+from kernelviz_callback import Probe, effective_weight, find_convolutions, geometry_of, load_probe
 from kernelviz_callback.snapshot_pictures import kernel_picture, response_picture
 
 
@@ -36,17 +36,19 @@ def load_network(weights: str) -> nn.Module:
     network = resnet50()
     try:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise SystemExit(f"there is no file {weights}") from None
     except (OSError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise SystemExit(f"{weights} holds no state dict of ResNet-50: {reason}") from None
     return network
 
 
-def load_photo() -> Image.Image:
-    """The astronaut that ships with scikit-image."""
+def load_astronaut(size: int) -> Probe:
+    """The photo that ships with scikit-image."""
     from skimage import data
 
-    return Image.fromarray(data.astronaut())
+    return Probe(load_probe(Image.fromarray(data.astronaut()), size=size).image, "astronaut")
 
 
 def main() -> None:
@@ -62,7 +64,10 @@ def main() -> None:
     options = parser.parse_args()
 
     network = load_network(options.weights).to(options.device)
-    probe = load_probe(options.probe or load_photo(), size=options.size)
+    if options.probe:
+        probe = load_probe(options.probe, size=options.size)
+    else:
+        probe = load_astronaut(options.size)
     [(layer, conv)] = find_convolutions(network).items()
 
     start = time.perf_counter()

@@ -18,10 +18,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batches", type=int, default=100, help="batches in an epoch")
-    # The second layer reads 64 channels: its tiles are rows of kernels and summed responses.
-    parser.add_argument("--layers", nargs="+", default=["conv1", "rest.3"])
+    # "rest.3" reads 64 channels: its tiles are rows of kernels, its responses are to the chart.
+    parser.add_argument("--layers", nargs="+", default=["conv1"], metavar="NAME")
     parser.add_argument("--probe", help="a photo of your own, train_batch or val_batch")
-    parser.add_argument("--resume", metavar="CKPT", help="checkpoint to go on from")
+    parser.add_argument(
+        "--resume",
+        metavar="CKPT",
+        help="go on from this checkpoint of an interrupted training; same --epochs",
+    )
     parser.add_argument("--output", default="runs")
     options = parser.parse_args()
 

@@ -77,7 +77,7 @@ class KernelVizCallback(Callback):
         _check_layers(layers)
         _check_choice("response", response, get_args(Response))
         _check_choice("scale", scale, get_args(ScaleName))
-        if not isinstance(probe_size, int) or probe_size < 1:
+        if not isinstance(probe_size, int) or isinstance(probe_size, bool) or probe_size < 1:
             raise ValueError(f"probe_size must be a whole number of pixels; found {probe_size!r}")
         self.layers = layers
         self.response = response

@@ -18,7 +18,7 @@ _FAINT = (150, 150, 160)
 _FONT_SIZE = 13
 _LINE = 19
 _MARGIN = 8
-_NARROWEST = 420  # pixels: room to read a caption over a grid of one small tile
+_NARROWEST = 560  # pixels: room to read a caption over a grid of one small tile
 _BAR = (140, 11)  # width and height, pixels
 
 

@@ -218,9 +218,10 @@ def _nothing_found(
         [f"  ... and {len(lines) - _MOST_CANDIDATES} more"] if len(lines) > _MOST_CANDIDATES else []
     )
     listed = "\n".join(lines[:_MOST_CANDIDATES] + more)
+    name = next((n for n, (_, m) in modules.items() if _refusal(m) is None), None)
+    advice = f"pass the name of a Conv2d, for example layers={name!r}" if name else "it has none"
     return (
-        f"{problem} in {type(model).__name__}; pass the name of a Conv2d, "
-        f'for example KernelVizCallback(layers="stem.conv").\n'
+        f"{problem} in {type(model).__name__}; {advice}.\n"
         f"Convolutions of this model:\n{listed or '  none'}"
     )
 

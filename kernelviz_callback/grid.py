@@ -19,7 +19,8 @@ Scale: TypeAlias = Literal["filter", "layer"] | float
 
 GRID_SIDE = 900  # pixels: what TensorBoard and a laptop show without shrinking
 GRID_SLACK = 56  # pixels that responses may exceed it by, rather than be shrunk once more
-LARGEST_TILE = 84  # pixels: kernels are not enlarged beyond this
+LARGEST_KERNEL = 84  # pixels: kernels are not enlarged beyond this
+LARGEST_RESPONSE = 224  # pixels: responses of a small probe are not enlarged beyond this
 SMALLEST_TILE = 32  # pixels: responses are not shrunk below this
 GAP = 2  # pixels between tiles; three times as much where a tile is itself a row
 MOST_PLANES = 4096  # kernels in one picture; of more, each filter shows its first channels
@@ -50,21 +51,13 @@ def kernel_grid(weights: Tensor, *, scale: Scale = "filter", title: str = "") ->
         (torch.Size([84, 84, 3]), 8)
     """
     _check(weights, scale)
-    filters, channels, height, width = weights.shape
+    filters, channels = weights.shape[:2]
     shown = weights[:, : max(1, MOST_PLANES // filters)]
-    planes = _planes(shown.shape[1])
-    columns = _columns(filters, height, planes * width)
-    zoom = min(
-        GRID_SIDE // (columns * planes * width),
-        GRID_SIDE // (ceil(filters / columns) * height),
-        LARGEST_TILE // max(height, width),
-    )
     return _compose(
         shown,
         half_ranges=_half_ranges(weights, scale),
         scale=scale,
-        zoom=max(1, zoom),
-        columns=columns,
+        largest_tile=LARGEST_KERNEL,
         lines=[title, _tile_note("kernels", shown.shape[1], channels)],
         noun="weight",
     )
@@ -77,7 +70,7 @@ def response_grid(
 
     Three planes make an RGB picture, one plane (a summed response, or a grey layer) is drawn red
     where positive and blue where negative, any other number stands in a row. Zero is neutral; a
-    filter that answers to nothing has a flat tile.
+    filter that answers to nothing has a flat tile. Small responses are enlarged by a whole factor.
 
     Args:
         responses: Shape (N, C, H, W) as `channel_responses` or `summed_responses` return them, at
@@ -90,14 +83,13 @@ def response_grid(
         ValueError: As for `kernel_grid`.
     """
     _check(responses, scale)
-    filters, planes, height, width = responses.shape
+    planes = responses.shape[1]
     lines = [title, note] if note else [title]
     return _compose(
         responses,
         half_ranges=_half_ranges(responses, scale),
         scale=scale,
-        zoom=1,
-        columns=_columns(filters, height, _planes(planes) * width),
+        largest_tile=LARGEST_RESPONSE,
         lines=[*lines, _tile_note("responses", planes, planes)],
         noun="response",
     )
@@ -154,15 +146,19 @@ def _compose(
     *,
     half_ranges: Tensor,
     scale: Scale,
-    zoom: int,
-    columns: int,
+    largest_tile: int,
     lines: list[str],
     noun: str,
 ) -> Picture:
+    filters, planes, height, width = values.shape
+    wide = _planes(planes) * width
+    columns = _columns(filters, height, wide)
+    room = GRID_SIDE // max(columns * wide, ceil(filters / columns) * height)
+    zoom = max(1, min(room, largest_tile // max(height, width)))
     non_finite = _non_finite(values)
     tiles = _tiles(values, half_ranges, zoom, non_finite).cpu()
     half_ranges = half_ranges.cpu()
-    filters, _, tile_height, tile_width = tiles.shape
+    tile_height, tile_width = tiles.shape[2:]
     lines = [line for line in lines if line] + _non_finite_note(non_finite)
     ends, scale_note = _scale_note(half_ranges, scale, noun)
     ramp = torch.arange(1, 256, dtype=torch.uint8)

@@ -71,7 +71,8 @@ class Probe:
             return self.image.repeat(channels, 1, 1)
         raise ValueError(
             f"the layer reads {channels} input channels and the probe ({self.name}) has {found}; "
-            f"pass a tensor of shape ({channels}, H, W), a grey image, or probe=None for the chart"
+            f"pass a tensor of shape ({channels}, H, W), a grey image or probe=None for the "
+            f"chart, or watch only layers that read {found} channels"
         )
 
     def to_picture(self) -> Tensor:
@@ -171,7 +172,7 @@ def _from_image(image: Image.Image, size: int) -> Tensor:
         image = _eight_bits(image) if grey else image.convert("RGB")
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
     pixels: Tensor = tv.pil_to_tensor(image)
-    return pixels.float() / 255
+    return pixels.contiguous().float() / 255
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -23,6 +23,9 @@ class Schedule:
             if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
                 raise ValueError(f"{name} must be a whole number from 1 on, or None; found {n!r}")
 
+        if not isinstance(self.early_steps, bool):
+            raise ValueError(f"early_steps must be True or False; found {self.early_steps!r}")
+
     def due_after_steps(self, previous: int, step: int, epoch: int) -> bool:
         """Tell whether a snapshot is due now that ``step`` steps are done, after ``previous``.
 

@@ -66,10 +66,11 @@ def response_picture(
     )
     dilated = f", dilation {geometry.dilation}" if prod(geometry.dilation) > 1 else ""
     shrunk = f", averaged {shrink}x{shrink}" if shrink > 1 else ""
+    source = probe.name if len(image) == len(probe.image) else f"{probe.name}, in grey"
     return response_grid(
         values,
         scale=scale,
-        title=_title(f"{layer} responses to {probe.name}", weights, when),
+        title=_title(f"{layer} responses to {source}", weights, when),
         note=f"{plane} (stride 1, no padding{dilated}{shrunk})",
     )
 
@@ -93,6 +94,5 @@ def _kernel_size(weights: Tensor) -> tuple[int, int]:
 
 def _title(what: str, weights: Tensor, when: str) -> str:
     filters, *shape = weights.shape
-    return " · ".join(
-        part for part in (what, f"{filters} filters {'x'.join(map(str, shape))}", when) if part
-    )
+    count = "1 filter" if filters == 1 else f"{filters} filters"
+    return " · ".join(part for part in (what, f"{count} {'x'.join(map(str, shape))}", when) if part)

@@ -84,6 +84,16 @@ class Witness(Callback):
         self._look(trainer, pl_module)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_lost(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Any:
+    """Fail a test in which the callback survived a failure that the test did not provoke."""
+    with caplog.at_level("INFO"):
+        yield
+    if not request.node.get_closest_marker("loses_something"):
+        lost = [r.getMessage() for r in caplog.get_records("call") if "could not" in r.getMessage()]
+        assert not lost
+
+
 @pytest.fixture
 def trainer_for(tmp_path: Path) -> Callable[..., Trainer]:
     """Build a quiet Trainer on the CPU that logs to TensorBoard below ``tmp_path``."""

@@ -45,7 +45,7 @@ def test_five_lines(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_train_photos_and_resume(tmp_path: Path) -> None:
-    short = ["--epochs", "4", "--batches", "2"]
+    short = ["--epochs", "4", "--batches", "2", "--layers", "conv1", "rest.3"]
     run("examples/train_photos.py", *short, cwd=tmp_path)
     runs = tmp_path / "runs" / "train_photos"
     halfway = runs / "version_0" / "checkpoints" / "epoch=1-step=4.ckpt"

@@ -121,8 +121,13 @@ def test_responses_are_drawn_pixel_for_pixel() -> None:
     responses = torch.randn(6, 3, 20, 30)
     picture = response_grid(responses, title="a", note="b")
     for i, response in enumerate(responses):
-        expected = to_levels(response, response.abs().max()).permute(1, 2, 0)
-        assert torch.equal(picture.tile(i), expected)
+        expected = to_levels(response, response.abs().max())
+        assert torch.equal(tile_values(picture.tile(i), 7).permute(2, 0, 1), expected)
+
+
+def test_responses_that_fill_the_screen_are_not_enlarged() -> None:
+    responses = torch.randn(64, 3, 109, 109)
+    assert response_grid(responses).tile(0).shape == (109, 109, 3)
 
 
 @settings(max_examples=200)
