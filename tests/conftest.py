@@ -15,7 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from kernelviz_callback import list_snapshots
+
 BATCHES = 4
+STEPS = 2 * BATCHES  # of the default two epochs
+DEFAULT_STEPS = [0, 1, 2, 4, 8]  # start, early steps, epoch ends at 4 and 8
 
 
 class TinyNet(LightningModule):
@@ -148,6 +152,18 @@ def logged_images(log_dir: str | Path) -> dict[str, dict[int, np.ndarray]]:
             i.step: np.asarray(Image.open(io.BytesIO(i.encoded_image_string))) for i in logged
         }
     return images
+
+
+def steps_on_disk(log_dir: str | Path) -> list[int]:
+    return list(list_snapshots(Path(log_dir) / "kernelviz"))
+
+
+def assert_seen(trainer: Any, steps: list[int], layer: str = "conv") -> None:
+    """The same steps on disk and under both tags, none twice."""
+    assert steps_on_disk(trainer.log_dir) == steps
+    images = logged_images(trainer.log_dir)
+    assert list(images[f"kernels/{layer}"]) == steps
+    assert list(images[f"responses/{layer}"]) == steps
 
 
 @pytest.fixture
