@@ -1,6 +1,7 @@
 """A probe out of the training's own data, taken without disturbing the data."""
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from kernelviz_callback.probe import Probe, probe_of_tensor
+
+_DEEPEST = 8  # collections in collections that a batch is searched through
 
 
 def probe_of_batch(batch: Any, name: str) -> Probe:
@@ -37,15 +40,19 @@ def probe_of_batch(batch: Any, name: str) -> Probe:
 def probe_of_loader(loaders: Any) -> Probe:
     """Take the first validation image where no validation batch has been seen yet.
 
-    The sample is read from the data set itself, with every random generator put back afterwards, so
-    that the loader gives the same batches as if nobody had looked.
+    The sample is read from the data set itself, with the global random generators and the loader's
+    put back afterwards, so that the loader gives the same batches as if nobody had looked. A data
+    set that draws from a generator of its own is the exception.
 
     Raises:
-        ValueError: If there is no loader, or its data can only be read by consuming it.
+        ValueError: If there is no loader, it is empty, or its data can only be read by consuming
+            it.
     """
     loader = next((x for x in _leaves(loaders) if isinstance(x, DataLoader)), None)
     if loader is None or isinstance(loader.dataset, IterableDataset):
-        found = "none was found" if loader is None else "an iterable data set was found"
+        found = (
+            "Lightning has loaded none yet" if loader is None else "an iterable data set was found"
+        )
         raise ValueError(
             'probe="val_batch" takes its image from the sanity check; without one it needs a '
             f"validation DataLoader over a map-style data set, and {found}; leave "
@@ -56,7 +63,11 @@ def probe_of_loader(loaders: Any) -> Probe:
     states = [g.get_state() for g in generators]
     try:
         with isolate_rng():
-            index = next(iter(loader.sampler))
+            index = next(iter(loader.sampler), None)
+            if index is None:
+                raise ValueError(
+                    'probe="val_batch" needs an image, and the validation data is empty'
+                )
             sample = loader.dataset[index]
             batch = sample if loader.batch_sampler is None else loader.collate_fn([sample])
     finally:
@@ -75,14 +86,19 @@ def _leaves(loaders: Any) -> Iterable[Any]:
         yield loaders
 
 
-def _tensors(batch: Any) -> Iterable[Tensor]:
+def _tensors(batch: Any, depth: int = 0) -> Iterable[Tensor]:
+    """The tensors of a batch, in order. Nothing is consumed: iterators are left alone."""
     if isinstance(batch, Tensor):
         yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from _tensors(value)
-    elif isinstance(batch, Iterable) and not isinstance(batch, str | bytes):
-        for value in batch:
-            yield from _tensors(value)
-    elif hasattr(batch, "__dict__"):
-        yield from _tensors(vars(batch))
+        return
+    if isinstance(batch, Mapping):
+        parts: Iterable[Any] = batch.values()
+    elif isinstance(batch, list | tuple):
+        parts = batch
+    elif hasattr(batch, "__dict__") and not isinstance(batch, type | Enum):
+        parts = vars(batch).values()
+    else:
+        return
+    if depth < _DEEPEST:
+        for part in parts:
+            yield from _tensors(part, depth + 1)

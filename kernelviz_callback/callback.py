@@ -1,25 +1,26 @@
 """When to look: the Lightning callback. It decides and delegates; it computes nothing itself."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_args
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from kernelviz_callback.batch_probe import probe_of_batch, probe_of_loader
-from kernelviz_callback.filters import find_convolutions, geometry_of, is_ready, weight_shape
+from kernelviz_callback.claim import claim_folder
 from kernelviz_callback.loggers import image_experiments
+from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.probe import BATCH_SOURCES, Probe, ProbeSource, load_probe
-from kernelviz_callback.recorder import Recorder, ScaleName, warn
+from kernelviz_callback.recorder import Recorder, ScaleName
+from kernelviz_callback.resume import RunState
 from kernelviz_callback.schedule import Schedule
-from kernelviz_callback.snapshot import run_folder, snapshot_name
-from kernelviz_callback.snapshot_pictures import Response, check_fit
+from kernelviz_callback.snapshot import Snapshot
+from kernelviz_callback.snapshot_pictures import Response
+from kernelviz_callback.watch import Watch
 
 _NEVER = -1
 
@@ -90,15 +91,18 @@ class KernelVizCallback(Callback):
     def _forget(self) -> None:
         """Start a run of its own: nothing of an earlier one is left."""
         self._probe = self._given
-        self._convolutions: dict[str, nn.Conv2d] = {}
-        self._recorder: Recorder | None = None
-        self._experiments: list[Any] = []
-        self._folder: Path | None = None
+        self._watch: Watch | None = None
+        self._restored = RunState()
         self._run_scales: dict[str, float] = {}
-        self._restored: dict[str, Any] = {}
+        self._run: str | None = None
+        self._log_dir = ""
+        self._recorder: Recorder | None = None
+        self._reporter = Reporter()
         self._is_fitting = False
         self._step = 0
         self._seen_step = _NEVER
+        self._epoch_end: tuple[Snapshot | None, Mishaps] | None = None
+        self._epoch_end_step = _NEVER
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -107,9 +111,9 @@ class KernelVizCallback(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._convolutions = find_convolutions(pl_module, self.layers)
+        self._watch = Watch(pl_module, self.layers, trained=trainer.strategy.model)
         if self._probe is not None:
-            self._check_fit(self._probe)
+            self._watch.check_fit(self._probe)
 
     @override
     def on_validation_batch_start(
@@ -132,12 +136,7 @@ class KernelVizCallback(Callback):
         self._step = trainer.global_step
         if self._batch_source == "val_batch" and self._probe is None:
             self._take_probe(probe_of_loader(trainer.val_dataloaders))
-        if trainer.is_global_zero:
-            try:
-                self._experiments = image_experiments(trainer.loggers)
-                self._open_folder(log_dir, continuing=self._step > 0 or bool(self._restored))
-            except Exception as error:
-                warn(f"could not prepare {log_dir}: {error!r}. Training goes on unwatched.")
+        self._log_dir = log_dir
         self._snapshot(trainer)
 
     @override
@@ -172,120 +171,183 @@ class KernelVizCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.schedule.due_after_epoch(trainer.current_epoch):
             self._snapshot(trainer)
+        elif self._is_due(trainer):
+            # This may have been the last epoch, and at the end of fit averaged weights (EMA, SWA)
+            # may stand in place of these.
+            mishaps = Mishaps()
+            self._epoch_end = self._take(trainer, mishaps), mishaps
+            self._epoch_end_step = trainer.global_step
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer)
+        self._finish(trainer, is_exception=False)
 
     @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            self._finish(trainer)
+            self._finish(trainer, is_exception=True)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._close()
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        if self._probe is None or not all(map(is_ready, self._convolutions.values())):
-            return self._restored
-        return {
-            "layers": {name: list(weight_shape(c)) for name, c in self._convolutions.items()},
-            "probe_digest": self._probe.digest,
-            "batch_probe": self._probe.image if self._batch_source else None,
-            "batch_source": self._batch_source,
-            "run_scales": dict(self._run_scales),
-            "folder": str(self._folder) if self._folder else None,
-        }
+        if self._watch is None or self._probe is None or not self._watch.is_ready:
+            return self._restored.to_dict()
+        if self._recorder is not None and self.scale == "run":
+            self._recorder.drain()
+        return RunState(
+            layers=self._watch.shapes,
+            probe_digest=self._probe.digest,
+            batch_source=self._batch_source,
+            batch_probe=self._probe.image if self._batch_source else None,
+            run_scales=dict(self._run_scales),
+            run=self._recorder.claim.run if self._recorder is not None else self._run,
+        ).to_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = state_dict
-        self._run_scales = dict(state_dict.get("run_scales", {}))
-        folder = state_dict.get("folder")
-        self._folder = Path(folder) if folder else None
-        image = state_dict.get("batch_probe")
-        taken_from = state_dict.get("batch_source")
-        if image is not None and self._batch_source and self._batch_source == taken_from:
-            self._probe = Probe(image, self._batch_source)
+        restored = self._restored = RunState.from_dict(state_dict)
+        self._run_scales = dict(restored.run_scales)
+        self._run = restored.run
+        source = self._batch_source
+        if restored.batch_probe is not None and source and source == restored.batch_source:
+            self._probe = Probe(restored.batch_probe, source)
 
     def _take_probe(self, probe: Probe) -> None:
-        self._check_fit(probe)
+        if self._watch is not None:
+            self._watch.check_fit(probe)
         self._probe = probe
 
-    def _check_fit(self, probe: Probe) -> None:
-        """Fail before the first update if the probe does not fit a layer whose shape is known."""
-        for name, conv in self._convolutions.items():
-            if is_ready(conv):
-                try:
-                    check_fit(weight_shape(conv), geometry_of(conv), probe)
-                except ValueError as error:
-                    raise ValueError(f"layer {name!r}: {error}") from None
-
-    def _open_folder(self, log_dir: Path, *, continuing: bool) -> None:
-        if not (continuing and self._folder and self._folder.parent == log_dir):
-            self._folder = run_folder(log_dir, fresh=not continuing)
-        if continuing and (self._folder / snapshot_name(self._step)).exists():
-            self._seen_step = self._step
-
     def _snapshot(self, trainer: Trainer) -> None:
-        if not self._is_fitting or trainer.global_step == self._seen_step:
-            return
-        if self._probe is None or not all(map(is_ready, self._convolutions.values())):
-            return
-        self._seen_step = trainer.global_step
-        if not trainer.is_global_zero or self._folder is None:
-            return
-        if self._recorder is None:
-            self._recorder = self._begin(self._probe, self._folder)
-        self._recorder.record(trainer.global_step, trainer.current_epoch)
+        if self._is_due(trainer):
+            if self._recorder is not None:
+                self._recorder.wait_for_turn()
+            mishaps = Mishaps()
+            self._record(trainer, self._take(trainer, mishaps), mishaps)
 
-    def _begin(self, probe: Probe, folder: Path) -> Recorder:
-        self._say_what_changed(probe)
-        watched = ", ".join(
-            f"{name} ({c.out_channels} filters {'x'.join(map(str, weight_shape(c)[1:]))})"
-            for name, c in self._convolutions.items()
-        )
-        pictures = (
-            "" if self._experiments else "; no logger takes images, so the pictures go there too"
-        )
-        rank_zero_info(f"kernelviz: watching {watched}; snapshots go to {folder}{pictures}")
-        return Recorder(
-            self._convolutions,
-            probe,
-            folder,
-            self._experiments,
-            response=self.response,
-            scale=self.scale,
-            run_scales=self._run_scales,
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Whether this step can be taken and has not been. The same on every process."""
+        return (
+            self._is_fitting
+            and trainer.global_step != self._seen_step
+            and self._probe is not None
+            and self._watch is not None
+            and self._watch.is_ready
         )
 
-    def _say_what_changed(self, probe: Probe) -> None:
-        before = self._restored.get("layers")
-        now = {name: list(weight_shape(c)) for name, c in self._convolutions.items()}
-        if before is not None and before != now:
-            warn(f"the watched layers changed since the checkpoint: they were {before}, are {now}")
-        if self._restored.get("probe_digest", probe.digest) != probe.digest:
-            warn(
-                f"the probe changed since the checkpoint (it is now {probe.name}): responses "
-                "before and after cannot be compared"
+    def _take(self, trainer: Trainer, mishaps: Mishaps) -> Snapshot | None:
+        """Copy the weights; None on other processes than rank zero, and if it fails."""
+        assert self._watch is not None
+        assert self._probe is not None
+        with mishaps.survive("read the weights", "this and any later snapshot it concerns is lost"):
+            return self._watch.take(
+                step=trainer.global_step,
+                epoch=trainer.current_epoch,
+                probe=self._probe,
+                keep=trainer.is_global_zero,
             )
+        return None
 
-    def _finish(self, trainer: Trainer) -> None:
-        self._snapshot(trainer)
-        if self._recorder is not None:
-            taken, folder = self._recorder.taken, self._recorder.folder
-            rank_zero_info(f"kernelviz: {taken} snapshots written to {folder}")
-        self._recorder = None
+    def _record(self, trainer: Trainer, snapshot: Snapshot | None, mishaps: Mishaps) -> None:
+        if trainer.is_global_zero:
+            self._hand_over(trainer, snapshot, mishaps)
+        self._seen_step = trainer.global_step
+
+    def _hand_over(self, trainer: Trainer, snapshot: Snapshot | None, mishaps: Mishaps) -> None:
+        if snapshot is not None:
+            experiments = self._experiments(trainer, mishaps)
+            losing = "snapshots are lost until it can be written"
+            with mishaps.survive(f"write to {self._log_dir}", losing):
+                if self._recorder is None:
+                    self._recorder = self._open(snapshot, experiments)
+                self._recorder.record(snapshot, experiments, mishaps)
+                return
+        self._reporter.report(mishaps, trainer.global_step)
+
+    def _experiments(self, trainer: Trainer, mishaps: Mishaps) -> list[Any]:
+        found: list[Any] = []
+        for logger in trainer.loggers:
+            name = type(logger).__name__
+            with mishaps.survive(f"reach {name}", "its pictures are lost; snapshot files are kept"):
+                found += image_experiments([logger])
+        return found
+
+    def _open(self, first: Snapshot, experiments: list[Any]) -> Recorder:
+        """Begin to record: where this very training has recorded before, if it has."""
+        assert self._watch is not None
+        assert self._probe is not None
+        for change in self._restored.changes(self._watch.shapes, self._probe):
+            warn(change)
+        claim = claim_folder(self._log_dir, run=self._run)
+        if claim.avoided is not None:
+            warn(
+                f"another training is writing to {claim.avoided} right now; the snapshots of this "
+                f"one go to {claim.folder}"
+            )
+        try:
+            recorder = Recorder(
+                claim,
+                self._probe,
+                first,
+                response=self.response,
+                scale=self.scale,
+                run_scales=self._run_scales,
+                reporter=self._reporter,
+            )
+        except BaseException:
+            claim.release(finished=not claim.was_killed)
+            raise
+        self._run = claim.run
+        said = [f"watching {self._watch}", f"snapshots go to {claim.folder}"]
+        if not experiments:
+            said.append("no logger takes images, so the pictures go there too")
+        rank_zero_info(f"kernelviz: {'; '.join(said)}")
+        return recorder
+
+    def _finish(self, trainer: Trainer, *, is_exception: bool) -> None:
+        """Take the last state if it has not been taken, then let everything be written."""
+        if self._is_due(trainer):
+            if self._epoch_end is not None and self._epoch_end_step == trainer.global_step:
+                self._record(trainer, *self._epoch_end)
+            elif not (is_exception and self._is_uncertain(trainer)):
+                self._snapshot(trainer)
+        self._close()
+
+    def _is_uncertain(self, trainer: Trainer) -> bool:
+        """Whether an exception leaves no way to read the weights of the training.
+
+        The other processes may not come to a gathering, and during validation averaged weights may
+        stand in place of those that are trained.
+        """
+        averaging = getattr(callbacks, "WeightAveraging", ())
+        is_averaged = any(isinstance(c, averaging) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        is_sharded = self._watch is not None and self._watch.is_sharded
+        return is_sharded or (is_averaged and not trainer.training)
+
+    def _close(self) -> None:
         self._is_fitting = False
+        self._epoch_end = None
+        if self._recorder is not None:
+            mishaps = Mishaps()
+            with mishaps.survive("finish", "the last snapshots may be lost; earlier ones are kept"):
+                said = self._recorder.close()
+                rank_zero_info(f"kernelviz: {said}")
+            self._reporter.report(mishaps, self._step)
+            self._run = self._recorder.claim.run
+            self._recorder = None
 
 
-def _log_dir(trainer: Trainer) -> Path:
+def _log_dir(trainer: Trainer) -> str:
     """The first TensorBoard run, else Lightning's choice. A collective: call it on every rank."""
     chosen = trainer.log_dir or trainer.default_root_dir
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            return Path(logger.log_dir)
-    return Path(chosen)
+            return str(logger.log_dir)
+    return str(chosen)
 
 
 def _check_layers(layers: object) -> None:

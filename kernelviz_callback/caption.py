@@ -17,6 +17,7 @@ _TEXT = (232, 232, 236)
 _FAINT = (150, 150, 160)
 _FONT_SIZE = 13
 _LINE = 19
+_SPACE = 4  # pixels between words
 _MARGIN = 8
 _NARROWEST = 560  # pixels: room to read a caption over a grid of one small tile
 _BAR = (140, 11)  # width and height, pixels
@@ -44,14 +45,19 @@ def framed(
     caption = _MARGIN + _LINE * (len(above) + len(beside))
     placed = replace(layout, left=left, top=caption + _LINE)
 
-    image = _numbered(placed, width).copy()
+    above_tiles, beside_tiles = _numbers(placed, width)
+    top = above_tiles.copy()
     for i, line in enumerate(above):
-        _write(image, line, _MARGIN, _MARGIN + i * _LINE)
+        _write(top, line, _MARGIN, _MARGIN + i * _LINE)
     y = _MARGIN + len(above) * _LINE
-    _draw_bar(image, bar, bar_ends, y)
+    _draw_bar(top, bar, bar_ends, y)
     for i, line in enumerate(beside):
-        _write(image, line, _MARGIN + bar_room, y + i * _LINE)
-    return torch.from_numpy(np.array(image)), placed
+        _write(top, line, _MARGIN + bar_room, y + i * _LINE)
+    row = torch.tensor(BACKGROUND, dtype=torch.uint8).repeat(width, 1)
+    pixels = row.repeat(placed.height + _MARGIN, 1, 1)
+    pixels[: placed.top] = torch.from_numpy(np.array(top))
+    pixels[placed.top : placed.height, :left] = torch.from_numpy(np.array(beside_tiles))
+    return pixels, placed
 
 
 def _draw_bar(image: Image.Image, bar: Tensor, ends: tuple[str, str], y: int) -> None:
@@ -64,37 +70,42 @@ def _draw_bar(image: Image.Image, bar: Tensor, ends: tuple[str, str], y: int) ->
 
 
 def _write(image: Image.Image, text: str, x: int, y: int) -> None:
-    image.paste(_TEXT, (x, y - 2), _drawn(text))
+    for word in text.split(" "):
+        image.paste(_TEXT, (x, y - 2), _drawn(word))
+        x += _word_length(word) + _SPACE
 
 
-@lru_cache(maxsize=256)
-def _drawn(text: str) -> Image.Image:
-    """A line of text as a mask: most lines are the same in every snapshot of a layer."""
-    mask = Image.new("L", (_length(text) + 1, _LINE))
-    ImageDraw.Draw(mask).text((0, 0), text, 255, _font())
+@lru_cache(maxsize=512)
+def _drawn(word: str) -> Image.Image:
+    """A word as a mask: most are the same in every snapshot, and drawing them is slow."""
+    mask = Image.new("L", (_word_length(word) + 1, _LINE))
+    ImageDraw.Draw(mask).text((0, 0), word, 255, _font())
     return mask
 
 
 @lru_cache(maxsize=32)
-def _numbered(layout: Layout, width: int) -> Image.Image:
-    """Number the tiles: the first filter of each row at the left, "+column" above.
+def _numbers(layout: Layout, width: int) -> tuple[Image.Image, Image.Image]:
+    """Number the tiles: "+column" in the strip above, each row's first filter in the one beside.
 
     Numbers that would overlap are left out. The same for every snapshot of a layer, hence cached.
     """
-    image = Image.new("RGB", (width, layout.height + _MARGIN), BACKGROUND)
-    draw = ImageDraw.Draw(image)
-    every_row = -(-_LINE // (layout.tile_height + layout.gap))
-    for row in range(0, layout.rows, every_row):
-        rows, _ = layout.box(row * layout.columns)
-        at = (layout.left - 6, (rows.start + rows.stop) // 2)
-        draw.text(at, str(row * layout.columns), _FAINT, _font(), anchor="rm")
+    top = Image.new("RGB", (width, layout.top), BACKGROUND)
+    draw = ImageDraw.Draw(top)
     widest = _length(f"+{layout.columns}") + 4
     every_column = -(-widest // (layout.tile_width + layout.gap))
     for column in range(0, layout.columns, every_column):
         _, columns = layout.box(column)
         at = ((columns.start + columns.stop) // 2, layout.top - 3)
         draw.text(at, f"+{column}", _FAINT, _font(), anchor="ms")
-    return image
+
+    side = Image.new("RGB", (layout.left, layout.height - layout.top), BACKGROUND)
+    draw = ImageDraw.Draw(side)
+    every_row = -(-_LINE // (layout.tile_height + layout.gap))
+    for row in range(0, layout.rows, every_row):
+        rows, _ = layout.box(row * layout.columns)
+        at = (layout.left - 6, (rows.start + rows.stop) // 2 - layout.top)
+        draw.text(at, str(row * layout.columns), _FAINT, _font(), anchor="rm")
+    return top, side
 
 
 def _wrap(line: str, width: int) -> list[str]:
@@ -115,7 +126,12 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(_FONT_SIZE)
 
 
-@lru_cache(maxsize=1024)
 def _length(text: str) -> int:
-    """Width of a line of text in pixels, rounded up."""
-    return ceil(_font().getlength(text))
+    """Width of a line of text in pixels."""
+    words = text.split(" ")
+    return sum(map(_word_length, words)) + _SPACE * (len(words) - 1)
+
+
+@lru_cache(maxsize=1024)
+def _word_length(word: str) -> int:
+    return ceil(_font().getlength(word))

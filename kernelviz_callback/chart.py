@@ -35,6 +35,11 @@ def make_chart(size: int = 224) -> Tensor:
         raise ValueError(f"the chart needs at least {SMALLEST_CHART} pixels, found size={size}")
     near = size // 2
     far = size - near
+    with torch.device("cpu"):  # whatever the default device is
+        return _drawn(near, far)
+
+
+def _drawn(near: int, far: int) -> Tensor:
     top = torch.cat([_zone_plate(near, near), _siemens_star(near, far)], dim=2)
     bottom = torch.cat([_hue_wheel(far, near), _edges_and_patches(far, far)], dim=2)
     return (torch.cat([top, bottom], dim=1) * 255).round().div(255).float()

@@ -63,7 +63,8 @@ def find_convolutions(
         model: Any module. Lazy convolutions count: their names are known before their shapes.
         layers: None for the first 2-D convolution in ``named_modules()``; or a dotted name, a glob
             (``*`` crosses dots, as in ``"backbone.*.conv1"``), or a list of both. Names may be
-            written with or without the segments that wrappers add (``_orig_mod``, ``module``).
+            written with or without the segments that wrappers add (``_orig_mod``, ``module``). A
+            layer that is registered twice goes by its first name.
 
     Returns:
         At least one convolution. The names are those without wrapper segments, so that they stay
@@ -93,7 +94,7 @@ def find_convolutions(
             name
             for name, (raw, _) in modules.items()
             if pattern in (name, raw) or fnmatchcase(name, pattern) or fnmatchcase(raw, pattern)
-        }
+        } or _other_names(model, pattern, modules)
         found = matches & candidates.keys()
         if not found:
             problem = f"no convolution to watch matches layers={pattern!r}"
@@ -141,23 +142,40 @@ def is_ready(conv: nn.Conv2d) -> bool:
 def effective_weight(conv: nn.Conv2d) -> Tensor:
     """Copy the weights that the layer multiplies its input with, and change nothing in the layer.
 
-    Weight norm, spectral norm and pruning (parametrizations as well as the older hooks) store other
-    tensors and derive the weights from them; the derived weights are returned, as they would be in
-    evaluation mode. Reading ``conv.weight`` is no substitute: under spectral norm in training mode
-    it advances the power iteration, and under the hooks it is one optimizer step old.
+    Weight norm, spectral norm and pruning (parametrizations as well as the older hooks) and
+    quantization-aware training store other tensors and derive the weights from them; the derived
+    weights are returned, as they would be in evaluation mode. Reading ``conv.weight`` is no
+    substitute: under spectral norm in training mode it advances the power iteration, and under the
+    hooks it is one optimizer step old.
 
     Returns:
-        Shape (N, C, kH, kW), float32, detached, on the device of the layer, its own memory.
+        Shape (N, C, kH, kW), float32 (float64 is rounded), detached, on the device of the layer,
+        its own memory.
     """
     if parametrize.is_parametrized(conv, "weight"):
-        parametrization: nn.Module = copy.deepcopy(conv.parametrizations["weight"])  # type: ignore[index, assignment]
-        weight = parametrization.eval()()
+        weight = _weight_of_parametrization(conv)
+    elif hasattr(conv, "weight_fake_quant"):
+        weight = _fake_quantized(conv)
     else:
         weight = _weight_of_hooks(conv)
     whole: Tensor = weight.detach().to(
         torch.float32, memory_format=torch.contiguous_format, copy=True
     )
     return whole
+
+
+def _weight_of_parametrization(conv: nn.Conv2d) -> Tensor:
+    parametrization: nn.Module = copy.deepcopy(conv.parametrizations["weight"])  # type: ignore[index, assignment]
+    device = next(conv.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        derived: Tensor = parametrization.eval()()
+    return derived
+
+
+def _fake_quantized(conv: nn.Conv2d) -> Tensor:
+    # The copy's observer sees the weights, as the layer's own will in its next forward.
+    derived: Tensor = copy.deepcopy(conv.weight_fake_quant)(conv.weight)  # type: ignore[operator]
+    return derived
 
 
 def _weight_of_hooks(conv: nn.Conv2d) -> Tensor:
@@ -192,14 +210,28 @@ def _stable_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
     return named
 
 
+def _other_names(
+    model: nn.Module, name: str, modules: Mapping[str, tuple[str, nn.Module]]
+) -> set[str]:
+    """The first name of a module that is registered under ``name`` too."""
+    other = dict(model.named_modules(remove_duplicate=False)).get(name)
+    return {first for first, (_, module) in modules.items() if module is other}
+
+
 def _is_convolution(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.conv._ConvNd)
 
 
 def _refusal(module: nn.Module) -> str | None:
     """Why a module cannot be watched, or None."""
+    if type(module).__module__.startswith("torch.ao.nn.quantized"):
+        return (
+            f"{type(module).__name__} is quantized: its weights are whole numbers, trained no more"
+        )
     if not _is_convolution(module):
         return f"it is a {type(module).__name__}"
+    if hasattr(module, "weight_fake_quant") and hasattr(module, "bn"):
+        return f"{type(module).__name__} is fused: its weights depend on the batch norm inside"
     for kind, reason in _REFUSED.items():
         if isinstance(module, kind):
             return f"{type(module).__name__} is {reason}"

@@ -1,5 +1,6 @@
 """The kernel grid and the response grid: a signed tensor in, a picture with a tile a filter out."""
 
+from collections.abc import Iterable
 from math import ceil, sqrt
 from typing import Literal, TypeAlias
 
@@ -14,14 +15,17 @@ from kernelviz_callback.colour import (
     to_levels,
 )
 from kernelviz_callback.picture import Layout, Picture
+from kernelviz_callback.responses import ResponseChunks
+from kernelviz_callback.streams import to_host
 
 Scale: TypeAlias = Literal["filter", "layer"] | float
 
 GRID_SIDE = 900  # pixels: what TensorBoard and a laptop show without shrinking
 GRID_SLACK = 56  # pixels that responses may exceed it by, rather than be shrunk once more
-LARGEST_KERNEL = 84  # pixels: kernels are not enlarged beyond this
+LARGEST_KERNEL = 56  # pixels: kernels are not enlarged beyond this
 LARGEST_RESPONSE = 224  # pixels: responses of a small probe are not enlarged beyond this
-SMALLEST_TILE = 32  # pixels: responses are not shrunk below this
+SMALLEST_TILE = 32  # pixels: responses are not shrunk below this, ...
+LARGEST_SIDE = 1800  # pixels: ... unless their grid would be larger than this
 GAP = 2  # pixels between tiles; three times as much where a tile is itself a row
 MOST_PLANES = 4096  # kernels in one picture; of more, each filter shows its first channels
 
@@ -48,23 +52,24 @@ def kernel_grid(weights: Tensor, *, scale: Scale = "filter", title: str = "") ->
     Example:
         >>> picture = kernel_grid(torch.randn(64, 3, 7, 7), title="conv1")
         >>> picture.tile(0).shape, picture.layout.columns
-        (torch.Size([84, 84, 3]), 8)
+        (torch.Size([56, 56, 3]), 8)
     """
-    _check(weights, scale)
+    _check(weights.shape, scale)
     filters, channels = weights.shape[:2]
-    shown = weights[:, : max(1, MOST_PLANES // filters)]
+    shown = channels if channels == 3 else max(1, min(channels, MOST_PLANES // filters))
     return _compose(
-        shown,
-        half_ranges=_half_ranges(weights, scale),
+        [weights],
+        tuple(weights.shape),
+        shown=shown,
         scale=scale,
         largest_tile=LARGEST_KERNEL,
-        lines=[title, _tile_note("kernels", shown.shape[1], channels)],
+        lines=[title, _tile_note("kernels", shown, channels)],
         noun="weight",
     )
 
 
 def response_grid(
-    responses: Tensor, *, scale: Scale = "filter", title: str = "", note: str = ""
+    responses: Tensor | ResponseChunks, *, scale: Scale = "filter", title: str = "", note: str = ""
 ) -> Picture:
     """Picture what every filter makes of the probe: a live filter shows what it looks for.
 
@@ -73,8 +78,8 @@ def response_grid(
     filter that answers to nothing has a flat tile. Small responses are enlarged by a whole factor.
 
     Args:
-        responses: Shape (N, C, H, W) as `channel_responses` or `summed_responses` return them, at
-            the size they are to be shown (see `fitting_shrink`).
+        responses: Shape (N, C, H, W) as `channel_responses` or `summed_responses` return them, or
+            `ResponseChunks`, at the size they are to be shown (see `fitting_shrink`).
         scale: As for `kernel_grid`.
         title: First line of the caption.
         note: How the responses were made; second line of the caption.
@@ -82,12 +87,14 @@ def response_grid(
     Raises:
         ValueError: As for `kernel_grid`.
     """
-    _check(responses, scale)
+    _check(responses.shape, scale)
     planes = responses.shape[1]
     lines = [title, note] if note else [title]
+    chunks = [responses] if isinstance(responses, Tensor) else responses
     return _compose(
-        responses,
-        half_ranges=_half_ranges(responses, scale),
+        chunks,
+        tuple(responses.shape),
+        shown=planes,
         scale=scale,
         largest_tile=LARGEST_RESPONSE,
         lines=[*lines, _tile_note("responses", planes, planes)],
@@ -108,24 +115,24 @@ def fitting_shrink(filters: int, planes: int, height: int, width: int) -> int:
         >>> fitting_shrink(64, 3, 218, 218)
         2
     """
-    side_by_side = _planes(planes)
+    side_by_side = _planes(planes, planes == 3)
     columns = _columns(filters, height, side_by_side * width)
-    needed = max(columns * side_by_side * width, ceil(filters / columns) * height) / (
-        GRID_SIDE + GRID_SLACK
-    )
-    return max(1, min(ceil(needed), min(height, width) // SMALLEST_TILE))
+    side = max(columns * side_by_side * width, ceil(filters / columns) * height)
+    fitting = min(ceil(side / (GRID_SIDE + GRID_SLACK)), min(height, width) // SMALLEST_TILE)
+    return max(1, fitting, min(ceil(side / LARGEST_SIDE), height, width))
 
 
-def _check(values: Tensor, scale: Scale) -> None:
-    if values.ndim != 4 or 0 in values.shape:
-        raise ValueError(f"expected the shape (N, C, H, W), not empty; found {tuple(values.shape)}")
+def _check(shape: Iterable[int], scale: Scale) -> None:
+    shape = tuple(shape)
+    if len(shape) != 4 or 0 in shape:
+        raise ValueError(f"expected the shape (N, C, H, W), not empty; found {shape}")
     if isinstance(scale, str) and scale not in ("filter", "layer"):
         raise ValueError(f'scale must be "filter", "layer" or a number; found {scale!r}')
 
 
-def _planes(channels: int) -> int:
+def _planes(channels: int, is_rgb: bool) -> int:
     """Pictures side by side in a tile: three channels share one RGB picture."""
-    return 1 if channels == 3 else channels
+    return 1 if is_rgb else channels
 
 
 def _columns(filters: int, tile_height: int, tile_width: int) -> int:
@@ -133,43 +140,57 @@ def _columns(filters: int, tile_height: int, tile_width: int) -> int:
     return min(filters, max(1, ceil(sqrt(filters * tile_height / tile_width) - 1e-9)))
 
 
-def _half_ranges(values: Tensor, scale: Scale) -> Tensor:
-    own = largest_magnitude(values)
-    if scale == "filter":
-        return own
-    widest = own.amax() if scale == "layer" else own.amax().clamp(min=float(scale))
-    return widest.expand_as(own)
-
-
 def _compose(
-    values: Tensor,
+    chunks: Iterable[Tensor],
+    shape: tuple[int, ...],
     *,
-    half_ranges: Tensor,
+    shown: int,
     scale: Scale,
     largest_tile: int,
     lines: list[str],
     noun: str,
 ) -> Picture:
-    filters, planes, height, width = values.shape
-    wide = _planes(planes) * width
+    """Paint filters on one picture, chunk by chunk; twice over if they share a scale.
+
+    Of ``shape`` (N, C, H, W), all chunks together, the first ``shown`` channels are painted. The
+    scale and what is said of a filter are those of all its channels.
+    """
+    filters, channels, height, width = shape
+    is_rgb = channels == 3
+    wide = _planes(shown, is_rgb) * width
     columns = _columns(filters, height, wide)
     room = GRID_SIDE // max(columns * wide, ceil(filters / columns) * height)
     zoom = max(1, min(room, largest_tile // max(height, width)))
-    non_finite = _non_finite(values)
-    tiles = _tiles(values, half_ranges, zoom, non_finite).cpu()
-    half_ranges = half_ranges.cpu()
+    common = None if scale == "filter" else _common_half_range(chunks, scale)
+    painted, half_ranges = [], []
+    non_finite: list[bool] = []
+    for values in chunks:
+        own = largest_magnitude(values) if common is None else common.expand(len(values))
+        bad = _non_finite(values)
+        part = None if bad is None else bad[:, :shown]
+        painted.append(_tiles(values[:, :shown], own, zoom, part, is_rgb))
+        half_ranges.append(own)
+        non_finite += [False] * len(values) if bad is None else bad.flatten(1).any(1).tolist()
+    tiles = to_host(torch.cat(painted))
+    del painted
+    half_range = torch.cat(half_ranges).cpu()
     tile_height, tile_width = tiles.shape[2:]
     lines = [line for line in lines if line] + _non_finite_note(non_finite)
-    ends, scale_note = _scale_note(half_ranges, scale, noun)
+    ends, scale_note = _scale_note(half_range, scale, noun)
     ramp = torch.arange(1, 256, dtype=torch.uint8)
-    is_rgb = values.shape[1] == 3
     bar = ramp[:, None].expand(-1, 3) if is_rgb else diverging(ramp[None])[:, 0].T
-    gap = GAP if values.shape[1] in (1, 3) else 3 * GAP
+    gap = GAP if is_rgb or shown == 1 else 3 * GAP
     tight = Layout(filters, columns, tile_height, tile_width, gap=gap)
     pixels, layout = framed(tight, [*lines, scale_note], bar, ends)
-    for i, tile in enumerate(tiles.permute(0, 2, 3, 1).contiguous()):
+    for i, tile in enumerate(tiles.permute(0, 2, 3, 1)):
         pixels[layout.box(i)] = tile
-    return Picture(pixels, layout, half_ranges)
+    return Picture(pixels, layout, half_range)
+
+
+def _common_half_range(chunks: Iterable[Tensor], scale: Scale) -> Tensor:
+    """What all filters share: the largest magnitude of any, and not less than a number given."""
+    widest = torch.stack([largest_magnitude(values).amax() for values in chunks]).amax()
+    return widest if scale == "layer" else widest.clamp(min=float(scale))
 
 
 def _non_finite(values: Tensor) -> Tensor | None:
@@ -178,10 +199,11 @@ def _non_finite(values: Tensor) -> Tensor | None:
     return None if values.sum().isfinite() else ~values.isfinite()
 
 
-def _tiles(values: Tensor, half_ranges: Tensor, zoom: int, non_finite: Tensor | None) -> Tensor:
+def _tiles(
+    values: Tensor, half_ranges: Tensor, zoom: int, non_finite: Tensor | None, is_rgb: bool
+) -> Tensor:
     """Shape (N, 3, tile height, tile width), uint8, on the device of ``values``."""
     levels = _enlarge(to_levels(values, half_ranges[:, None, None, None]), zoom)
-    is_rgb = values.shape[1] == 3
     colours = levels if is_rgb else diverging(levels)
     if non_finite is not None:
         mask = _enlarge(non_finite, zoom)
@@ -207,7 +229,7 @@ def _enlarge(planes: Tensor, zoom: int) -> Tensor:
 
 
 def _tile_note(what: str, shown: int, channels: int) -> str:
-    if shown == 3:
+    if channels == 3:
         return f"RGB = the {what} of input channels 0, 1, 2; grey is zero"
     if channels == 1:
         return "red is positive, blue negative, white zero"
@@ -225,12 +247,10 @@ def _scale_note(half_ranges: Tensor, scale: Scale, noun: str) -> tuple[tuple[str
     return (f"-{high:.3g}", f"+{high:.3g}"), f"one scale for the {extent}, in units of the {noun}s"
 
 
-def _non_finite_note(non_finite: Tensor | None) -> list[str]:
-    if non_finite is None:
-        return []
-    bad = non_finite.flatten(1).any(1).nonzero().flatten().tolist()
+def _non_finite_note(is_non_finite: list[bool]) -> list[str]:
+    bad = [i for i, is_bad in enumerate(is_non_finite) if is_bad]
     if not bad:
         return []
     first = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-    filters = len(non_finite)
+    filters = len(is_non_finite)
     return [f"NaN or infinite in {len(bad)} of {filters} filters (striped magenta): {first}"]

@@ -1,8 +1,9 @@
 """Hand a finished picture to whatever takes images; each picture is encoded once."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,10 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback.picture import to_jpeg, to_png
+from kernelviz_callback.storage import as_folder, rehearse_growth
+
+# What an event adds to an image: its frame, the tag, the time.
+_EVENT_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -41,21 +46,36 @@ def image_experiments(loggers: Iterable[Logger]) -> list[Any]:
     return [e for e in experiments if callable(getattr(e, "add_image", None))]
 
 
-def log_image(experiment: Any, tag: str, image: EncodedImage, step: int) -> None:
-    """Log an image under ``tag`` at ``step``.
+def log_images(experiment: Any, images: Mapping[str, EncodedImage], step: int) -> None:
+    """Log images, tag to image, at ``step``.
 
     TensorBoard receives the encoded bytes as they are, through the logger's own writer: its
     ``add_image`` would encode every picture as a large PNG. Another writer gets the pixels.
+
+    Raises:
+        OSError: If TensorBoard's file cannot take the images. That is tried out before, because a
+            writer that fails once fails for good, and the training logs through it too.
     """
     if isinstance(experiment, SummaryWriter):
-        encoded = Summary.Image(
-            height=image.height,
-            width=image.width,
-            colorspace=3,
-            encoded_image_string=image.content,
-        )
-        summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
-        experiment._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
+        writer = experiment._get_file_writer()  # type: ignore[no-untyped-call]
+        _make_sure_of_room(writer.event_writer._file_name, images.values())
+        for tag, image in images.items():
+            writer.add_summary(_summary(tag, image), step)
     else:
-        pixels = np.asarray(Image.open(io.BytesIO(image.content)))
-        experiment.add_image(tag, pixels, step, dataformats="HWC")
+        for tag, image in images.items():
+            pixels = np.asarray(Image.open(io.BytesIO(image.content)))
+            experiment.add_image(tag, pixels, step, dataformats="HWC")
+
+
+def _make_sure_of_room(name: str, images: Iterable[EncodedImage]) -> None:
+    file = as_folder(name)
+    if isinstance(file, Path):
+        needed = sum(len(image.content) + _EVENT_BYTES for image in images)
+        rehearse_growth(file, 2 * needed)  # the last pictures may still be on their way
+
+
+def _summary(tag: str, image: EncodedImage) -> Summary:
+    encoded = Summary.Image(
+        height=image.height, width=image.width, colorspace=3, encoded_image_string=image.content
+    )
+    return Summary(value=[Summary.Value(tag=tag, image=encoded)])

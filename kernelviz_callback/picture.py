@@ -1,6 +1,7 @@
 """A finished picture: pixels, where each tile lies in them, and the files they become."""
 
 import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,8 @@ from torch import Tensor
 
 # A response grid is 900 pixels wide and its bytes are what a snapshot costs: TensorBoard's writer
 # spends more time on the checksum of the JPEG than the convolution takes.
-JPEG_QUALITY = 75  # of 95
-JPEG_CHROMA = "4:2:2"
+JPEG_QUALITY = 65  # of 95
+JPEG_CHROMA = "4:2:0"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Layout:
 
     @property
     def height(self) -> int:
-        """Height of the picture, margins included."""
+        """Height of the tiles and what stands above them; a margin follows."""
         return self.top + self.rows * (self.tile_height + self.gap)
 
     @property
@@ -88,7 +89,8 @@ class Picture:
 def to_png(pixels: Tensor) -> bytes:
     """Encode (H, W, 3) uint8 pixels as PNG, without loss: right for kernels."""
     file = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(file, "PNG", compress_level=6)
+    # Runs of one colour are all that there is to compress: a fifth more bytes, a third less time.
+    Image.fromarray(pixels.numpy()).save(file, "PNG", compress_type=zlib.Z_RLE)
     return file.getvalue()
 
 

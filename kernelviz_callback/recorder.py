@@ -1,175 +1,285 @@
-"""What a snapshot becomes: an exact file, two pictures a layer. No failure here ends a training."""
+"""What a snapshot becomes: an exact file, two pictures a layer. All of it beside the training."""
 
 import re
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import nn
+from lightning.pytorch.utilities import rank_zero_info
 
-from kernelviz_callback.filters import effective_weight, geometry_of
+from kernelviz_callback.claim import Claim, claim_folder
 from kernelviz_callback.grid import Scale
-from kernelviz_callback.loggers import EncodedImage, log_image
+from kernelviz_callback.loggers import EncodedImage, log_images
+from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.picture import Picture
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.snapshot import (
     Snapshot,
+    list_snapshots,
     load_saved_probe,
+    load_snapshot,
     save_probe,
     save_snapshot,
-    write_whole,
+    set_aside,
 )
 from kernelviz_callback.snapshot_pictures import Response, kernel_picture, response_picture
+from kernelviz_callback.storage import Folder, write_whole
+from kernelviz_callback.streams import Mark, SideStream
+from kernelviz_callback.worker import Worker
 
 ScaleName: TypeAlias = Literal["filter", "layer", "run"]
 
+# Snapshots that may wait for their pictures, and the bytes of their weights.
+MOST_WAITING = 16
+MOST_WAITING_BYTES = 64 * 2**20
+# Snapshots whose pictures may be lost when the process is killed: those, one being drawn, and the
+# queue of TensorBoard's writer.
+MOST_UNSURE = MOST_WAITING + 8
+
 
 class Recorder:
-    """Takes snapshots of the same layers, with the same probe, into the same folder.
+    """Records snapshots of the same layers, with the same probe, into the same folder.
+
+    `record` returns at once. One thread writes the files, another draws and logs the pictures, each
+    in the order of the snapshots. A snapshot is not taken before the file of the one before it is
+    written, so a process that is killed loses no more than one.
 
     Args:
-        convolutions: Name to layer, all materialised.
+        claim: The folder, where the pictures go too if nobody else takes them.
         probe: The fixed image.
-        folder: Where the snapshot files go; the pictures too if nobody else takes them.
-        experiments: See `image_experiments`.
+        first: The first snapshot to come. Where the training goes on in a folder of its own, what
+            lies there of later steps is set aside, and this one is not recorded twice.
         response: See `response_picture`.
         scale: "run" holds one scale per picture: frozen at its first snapshot, only ever widened.
-        run_scales: Tag of a picture to the scale frozen so far; updated in place.
+        run_scales: Kind of picture to the scale frozen so far; updated in place.
+        reporter: Is told of every failure.
+
+    Attributes:
+        taken: Snapshots whose file was written.
+        lost: Steps of those whose file could not be written.
     """
 
     def __init__(
         self,
-        convolutions: Mapping[str, nn.Conv2d],
+        claim: Claim,
         probe: Probe,
-        folder: Path,
-        experiments: Sequence[Any],
+        first: Snapshot,
         *,
         response: Response,
         scale: ScaleName,
         run_scales: dict[str, float],
+        reporter: Reporter,
     ) -> None:
-        self.folder = folder
+        self.claim = claim
         self.taken = 0
-        self._convolutions = convolutions
+        self.lost: list[int] = []
         self._probe = probe
-        self._experiments = experiments
         self._response = response
         self._scale = scale
         self._run_scales = run_scales
-        self._warned: set[str] = set()
-        self._probe_is_logged = False
-
-    def record(self, step: int, epoch: int) -> None:
-        """Snapshot the layers as they are now. Failures warn, once a cause, and are survived."""
-        with self._surviving("read the weights", "this and any later snapshot it concerns is lost"):
-            snapshot = Snapshot(
-                step=step,
-                epoch=epoch,
-                wall_time=time.time(),
-                weights={name: effective_weight(c) for name, c in self._convolutions.items()},
-                geometry={name: geometry_of(c) for name, c in self._convolutions.items()},
-                probe_name=self._probe.name,
-                probe_digest=self._probe.digest,
+        self._reporter = reporter
+        self._probe_is_kept = False
+        # One that the folder has was logged when it came there.
+        self._probe_is_new = load_saved_probe(self.folder, probe.digest) is None
+        self._probe_logged_to: list[Any] = []
+        self._side = SideStream(next(iter(first.weights.values())).device)
+        self._is_kept_before = False
+        self._unsure: list[Folder] = []
+        if claim.continues:
+            moved = set_aside(self.folder, after=first.step)
+            if moved:
+                rank_zero_info(
+                    f"kernelviz: going on at step {first.step}; {len(moved)} later snapshots, of "
+                    "an attempt that was cut off, are kept in its folder cut-off-1, -2, ..."
+                )
+            kept = list_snapshots(self.folder)
+            self._is_kept_before = first.step in kept and _is_of_same_layers(
+                kept[first.step], first
             )
-            with self._surviving_disk():
-                save_snapshot(snapshot, self.folder)
-                self.taken += 1
-            self._log_probe(step)
-            # Everything is drawn before anything is logged: TensorBoard's writer computes checksums
-            # in a thread of its own, which would take the processor from the drawing.
-            for tag, image in self._draw(snapshot):
-                self._publish(tag, image, step)
+            if claim.was_killed:
+                self._unsure = list(kept.values())[-MOST_UNSURE:]
+        self._files = Worker(
+            "kernelviz-files", most_jobs=1, most_bytes=MOST_WAITING_BYTES, on_error=_survive
+        )
+        self._pictures = Worker(
+            "kernelviz-pictures",
+            most_jobs=MOST_WAITING,
+            most_bytes=MOST_WAITING_BYTES,
+            on_error=_survive,
+        )
 
-    def _draw(self, snapshot: Snapshot) -> list[tuple[str, EncodedImage]]:
-        images: list[tuple[str, EncodedImage]] = []
+    @property
+    def folder(self) -> Folder:
+        """Where the snapshots go."""
+        return self.claim.folder
+
+    def wait_for_turn(self) -> None:
+        """Wait until the file of the snapshot before is written; then the next may be taken."""
+        self._files.wait_for_room()
+
+    def record(self, snapshot: Snapshot, experiments: Sequence[Any], mishaps: Mishaps) -> None:
+        """Write a snapshot and log its pictures in the background.
+
+        Args:
+            snapshot: Its weights belong to the recorder from now on.
+            experiments: See `image_experiments`.
+            mishaps: What went wrong with it so far; reported with what goes wrong here.
+        """
+        if self._unsure:
+            unsure, self._unsure = self._unsure, []
+            self._pictures.submit(partial(self._picture_again, unsure, list(experiments)))
+        if self._is_kept_before:
+            self._is_kept_before = False
+            self._reporter.report(mishaps, snapshot.step)
+            return
+        mark = self._side.mark()
+        self._files.submit(partial(self._keep, snapshot, mark, list(experiments), mishaps))
+
+    def drain(self) -> None:
+        """Wait until all that was recorded is written and logged."""
+        self._files.drain()
+        self._pictures.drain()
+
+    def close(self) -> str:
+        """Drain, end the threads, give the folder back, and sum up in a sentence.
+
+        If it is interrupted it may be called again.
+        """
+        self._files.close()
+        self._pictures.close()
+        self.claim.release()
+        said = [f"{self.taken} snapshots written to {self.folder}"]
+        if self.lost:
+            steps = ", ".join(map(str, self.lost[:8])) + (", ..." if len(self.lost) > 8 else "")
+            said.append(f"{len(self.lost)} lost (steps {steps})")
+        if self._files.waits:
+            said.append(
+                f"training waited for them {self._files.waits} times, "
+                f"{self._files.waited:.2g} s in all"
+            )
+        return "; ".join(said)
+
+    def _keep(
+        self, snapshot: Snapshot, mark: Mark, experiments: list[Any], mishaps: Mishaps
+    ) -> None:
+        self._notice_loss(mishaps)
+        losing = "snapshots are lost until it can be written again; what was written is kept"
+        self.lost.append(snapshot.step)
+        with (
+            mishaps.survive(f"write to {self.folder}", losing),
+            self._side.after(mark, snapshot.weights.values()),
+        ):
+            save_snapshot(snapshot, self.folder)
+            self.lost.pop()
+            self.taken += 1
+            self._keep_probe()
+        size = sum(w.numel() * w.element_size() for w in snapshot.weights.values())
+        self._pictures.submit(partial(self._picture, snapshot, mark, experiments, mishaps), size)
+
+    def _notice_loss(self, mishaps: Mishaps) -> None:
+        attempt = f"find {self.folder}"
+        losing = f"the {self.taken} snapshots in it are lost; the next go to a new folder"
+        with mishaps.survive(attempt, losing):
+            if self.claim.is_lost():
+                mishaps.note(attempt, "it was deleted", losing)
+                self.claim.release()
+                self.claim = claim_folder(self.folder.parent, run=self.claim.run)
+                self._probe_is_kept = False
+
+    def _keep_probe(self) -> None:
+        if self._probe_is_kept:
+            return
+        if load_saved_probe(self.folder, self._probe.digest) is None:
+            save_probe(self._probe, self.folder)
+            picture = EncodedImage.png(self._probe.to_picture())
+            write_whole(self.folder / "probe.png", picture.content)
+        self._probe_is_kept = True
+
+    def _picture(
+        self, snapshot: Snapshot, mark: Mark, experiments: list[Any], mishaps: Mishaps
+    ) -> None:
+        with self._side.after(mark, snapshot.weights.values()):
+            images = self._draw(snapshot, mishaps)
+        # Everything is drawn before anything is logged: TensorBoard's writer computes checksums in
+        # a thread of its own, which would take the processor from the drawing.
+        for experiment in experiments:
+            name = type(experiment).__name__
+            with mishaps.survive(
+                f"log to {name}", "its pictures are lost; snapshot files are kept"
+            ):
+                self._log(experiment, images, snapshot.step)
+        if not experiments:
+            with mishaps.survive(f"write to {self.folder}", "pictures are lost"):
+                for tag, image in images.items():
+                    name = f"{tag}-step-{snapshot.step:08d}{image.suffix}"
+                    write_whole(self.folder / re.sub(r"[^\w.-]", "-", name), image.content)
+        self._reporter.report(mishaps, snapshot.step)
+
+    def _picture_again(self, paths: Sequence[Folder], experiments: list[Any]) -> None:
+        """Log snapshots whose pictures may have been lost when the process was killed.
+
+        TensorBoard drops what it has of a step when the step comes again in a later file.
+        """
+        for path in paths:
+            self._picture(load_snapshot(path), None, experiments, Mishaps())
+
+    def _log(self, experiment: Any, images: Mapping[str, EncodedImage], step: int) -> None:
+        if self._probe_is_new and experiment not in self._probe_logged_to:
+            picture = EncodedImage.jpeg(self._probe.to_picture())
+            log_images(experiment, {"probe": picture}, step)
+            self._probe_logged_to.append(experiment)
+        log_images(experiment, images, step)
+
+    def _draw(self, snapshot: Snapshot, mishaps: Mishaps) -> dict[str, EncodedImage]:
+        images: dict[str, EncodedImage] = {}
         when = f"step {snapshot.step} · epoch {snapshot.epoch}"
-        lost = "the pictures are lost, the snapshot files are kept"
+        losing = "that picture is lost; snapshot files are kept"
         for layer, weights in snapshot.weights.items():
+            geometry = snapshot.geometry[layer]
             tag = f"kernels/{layer}"
-            with self._surviving(f"draw {tag}", lost):
-                picture = kernel_picture(weights, layer=layer, when=when, scale=self._scale_of(tag))
+            with mishaps.survive(f"draw {tag}", losing):
+                picture = kernel_picture(
+                    weights,
+                    layer=layer,
+                    groups=geometry.groups,
+                    when=when,
+                    scale=self._scale_of(tag),
+                )
                 self._hold_scale(tag, picture)
-                images.append((tag, EncodedImage.png(picture.pixels)))
+                images[tag] = EncodedImage.png(picture.pixels)
             tag = f"responses/{layer}"
-            with self._surviving(f"draw {tag}", lost):
+            with mishaps.survive(f"draw {tag}", losing):
+                kind = f"{tag} {self._response} {self._probe.digest}"
                 picture = response_picture(
                     weights,
-                    snapshot.geometry[layer],
+                    geometry,
                     self._probe,
                     layer=layer,
                     when=when,
                     response=self._response,
-                    scale=self._scale_of(tag),
+                    scale=self._scale_of(kind),
                 )
-                self._hold_scale(tag, picture)
-                images.append((tag, EncodedImage.jpeg(picture.pixels)))
+                self._hold_scale(kind, picture)
+                images[tag] = EncodedImage.jpeg(picture.pixels)
         return images
 
-    def _log_probe(self, step: int) -> None:
-        if self._probe_is_logged:
-            return
-        self._probe_is_logged = True
-        with self._surviving_disk():
-            saved = load_saved_probe(self.folder)
-            if saved is not None and saved.digest == self._probe.digest:
-                return
-            save_probe(self._probe, self.folder)
-        with self._surviving("draw the probe", "training and snapshots go on"):
-            image = EncodedImage.png(self._probe.to_picture())
-            with self._surviving_disk():
-                write_whole(self.folder / "probe.png", image.content)
-            for experiment in self._experiments:
-                with self._surviving_logger(experiment):
-                    log_image(experiment, "probe", image, step)
+    def _scale_of(self, kind: str) -> Scale:
+        return self._run_scales.get(kind, 0.0) if self._scale == "run" else self._scale
 
-    def _publish(self, tag: str, image: EncodedImage, step: int) -> None:
-        if not self._experiments:
-            name = re.sub(r"[^\w.-]", "-", f"{tag}-step-{step:08d}{image.suffix}")
-            with self._surviving_disk():
-                write_whole(self.folder / name, image.content)
-        for experiment in self._experiments:
-            with self._surviving_logger(experiment):
-                log_image(experiment, tag, image, step)
-
-    def _scale_of(self, tag: str) -> Scale:
-        return self._run_scales.get(tag, 0.0) if self._scale == "run" else self._scale
-
-    def _hold_scale(self, tag: str, picture: Picture) -> None:
+    def _hold_scale(self, kind: str, picture: Picture) -> None:
         if self._scale == "run":
-            self._run_scales[tag] = picture.half_ranges.max().item()
-
-    @contextmanager
-    def _surviving_disk(self) -> Iterator[None]:
-        with self._surviving(
-            f"write to {self.folder}", "snapshots are lost until it can be written again"
-        ):
-            yield
-
-    @contextmanager
-    def _surviving_logger(self, experiment: Any) -> Iterator[None]:
-        name = type(experiment).__name__
-        with self._surviving(f"log to {name}", "pictures are lost there, snapshot files are kept"):
-            yield
-
-    @contextmanager
-    def _surviving(self, attempt: str, consequence: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if attempt not in self._warned:
-                self._warned.add(attempt)
-                warn(
-                    f"could not {attempt}: {type(error).__name__}: {error}. "
-                    f"Training goes on; {consequence}."
-                )
+            self._run_scales[kind] = picture.half_ranges.max().item()
 
 
-def warn(message: str) -> None:
-    """Warn on rank zero, and survive a process that turns warnings into errors."""
+def _is_of_same_layers(path: Folder, snapshot: Snapshot) -> bool:
     try:
-        rank_zero_warn(f"kernelviz: {message}")
-    except Warning as warning:
-        rank_zero_info(str(warning))
+        kept = load_snapshot(path)
+    except (OSError, ValueError):
+        return False
+    return {n: w.shape for n, w in kept.weights.items()} == {
+        n: w.shape for n, w in snapshot.weights.items()
+    }
+
+
+def _survive(error: BaseException) -> None:
+    warn(f"could not record a snapshot: {error!r}. Training goes on; that snapshot may be lost.")

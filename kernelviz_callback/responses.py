@@ -6,9 +6,17 @@ probe, at stride r, with the kernel smeared by an r x r box: the same numbers fo
 work.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+# What the filters of a chunk may hold: kernels, responses and the picture that they become.
+CHUNK_BYTES = 16 * 2**20
+# Convolutions of a multiple of this many channels are several times faster than others.
+_EVEN = 16
 
 
 def channel_responses(
@@ -78,6 +86,70 @@ def summed_responses(
     """
     smeared, exact = _smeared(probe, weights, dilation, groups, shrink)
     return _convolve(exact, smeared, groups, shrink)[:, None]
+
+
+@dataclass(frozen=True)
+class ResponseChunks:
+    """The responses of a layer, some filters at a time: memory stays bounded whatever the layer.
+
+    Iterating computes `channel_responses`, or `summed_responses` if ``summed``, of as many
+    neighbouring filters as ``CHUNK_BYTES`` has room for, and may be done again. The other fields
+    are the arguments of these functions.
+
+    Example:
+        >>> chunks = ResponseChunks(torch.rand(3, 9, 9), torch.rand(4, 3, 2, 2))
+        >>> chunks.shape, torch.cat(list(chunks)).shape
+        ((4, 3, 8, 8), torch.Size([4, 3, 8, 8]))
+    """
+
+    probe: Tensor
+    weights: Tensor
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    shrink: int = 1
+    summed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of all chunks together: (N, 1 or C, H', W')."""
+        filters, channels, height, width = self.weights.shape
+        full = response_size(
+            (self.probe.shape[1], self.probe.shape[2]), (height, width), self.dilation
+        )
+        planes = 1 if self.summed else channels
+        return filters, planes, full[0] // self.shrink, full[1] // self.shrink
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Compute (n, 1 or C, H', W') responses, chunk by chunk."""
+        convolve = summed_responses if self.summed else channel_responses
+        per_group = len(self.weights) // self.groups
+        at_once = self._filters_at_once()
+        groups_at_once = max(1, at_once // per_group)
+        channels = self.weights.shape[1]
+        for first in range(0, self.groups, groups_at_once):
+            last = min(first + groups_at_once, self.groups)
+            own_probe = self.probe[first * channels : last * channels]
+            own_weights = self.weights[first * per_group : last * per_group]
+            groups = last - first
+            for part in torch.split(own_weights, at_once if groups == 1 else len(own_weights)):
+                yield convolve(
+                    own_probe, part, dilation=self.dilation, groups=groups, shrink=self.shrink
+                )
+
+    def _filters_at_once(self) -> int:
+        """As many as fit: responses thrice; smeared kernels twice, for torch reorders them.
+
+        So it does with the probe, of which every group has a part of its own.
+        """
+        _, channels, *kernel = self.weights.shape
+        _, planes, height, width = self.shape
+        reach = [d * (k - 1) + self.shrink for d, k in zip(self.dilation, kernel, strict=True)]
+        numbers = 2 * channels * reach[0] * reach[1] + 3 * planes * height * width
+        if self.groups > 1:
+            numbers += self.probe.numel() // len(self.weights)
+        bytes_each = numbers * (8 if self.weights.is_cuda else 4)
+        fitting = max(1, CHUNK_BYTES // bytes_each)
+        return fitting - fitting % _EVEN if fitting > _EVEN else fitting
 
 
 def response_size(

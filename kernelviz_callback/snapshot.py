@@ -7,27 +7,29 @@ every layer, and one metadata entry, ``kernelviz``, a JSON object with the keys 
 null) and ``versions`` (package to version). Files with a newer ``schema_version`` are refused.
 """
 
-import contextlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from kernelviz_callback import __version__
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.storage import Folder, Location, as_folder, move, write_whole
+from kernelviz_callback.streams import to_host
 
 SCHEMA_VERSION = 1
 _METADATA_KEY = "kernelviz"
 _PROBE_NAME = "probe.safetensors"
 _FILE_NAME = re.compile(r"step-(\d{8,})\.safetensors")
+_OF_A_STEP = re.compile(r".*step-(\d{8,})\.(safetensors|png|jpg)")
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,15 @@ class Snapshot:
     )
 
 
-def save_snapshot(snapshot: Snapshot, folder: str | Path) -> Path:
+def save_snapshot(snapshot: Snapshot, folder: Location) -> Folder:
     """Write a snapshot into a folder, whole or not at all, and return its path.
 
-    The folder is made if need be. A file of the same step is replaced.
+    The folder is a path or a URL, and is made if need be. A file of the same step is replaced.
 
     Raises:
         OSError: If it cannot be written; nothing is left behind then.
     """
-    folder = Path(folder)
-    path = folder / snapshot_name(snapshot.step)
+    path = as_folder(folder) / snapshot_name(snapshot.step)
     described = {
         "schema_version": SCHEMA_VERSION,
         "step": snapshot.step,
@@ -82,94 +83,124 @@ def save_snapshot(snapshot: Snapshot, folder: str | Path) -> Path:
         "versions": dict(snapshot.versions),
     }
     tensors = {
-        f"{name}/weight": weight.detach().to("cpu", torch.float32).contiguous()
+        f"{name}/weight": to_host(weight.detach().to(torch.float32)).contiguous()
         for name, weight in snapshot.weights.items()
     }
     write_whole(path, to_safetensors(tensors, {_METADATA_KEY: json.dumps(described)}))
     return path
 
 
-def load_snapshot(path: str | Path) -> Snapshot:
+def load_snapshot(path: Location) -> Snapshot:
     """Read a snapshot back, bit for bit. Nothing in the file is executed.
+
+    Args:
+        path: Of the file, or its URL.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no snapshot, is damaged, or was written by a newer version.
     """
+    content = as_folder(path).read_bytes()
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = (file.metadata() or {}).get(_METADATA_KEY)
-            if metadata is None:
-                raise ValueError(f"{path} is a safetensors file but no kernelviz snapshot")
-            described = json.loads(metadata)
-            if described["schema_version"] > SCHEMA_VERSION:
-                raise ValueError(
-                    f"{path} has snapshot format {described['schema_version']}; this "
-                    f"kernelviz_callback {__version__} reads up to {SCHEMA_VERSION}: upgrade it"
-                )
-            probe = described["probe"] or {}
-            return Snapshot(
-                step=described["step"],
-                epoch=described["epoch"],
-                wall_time=described["wall_time"],
-                weights={n: file.get_tensor(f"{n}/weight") for n in described["layers"]},
-                geometry={n: Geometry.from_dict(g) for n, g in described["layers"].items()},
-                probe_name=probe.get("name"),
-                probe_digest=probe.get("digest"),
-                versions=described["versions"],
+        tensors = from_safetensors(content)
+        metadata = _metadata(content).get(_METADATA_KEY)
+        if metadata is None:
+            raise ValueError(f"{path} is a safetensors file but no kernelviz snapshot")
+        described = json.loads(metadata)
+        if described["schema_version"] > SCHEMA_VERSION:
+            raise ValueError(
+                f"{path} has snapshot format {described['schema_version']}; this "
+                f"kernelviz_callback {__version__} reads up to {SCHEMA_VERSION}: upgrade it"
             )
+        probe = described["probe"] or {}
+        return Snapshot(
+            step=described["step"],
+            epoch=described["epoch"],
+            wall_time=described["wall_time"],
+            weights={n: tensors[f"{n}/weight"] for n in described["layers"]},
+            geometry={n: Geometry.from_dict(g) for n, g in described["layers"].items()},
+            probe_name=probe.get("name"),
+            probe_digest=probe.get("digest"),
+            versions=described["versions"],
+        )
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no whole kernelviz snapshot: {error}") from error
 
 
-def list_snapshots(folder: str | Path) -> dict[int, Path]:
+def list_snapshots(folder: Location) -> dict[int, Folder]:
     """Find the snapshots of a run: step to path, in the order of the steps.
 
     Returns:
         Empty if the folder has none or does not exist.
     """
-    folder = Path(folder)
+    folder = as_folder(folder)
     names = (_FILE_NAME.fullmatch(p.name) for p in (folder.iterdir() if folder.is_dir() else ()))
     return dict(sorted((int(match[1]), folder / match[0]) for match in names if match))
 
 
-def run_folder(log_dir: str | Path, *, fresh: bool) -> Path:
-    """Choose where the snapshots of a training go: ``<log_dir>/kernelviz``.
+def set_aside(folder: Location, *, after: int) -> list[int]:
+    """Move what was written after a step into ``cut-off-1`` (``-2``, ...) below the folder.
 
-    A training that starts anew where another has left snapshots gets ``kernelviz-2``, ``-3``, ...,
-    so that two runs are never mixed.
+    A training that resumes at a step takes the later ones again; those of the attempt that was cut
+    off would stand between its own.
+
+    Returns:
+        The steps whose snapshots were moved.
     """
-    folder = first = Path(log_dir) / "kernelviz"
+    folder = as_folder(folder)
+    found = [(path, _OF_A_STEP.fullmatch(path.name)) for path in folder.iterdir()]
+    later = [path for path, match in found if match and int(match[1]) > after]
     number = 1
-    while fresh and list_snapshots(folder):
+    while (folder / f"cut-off-{number}").exists():
         number += 1
-        folder = first.with_name(f"{first.name}-{number}")
-    return folder
+    for path in later:
+        move(path, folder / f"cut-off-{number}" / path.name)
+    steps = (_FILE_NAME.fullmatch(path.name) for path in later)
+    return sorted(int(match[1]) for match in steps if match)
 
 
-def save_probe(probe: Probe, folder: str | Path) -> None:
+def save_probe(probe: Probe, folder: Location) -> None:
     """Write the exact probe of a run into its folder, as ``probe.safetensors``.
 
-    The tensor ``probe`` is (C, H, W): uint8 where every value is a whole 255th, else float32.
+    The tensor ``probe`` is (C, H, W): uint8 where every value is a whole 255th, else float32. If
+    the run had another probe before, that one is kept and this is ``probe-<digest>.safetensors``,
+    with the first eight digits.
 
     Raises:
         OSError: If it cannot be written.
     """
+    folder = as_folder(folder)
+    known = load_saved_probe(folder)
+    if known is not None and known.digest != probe.digest:
+        path = folder / f"probe-{probe.digest[:8]}.safetensors"
+    else:
+        path = folder / _PROBE_NAME
     levels = (probe.image * 255).round().clamp(0, 255).to(torch.uint8)
     exact = levels if torch.equal(levels.float() / 255, probe.image) else probe.image
     content = to_safetensors({"probe": exact}, {"name": probe.name, "digest": probe.digest})
-    write_whole(Path(folder) / _PROBE_NAME, content)
+    write_whole(path, content)
 
 
-def load_saved_probe(folder: str | Path) -> Probe | None:
-    """Read the probe of a run back, or None if the folder has no readable one."""
-    try:
-        with safe_open(Path(folder) / _PROBE_NAME, framework="pt") as file:
-            image = file.get_tensor("probe")
-            image = image.float() / 255 if image.dtype == torch.uint8 else image
-            return Probe(image, (file.metadata() or {}).get("name", "image"))
-    except (OSError, SafetensorError):
-        return None
+def load_saved_probe(folder: Location, digest: str | None = None) -> Probe | None:
+    """Read a probe of a run back, or None if the folder has no readable one.
+
+    Args:
+        folder: Of the run.
+        digest: `Snapshot.probe_digest`, where a run had more than one; None for its first.
+    """
+    folder = as_folder(folder)
+    names = [_PROBE_NAME] + ([f"probe-{digest[:8]}.safetensors"] if digest else [])
+    for name in names:
+        try:
+            content = (folder / name).read_bytes()
+            image = from_safetensors(content)["probe"]
+        except (OSError, SafetensorError, KeyError):
+            continue
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
+        probe = Probe(image, _metadata(content).get("name", "image"))
+        if digest in (None, probe.digest):
+            return probe
+    return None
 
 
 def snapshot_name(step: int) -> str:
@@ -182,18 +213,8 @@ def snapshot_name(step: int) -> str:
     return f"step-{step:08d}.safetensors"
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it: readers never see half of it.
-
-    Raises:
-        OSError: If it cannot be written; the temporary file is removed then.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+def _metadata(content: bytes) -> dict[str, Any]:
+    """The metadata of a safetensors file whose tensors have been read without complaint."""
+    length = int.from_bytes(content[:8], "little")
+    found: dict[str, Any] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return found

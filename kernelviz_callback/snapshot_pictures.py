@@ -6,22 +6,30 @@ from typing import Literal, TypeAlias
 from torch import Tensor
 
 from kernelviz_callback.filters import Geometry
-from kernelviz_callback.grid import Scale, fitting_shrink, kernel_grid, response_grid
+from kernelviz_callback.grid import (
+    MOST_PLANES,
+    Scale,
+    fitting_shrink,
+    kernel_grid,
+    response_grid,
+)
 from kernelviz_callback.picture import Picture
 from kernelviz_callback.probe import Probe
-from kernelviz_callback.responses import channel_responses, response_size, summed_responses
+from kernelviz_callback.responses import ResponseChunks, response_size
 
 Response: TypeAlias = Literal["channels", "sum"]
 
-# A row of more response planes than this says nothing; wider layers show the sum, and say so.
+# A row of more response planes than this says nothing: such a layer shows the sum, and says so, as
+# does one of so many filters that their planes would not fit a picture.
 MOST_RESPONSE_PLANES = 16
 
 
 def kernel_picture(
-    weights: Tensor, *, layer: str, when: str = "", scale: Scale = "filter"
+    weights: Tensor, *, layer: str, groups: int = 1, when: str = "", scale: Scale = "filter"
 ) -> Picture:
     """Picture the filters of a layer, captioned with its name, shape and ``when``."""
-    return kernel_grid(weights, scale=scale, title=_title(f"{layer} kernels", weights, when))
+    title = _title(f"{layer} kernels", weights, groups, when)
+    return kernel_grid(weights, scale=scale, title=title)
 
 
 def response_picture(
@@ -51,13 +59,19 @@ def response_picture(
     """
     filters, channels = weights.shape[:2]
     image = probe.for_channels(channels * geometry.groups).to(weights.device)
-    summed = response == "sum" or channels > MOST_RESPONSE_PLANES
+    beside = 1 if channels == 3 else channels
+    too_many = beside > MOST_RESPONSE_PLANES or beside * filters > MOST_PLANES
+    summed = response == "sum" or too_many
     planes = 1 if summed else channels
     full = response_size(probe.size, _kernel_size(weights), geometry.dilation)
     shrink = fitting_shrink(filters, planes, *full)
-    convolve = summed_responses if summed else channel_responses
-    values = convolve(
-        image, weights, dilation=geometry.dilation, groups=geometry.groups, shrink=shrink
+    chunks = ResponseChunks(
+        image,
+        weights,
+        dilation=geometry.dilation,
+        groups=geometry.groups,
+        shrink=shrink,
+        summed=summed,
     )
     plane = (
         f"tile = probe * filter, summed over {channels} channels"
@@ -68,9 +82,9 @@ def response_picture(
     shrunk = f", averaged {shrink}x{shrink}" if shrink > 1 else ""
     source = probe.name if len(image) == len(probe.image) else f"{probe.name}, in grey"
     return response_grid(
-        values,
+        chunks,
         scale=scale,
-        title=_title(f"{layer} responses to {source}", weights, when),
+        title=_title(f"{layer} responses to {source}", weights, geometry.groups, when),
         note=f"{plane} (stride 1, no padding{dilated}{shrunk})",
     )
 
@@ -92,7 +106,9 @@ def _kernel_size(weights: Tensor) -> tuple[int, int]:
     return weights.shape[2], weights.shape[3]
 
 
-def _title(what: str, weights: Tensor, when: str) -> str:
+def _title(what: str, weights: Tensor, groups: int, when: str) -> str:
     filters, *shape = weights.shape
     count = "1 filter" if filters == 1 else f"{filters} filters"
-    return " · ".join(part for part in (what, f"{count} {'x'.join(map(str, shape))}", when) if part)
+    own = f"{groups} groups, each with its own channels" if groups > 1 else ""
+    parts = (what, f"{count} {'x'.join(map(str, shape))}", own, when)
+    return " · ".join(part for part in parts if part)

@@ -1,0 +1,66 @@
+"""Failures that a training survives: each is said once, with what is lost and what is kept."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+
+class Mishaps:
+    """What went wrong with one snapshot."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[str, str]] = {}
+        self.succeeded: set[str] = set()
+
+    @contextmanager
+    def survive(self, attempt: str, consequence: str) -> Iterator[None]:
+        """Note whatever exception the body raises, and go on after it.
+
+        Args:
+            attempt: What the body does, as in "could not ...".
+            consequence: What is lost by it, and what is kept.
+        """
+        try:
+            yield
+            self.succeeded.add(attempt)
+        except Exception as error:
+            self.note(attempt, f"{type(error).__name__}: {error}", consequence)
+
+    def note(self, attempt: str, reason: str, consequence: str) -> None:
+        """Note a failure that raised nothing."""
+        self.found.setdefault(attempt, (reason, consequence))
+
+
+class Reporter:
+    """Tells the user of mishaps: one warning a cause, one line when it works again."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._failing: set[str] = set()
+        self._reporting = threading.Lock()  # the training reports, and so do its observers
+
+    def report(self, mishaps: Mishaps, step: int) -> None:
+        """Say what is new about the snapshot of ``step``."""
+        with self._reporting:
+            new = {a: why for a, why in mishaps.found.items() if a not in self._said}
+            over = self._failing & mishaps.succeeded - mishaps.found.keys()
+            self._said |= new.keys()
+            self._failing = (self._failing - over) | mishaps.found.keys()
+        if new:
+            causes = "; ".join(f"could not {attempt}: {why}" for attempt, (why, _) in new.items())
+            lost = "; ".join(dict.fromkeys(consequence for _, consequence in new.values()))
+            warn(f"at step {step} {causes}. Training goes on. {lost[0].upper()}{lost[1:]}.")
+        if over:
+            rank_zero_info(
+                f"kernelviz: at step {step} it worked again to {', '.join(sorted(over))}"
+            )
+
+
+def warn(message: str) -> None:
+    """Warn on rank zero, and survive a process that turns warnings into errors."""
+    try:
+        rank_zero_warn(f"kernelviz: {message}")
+    except Warning as warning:
+        rank_zero_info(str(warning))

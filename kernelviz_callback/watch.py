@@ -1,0 +1,146 @@
+"""The watched layers of one model: whether they are ready, what they weigh, a snapshot of them."""
+
+import time
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from kernelviz_callback.filters import (
+    effective_weight,
+    find_convolutions,
+    geometry_of,
+    is_ready,
+    weight_shape,
+)
+from kernelviz_callback.gathering import gather_weight, is_sharded
+from kernelviz_callback.probe import Probe
+from kernelviz_callback.snapshot import Snapshot
+from kernelviz_callback.snapshot_pictures import check_fit
+
+# Where the pictures are made: beside the training. Other devices have no streams to share.
+_DRAWING_DEVICES = ("cpu", "cuda")
+
+
+class Watch:
+    """The convolutions of a model that a callback watches.
+
+    Args:
+        model: Where the layers are looked for.
+        layers: See `find_convolutions`.
+        trained: The model with the strategy's wrappers around it; None where it has none.
+
+    Raises:
+        ValueError: See `find_convolutions`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: str | Sequence[str] | None = None,
+        *,
+        trained: nn.Module | None = None,
+    ) -> None:
+        self._model = model
+        self._layers = layers
+        self._trained = trained if trained is not None else model
+        self._find()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every layer has its weights: a lazy one waits for its first input."""
+        return all(map(is_ready, self._convolutions.values()))
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether `take` has to gather."""
+        return bool(self._sharded)
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """Layer name to (N, C, kH, kW)."""
+        return {name: list(weight_shape(conv)) for name, conv in self._convolutions.items()}
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{name} ({filters} filters {'x'.join(map(str, shape))})"
+            for name, (filters, *shape) in self.shapes.items()
+        )
+
+    def check_fit(self, probe: Probe) -> None:
+        """Fail early if a probe does not fit a layer whose shape is known.
+
+        Raises:
+            ValueError: The message names the layer.
+        """
+        for name, conv in self._convolutions.items():
+            if is_ready(conv):
+                try:
+                    check_fit(weight_shape(conv), geometry_of(conv), probe)
+                except ValueError as error:
+                    raise ValueError(f"layer {name!r}: {error}") from None
+
+    def take(self, *, step: int, epoch: int, probe: Probe, keep: bool) -> Snapshot | None:
+        """Copy the weights as they are now.
+
+        Sharded layers are gathered, for which every process must call this at the same step.
+
+        Args:
+            step: ``trainer.global_step``.
+            epoch: ``trainer.current_epoch``.
+            probe: Is named in the snapshot.
+            keep: Whether this process wants the snapshot; the others get None.
+        """
+        if not self._is_current():
+            self._find()
+        gathered = self._gather()
+        if not keep:
+            return None
+        weights = {
+            name: _drawable(gathered[name] if name in gathered else effective_weight(conv))
+            for name, conv in self._convolutions.items()
+        }
+        device = next(iter(weights.values())).device
+        return Snapshot(
+            step=step,
+            epoch=epoch,
+            wall_time=time.time(),
+            weights={name: weight.to(device) for name, weight in weights.items()},
+            geometry={name: geometry_of(conv) for name, conv in self._convolutions.items()},
+            probe_name=probe.name,
+            probe_digest=probe.digest,
+        )
+
+    def _find(self) -> None:
+        self._convolutions = find_convolutions(self._model, self._layers)
+        paths = {id(module): path for path, module in self._model.named_modules()}
+        self._paths = {name: paths[id(conv)] for name, conv in self._convolutions.items()}
+        self._sharded = [
+            name for name, conv in self._convolutions.items() if is_sharded(conv, self._trained)
+        ]
+
+    def _is_current(self) -> bool:
+        """Whether the model still has the layers: its own hooks may put others in their place."""
+        try:
+            return all(
+                self._model.get_submodule(path) is self._convolutions[name]
+                for name, path in self._paths.items()
+            )
+        except AttributeError:
+            return False
+
+    def _gather(self) -> dict[str, Tensor]:
+        """Put the sharded layers together, whatever happens to one: the others take part in all."""
+        gathered: dict[str, Tensor] = {}
+        errors: list[Exception] = []
+        for name in self._sharded:
+            try:
+                gathered[name] = gather_weight(self._convolutions[name], self._trained)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return gathered
+
+
+def _drawable(weight: Tensor) -> Tensor:
+    return weight if weight.device.type in _DRAWING_DEVICES else weight.cpu()
