@@ -72,6 +72,26 @@ class TinyNet(LightningModule):
     test_dataloader = predict_dataloader = val_dataloader
 
 
+class TwoOptimizers(TinyNet):
+    """Manual optimization; ``global_step`` counts the steps of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def configure_optimizers(self) -> Any:
+        sgd = torch.optim.SGD
+        return sgd(self.conv.parameters(), lr=0.1), sgd(self.rest.parameters(), lr=0.1)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():
+            optimizer.step()
+            optimizer.zero_grad()
+        return loss
+
+
 class Witness(Callback):
     """Clones the weights at every hook: an independent record to hold the snapshots against."""
 

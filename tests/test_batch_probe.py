@@ -1,5 +1,7 @@
 from dataclasses import dataclass
+from enum import Enum
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -72,3 +74,24 @@ class Stream(IterableDataset):
 def test_what_can_only_be_consumed_is_refused(loaders) -> None:
     with pytest.raises(ValueError, match="num_sanity_val_steps above 0"):
         probe_of_loader(loaders)
+
+
+def test_a_batch_is_searched_without_consuming_or_losing_oneself_in_it() -> None:
+    class Kind(Enum):
+        TRAIN = 1
+
+    class Sample:
+        def __init__(self) -> None:
+            self.itself = self
+            self.image = torch.ones(1, 3, 4, 4)
+
+    stream = iter([torch.zeros(1, 3, 4, 4)])
+    batch = [Kind.TRAIN, "text", np.array(3), stream, Sample()]
+    assert probe_of_batch(batch, "train_batch").image.min() == 1
+    assert len(list(stream)) == 1
+
+
+def test_a_validation_set_without_samples_is_named() -> None:
+    empty = DataLoader(TensorDataset(torch.zeros(0, 3, 4, 4)), batch_size=1)
+    with pytest.raises(ValueError, match="the validation data is empty"):
+        probe_of_loader(empty)

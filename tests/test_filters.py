@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.ao.quantization import get_default_qat_qconfig
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from kernelviz_callback import Geometry, effective_weight, find_convolutions, geometry_of
 from kernelviz_callback.filters import is_ready
@@ -173,3 +174,74 @@ def test_the_effective_weight_is_what_the_layer_multiplies_with(wrap) -> None:
     probe = torch.rand(1, 3, 8, 8)
     expected = conv.eval()(probe)
     torch.testing.assert_close(nn.functional.conv2d(probe, weight), expected)
+
+
+# --- quantized, tied, replaced ------------------------------------------------------------------
+
+quantization = pytest.mark.filterwarnings("ignore:.*torch.(ao.quantization|quantize_per_tensor)")
+
+
+def _qat(conv: nn.Module) -> nn.Module:
+    conv.qconfig = get_default_qat_qconfig("x86")
+    return torch.ao.nn.qat.Conv2d.from_float(conv)
+
+
+@quantization
+def test_quantization_aware_weights_are_those_that_are_multiplied_with() -> None:
+    torch.manual_seed(0)
+    conv = _trained_a_little(_qat(nn.Conv2d(3, 4, 3, bias=False)))
+    before = copy.deepcopy(conv.state_dict())
+    weight = effective_weight(conv)
+    for name, value in conv.state_dict().items():
+        assert torch.equal(value, before[name]), f"{name} was changed by looking"
+    assert len(weight[0].unique()) < 256, "not rounded"
+    assert not torch.equal(weight, conv.weight)
+    probe = torch.rand(1, 3, 8, 8)
+    expected = conv.eval()(probe)
+    torch.testing.assert_close(nn.functional.conv2d(probe, weight), expected)
+
+
+@quantization
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: torch.ao.nn.quantized.Conv2d(3, 4, 3), "quantized: its weights are whole numbers"),
+        (
+            lambda: torch.ao.nn.intrinsic.qat.ConvBn2d(
+                3, 4, 3, qconfig=get_default_qat_qconfig("x86")
+            ),
+            "fused: its weights depend on the batch norm",
+        ),
+    ],
+)
+def test_weights_that_no_picture_would_be_true_of_are_refused(make, reason) -> None:
+    net = nn.Sequential(make())
+    with pytest.raises(ValueError, match=reason):
+        find_convolutions(net, "0")
+
+
+def test_a_layer_that_is_registered_twice_goes_by_its_first_name() -> None:
+    net = nn.Module()
+    net.stem = nn.Conv2d(3, 4, 3)
+    net.alias = net.stem
+    assert list(find_convolutions(net, "alias")) == ["stem"]
+    assert list(find_convolutions(net, "*")) == ["stem"]
+
+
+def test_layers_that_share_a_weight_both_show_it() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3))
+    net[1].weight = net[0].weight
+    found = find_convolutions(net, "*")
+    assert torch.equal(effective_weight(found["0"]), effective_weight(found["1"]))
+
+
+def test_a_parametrization_that_draws_leaves_the_generator_alone() -> None:
+    class Noisy(nn.Module):
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            return weight + torch.randn_like(weight)
+
+    conv = nn.Conv2d(3, 4, 3)
+    parametrize.register_parametrization(conv, "weight", Noisy())
+    before = torch.get_rng_state()
+    effective_weight(conv)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,3 +1,5 @@
+from math import ceil, sqrt
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,7 +8,14 @@ from torch import Tensor
 
 from kernelviz_callback import kernel_grid, response_grid
 from kernelviz_callback.colour import diverging, to_levels
-from kernelviz_callback.grid import GRID_SIDE, MOST_PLANES, SMALLEST_TILE, fitting_shrink
+from kernelviz_callback.grid import (
+    GRID_SIDE,
+    GRID_SLACK,
+    LARGEST_SIDE,
+    MOST_PLANES,
+    SMALLEST_TILE,
+    fitting_shrink,
+)
 from kernelviz_callback.picture import Layout
 
 
@@ -20,7 +29,7 @@ def tile_values(tile: Tensor, zoom: int) -> Tensor:
 def test_an_rgb_tile_is_the_filter(gabor: Tensor) -> None:
     picture = kernel_grid(gabor)
     for i, weight in enumerate(gabor):
-        values = tile_values(picture.tile(i), 16).permute(2, 0, 1)
+        values = tile_values(picture.tile(i), 11).permute(2, 0, 1)
         largest = weight.abs().max().clamp(min=1e-9)
         expected = (128 + 127 * weight / largest).round().to(torch.uint8)
         assert torch.equal(values, expected)
@@ -31,7 +40,7 @@ def test_one_channel_is_drawn_with_the_diverging_map(gabor: Tensor) -> None:
     grey = gabor[:, :1]
     picture = kernel_grid(grey, scale="layer")
     for i, weight in enumerate(grey):
-        values = tile_values(picture.tile(i), 16).permute(2, 0, 1)
+        values = tile_values(picture.tile(i), 11).permute(2, 0, 1)
         assert torch.equal(values, diverging(to_levels(weight[0], grey.abs().max())))
 
 
@@ -73,7 +82,7 @@ def test_every_filter_is_recovered_from_its_tile(filters, channels, height, widt
     assert picture.pixels.shape == permuted.pixels.shape
     for place, index in enumerate(order.tolist()):
         assert torch.equal(permuted.tile(place), picture.tile(index))
-    assert torch.equal(kernel_grid(weights * 3).tile(0), picture.tile(0))
+    assert torch.equal(kernel_grid(weights * 4).tile(0), picture.tile(0))
 
 
 def test_the_scales(gabor: Tensor) -> None:
@@ -136,8 +145,14 @@ def test_responses_that_fill_the_screen_are_not_enlarged() -> None:
 )
 def test_shrunk_responses_fit_the_screen_or_are_as_small_as_allowed(n, planes, h, w) -> None:
     shrink = fitting_shrink(n, planes, h, w)
-    assert shrink >= 1
-    assert shrink == 1 or min(h, w) // shrink >= SMALLEST_TILE
+    wide = w * (1 if planes == 3 else planes)
+    columns = min(n, max(1, ceil(sqrt(n * h / wide) - 1e-9)))
+    side = max(columns * wide, ceil(n / columns) * h)
+    assert side / shrink <= LARGEST_SIDE or shrink == min(h, w)
+    if side / shrink > GRID_SIDE + GRID_SLACK:
+        assert min(h, w) // (shrink + 1) < SMALLEST_TILE
+    if shrink > 1 and min(h, w) // shrink < SMALLEST_TILE:
+        assert side > (shrink - 1) * LARGEST_SIDE, "no smaller than it must be"
 
 
 @given(st.integers(1, 300), st.integers(1, 20), st.integers(1, 9), st.integers(1, 9))

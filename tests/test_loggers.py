@@ -5,7 +5,7 @@ import torch
 from conftest import logged_images
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from kernelviz_callback.loggers import EncodedImage, image_experiments, log_image
+from kernelviz_callback.loggers import EncodedImage, image_experiments, log_images
 
 
 def test_tensorboard_gets_the_encoded_bytes_in_one_event_file(tmp_path: Path) -> None:
@@ -13,8 +13,8 @@ def test_tensorboard_gets_the_encoded_bytes_in_one_event_file(tmp_path: Path) ->
     logger.log_metrics({"loss": 1.0}, step=1)
     (experiment,) = image_experiments([logger])
     pixels = torch.randint(0, 255, (20, 30, 3), dtype=torch.uint8)
-    log_image(experiment, "kernels/a", EncodedImage.png(pixels), 7)
-    log_image(experiment, "responses/a", EncodedImage.jpeg(pixels), 7)
+    log_images(experiment, {"kernels/a": EncodedImage.png(pixels)}, 7)
+    log_images(experiment, {"responses/a": EncodedImage.jpeg(pixels)}, 7)
     experiment.flush()
     images = logged_images(logger.log_dir)
     assert np.array_equal(images["kernels/a"][7], pixels.numpy())
@@ -26,7 +26,7 @@ def test_a_writer_that_was_closed_goes_on_in_the_same_directory(tmp_path: Path) 
     logger = TensorBoardLogger(tmp_path, name="run")
     image = EncodedImage.png(torch.zeros(4, 4, 3, dtype=torch.uint8))
     for step in (1, 2):
-        log_image(logger.experiment, "a", image, step)
+        log_images(logger.experiment, {"a": image}, step)
         logger.experiment.close()
     assert list(logged_images(logger.log_dir)["a"]) == [1, 2]
 
@@ -38,7 +38,7 @@ def test_another_writer_gets_the_pixels() -> None:
 
     writer = Writer()
     pixels = torch.randint(0, 255, (5, 6, 3), dtype=torch.uint8)
-    log_image(writer, "a", EncodedImage.png(pixels), 3)
+    log_images(writer, {"a": EncodedImage.png(pixels)}, 3)
     tag, got, step, order = writer.got
     assert (tag, step, order) == ("a", 3, "HWC")
     assert np.array_equal(got, pixels.numpy())

@@ -13,11 +13,11 @@ PACKAGE = Path(kernelviz_callback.__file__).parent
 
 # The rooms from the ground floor up. A room may import the rooms of lower floors, never its own.
 FLOORS = [
-    {"filters", "chart", "picture", "colour", "responses", "schedule"},
-    {"probe", "caption"},
-    {"grid", "snapshot", "batch_probe"},
-    {"snapshot_pictures", "loggers"},
-    {"recorder"},
+    {"filters", "chart", "picture", "colour", "responses", "schedule", "storage", "streams"},
+    {"probe", "caption", "gathering", "worker", "mishaps"},
+    {"grid", "snapshot", "batch_probe", "loggers", "resume"},
+    {"snapshot_pictures", "claim"},
+    {"recorder", "watch"},
     {"callback"},
     {"demo"},
     {"cli"},
@@ -29,11 +29,19 @@ PURE = {
     "colour",
     "responses",
     "schedule",
+    "storage",
+    "streams",
     "caption",
     "probe",
+    "gathering",
+    "worker",
     "grid",
+    "snapshot",
+    "resume",
+    "snapshot_pictures",
+    "claim",
+    "watch",
 }
-PURE |= {"snapshot", "snapshot_pictures"}
 
 
 def imports(module: str) -> tuple[set[str], set[str]]:

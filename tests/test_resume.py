@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TinyNet, logged_images
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 from torch import nn
@@ -133,3 +134,56 @@ def test_tensorboard_beside_another_logger_is_found(fit, tmp_path: Path) -> None
     assert list(logged_images(log_dir)["kernels/conv"]) == [0, 1, 2, 4, 8]
     assert list_snapshots(Path(log_dir) / "kernelviz")
     assert not list((tmp_path / "csv").rglob("*.png"))
+
+
+def test_the_resumed_training_takes_its_own_folder_of_two(fit, tmp_path: Path) -> None:
+    """Whatever else was written there, before or since."""
+    states = []
+    for _ in range(2):
+        trainer = fit(KernelVizCallback(), logger=False, max_epochs=1)
+        states.append(tmp_path / f"{len(states)}.ckpt")
+        trainer.save_checkpoint(states[-1])
+    fit(KernelVizCallback(), logger=False, max_epochs=2, ckpt_path=states[1])
+    assert list(list_snapshots(tmp_path / "kernelviz")) == [0, 1, 2, 4]
+    assert list(list_snapshots(tmp_path / "kernelviz-2")) == [0, 1, 2, 4, 8]
+    alone = tmp_path / "alone.ckpt"
+    fit(logger=False, max_epochs=1).save_checkpoint(alone)
+    fit(KernelVizCallback(), logger=False, max_epochs=2, ckpt_path=alone)
+    assert list(list_snapshots(tmp_path / "kernelviz-3")) == [4, 8]
+
+
+def test_what_an_abandoned_attempt_took_later_is_set_aside(fit, tmp_path: Path) -> None:
+    path = checkpoint(fit(KernelVizCallback(), logger=False, max_epochs=1), tmp_path)
+    fit(KernelVizCallback(), logger=False, max_epochs=3, ckpt_path=path)
+    fit(KernelVizCallback(every_n_epochs=2), logger=False, max_epochs=2, ckpt_path=path)
+    assert list(list_snapshots(tmp_path / "kernelviz")) == [0, 1, 2, 4, 8]
+    assert list(list_snapshots(tmp_path / "kernelviz" / "cut-off-1")) == [8, 12]
+
+
+def test_a_finder_does_not_make_a_new_training_look_resumed(fit, tmp_path: Path) -> None:
+    class Found(TinyNet):
+        lr = 0.1
+
+    for _ in range(2):
+        fit(
+            LearningRateFinder(num_training_steps=5),
+            KernelVizCallback(),
+            model=Found(),
+            logger=False,
+        )
+    for name in ("kernelviz", "kernelviz-2"):
+        assert list(list_snapshots(tmp_path / name)) == [0, 1, 2, 4, 8]
+
+
+def test_two_trainings_at_once_in_one_directory_are_kept_apart(fit, tmp_path: Path) -> None:
+    class Inner(Callback):
+        """Trains another network in the middle of a training, into the same directory."""
+
+        def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+            if trainer.global_step == 3:
+                fit(KernelVizCallback(), logger=False, max_epochs=1)
+
+    with pytest.warns(UserWarning, match="another training is writing to .*kernelviz right now"):
+        fit(KernelVizCallback(), Inner(), logger=False, max_epochs=2)
+    assert list(list_snapshots(tmp_path / "kernelviz")) == [0, 1, 2, 4, 8]
+    assert list(list_snapshots(tmp_path / "kernelviz-2")) == [0, 1, 2, 4]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from kernelviz_callback import (
     make_chart,
     save_snapshot,
 )
-from kernelviz_callback.snapshot import load_saved_probe, run_folder, save_probe
+from kernelviz_callback.snapshot import load_saved_probe, save_probe, set_aside
 
 
 @pytest.fixture
@@ -73,8 +74,6 @@ def test_a_failed_write_leaves_nothing(snapshot: Snapshot, tmp_path: Path) -> No
 
 
 def test_the_snapshots_of_a_folder_are_listed_in_order(snapshot, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     for step in (300, 2, 123456789):
         save_snapshot(replace(snapshot, step=step), tmp_path)
     (tmp_path / ".step-00000007.safetensors.1.tmp").write_bytes(b"half")
@@ -83,15 +82,40 @@ def test_the_snapshots_of_a_folder_are_listed_in_order(snapshot, tmp_path: Path)
     assert list_snapshots(tmp_path / "nowhere") == {}
 
 
-def test_a_fresh_run_never_shares_a_folder(snapshot: Snapshot, tmp_path: Path) -> None:
-    first = run_folder(tmp_path, fresh=True)
-    assert first == tmp_path / "kernelviz"
-    save_snapshot(snapshot, first)
-    second = run_folder(tmp_path, fresh=True)
-    assert second == tmp_path / "kernelviz-2"
-    save_snapshot(snapshot, second)
-    assert run_folder(tmp_path, fresh=True) == tmp_path / "kernelviz-3"
-    assert run_folder(tmp_path, fresh=False) == first
+def test_what_a_cut_off_attempt_left_is_set_aside(snapshot: Snapshot, tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        save_snapshot(replace(snapshot, step=step), tmp_path)
+        (tmp_path / f"kernels-conv-step-{step:08d}.png").write_bytes(b"picture")
+    assert set_aside(tmp_path, after=2) == [4, 6]
+    assert set_aside(tmp_path, after=2) == []
+    assert list(list_snapshots(tmp_path)) == [2]
+    assert list(list_snapshots(tmp_path / "cut-off-1")) == [4, 6]
+    assert len(list((tmp_path / "cut-off-1").glob("*.png"))) == 2
+    save_snapshot(replace(snapshot, step=4), tmp_path)
+    assert set_aside(tmp_path, after=3) == [4]
+    assert list(list_snapshots(tmp_path / "cut-off-2")) == [4]
+
+
+def test_a_remote_folder(snapshot: Snapshot) -> None:
+    folder = "memory://bucket/kernelviz"
+    for step in (1, 2):
+        path = save_snapshot(replace(snapshot, step=step), folder)
+    assert list(list_snapshots(folder)) == [1, 2]
+    assert torch.equal(load_snapshot(str(path)).weights["other"], snapshot.weights["other"])
+    assert set_aside(folder, after=1) == [2]
+    assert list(list_snapshots(folder)) == [1]
+    save_probe(Probe(make_chart(32), "chart"), folder)
+    assert torch.equal(load_saved_probe(folder).image, make_chart(32))
+
+
+def test_a_second_probe_does_not_replace_the_first(tmp_path: Path) -> None:
+    first, second = Probe(make_chart(32), "chart"), Probe(torch.rand(3, 4, 4), "tensor")
+    for probe in (first, second, first):
+        save_probe(probe, tmp_path)
+    assert load_saved_probe(tmp_path).digest == first.digest
+    for probe in (first, second):
+        assert load_saved_probe(tmp_path, probe.digest).digest == probe.digest
+    assert load_saved_probe(tmp_path, "f" * 64) is None
 
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -1])

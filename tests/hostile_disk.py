@@ -1,0 +1,96 @@
+"""A training whose disk fails for a while; run as a script by its tests.
+
+    python tests/hostile_disk.py FAULT FOLDER [watched]
+
+The fault begins after step 2 and is mended after step 5. Prints the warnings of the callback, then
+a digest of the final weights.
+"""
+
+import hashlib
+import resource
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import TinyNet
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from kernelviz_callback import KernelVizCallback
+
+
+def limit_files(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def forbid(folder: Path, mode: int) -> None:
+    for path in (folder, *(p for p in folder.rglob("*") if p.is_dir())):
+        path.chmod(mode)
+
+
+FAULTS: dict[str, tuple[Any, Any]] = {
+    "full": (lambda _: limit_files(1000), lambda _: limit_files(resource.RLIM_INFINITY)),
+    "full-for-events": (
+        lambda folder: limit_files(next(folder.rglob("events.*")).stat().st_size + 20_000),
+        lambda _: limit_files(resource.RLIM_INFINITY),
+    ),
+    "read-only": (lambda folder: forbid(folder, 0o500), lambda folder: forbid(folder, 0o700)),
+}
+
+
+class Scalars(TinyNet):
+    """Logs a scalar a step, through the very writer that takes the pictures."""
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("loss", loss)
+        return loss
+
+
+class Fault(Callback):
+    def __init__(self, name: str, folder: Path) -> None:
+        self.begin, self.end = FAULTS[name]
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        for callback in trainer.callbacks:
+            if isinstance(callback, KernelVizCallback):
+                callback._recorder.drain()  # what came before the fault is written before it
+        for logger in trainer.loggers:
+            logger.experiment.flush()
+        if trainer.global_step == 2:
+            self.begin(self.folder)
+        if trainer.global_step == 5:
+            self.end(self.folder)
+
+
+def main(fault: str, folder: Path, watched: bool) -> None:
+    events = fault == "full-for-events"
+    seed_everything(3, verbose=False)
+    model = Scalars()
+    ours = [KernelVizCallback(every_n_train_steps=1)] if watched else []
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        log_every_n_steps=1,
+        default_root_dir=folder,
+        logger=TensorBoardLogger(folder, name="run", version="0") if events else False,
+        callbacks=[*ours, Fault(fault, folder)],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(model)
+    for warning in caught:
+        if "kernelviz:" in str(warning.message):
+            print("warning:", warning.message)
+    weights = b"".join(p.detach().numpy().tobytes() for p in model.parameters())
+    print("weights:", hashlib.sha256(weights).hexdigest())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), "watched" in sys.argv[3:])

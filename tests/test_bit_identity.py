@@ -1,0 +1,195 @@
+"""The observer never disturbs: training with it is bit-identical to training without it."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import STEPS, TinyNet, TwoOptimizers, Witness, assert_seen, steps_on_disk
+from lightning.pytorch import LightningModule, callbacks
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.utils.data import DataLoader
+
+from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
+
+
+def fingerprint(model: LightningModule) -> dict[str, Any]:
+    return {
+        "losses": model.losses,
+        "state": {k: v.clone() for k, v in model.state_dict().items()},
+        "modes": {n: m.training for n, m in model.named_modules()},
+        "grad": {n: p.requires_grad for n, p in model.named_parameters()},
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state()[1],
+        "python": random.getstate(),
+        "hooks": {n: len(m._forward_hooks) for n, m in model.named_modules()},
+    }
+
+
+def assert_same(a: Any, b: Any, path: str = "") -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key], f"{path}/{key}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, np.ndarray):
+        assert np.array_equal(a, b), path
+    else:
+        assert a == b, path
+
+
+def both(
+    fit: Any, make: Callable[[], TinyNet] = TinyNet, *, watch: dict[str, Any], **options: Any
+) -> tuple[LightningModule, ...]:
+    """Train twice, unwatched and watched; ``callbacks`` are made anew for each."""
+    models = []
+    make_callbacks = options.pop("callbacks", list)
+    for watched in (False, True):
+        torch.manual_seed(11)
+        model = make()
+        for module in model.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        ours = [KernelVizCallback(**watch)] if watched else []
+        fit(*ours, *make_callbacks(), model=model, **options)
+        models.append(model)
+    assert len(models[0].losses) >= STEPS
+    assert_same(*map(fingerprint, models))
+    return tuple(models)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"every_n_train_steps": 1},
+        {"probe": "train_batch"},
+        {"probe": "val_batch"},
+        {"response": "sum", "scale": "run"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_whatever_the_options(fit, options, sanity) -> None:
+    both(fit, watch=options, num_sanity_val_steps=sanity)
+
+
+def normed() -> TinyNet:
+    model = TinyNet()
+    model.conv = spectral_norm(model.conv)
+    return model
+
+
+def compiled_layer() -> TinyNet:
+    model = TinyNet()
+    model.conv = torch.compile(model.conv)
+    return model
+
+
+def compiled() -> TinyNet:
+    model = TinyNet()
+    model.compile()
+    return model
+
+
+def channels_last() -> TinyNet:
+    return TinyNet().to(memory_format=torch.channels_last)
+
+
+EVERY_STEP = {"every_n_train_steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (TinyNet, {"precision": "bf16-mixed"}),
+        (TinyNet, {"precision": "bf16-true"}),
+        (TinyNet, {"precision": "64-true"}),
+        (TinyNet, {"accumulate_grad_batches": 2}),
+        (TinyNet, {"deterministic": True}),
+        (TinyNet, {"inference_mode": False}),
+        (TinyNet, {"val_check_interval": 1}),
+        (TwoOptimizers, {}),
+        (normed, {}),
+        (channels_last, {}),
+    ],
+)
+def test_whatever_the_training(fit, make, options) -> None:
+    try:
+        both(fit, make, watch=EVERY_STEP, **options)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("make", [compiled, compiled_layer])
+def test_a_compiled_model(fit, make) -> None:
+    torch._dynamo.reset()
+    _unwatched, watched = both(fit, make, watch=EVERY_STEP)
+    assert steps_on_disk(watched.trainer.log_dir) == list(range(STEPS + 1))
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] > 0, "nothing was compiled"
+
+
+@pytest.mark.parametrize("ours_first", [False, True])
+@pytest.mark.parametrize("kind", ["EMA", "SWA"])
+def test_averaged_weights(fit, kind: str, ours_first: bool) -> None:
+    """And the snapshots are of the weights that are trained, not of their average."""
+    averaging = {"SWA": lambda: callbacks.StochasticWeightAveraging(0.05, swa_epoch_start=1)}
+    if hasattr(callbacks, "EMAWeightAveraging"):
+        averaging["EMA"] = lambda: callbacks.EMAWeightAveraging(decay=0.5)
+    elif kind == "EMA":
+        pytest.skip("this Lightning has no weight averaging")
+    witness = Witness()
+    prints = []
+    for watched in (False, True):
+        torch.manual_seed(11)
+        model = TinyNet()
+        model.rest[0] = nn.Identity()  # for BatchNorm, SWA adds an epoch with averaged weights
+        ours = KernelVizCallback(every_n_epochs=None, early_steps=False)
+        others = [averaging[kind](), witness]
+        order = [ours, *others] if ours_first else [*others, ours]
+        trainer = fit(*(order if watched else others), model=model, max_epochs=3)
+        prints.append(fingerprint(model))
+    assert_same(*prints)
+    snapshots = list_snapshots(Path(trainer.log_dir) / "kernelviz")
+    assert list(snapshots) == [0, 12]
+    last = load_snapshot(snapshots[12])
+    assert torch.equal(last.weights["conv"], witness.weights[12])
+    assert not torch.equal(last.weights["conv"], model.conv.weight), "this is the average"
+    assert last.epoch == 2
+
+
+@pytest.mark.parametrize("ours_first", [False, True])
+@pytest.mark.parametrize("kind", ["learning rate", "batch size"])
+def test_a_finder_runs_first(fit, tmp_path: Path, kind: str, ours_first: bool) -> None:
+    class Found(TinyNet):
+        lr, batch_size = 0.1, 8
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+        def _loader(self, shuffle):
+            loader = super()._loader(shuffle)
+            return DataLoader(loader.dataset, batch_size=self.batch_size, shuffle=shuffle)
+
+    prints = []
+    for watched in (False, True):
+        torch.manual_seed(11)
+        model = Found()
+        finder = (
+            callbacks.LearningRateFinder(num_training_steps=5)
+            if kind == "learning rate"
+            else callbacks.BatchSizeFinder(max_trials=1, steps_per_trial=1)
+        )
+        ours = [KernelVizCallback()] if watched else []
+        order = [*ours, finder] if ours_first else [finder, *ours]
+        trainer = fit(*order, model=model)
+        prints.append({**fingerprint(model), "lr": model.lr, "batch": model.batch_size})
+    assert_same(*prints)
+    steps = [0, 1, 2, 4, 8] if kind == "learning rate" else [0, 1, 2, 4, 8, 16, 32]
+    assert_seen(trainer, steps)

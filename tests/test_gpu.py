@@ -1,0 +1,86 @@
+"""On a CUDA device: the same snapshots, no synchronisation at the hook, bit-identical training."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import DEFAULT_STEPS, STEPS, TinyNet, Witness, assert_seen
+from lightning.pytorch import Callback, LightningModule, Trainer
+from test_bit_identity import assert_same, fingerprint
+
+from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
+from kernelviz_callback.filters import Geometry
+from kernelviz_callback.probe import load_probe
+from kernelviz_callback.snapshot_pictures import response_picture
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_training_is_bit_identical_there(fit, precision: str) -> None:
+    prints = []
+    for callbacks in ([], [KernelVizCallback(every_n_train_steps=1)]):
+        torch.manual_seed(11)
+        model = TinyNet()
+        fit(*callbacks, model=model, accelerator="gpu", devices=1, precision=precision)
+        prints.append(fingerprint(model))
+    assert_same(*prints)
+
+
+def test_the_snapshots_are_the_weights(fit) -> None:
+    witness = Witness()
+    trainer = fit(KernelVizCallback(), witness, accelerator="gpu", devices=1)
+    assert_seen(trainer, DEFAULT_STEPS)
+    for step, path in list_snapshots(Path(trainer.log_dir) / "kernelviz").items():
+        assert torch.equal(load_snapshot(path).weights["conv"], witness.weights[step].cpu())
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_pictures_are_those_of_the_cpu(tf32: bool) -> None:
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        weights = torch.randn(64, 3, 7, 7, generator=torch.Generator().manual_seed(1))
+        geometry = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), 1)
+        pictures = [
+            response_picture(w, geometry, load_probe(), layer="conv").pixels.int()
+            for w in (weights, weights.cuda())
+        ]
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
+    assert (pictures[0] - pictures[1]).abs().max() <= 1
+
+
+class Busy(TinyNet):
+    """Leaves the device with work for a while after every step."""
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        torch.cuda._sleep(400_000_000)
+
+
+class Stopwatch(Callback):
+    def __init__(self, watched: KernelVizCallback) -> None:
+        self.times: list[float] = []
+        hook = watched.on_train_epoch_end
+
+        def timed(trainer: Trainer, module: LightningModule) -> None:
+            start = time.perf_counter()
+            hook(trainer, module)
+            self.times.append(time.perf_counter() - start)
+
+        watched.on_train_epoch_end = timed
+
+
+def test_the_hook_does_not_wait_for_the_device(fit) -> None:
+    callback = KernelVizCallback(early_steps=False)
+    stopwatch = Stopwatch(callback)
+    trainer = fit(
+        callback, model=Busy(), accelerator="gpu", devices=1, max_epochs=4, limit_val_batches=0
+    )
+    assert trainer.global_step == 2 * STEPS
+    assert min(stopwatch.times) < 0.02, "each step leaves the device a fifth of a second of work"

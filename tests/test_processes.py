@@ -1,0 +1,63 @@
+"""Trainings on two CPU processes: watched as without a watcher, and the whole weights recorded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import logged_images
+from test_bit_identity import assert_same
+
+from kernelviz_callback import list_snapshots, load_snapshot
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.processes
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(HERE / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("scenario", ["ddp", "ddp-train-batch", "fsdp2", "fsdp2-half"])
+def test_two_processes(scenario: str, tmp_path: Path) -> None:
+    output = run("two_processes.py", scenario, str(tmp_path))
+    assert output.count("kernelviz: watching conv") == 1
+    assert "could not" not in output
+    records = {
+        (watched, rank): torch.load(tmp_path / f"{watched}-{rank}.pt", weights_only=False)
+        for watched in (False, True)
+        for rank in (0, 1)
+    }
+    for rank in (0, 1):
+        assert_same(records[False, rank], records[True, rank])
+    assert records[True, 0]["losses"] != records[True, 1]["losses"], "each has data of its own"
+
+    log_dir = tmp_path / "logs-True" / "run" / "0"
+    snapshots = list_snapshots(log_dir / "kernelviz")
+    steps = [0, 4, 6] if scenario == "fsdp2-half" else [0, 1, 2, 4, 6]
+    assert list(snapshots) == steps
+    assert list(logged_images(log_dir)["responses/conv"]) == steps
+    for step, path in snapshots.items():
+        weight = load_snapshot(path).weights["conv"]
+        assert torch.equal(weight, records[True, 0]["witness"][step])
+        assert torch.equal(weight, records[True, 1]["witness"][step])
+    assert not list((tmp_path / "logs-False").rglob("*kernelviz*"))
+
+
+def test_only_the_watched_layer_is_gathered(tmp_path: Path) -> None:
+    lines = run("sharded_weights.py", str(tmp_path / "store")).splitlines()
+    found = {line.split()[0]: line.split()[1:] for line in lines if line.split()[1:2]}
+    whole = str(8 * 3 * 5 * 5)
+    assert found["plain"] == ["False", "True"]
+    assert found["fsdp2"] == ["True", "True", whole]
+    assert found["normed_fsdp2"] == ["True", "True", whole]
+    assert found["fsdp1"] == ["True", "True"]

@@ -1,0 +1,59 @@
+"""Files below a path or a URL: whole, moved, rehearsed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from kernelviz_callback.storage import as_folder, move, rehearse_growth, write_whole
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from kernelviz_callback.storage import rehearse_growth
+path = Path(sys.argv[1])
+path.write_bytes(b"x" * 6000)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+rehearse_growth(path, 1900)
+try:
+    rehearse_growth(path, 2100)
+except OSError as error:
+    print("refused", error.errno)
+"""
+
+
+@pytest.mark.parametrize("kind", ["path", "file://", "memory://"])
+def test_files_are_written_whole_and_moved(tmp_path: Path, kind: str) -> None:
+    folder = as_folder(tmp_path if kind == "path" else f"{kind}{tmp_path}")
+    assert isinstance(folder, UPath if kind == "memory://" else Path)
+    path = folder / "a" / "b.txt"
+    write_whole(path, b"first")
+    write_whole(path, b"second")
+    assert path.read_bytes() == b"second"
+    move(path, folder / "c" / "d.txt")
+    assert not path.exists()
+    assert (folder / "c" / "d.txt").read_bytes() == b"second"
+    assert [p.name for p in (folder / "a").iterdir()] == []
+
+
+def test_a_rehearsal_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    path.write_bytes(b"12345")
+    rehearse_growth(path, 10_000)
+    assert path.read_bytes() == b"12345"
+    assert list(tmp_path.iterdir()) == [path]
+    rehearse_growth(tmp_path / "new" / "events", 10)  # a deleted folder is made anew
+    assert (tmp_path / "new").is_dir()
+
+
+def test_a_rehearsal_fails_where_the_growth_would(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "events")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("refused")
+    assert (tmp_path / "events").stat().st_size == 6000

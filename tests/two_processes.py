@@ -1,0 +1,103 @@
+"""A training on two CPU processes, unwatched and then watched; run as a script by its tests.
+
+    python tests/two_processes.py SCENARIO FOLDER
+
+Every process leaves ``<FOLDER>/<watched>-<rank>.pt``: what the training did, and the whole weights
+of the convolutions at every step, gathered in a way of its own.
+"""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import TinyNet, Witness
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from test_bit_identity import fingerprint
+from torch import nn
+
+from kernelviz_callback import KernelVizCallback
+
+
+class Sharded(TinyNet):
+    """The convolution is a shard on each process; so is a layer that nobody watches."""
+
+    def configure_model(self) -> None:
+        from torch.distributed.fsdp import fully_shard
+
+        if not hasattr(self.conv, "unshard"):
+            mesh = self.device_mesh["data_parallel"]
+            fully_shard(self.conv, mesh=mesh)
+            fully_shard(self.rest, mesh=mesh)
+            fully_shard(self, mesh=mesh)
+
+
+class HalfPrecision(Sharded):
+    """Computes in bfloat16 and keeps float32: what is gathered for a batch is not the weights."""
+
+    def __init__(self, conv: nn.Module | None = None) -> None:
+        super().__init__(conv)
+        self.rest[0] = nn.Identity()  # BatchNorm does not mix precisions
+
+    def configure_model(self) -> None:
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
+        if not hasattr(self, "unshard"):
+            fully_shard(self, mesh=self.device_mesh["data_parallel"], mp_policy=policy)
+
+
+SCENARIOS: dict[str, tuple[type[TinyNet], dict[str, Any]]] = {
+    "ddp": (TinyNet, {}),
+    "ddp-train-batch": (TinyNet, {"probe": "train_batch"}),
+    "fsdp2": (Sharded, {}),
+    "fsdp2-half": (HalfPrecision, {"early_steps": False, "every_n_epochs": 2}),
+}
+
+
+class WholeWitness(Witness):
+    def _look(self, trainer: Trainer, module: LightningModule) -> None:
+        with torch.no_grad():
+            # The shards themselves, whatever was gathered of them for the last batch.
+            weight = module.conv.state_dict()["weight"]
+            whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+            self.weights[trainer.global_step] = whole.detach().clone()
+
+
+def train(scenario: str, folder: Path, *, watched: bool) -> None:
+    kind, options = SCENARIOS[scenario]
+    sharded = issubclass(kind, Sharded)
+    witness = WholeWitness()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+        if sharded
+        else DDPStrategy(process_group_backend="gloo"),
+        max_epochs=3,
+        logger=TensorBoardLogger(folder / f"logs-{watched}", name="run", version="0"),
+        callbacks=[KernelVizCallback(**options), witness] if watched else [witness],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    seed_everything(3, verbose=False)
+    torch.manual_seed(11)
+    model = kind()
+    trainer.fit(model)
+    record = {name: x for name, x in fingerprint(model).items() if name != "hooks"}
+    record["state"] = {
+        name: x.full_tensor() if hasattr(x, "full_tensor") else x
+        for name, x in record["state"].items()
+    }
+    record["witness"] = witness.weights
+    torch.save(record, folder / f"{watched}-{trainer.global_rank}.pt")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    for watched in (False, True):
+        train(sys.argv[1], Path(sys.argv[2]), watched=watched)
