@@ -20,6 +20,8 @@ lint: $(INSTALLED)
 # The tables of the README.
 benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/snapshot.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/growth.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

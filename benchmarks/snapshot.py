@@ -27,7 +27,10 @@ from torchvision.models import resnet50
 from torchvision.utils import make_grid
 
 from kernelviz_callback import load_probe
+from kernelviz_callback.claim import claim_folder
+from kernelviz_callback.mishaps import Mishaps, Reporter
 from kernelviz_callback.recorder import Recorder
+from kernelviz_callback.watch import Watch
 
 Contender = Callable[[int], None]
 
@@ -69,17 +72,29 @@ def pasted_snippet(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Con
 
 
 def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
-    """All that the callback does in a hook, the exact snapshot file included."""
-    recorder = Recorder(
-        {"conv1": conv},
-        load_probe(photo),
-        Path(writer.log_dir) / "kernelviz",
-        [writer],
-        response="channels",
-        scale="filter",
-        run_scales={},
-    )
-    return lambda step: recorder.record(step, epoch=0)
+    """All that the callback does for a snapshot, the exact file included, until it is done."""
+    watch = Watch(nn.Sequential(conv))
+    probe = load_probe(photo)
+    recorder: list[Recorder] = []
+
+    def snapshot(step: int) -> None:
+        taken = watch.take(step=step, epoch=0, probe=probe, keep=True)
+        if not recorder:
+            recorder.append(
+                Recorder(
+                    claim_folder(writer.log_dir),
+                    probe,
+                    taken,
+                    response="channels",
+                    scale="filter",
+                    run_scales={},
+                    reporter=Reporter(),
+                )
+            )
+        recorder[0].record(taken, [writer], Mishaps())
+        recorder[0].drain()
+
+    return snapshot
 
 
 def main() -> None:
@@ -90,8 +105,7 @@ def main() -> None:
     mpl.use("agg")
     torch.manual_seed(0)
     conv = resnet50().conv1
-    image = Image.fromarray(data.astronaut()).resize((224, 224))
-    photo = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    photo = photo_of(data.astronaut())
 
     contenders = {"blog post": blog_post, "pasted snippet": pasted_snippet, "ours": ours}
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -127,6 +141,12 @@ def main() -> None:
             f"| {statistics.median(cpu[name]) * 1e3:.0f} ms "
             f"| {sizes[name] / 1e3:.0f} KB | {ratio:.1f}x faster |"
         )
+
+
+def photo_of(pixels: np.ndarray) -> Tensor:
+    """A photo as a probe: (3, 224, 224), in [0, 1]."""
+    image = Image.fromarray(pixels).resize((224, 224))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def bytes_below(folder: Path) -> int:

@@ -1,0 +1,216 @@
+"""What watching costs a real training, beside the two things a user would do otherwise.
+
+ResNet-18 learns to tell photographs apart by crops of them, on the CPU. Every round trains it
+without a callback, with ours, with the blog post's two matplotlib grids and with the snippet that
+is usually pasted, in turn; every figure is the median over the rounds, and ratios are taken within
+a round. First with a snapshot an epoch, then with one a step.
+
+    python benchmarks/overhead.py [--rounds 5] [--epochs 6]
+"""
+
+import argparse
+import logging
+import statistics
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from skimage import data
+from snapshot import blog_post, bytes_below, pasted_snippet, photo_of
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import resnet18
+
+from kernelviz_callback import KernelVizCallback
+from kernelviz_callback.demo import PhotoCrops
+
+BATCH = 16
+CROP = 96  # pixels
+
+
+class ResNet(LightningModule):
+    """ResNet-18 over 16 photographs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = resnet18(num_classes=16)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy."""
+        loss = F.cross_entropy(self.net(batch[0]), batch[1])
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Plain SGD with momentum."""
+        return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+
+class InTheHook(Callback):
+    """Do it as one would write it down: in the hook, in the training's own thread."""
+
+    def __init__(self, contender: Callable[..., Callable[[int], None]], each_step: bool) -> None:
+        self.contender = contender
+        self.each_step = each_step
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare and take the first."""
+        conv = next(m for m in pl_module.modules() if isinstance(m, nn.Conv2d))
+        photo = photo_of(data.astronaut())
+        self.snapshot = self.contender(conv, photo, trainer.logger.experiment)
+        self.snapshot(0)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Take one a step."""
+        if self.each_step:
+            self.snapshot(trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Take one an epoch."""
+        if not self.each_step:
+            self.snapshot(trainer.global_step)
+
+
+class Meter(Callback):
+    """Measures another callback: how long its hooks hold the training, what processor it uses.
+
+    The processor time is that of its hooks, all threads of the process together, and of the threads
+    that work for it beside the training: its own and TensorBoard's writer. Stands before the other
+    in the list, so that it can wait for them at the end.
+    """
+
+    HOOKS = ("on_train_start", "on_train_batch_end", "on_train_epoch_end", "on_train_end")
+
+    def __init__(self, measured: Callback) -> None:
+        self.measured = measured
+        self.times: dict[str, list[float]] = {hook: [] for hook in self.HOOKS}
+        self.cpu = 0.0
+        for hook in self.HOOKS:
+            setattr(measured, hook, self._timed(getattr(measured, hook), self.times[hook]))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the clocks of the threads before they end."""
+        if isinstance(self.measured, KernelVizCallback):
+            self.measured._recorder.drain()
+        trainer.logger.experiment.flush()
+        self.cpu += self._beside()
+
+    def _timed(self, hook: Callable[..., None], times: list[float]) -> Callable[..., None]:
+        def timed(*args: Any, **kwargs: Any) -> None:
+            start, cpu, beside = time.perf_counter(), time.process_time(), self._beside()
+            hook(*args, **kwargs)
+            times.append(time.perf_counter() - start)
+            if hook.__name__ != "on_train_end":
+                self.cpu += time.process_time() - cpu - (self._beside() - beside)
+
+        return timed
+
+    def _beside(self) -> float:
+        threads = [
+            t
+            for t in threading.enumerate()
+            if t.name.startswith("kernelviz") or type(t).__name__ == "_AsyncWriterThread"
+        ]
+        return sum(time.clock_gettime(time.pthread_getcpuclockid(t.ident)) for t in threads)
+
+
+@dataclass
+class Figures:
+    """Of one contender, a number a round."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    stall: list[float] = field(default_factory=list)
+    written: list[float] = field(default_factory=list)
+
+
+def train(callback: Callback | None, epochs: int, batches: int, figures: Figures, hook: str) -> int:
+    """Train once, and return the number of steps."""
+    seed_everything(1, verbose=False)
+    meter = Meter(callback) if callback else None
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            limit_val_batches=0,
+            logger=TensorBoardLogger(folder),
+            callbacks=[meter, callback] if callback else [],
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
+        crops = PhotoCrops(batch_size=BATCH, batches_per_epoch=batches, crop_size=CROP)
+        start = time.perf_counter()
+        trainer.fit(ResNet(), datamodule=crops)
+        figures.wall.append(time.perf_counter() - start)
+        figures.written.append(bytes_below(Path(folder)))
+    if meter:
+        figures.stall += meter.times[hook]
+        figures.cpu.append(meter.cpu)
+    return trainer.global_step
+
+
+def compare(rounds: int, epochs: int, batches: int, *, each_step: bool) -> None:
+    """Print one table."""
+    hook = "on_train_batch_end" if each_step else "on_train_epoch_end"
+    ours = {"every_n_train_steps": 1} if each_step else {}
+    photo = photo_of(data.astronaut())
+    contenders: dict[str, Callable[[], Callback | None]] = {
+        "without": lambda: None,
+        "ours": lambda: KernelVizCallback(probe=photo, early_steps=False, **ours),
+        "blog post": lambda: InTheHook(blog_post, each_step),
+        "pasted snippet": lambda: InTheHook(pasted_snippet, each_step),
+    }
+    figures = {name: Figures() for name in contenders}
+    for number in range(rounds + 1):
+        for name, make in contenders.items():
+            taken = figures[name] if number else Figures()  # the first round warms up
+            steps = train(make(), epochs, batches, taken, hook)
+    snapshots = 1 + (steps if each_step else epochs)
+    base = figures["without"]
+    epoch = statistics.median(base.wall) / epochs
+    every = "step" if each_step else f"epoch of {epoch:.1f} s"
+    print(f"\n| a snapshot every {every} | stall at the hook | CPU | bytes | whole fit |")
+    print("|---|---|---|---|---|")
+    cpu_of: dict[str, float] = {}
+    for name, found in figures.items():
+        fit = statistics.median(a / b for a, b in zip(found.wall, base.wall, strict=True))
+        if name == "without":
+            print(f"| {name} | | | | {fit:.3f}x |")
+            continue
+        cpu_of[name] = statistics.median(found.cpu) / snapshots
+        written = statistics.median(found.written) - statistics.median(base.written)
+        print(
+            f"| {name} | {statistics.median(found.stall) * 1e3:.2f} ms "
+            f"| {cpu_of[name] * 1e3:.0f} ms | {written / snapshots / 1e3:.0f} KB | {fit:.3f}x |"
+        )
+    ratio = cpu_of["blog post"] / cpu_of["ours"]
+    print(f"\nCPU a snapshot: the blog post's is {ratio:.1f} times ours.")
+
+
+def main() -> None:
+    """Print the tables of the README."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--batches", type=int, default=13, help="in an epoch: about 2 s")
+    options = parser.parse_args()
+    mpl.use("agg")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    print(f"{options.rounds} rounds, {torch.get_num_threads()} threads, batches of {BATCH}")
+    compare(options.rounds, options.epochs, options.batches, each_step=False)
+    compare(options.rounds, 1, options.batches, each_step=True)
+
+
+if __name__ == "__main__":
+    main()
