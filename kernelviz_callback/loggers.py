@@ -67,6 +67,12 @@ def log_images(experiment: Any, images: Mapping[str, EncodedImage], step: int) -
             experiment.add_image(tag, pixels, step, dataformats="HWC")
 
 
+def flush(experiment: Any) -> None:
+    """Have an experiment write what it has been handed, if it knows how to."""
+    if callable(getattr(experiment, "flush", None)):
+        experiment.flush()
+
+
 def _make_sure_of_room(name: str, images: Iterable[EncodedImage]) -> None:
     file = as_folder(name)
     if isinstance(file, Path):

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from kernelviz_callback.claim import Claim, claim_folder
 from kernelviz_callback.grid import Scale
-from kernelviz_callback.loggers import EncodedImage, log_images
+from kernelviz_callback.loggers import EncodedImage, flush, log_images
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.picture import Picture
 from kernelviz_callback.probe import Probe
@@ -127,7 +127,9 @@ class Recorder:
         """
         if self._unsure:
             unsure, self._unsure = self._unsure, []
-            self._pictures.submit(partial(self._picture_again, unsure, list(experiments)))
+            # Before any new file, so that however often the process is killed again it is these
+            # and no others whose pictures may be lost.
+            self._files.submit(partial(self._picture_again, unsure, list(experiments)))
         if self._is_kept_before:
             self._is_kept_before = False
             self._reporter.report(mishaps, snapshot.step)
@@ -222,6 +224,8 @@ class Recorder:
         """
         for path in paths:
             self._picture(load_snapshot(path), None, experiments, Mishaps())
+        for experiment in experiments:
+            flush(experiment)
 
     def _log(self, experiment: Any, images: Mapping[str, EncodedImage], step: int) -> None:
         if self._probe_is_new and experiment not in self._probe_logged_to:

@@ -107,7 +107,8 @@ def main(folder: Path, kills: int, seed: int) -> None:
         deadline = time.monotonic() + 60
         while not awaited.exists() and time.monotonic() < deadline:
             time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.2))
+        # Some die while they log again what the one before may have lost, some later.
+        time.sleep(moments.uniform(0, moments.choice([0.2, 1.5])))
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         done += os.WIFSIGNALED(status)
