@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kernelviz_callback.callback import KernelVizCallback
     from kernelviz_callback.chart import make_chart
+    from kernelviz_callback.examination import kernel_health
     from kernelviz_callback.filters import (
         Geometry,
         effective_weight,
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
         geometry_of,
     )
     from kernelviz_callback.grid import kernel_grid, response_grid
+    from kernelviz_callback.health import FilterMeasures, KernelHealth, LayerMeasures
     from kernelviz_callback.picture import Picture
     from kernelviz_callback.probe import Probe, load_probe
+    from kernelviz_callback.probe_energy import ProbeEnergy, measure_probe
     from kernelviz_callback.responses import channel_responses, summed_responses
     from kernelviz_callback.snapshot import Snapshot, list_snapshots, load_snapshot, save_snapshot
+    from kernelviz_callback.verdicts import Verdict
 
 __version__ = "0.1.0"
 
@@ -33,6 +37,13 @@ _HOME = {
     "effective_weight": "filters",
     "find_convolutions": "filters",
     "geometry_of": "filters",
+    "FilterMeasures": "health",
+    "KernelHealth": "health",
+    "LayerMeasures": "health",
+    "Verdict": "verdicts",
+    "kernel_health": "examination",
+    "ProbeEnergy": "probe_energy",
+    "measure_probe": "probe_energy",
     "Picture": "picture",
     "kernel_grid": "grid",
     "response_grid": "grid",
@@ -47,20 +58,27 @@ _HOME = {
 }
 
 __all__ = [
+    "FilterMeasures",
     "Geometry",
+    "KernelHealth",
     "KernelVizCallback",
+    "LayerMeasures",
     "Picture",
     "Probe",
+    "ProbeEnergy",
     "Snapshot",
+    "Verdict",
     "channel_responses",
     "effective_weight",
     "find_convolutions",
     "geometry_of",
     "kernel_grid",
+    "kernel_health",
     "list_snapshots",
     "load_probe",
     "load_snapshot",
     "make_chart",
+    "measure_probe",
     "response_grid",
     "save_snapshot",
     "summed_responses",

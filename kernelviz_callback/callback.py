@@ -1,6 +1,7 @@
 """When to look: the Lightning callback. It decides and delegates; it computes nothing itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
@@ -12,10 +13,12 @@ from typing_extensions import override
 
 from kernelviz_callback.batch_probe import probe_of_batch, probe_of_loader
 from kernelviz_callback.claim import claim_folder
+from kernelviz_callback.health_log import HealthLog
+from kernelviz_callback.illustrator import Illustrator, ScaleName
 from kernelviz_callback.loggers import image_experiments
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.probe import BATCH_SOURCES, Probe, ProbeSource, load_probe
-from kernelviz_callback.recorder import Recorder, ScaleName
+from kernelviz_callback.recorder import Recorder, Scalars
 from kernelviz_callback.resume import RunState
 from kernelviz_callback.schedule import Schedule
 from kernelviz_callback.snapshot import Snapshot
@@ -51,6 +54,9 @@ class KernelVizCallback(Callback):
         every_n_train_steps: Also after every n-th optimizer step; None for never.
         early_steps: Also after optimizer steps 1, 2, 4, 8, ... of the first epoch, while filters
             take shape.
+        health: Examine the filters: flags on the kernel grid, numbers ``kernelviz/<layer>/...`` on
+            every logger (and for ``EarlyStopping`` and ``ModelCheckpoint``), a warning when
+            something begins to go wrong, the numbers of every filter in the snapshot's file.
 
     Raises:
         ValueError: At once for a bad value, at the start of fit for a layer that cannot be found or
@@ -74,6 +80,7 @@ class KernelVizCallback(Callback):
         every_n_epochs: int | None = 1,
         every_n_train_steps: int | None = None,
         early_steps: bool = True,
+        health: bool = True,
     ) -> None:
         _check_layers(layers)
         _check_choice("response", response, get_args(Response))
@@ -83,6 +90,7 @@ class KernelVizCallback(Callback):
         self.layers = layers
         self.response = response
         self.scale = scale
+        self.health = health
         self.schedule = Schedule(every_n_epochs, every_n_train_steps, early_steps)
         self._batch_source = probe if isinstance(probe, str) and probe in BATCH_SOURCES else None
         self._given = None if self._batch_source else load_probe(probe, size=probe_size)
@@ -98,6 +106,7 @@ class KernelVizCallback(Callback):
         self._log_dir = ""
         self._recorder: Recorder | None = None
         self._reporter = Reporter()
+        self._health_log = HealthLog()
         self._is_fitting = False
         self._step = 0
         self._seen_step = _NEVER
@@ -166,6 +175,7 @@ class KernelVizCallback(Callback):
         previous, self._step = self._step, trainer.global_step
         if self.schedule.due_after_steps(previous, self._step, trainer.current_epoch):
             self._snapshot(trainer)
+        self._log_health(trainer, log=pl_module.log)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -177,6 +187,7 @@ class KernelVizCallback(Callback):
             mishaps = Mishaps()
             self._epoch_end = self._take(trainer, mishaps), mishaps
             self._epoch_end_step = trainer.global_step
+        self._log_health(trainer, log=pl_module.log, at_epoch_end=True)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -253,20 +264,37 @@ class KernelVizCallback(Callback):
         return None
 
     def _record(self, trainer: Trainer, snapshot: Snapshot | None, mishaps: Mishaps) -> None:
+        scalars = None
         if trainer.is_global_zero:
-            self._hand_over(trainer, snapshot, mishaps)
+            scalars = self._hand_over(trainer, snapshot, mishaps)
+        self._health_log.expect(trainer.global_step, scalars)
         self._seen_step = trainer.global_step
 
-    def _hand_over(self, trainer: Trainer, snapshot: Snapshot | None, mishaps: Mishaps) -> None:
+    def _hand_over(
+        self, trainer: Trainer, snapshot: Snapshot | None, mishaps: Mishaps
+    ) -> "Future[Scalars] | None":
         if snapshot is not None:
             experiments = self._experiments(trainer, mishaps)
             losing = "snapshots are lost until it can be written"
             with mishaps.survive(f"write to {self._log_dir}", losing):
                 if self._recorder is None:
                     self._recorder = self._open(snapshot, experiments)
-                self._recorder.record(snapshot, experiments, mishaps)
-                return
+                return self._recorder.record(snapshot, experiments, mishaps)
         self._reporter.report(mishaps, trainer.global_step)
+        return None
+
+    def _log_health(
+        self,
+        trainer: Trainer,
+        *,
+        log: Callable[..., None] | None,
+        at_epoch_end: bool = False,
+    ) -> None:
+        if self._is_fitting and self.health:
+            mishaps = Mishaps()
+            with mishaps.survive("log numbers", "pictures and snapshots are kept"):
+                self._health_log.log(trainer, mishaps, log=log, at_epoch_end=at_epoch_end)
+            self._reporter.report(mishaps, trainer.global_step)
 
     def _experiments(self, trainer: Trainer, mishaps: Mishaps) -> list[Any]:
         found: list[Any] = []
@@ -293,10 +321,14 @@ class KernelVizCallback(Callback):
                 claim,
                 self._probe,
                 first,
-                response=self.response,
-                scale=self.scale,
-                run_scales=self._run_scales,
+                illustrator=Illustrator(
+                    self._probe,
+                    response=self.response,
+                    scale=self.scale,
+                    run_scales=self._run_scales,
+                ),
                 reporter=self._reporter,
+                health=self.health,
             )
         except BaseException:
             claim.release(finished=not claim.was_killed)
@@ -315,6 +347,7 @@ class KernelVizCallback(Callback):
                 self._record(trainer, *self._epoch_end)
             elif not (is_exception and self._is_uncertain(trainer)):
                 self._snapshot(trainer)
+        self._log_health(trainer, log=None)
         self._close()
 
     def _is_uncertain(self, trainer: Trainer) -> bool:

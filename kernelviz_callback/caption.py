@@ -21,10 +21,15 @@ _SPACE = 4  # pixels between words
 _MARGIN = 8
 _NARROWEST = 560  # pixels: room to read a caption over a grid of one small tile
 _BAR = (140, 11)  # width and height, pixels
+_SWATCH = 11  # side, pixels
 
 
 def framed(
-    layout: Layout, lines: Sequence[str], bar: Tensor, bar_ends: tuple[str, str]
+    layout: Layout,
+    lines: Sequence[str],
+    bar: Tensor,
+    bar_ends: tuple[str, str],
+    legend: Sequence[tuple[tuple[int, int, int], str]] | None = None,
 ) -> tuple[Tensor, Layout]:
     """Draw an empty picture: caption on top, filter numbers at the sides, room for the tiles.
 
@@ -33,6 +38,8 @@ def framed(
         lines: The caption; the colour bar stands before the last line. Long lines are wrapped.
         bar: The colours of the scale from its low to its high end, shape (L, 3), uint8.
         bar_ends: The numbers at the two ends of the bar.
+        legend: Colours of frames and what they stand for; its row is there even if it is empty,
+            unless this is None.
 
     Returns:
         The picture, shape (H, W, 3), uint8, and the layout moved to where the tiles belong in it.
@@ -42,7 +49,8 @@ def framed(
     bar_room = _BAR[0] + 30 + sum(map(_length, bar_ends))
     above = [part for line in lines[:-1] for part in _wrap(line, width - 2 * _MARGIN)]
     beside = _wrap(lines[-1], width - 2 * _MARGIN - bar_room)
-    caption = _MARGIN + _LINE * (len(above) + len(beside))
+    rows = [] if legend is None else _legend_rows(legend, width - 2 * _MARGIN)
+    caption = _MARGIN + _LINE * (len(above) + len(beside) + len(rows))
     placed = replace(layout, left=left, top=caption + _LINE)
 
     above_tiles, beside_tiles = _numbers(placed, width)
@@ -53,6 +61,8 @@ def framed(
     _draw_bar(top, bar, bar_ends, y)
     for i, line in enumerate(beside):
         _write(top, line, _MARGIN + bar_room, y + i * _LINE)
+    for i, entries in enumerate(rows):
+        _draw_legend(top, entries, y + (len(beside) + i) * _LINE)
     row = torch.tensor(BACKGROUND, dtype=torch.uint8).repeat(width, 1)
     pixels = row.repeat(placed.height + _MARGIN, 1, 1)
     pixels[: placed.top] = torch.from_numpy(np.array(top))
@@ -67,6 +77,42 @@ def _draw_bar(image: Image.Image, bar: Tensor, ends: tuple[str, str], y: int) ->
     _write(image, low, _MARGIN, y)
     image.paste(strip.resize(_BAR, Image.Resampling.NEAREST), (x, y + 1))
     _write(image, high, x + _BAR[0] + 6, y)
+
+
+def _legend_rows(
+    legend: Sequence[tuple[tuple[int, int, int], str]], width: int
+) -> list[list[tuple[tuple[int, int, int] | None, str]]]:
+    """Break a legend into rows; an empty one says that there is nothing to explain."""
+    rows: list[list[tuple[tuple[int, int, int] | None, str]]] = [[]]
+    used = 0
+    for colour, text in legend:
+        needed = _entry_width(text)
+        if rows[-1] and used + needed > width:
+            rows.append([])
+            used = 0
+        rows[-1].append((colour, text))
+        used += needed
+    return rows if legend else [[(None, "no filter has a verdict against it")]]
+
+
+def _draw_legend(
+    image: Image.Image, entries: Sequence[tuple[tuple[int, int, int] | None, str]], y: int
+) -> None:
+    x = _MARGIN
+    for colour, text in entries:
+        if colour is not None:
+            # A frame, as it stands around a tile.
+            ImageDraw.Draw(image).rectangle(
+                (x, y + 1, x + _SWATCH - 1, y + _SWATCH), outline=colour, width=3
+            )
+            _write(image, text, x + _SWATCH + 6, y)
+        else:
+            _write(image, text, x, y)
+        x += _entry_width(text)
+
+
+def _entry_width(text: str) -> int:
+    return _SWATCH + 6 + _length(text) + 18
 
 
 def _write(image: Image.Image, text: str, x: int, y: int) -> None:

@@ -14,6 +14,7 @@ from kernelviz_callback.colour import (
     paint_non_finite,
     to_levels,
 )
+from kernelviz_callback.flags import Flags
 from kernelviz_callback.picture import Layout, Picture
 from kernelviz_callback.responses import ResponseChunks
 from kernelviz_callback.streams import to_host
@@ -27,10 +28,13 @@ LARGEST_RESPONSE = 224  # pixels: responses of a small probe are not enlarged be
 SMALLEST_TILE = 32  # pixels: responses are not shrunk below this, ...
 LARGEST_SIDE = 1800  # pixels: ... unless their grid would be larger than this
 GAP = 2  # pixels between tiles; three times as much where a tile is itself a row
+FRAME = 3  # pixels around a flagged tile, beside the gap; less around tiles below 48 pixels
 MOST_PLANES = 4096  # kernels in one picture; of more, each filter shows its first channels
 
 
-def kernel_grid(weights: Tensor, *, scale: Scale = "filter", title: str = "") -> Picture:
+def kernel_grid(
+    weights: Tensor, *, scale: Scale = "filter", title: str = "", flags: Flags | None = None
+) -> Picture:
     """Picture the filters of a layer: structure that training adds is seen at a glance.
 
     Noise means untrained (or dead) filters, a flat tile a constant one, stripes and blobs are
@@ -45,6 +49,8 @@ def kernel_grid(weights: Tensor, *, scale: Scale = "filter", title: str = "") ->
             magnitude; "layer", the largest of all; a number, that magnitude, widened where the
             layer exceeds it (pass the last picture's to hold one scale through a run).
         title: First line of the caption.
+        flags: Frames around tiles and their legend (see `flag_filters`). There is room for them
+            even where no tile has one, so that tiles stay where they are from step to step.
 
     Raises:
         ValueError: If ``weights`` is not 4-D, is empty, or ``scale`` is none of the above.
@@ -65,6 +71,7 @@ def kernel_grid(weights: Tensor, *, scale: Scale = "filter", title: str = "") ->
         largest_tile=LARGEST_KERNEL,
         lines=[title, _tile_note("kernels", shown, channels)],
         noun="weight",
+        flags=flags,
     )
 
 
@@ -149,6 +156,7 @@ def _compose(
     largest_tile: int,
     lines: list[str],
     noun: str,
+    flags: Flags | None = None,
 ) -> Picture:
     """Paint filters on one picture, chunk by chunk; twice over if they share a scale.
 
@@ -180,9 +188,13 @@ def _compose(
     ramp = torch.arange(1, 256, dtype=torch.uint8)
     bar = ramp[:, None].expand(-1, 3) if is_rgb else diverging(ramp[None])[:, 0].T
     gap = GAP if is_rgb or shown == 1 else 3 * GAP
-    tight = Layout(filters, columns, tile_height, tile_width, gap=gap)
-    pixels, layout = framed(tight, [*lines, scale_note], bar, ends)
+    frame = 0 if flags is None else max(1, min(FRAME, tile_height // 16))
+    tight = Layout(filters, columns, tile_height, tile_width, gap=gap + 2 * frame)
+    legend = None if flags is None else flags.legend
+    pixels, layout = framed(tight, [*lines, scale_note], bar, ends, legend)
     for i, tile in enumerate(tiles.permute(0, 2, 3, 1)):
+        if flags is not None and flags.colours[i] is not None:
+            pixels[layout.box(i, margin=frame)] = pixels.new_tensor(flags.colours[i])
         pixels[layout.box(i)] = tile
     return Picture(pixels, layout, half_range)
 

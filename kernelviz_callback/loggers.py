@@ -58,7 +58,7 @@ def log_images(experiment: Any, images: Mapping[str, EncodedImage], step: int) -
     """
     if isinstance(experiment, SummaryWriter):
         writer = experiment._get_file_writer()  # type: ignore[no-untyped-call]
-        _make_sure_of_room(writer.event_writer._file_name, images.values())
+        _make_sure_of_room(writer, sum(len(i.content) + _EVENT_BYTES for i in images.values()))
         for tag, image in images.items():
             writer.add_summary(_summary(tag, image), step)
     else:
@@ -67,17 +67,29 @@ def log_images(experiment: Any, images: Mapping[str, EncodedImage], step: int) -
             experiment.add_image(tag, pixels, step, dataformats="HWC")
 
 
+def log_scalars(experiment: Any, scalars: Mapping[str, float], step: int) -> None:
+    """Log numbers, tag to value, to TensorBoard; other loggers are left to the training's thread.
+
+    Raises:
+        OSError: See `log_images`.
+    """
+    if scalars and isinstance(experiment, SummaryWriter):
+        writer = experiment._get_file_writer()  # type: ignore[no-untyped-call]
+        _make_sure_of_room(writer, len(scalars) * _EVENT_BYTES)
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        writer.add_summary(Summary(value=values), step)
+
+
 def flush(experiment: Any) -> None:
     """Have an experiment write what it has been handed, if it knows how to."""
     if callable(getattr(experiment, "flush", None)):
         experiment.flush()
 
 
-def _make_sure_of_room(name: str, images: Iterable[EncodedImage]) -> None:
-    file = as_folder(name)
+def _make_sure_of_room(writer: Any, needed: int) -> None:
+    file = as_folder(writer.event_writer._file_name)
     if isinstance(file, Path):
-        needed = sum(len(image.content) + _EVENT_BYTES for image in images)
-        rehearse_growth(file, 2 * needed)  # the last pictures may still be on their way
+        rehearse_growth(file, 2 * needed)  # what was logged before may still be on its way
 
 
 def _summary(tag: str, image: EncodedImage) -> Summary:

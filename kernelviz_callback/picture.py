@@ -44,8 +44,12 @@ class Layout:
         """Width of the tiles and the left margin; captions may make the picture wider."""
         return self.left + self.columns * (self.tile_width + self.gap)
 
-    def box(self, index: int) -> tuple[slice, slice]:
+    def box(self, index: int, *, margin: int = 0) -> tuple[slice, slice]:
         """The rows and columns of tile ``index``, to index an (H, W, 3) array with.
+
+        Args:
+            index: Of the tile.
+            margin: Pixels around it to take in.
 
         Example:
             >>> Layout(filters=4, columns=2, tile_height=5, tile_width=7).box(3)
@@ -54,7 +58,10 @@ class Layout:
         row, column = divmod(index, self.columns)
         top = self.top + row * (self.tile_height + self.gap)
         left = self.left + column * (self.tile_width + self.gap)
-        return slice(top, top + self.tile_height), slice(left, left + self.tile_width)
+        return (
+            slice(top - margin, top + self.tile_height + margin),
+            slice(left - margin, left + self.tile_width + margin),
+        )
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from lightning.pytorch.utilities import rank_zero_info
 
 from kernelviz_callback.claim import Claim, claim_folder
-from kernelviz_callback.grid import Scale
-from kernelviz_callback.loggers import EncodedImage, flush, log_images
+from kernelviz_callback.health import KernelHealth
+from kernelviz_callback.illustrator import Illustrator
+from kernelviz_callback.loggers import EncodedImage, flush, log_images, log_scalars
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
-from kernelviz_callback.picture import Picture
+from kernelviz_callback.monitor import Monitor
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.snapshot import (
     Snapshot,
@@ -21,13 +24,13 @@ from kernelviz_callback.snapshot import (
     save_probe,
     save_snapshot,
     set_aside,
+    snapshot_name,
 )
-from kernelviz_callback.snapshot_pictures import Response, kernel_picture, response_picture
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.streams import Mark, SideStream
 from kernelviz_callback.worker import Worker
 
-ScaleName: TypeAlias = Literal["filter", "layer", "run"]
+Scalars: TypeAlias = dict[str, float]
 
 # Snapshots that may wait for their pictures, and the bytes of their weights.
 MOST_WAITING = 16
@@ -35,6 +38,8 @@ MOST_WAITING_BYTES = 64 * 2**20
 # Snapshots whose pictures may be lost when the process is killed: those, one being drawn, and the
 # queue of TensorBoard's writer.
 MOST_UNSURE = MOST_WAITING + 8
+# Snapshots of an earlier attempt from which it is known which verdicts have begun.
+_RECALLED = 3
 
 
 class Recorder:
@@ -49,10 +54,9 @@ class Recorder:
         probe: The fixed image.
         first: The first snapshot to come. Where the training goes on in a folder of its own, what
             lies there of later steps is set aside, and this one is not recorded twice.
-        response: See `response_picture`.
-        scale: "run" holds one scale per picture: frozen at its first snapshot, only ever widened.
-        run_scales: Kind of picture to the scale frozen so far; updated in place.
+        illustrator: Draws the pictures.
         reporter: Is told of every failure.
+        health: Whether to examine the filters.
 
     Attributes:
         taken: Snapshots whose file was written.
@@ -65,18 +69,15 @@ class Recorder:
         probe: Probe,
         first: Snapshot,
         *,
-        response: Response,
-        scale: ScaleName,
-        run_scales: dict[str, float],
+        illustrator: Illustrator,
         reporter: Reporter,
+        health: bool,
     ) -> None:
         self.claim = claim
         self.taken = 0
         self.lost: list[int] = []
         self._probe = probe
-        self._response = response
-        self._scale = scale
-        self._run_scales = run_scales
+        self._illustrator = illustrator
         self._reporter = reporter
         self._probe_is_kept = False
         # One that the folder has was logged when it came there.
@@ -85,6 +86,7 @@ class Recorder:
         self._side = SideStream(next(iter(first.weights.values())).device)
         self._is_kept_before = False
         self._unsure: list[Folder] = []
+        self._monitor = Monitor(probe) if health else None
         if claim.continues:
             moved = set_aside(self.folder, after=first.step)
             if moved:
@@ -98,6 +100,7 @@ class Recorder:
             )
             if claim.was_killed:
                 self._unsure = list(kept.values())[-MOST_UNSURE:]
+            self._recall(list(kept.values()))
         self._files = Worker(
             "kernelviz-files", most_jobs=1, most_bytes=MOST_WAITING_BYTES, on_error=_survive
         )
@@ -117,14 +120,21 @@ class Recorder:
         """Wait until the file of the snapshot before is written; then the next may be taken."""
         self._files.wait_for_room()
 
-    def record(self, snapshot: Snapshot, experiments: Sequence[Any], mishaps: Mishaps) -> None:
-        """Write a snapshot and log its pictures in the background.
+    def record(
+        self, snapshot: Snapshot, experiments: Sequence[Any], mishaps: Mishaps
+    ) -> "Future[Scalars]":
+        """Write a snapshot, examine it and log its pictures in the background.
 
         Args:
             snapshot: Its weights belong to the recorder from now on.
             experiments: See `image_experiments`.
             mishaps: What went wrong with it so far; reported with what goes wrong here.
+
+        Returns:
+            What will hold the numbers of its health, ``kernelviz/<layer>/<number>``: none if it
+            could not be examined.
         """
+        scalars: Future[Scalars] = Future()
         if self._unsure:
             unsure, self._unsure = self._unsure, []
             # Before any new file, so that however often the process is killed again it is these
@@ -133,9 +143,11 @@ class Recorder:
         if self._is_kept_before:
             self._is_kept_before = False
             self._reporter.report(mishaps, snapshot.step)
-            return
+            scalars.set_result({})
+            return scalars
         mark = self._side.mark()
-        self._files.submit(partial(self._keep, snapshot, mark, list(experiments), mishaps))
+        self._files.submit(partial(self._keep, snapshot, mark, list(experiments), mishaps, scalars))
+        return scalars
 
     def drain(self) -> None:
         """Wait until all that was recorded is written and logged."""
@@ -151,6 +163,8 @@ class Recorder:
         self._pictures.close()
         self.claim.release()
         said = [f"{self.taken} snapshots written to {self.folder}"]
+        if self._monitor is not None and self._monitor.summary():
+            said.append(self._monitor.summary())
         if self.lost:
             steps = ", ".join(map(str, self.lost[:8])) + (", ..." if len(self.lost) > 8 else "")
             said.append(f"{len(self.lost)} lost (steps {steps})")
@@ -161,8 +175,23 @@ class Recorder:
             )
         return "; ".join(said)
 
+    def _recall(self, kept: Sequence[Folder]) -> None:
+        """Let the monitor know what came before; what is logged again it will see then."""
+        before = kept[: len(kept) - len(self._unsure)]
+        if self._monitor is not None and before:
+            mishaps = Mishaps()
+            with mishaps.survive("read earlier snapshots", "health is compared with this one"):
+                paths = [before[0], *before[1:][-_RECALLED:]]
+                self._monitor.recall(map(load_snapshot, paths))
+            self._reporter.report(mishaps, 0)
+
     def _keep(
-        self, snapshot: Snapshot, mark: Mark, experiments: list[Any], mishaps: Mishaps
+        self,
+        snapshot: Snapshot,
+        mark: Mark,
+        experiments: list[Any],
+        mishaps: Mishaps,
+        scalars: "Future[Scalars]",
     ) -> None:
         self._notice_loss(mishaps)
         losing = "snapshots are lost until it can be written again; what was written is kept"
@@ -176,7 +205,9 @@ class Recorder:
             self.taken += 1
             self._keep_probe()
         size = sum(w.numel() * w.element_size() for w in snapshot.weights.values())
-        self._pictures.submit(partial(self._picture, snapshot, mark, experiments, mishaps), size)
+        self._pictures.submit(
+            partial(self._follow_up, snapshot, mark, experiments, mishaps, scalars), size
+        )
 
     def _notice_loss(self, mishaps: Mishaps) -> None:
         attempt = f"find {self.folder}"
@@ -197,11 +228,42 @@ class Recorder:
             write_whole(self.folder / "probe.png", picture.content)
         self._probe_is_kept = True
 
+    def _follow_up(
+        self,
+        snapshot: Snapshot,
+        mark: Mark,
+        experiments: list[Any],
+        mishaps: Mishaps,
+        scalars: "Future[Scalars]",
+    ) -> None:
+        """Examine a snapshot that is kept, then picture it."""
+        try:
+            with self._side.after(mark, snapshot.weights.values()):
+                snapshot = self._examined(snapshot, mishaps)
+        finally:
+            scalars.set_result(_scalars(snapshot.health))
+        if self._monitor is not None:
+            for sentence in self._monitor.news:
+                warn(sentence)
+            self._monitor.news.clear()
+        self._picture(snapshot, mark, experiments, mishaps)
+
+    def _examined(self, snapshot: Snapshot, mishaps: Mishaps) -> Snapshot:
+        if self._monitor is not None:
+            losing = "its health is not known; snapshot files and pictures are kept"
+            with mishaps.survive("examine the filters", losing):
+                snapshot = replace(snapshot, health=self._monitor.observe(snapshot))
+            losing = "its health is not in its file; the weights are"
+            with mishaps.survive(f"write to {self.folder}", losing):
+                if snapshot.health and (self.folder / snapshot_name(snapshot.step)).exists():
+                    save_snapshot(snapshot, self.folder)
+        return snapshot
+
     def _picture(
         self, snapshot: Snapshot, mark: Mark, experiments: list[Any], mishaps: Mishaps
     ) -> None:
         with self._side.after(mark, snapshot.weights.values()):
-            images = self._draw(snapshot, mishaps)
+            images = self._illustrator.draw(snapshot, mishaps)
         # Everything is drawn before anything is logged: TensorBoard's writer computes checksums in
         # a thread of its own, which would take the processor from the drawing.
         for experiment in experiments:
@@ -210,6 +272,7 @@ class Recorder:
                 f"log to {name}", "its pictures are lost; snapshot files are kept"
             ):
                 self._log(experiment, images, snapshot.step)
+                log_scalars(experiment, _scalars(snapshot.health), snapshot.step)
         if not experiments:
             with mishaps.survive(f"write to {self.folder}", "pictures are lost"):
                 for tag, image in images.items():
@@ -223,7 +286,11 @@ class Recorder:
         TensorBoard drops what it has of a step when the step comes again in a later file.
         """
         for path in paths:
-            self._picture(load_snapshot(path), None, experiments, Mishaps())
+            mishaps = Mishaps()
+            snapshot = self._examined(load_snapshot(path), mishaps)
+            self._picture(snapshot, None, experiments, mishaps)
+        if self._monitor is not None:
+            self._monitor.news.clear()
         for experiment in experiments:
             flush(experiment)
 
@@ -234,45 +301,13 @@ class Recorder:
             self._probe_logged_to.append(experiment)
         log_images(experiment, images, step)
 
-    def _draw(self, snapshot: Snapshot, mishaps: Mishaps) -> dict[str, EncodedImage]:
-        images: dict[str, EncodedImage] = {}
-        when = f"step {snapshot.step} · epoch {snapshot.epoch}"
-        losing = "that picture is lost; snapshot files are kept"
-        for layer, weights in snapshot.weights.items():
-            geometry = snapshot.geometry[layer]
-            tag = f"kernels/{layer}"
-            with mishaps.survive(f"draw {tag}", losing):
-                picture = kernel_picture(
-                    weights,
-                    layer=layer,
-                    groups=geometry.groups,
-                    when=when,
-                    scale=self._scale_of(tag),
-                )
-                self._hold_scale(tag, picture)
-                images[tag] = EncodedImage.png(picture.pixels)
-            tag = f"responses/{layer}"
-            with mishaps.survive(f"draw {tag}", losing):
-                kind = f"{tag} {self._response} {self._probe.digest}"
-                picture = response_picture(
-                    weights,
-                    geometry,
-                    self._probe,
-                    layer=layer,
-                    when=when,
-                    response=self._response,
-                    scale=self._scale_of(kind),
-                )
-                self._hold_scale(kind, picture)
-                images[tag] = EncodedImage.jpeg(picture.pixels)
-        return images
 
-    def _scale_of(self, kind: str) -> Scale:
-        return self._run_scales.get(kind, 0.0) if self._scale == "run" else self._scale
-
-    def _hold_scale(self, kind: str, picture: Picture) -> None:
-        if self._scale == "run":
-            self._run_scales[kind] = picture.half_ranges.max().item()
+def _scalars(healths: Mapping[str, KernelHealth]) -> Scalars:
+    return {
+        f"kernelviz/{layer}/{name}": value
+        for layer, health in healths.items()
+        for name, value in health.to_scalars().items()
+    }
 
 
 def _is_of_same_layers(path: Folder, snapshot: Snapshot) -> bool:

@@ -5,12 +5,16 @@ every layer, and one metadata entry, ``kernelviz``, a JSON object with the keys 
 ``step``, ``epoch``, ``wall_time`` (seconds since 1970), ``layers`` (name to geometry: ``kind``,
 ``stride``, ``padding``, ``dilation``, ``groups``), ``probe`` (``name`` and SHA-256 ``digest``, or
 null) and ``versions`` (package to version). Files with a newer ``schema_version`` are refused.
+
+A snapshot whose layers were examined also has, for each, float32 tensors
+``<layer>/health/<number>`` of one number a filter, and the entry ``health`` in that object: layer
+to ``totals``, ``verdicts``, ``absent`` and ``false_alarm_rate``, as in `KernelHealth.to_dict`.
 """
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -21,6 +25,7 @@ from torch import Tensor
 
 from kernelviz_callback import __version__
 from kernelviz_callback.filters import Geometry
+from kernelviz_callback.health import FilterMeasures, KernelHealth
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.storage import Folder, Location, as_folder, move, write_whole
 from kernelviz_callback.streams import to_host
@@ -45,6 +50,7 @@ class Snapshot:
         probe_name: Where the probe of this run came from, None if there was none.
         probe_digest: `Probe.digest`; equal digests mean comparable responses.
         versions: Package name to version, of the process that took the snapshot.
+        health: Layer name to health, of the layers that were examined.
     """
 
     step: int
@@ -60,6 +66,7 @@ class Snapshot:
             "torch": str(torch.__version__),
         }
     )
+    health: Mapping[str, KernelHealth] = field(default_factory=dict)
 
 
 def save_snapshot(snapshot: Snapshot, folder: Location) -> Folder:
@@ -81,11 +88,17 @@ def save_snapshot(snapshot: Snapshot, folder: Location) -> Folder:
         if snapshot.probe_digest
         else None,
         "versions": dict(snapshot.versions),
+        "health": {
+            name: health.to_dict(with_filters=False) for name, health in snapshot.health.items()
+        },
     }
     tensors = {
         f"{name}/weight": to_host(weight.detach().to(torch.float32)).contiguous()
         for name, weight in snapshot.weights.items()
     }
+    for name, health in snapshot.health.items():
+        for number in fields(FilterMeasures):
+            tensors[f"{name}/health/{number.name}"] = getattr(health.filters, number.name)
     write_whole(path, to_safetensors(tensors, {_METADATA_KEY: json.dumps(described)}))
     return path
 
@@ -122,6 +135,10 @@ def load_snapshot(path: Location) -> Snapshot:
             probe_name=probe.get("name"),
             probe_digest=probe.get("digest"),
             versions=described["versions"],
+            health={
+                name: _with_filters(name, health, tensors)
+                for name, health in described.get("health", {}).items()
+            },
         )
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no whole kernelviz snapshot: {error}") from error
@@ -211,6 +228,13 @@ def snapshot_name(step: int) -> str:
         'step-00000128.safetensors'
     """
     return f"step-{step:08d}.safetensors"
+
+
+def _with_filters(
+    layer: str, described: dict[str, Any], tensors: Mapping[str, Tensor]
+) -> KernelHealth:
+    numbers = {f.name: tensors[f"{layer}/health/{f.name}"] for f in fields(FilterMeasures)}
+    return KernelHealth.from_dict(described, FilterMeasures(**numbers))
 
 
 def _metadata(content: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 from torch import Tensor
 
 from kernelviz_callback.filters import Geometry
+from kernelviz_callback.flags import flag_filters
 from kernelviz_callback.grid import (
     MOST_PLANES,
     Scale,
@@ -13,6 +14,7 @@ from kernelviz_callback.grid import (
     kernel_grid,
     response_grid,
 )
+from kernelviz_callback.health import KernelHealth
 from kernelviz_callback.picture import Picture
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.responses import ResponseChunks, response_size
@@ -25,11 +27,21 @@ MOST_RESPONSE_PLANES = 16
 
 
 def kernel_picture(
-    weights: Tensor, *, layer: str, groups: int = 1, when: str = "", scale: Scale = "filter"
+    weights: Tensor,
+    *,
+    layer: str,
+    groups: int = 1,
+    when: str = "",
+    scale: Scale = "filter",
+    health: KernelHealth | None = None,
 ) -> Picture:
-    """Picture the filters of a layer, captioned with its name, shape and ``when``."""
+    """Picture the filters of a layer, captioned with its name, shape and ``when``.
+
+    With ``health``, filters that have a verdict are framed in its colour.
+    """
     title = _title(f"{layer} kernels", weights, groups, when)
-    return kernel_grid(weights, scale=scale, title=title)
+    flags = None if health is None else flag_filters(health)
+    return kernel_grid(weights, scale=scale, title=title, flags=flags)
 
 
 def response_picture(

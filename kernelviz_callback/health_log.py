@@ -1,0 +1,94 @@
+"""The numbers of health where the user looks for numbers: every logger, and Lightning's metrics."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from kernelviz_callback.mishaps import Mishaps
+
+PREFIX = "kernelviz/"
+# If the thread that examines the filters should have died, a training is not to wait for it.
+_LONGEST_WAIT = 60.0  # seconds
+
+
+class HealthLog:
+    """Logs the numbers of each snapshot when they are there, from the training's thread.
+
+    TensorBoard has them already: its writer may be used from any thread. Other loggers get them at
+    a later step, with the step that they are of. Lightning's metrics get them at the end of an
+    epoch; at once, for which the training waits, if a callback or a scheduler monitors one of them.
+    """
+
+    def __init__(self) -> None:
+        self._expected: deque[tuple[int, Future[dict[str, float]]]] = deque()
+        self._is_due = False
+
+    def expect(self, step: int, scalars: "Future[dict[str, float]] | None") -> None:
+        """Note that a snapshot was taken, on every process; only rank zero has its numbers."""
+        self._is_due = True
+        if scalars is not None:
+            self._expected.append((step, scalars))
+
+    def log(
+        self,
+        trainer: Trainer,
+        mishaps: Mishaps,
+        *,
+        log: Callable[..., None] | None,
+        at_epoch_end: bool = False,
+    ) -> None:
+        """Log what is there by now.
+
+        Args:
+            trainer: All its loggers get the numbers.
+            mishaps: Is told of a logger that fails.
+            log: ``Callback.log``, None where Lightning does not allow it.
+            at_epoch_end: Which of Lightning's hooks this is: the end of an epoch or of a batch.
+        """
+        is_awaited = log is not None and _is_monitored(trainer)
+        waits = is_awaited or log is None
+        newest: dict[str, float] = {}
+        while self._expected and (waits or self._expected[0][1].done()):
+            step, scalars = self._expected.popleft()
+            newest |= _to_loggers(trainer, scalars, step, mishaps)
+        if log is None:
+            return
+        if is_awaited and self._is_due and trainer.world_size > 1:
+            newest = trainer.strategy.broadcast(newest)
+        self._is_due = False
+        if is_awaited or at_epoch_end:
+            for name, value in newest.items():
+                log(
+                    name,
+                    value,
+                    logger=False,
+                    on_step=not at_epoch_end,
+                    on_epoch=at_epoch_end,
+                    rank_zero_only=trainer.world_size > 1 and not is_awaited,
+                )
+
+
+def _to_loggers(
+    trainer: Trainer, scalars: "Future[dict[str, float]]", step: int, mishaps: Mishaps
+) -> dict[str, float]:
+    try:
+        numbers = scalars.result(_LONGEST_WAIT)
+    except TimeoutError:
+        numbers = {}
+    if numbers:
+        for logger in trainer.loggers:
+            name = type(logger).__name__
+            with mishaps.survive(f"log numbers to {name}", "pictures and snapshots are kept"):
+                if not isinstance(logger, TensorBoardLogger):
+                    logger.log_metrics(numbers, step=step)
+    return numbers
+
+
+def _is_monitored(trainer: Trainer) -> bool:
+    """Whether a callback or a scheduler is steered by one of the numbers."""
+    watchers: list[Any] = [*trainer.callbacks, *trainer.lr_scheduler_configs]  # type: ignore[attr-defined]
+    return any(str(getattr(w, "monitor", "")).startswith(PREFIX) for w in watchers)

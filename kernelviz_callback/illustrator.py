@@ -1,0 +1,82 @@
+"""A snapshot as pictures: two for each layer, encoded once, on scales that a run may hold."""
+
+from typing import Literal, TypeAlias
+
+from kernelviz_callback.grid import Scale
+from kernelviz_callback.loggers import EncodedImage
+from kernelviz_callback.mishaps import Mishaps
+from kernelviz_callback.picture import Picture
+from kernelviz_callback.probe import Probe
+from kernelviz_callback.snapshot import Snapshot
+from kernelviz_callback.snapshot_pictures import Response, kernel_picture, response_picture
+
+ScaleName: TypeAlias = Literal["filter", "layer", "run"]
+
+
+class Illustrator:
+    """Draws snapshots of one training.
+
+    Args:
+        probe: The fixed image.
+        response: See `response_picture`.
+        scale: "run" holds one scale per picture: frozen at its first snapshot, only ever widened.
+        run_scales: Kind of picture to the scale frozen so far; updated in place.
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        *,
+        response: Response,
+        scale: ScaleName,
+        run_scales: dict[str, float],
+    ) -> None:
+        self._probe = probe
+        self._response = response
+        self._scale = scale
+        self._run_scales = run_scales
+
+    def draw(self, snapshot: Snapshot, mishaps: Mishaps) -> dict[str, EncodedImage]:
+        """Draw the kernels and the responses of every layer: tag to image, without those that fail.
+
+        The convolution runs on the device of the weights.
+        """
+        images: dict[str, EncodedImage] = {}
+        when = f"step {snapshot.step} · epoch {snapshot.epoch}"
+        losing = "that picture is lost; snapshot files are kept"
+        for layer, weights in snapshot.weights.items():
+            geometry = snapshot.geometry[layer]
+            tag = f"kernels/{layer}"
+            with mishaps.survive(f"draw {tag}", losing):
+                picture = kernel_picture(
+                    weights,
+                    layer=layer,
+                    groups=geometry.groups,
+                    when=when,
+                    scale=self._scale_of(tag),
+                    health=snapshot.health.get(layer),
+                )
+                self._hold_scale(tag, picture)
+                images[tag] = EncodedImage.png(picture.pixels)
+            tag = f"responses/{layer}"
+            with mishaps.survive(f"draw {tag}", losing):
+                kind = f"{tag} {self._response} {self._probe.digest}"
+                picture = response_picture(
+                    weights,
+                    geometry,
+                    self._probe,
+                    layer=layer,
+                    when=when,
+                    response=self._response,
+                    scale=self._scale_of(kind),
+                )
+                self._hold_scale(kind, picture)
+                images[tag] = EncodedImage.jpeg(picture.pixels)
+        return images
+
+    def _scale_of(self, kind: str) -> Scale:
+        return self._run_scales.get(kind, 0.0) if self._scale == "run" else self._scale
+
+    def _hold_scale(self, kind: str, picture: Picture) -> None:
+        if self._scale == "run":
+            self._run_scales[kind] = picture.half_ranges.max().item()

@@ -1,0 +1,352 @@
+"""The numbers of filter health: pure functions of weights, each the same for any scale of them.
+
+A number that does not exist is NaN, not zero: the direction of a filter of zeros, the smoothness of
+a 1x1 kernel. A filter with NaN or infinity in it has NaN for every number and leaves those of the
+others alone. What the kernel's Fourier transform tells is in `spectrum`.
+"""
+
+from math import log, sqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# A kernel is near zero if no weight in it reaches this share of the layer's largest.
+# Source: Gavrikov & Keuper, "CNN Filter DB", CVPR 2022, section 4.
+SPARSITY_SHARE = 0.01
+# Filters below this share of the norms' 90th percentile do not count for what is typical: up to
+# nine in ten filters may die, or one in ten explode, before the yardstick moves.
+LIVING_SHARE = 1e-3
+_LARGE = 2**20  # weights: sums over a larger layer are taken in float32
+
+
+class Neighbours(NamedTuple):
+    """Each filter's most similar and most opposite other filter: four tensors of shape (N,).
+
+    Attributes:
+        nearest: Index of the filter with the largest cosine; -1 if there is none.
+        nearest_cosine: In [-1, 1]; 1 is a duplicate, whatever its scale.
+        antiphase: Index of the filter with the smallest cosine; -1 if there is none.
+        antiphase_cosine: In [-1, 1]; -1 is the same filter with the sign turned, a normal pair
+            before a ReLU.
+    """
+
+    nearest: Tensor
+    nearest_cosine: Tensor
+    antiphase: Tensor
+    antiphase_cosine: Tensor
+
+
+class Movement(NamedTuple):
+    """How far a layer has gone from a reference.
+
+    Attributes:
+        change: Length of each filter's way, shape (N,), in units of the weights.
+        relative: The same in lengths of the reference, shape (N,). Infinite for a filter that was
+            zero and is not; NaN for one that still is.
+        cosine: How much of its form each filter has kept, shape (N,), in [-1, 1]: 1 all of it, 0
+            nothing. NaN where it was zero, or is.
+        drift: The way of the finite filters together, in lengths of the reference. NaN if that was
+            zero.
+    """
+
+    change: Tensor
+    relative: Tensor
+    cosine: Tensor
+    drift: float
+
+
+def filter_norms(weights: Tensor) -> Tensor:
+    """How strong each filter is: its Euclidean norm, shape (N,), in units of the weights.
+
+    Example:
+        >>> filter_norms(torch.tensor([[[[3.0, 4.0]]], [[[0.0, 0.0]]]]))
+        tensor([5., 0.])
+    """
+    norms: Tensor = torch.linalg.vector_norm(weights.flatten(1), dim=1)
+    return norms
+
+
+def relative_norms(norms: Tensor) -> Tensor:
+    """How strong each filter is beside its layer: 1 is typical, 0.1 hardly takes part.
+
+    Args:
+        norms: Shape (..., N), not negative; the norms of filters or of their changes.
+
+    Returns:
+        Of the same shape: norms over the median of those that live (see ``LIVING_SHARE``). NaN
+        everywhere if nothing lives.
+
+    Example:
+        >>> relative_norms(torch.tensor([0.0, 2.0, 2.0, 4.0]))
+        tensor([0., 1., 1., 2.])
+    """
+    finite = norms.isfinite()
+    ordered = norms.where(finite, 0).sort(-1).values
+    last = norms.shape[-1] - 1
+    strong = ordered[..., int(0.9 * last), None]
+    # The median of those above the limit, in an ascending row: half way from there to its end.
+    first = (ordered <= LIVING_SHARE * strong).sum(-1, keepdim=True)
+    middle = (first + last) / 2
+    typical = (
+        ordered.gather(-1, middle.floor().long().clamp(max=last))
+        + ordered.gather(-1, middle.ceil().long().clamp(max=last))
+    ) / 2
+    return torch.where(finite & (first <= last), norms / typical, torch.nan)
+
+
+def sparsity(weights: Tensor) -> Tensor:
+    """Share of each filter's kernels that are near zero: they cost time and contribute nothing.
+
+    Returns:
+        Shape (N,), in [0, 1]; 1 for all filters of a layer of zeros. The mean is the layer's.
+
+    Source: Gavrikov & Keuper, "CNN Filter DB", CVPR 2022, section 4, "sparsity".
+
+    Example:
+        >>> sparsity(torch.tensor([[[[1.0]], [[0.001]]], [[[0.5]], [[-0.5]]]]))
+        tensor([0.5000, 0.0000])
+    """
+    largest = weights.abs().amax((2, 3))
+    finite = largest.isfinite()
+    limit = SPARSITY_SHARE * largest.where(finite, 0).amax()
+    near_zero = (largest < limit) if limit > 0 else largest == 0
+    share = near_zero.float().mean(1)
+    return share.masked_fill(~finite.all(1), torch.nan)
+
+
+def autocorrelation(weights: Tensor) -> Tensor:
+    """How smooth each filter is: the correlation of weights that lie side by side.
+
+    About 0 for noise, towards 1 for blobs and wide stripes, below 0 where signs alternate. Each
+    kernel's mean is taken off, and the kernels of a filter count by their variance.
+
+    Returns:
+        Shape (N,). NaN for 1x1 kernels and filters of constant kernels.
+
+    Source: Moran's I with the four nearest neighbours (Moran, Biometrika 1950), pooled.
+    """
+    centred = weights - weights.mean((2, 3), keepdim=True)
+    pairs = _neighbour_pairs(weights.shape)
+    if pairs == 0:
+        return weights.new_full((len(weights),), torch.nan)
+    variance = centred.square().mean((2, 3)).sum(1)
+    # What rounding leaves of a constant kernel is no variance.
+    constant = variance <= weights.square().mean((2, 3)).sum(1) * 1e-12
+    across = (centred[..., 1:] * centred[..., :-1]).sum((1, 2, 3))
+    down = (centred[..., 1:, :] * centred[..., :-1, :]).sum((1, 2, 3))
+    return ((across + down) / pairs / variance).masked_fill(constant, torch.nan)
+
+
+def roughness(weights: Tensor) -> Tensor:
+    """How rough each filter is: the energy of the differences between neighbouring weights.
+
+    0 for constant kernels, about 1 for noise, 2 where neighbours are opposite (a checkerboard).
+    Unlike `autocorrelation` it knows a constant kernel for smooth.
+
+    Returns:
+        Shape (N,), in [0, 2]: sum of (a - b)^2 over sum of a^2 + b^2, over all pairs of neighbours.
+        NaN for 1x1 kernels and filters of zeros.
+
+    Example:
+        >>> roughness(torch.tensor([[[[1.0, 1.0]]], [[[1.0, -1.0]]], [[[1.0, 0.0]]]]))
+        tensor([0., 2., 1.])
+    """
+    across = weights[..., 1:], weights[..., :-1]
+    down = weights[..., 1:, :], weights[..., :-1, :]
+    inner = (1, 2, 3)
+    differences = sum((a - b).square().sum(inner) for a, b in (across, down))
+    energies = sum(a.square().sum(inner) + b.square().sum(inner) for a, b in (across, down))
+    return torch.as_tensor(differences / energies)
+
+
+def colour_selectivity(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """How much each filter looks at colour, and at which: its energy off the grey axis.
+
+    Args:
+        weights: Shape (N, 3, kH, kW), channels red, green, blue.
+
+    Returns:
+        Two tensors of shape (N,). The share of the energy off the grey axis, in [0, 1]: 0 is a
+        grey-scale filter, 1 a purely opponent one, 2/3 what noise has. And the opponent axis that
+        most of it lies on, in degrees [0, 180): 0 is red-green, 90 blue-yellow. NaN without energy.
+
+    Raises:
+        ValueError: For another number of channels.
+
+    Source: the opponent axes of Krauskopf, Williams & Heeley, Vision Research 1982, in their usual
+    orthonormal form (R-G)/sqrt 2, (R+G-2B)/sqrt 6.
+    """
+    if weights.shape[1] != 3:
+        raise ValueError(f"colour needs 3 input channels; found {weights.shape[1]}")
+    red, green, blue = weights.unbind(1)
+    a, b = (red - green) / sqrt(2), (red + green - 2 * blue) / sqrt(6)
+    inner = (1, 2)
+    energy = a.square().sum(inner), b.square().sum(inner)
+    total = weights.square().sum((1, 2, 3))
+    off_grey = (energy[0] + energy[1]) / total
+    axis = torch.rad2deg(torch.atan2(2 * (a * b).sum(inner), energy[0] - energy[1]) / 2) % 180
+    axis = axis.where(axis < 180, 0)  # rounding may lift a remainder to it
+    return off_grey, axis.masked_fill(~(off_grey > 1e-12), torch.nan)
+
+
+def filter_products(weights: Tensor) -> Tensor:
+    """The inner product of every two filters, shape (N, N): what the next functions start from.
+
+    float64, of a layer of more than a million weights computed in float32. Filters that are not
+    finite count as zero.
+    """
+    matrix = _matrix(weights)
+    return (matrix @ matrix.T).double()
+
+
+def filter_cosines(products: Tensor) -> Tensor:
+    """How alike filters are in form: the cosine of every two, shape (N, N), in [-1, 1].
+
+    Args:
+        products: See `filter_products`.
+
+    Returns:
+        float64. A filter of zeros has 0 with all, itself included.
+    """
+    norms = products.diagonal().sqrt()
+    inverse = torch.where(norms > 0, 1 / norms, 0.0)
+    return (products * inverse * inverse[:, None]).clamp_(-1, 1)
+
+
+def neighbours(cosines: Tensor, groups: int = 1) -> Neighbours:
+    """Find each filter's most similar and most opposite other filter.
+
+    Args:
+        cosines: See `filter_cosines`.
+        groups: Of the convolution. Filters of different groups see different channels and are not
+            compared.
+
+    Returns:
+        A filter without direction, or alone in its group, has index -1 and cosine NaN.
+    """
+    count = len(cosines)
+    usable = cosines.diagonal() > 0
+    group = torch.arange(count, device=cosines.device) // (count // groups)
+    excluded = ~usable[None, :] | ~usable[:, None]
+    if groups > 1:
+        excluded |= group[:, None] != group[None, :]
+    excluded.fill_diagonal_(True)
+    largest, nearest = cosines.masked_fill(excluded, -torch.inf).max(1)
+    smallest, antiphase = cosines.masked_fill(excluded, torch.inf).min(1)
+    alone = excluded.all(1)
+    return Neighbours(
+        nearest.masked_fill(alone, -1),
+        largest.masked_fill(alone, torch.nan),
+        antiphase.masked_fill(alone, -1),
+        smallest.masked_fill(alone, torch.nan),
+    )
+
+
+def movement(weights: Tensor, reference: Tensor) -> Movement:
+    """Tell how far a layer has gone from a reference, filter by filter and as a whole.
+
+    Args:
+        weights: Shape (N, C, kH, kW).
+        reference: The same layer at another time, of the same shape.
+
+    Example:
+        >>> now, then = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[3.0, 0.0]]]])
+        >>> moved = movement(now, then)
+        >>> round(moved.cosine.item(), 3), round(moved.relative.item(), 3)
+        (0.6, 1.333)
+    """
+    change, before = filter_norms(weights - reference), filter_norms(reference)
+    cosine = (weights * reference).flatten(1).sum(1) / (filter_norms(weights) * before)
+    finite = change.isfinite()
+    drift = change.where(finite, 0).norm() / before.where(finite, 0).norm()
+    return Movement(change, change / before, cosine.clamp(-1, 1), drift.item())
+
+
+def effective_rank(weights: Tensor, products: Tensor | None = None) -> float:
+    """How many directions the filters span, by their weight: from 1 to min(N, C kH kW).
+
+    N filters that are all the same have 1. Low beside what random filters have means that filters
+    repeat each other.
+
+    Args:
+        weights: Shape (N, C, kH, kW).
+        products: See `filter_products`, if they are at hand.
+
+    Returns:
+        NaN for a layer of zeros.
+
+    Source: Roy & Vetterli, "The effective rank", EUSIPCO 2007: the exponential of the Shannon
+    entropy of the singular values as shares of their sum.
+
+    Example:
+        >>> round(effective_rank(torch.eye(4).reshape(4, 1, 2, 2)), 6)
+        4.0
+    """
+    matrix = _matrix(weights)
+    if len(matrix) > matrix.shape[1]:
+        products = matrix.T @ matrix
+    elif products is None:
+        products = matrix @ matrix.T
+    squares = torch.linalg.eigvalsh(products.to(matrix.dtype)).double()
+    rounding = squares[-1] * torch.finfo(matrix.dtype).eps * len(squares)
+    values = squares[squares > rounding].sqrt()
+    share = values / values.sum()
+    return torch.special.entr(share).sum().exp().item() if len(share) else torch.nan
+
+
+def variance_entropy(weights: Tensor) -> float:
+    """How varied the patterns of a layer's kernels are: 0 if all are multiples of one pattern.
+
+    Returns:
+        In [0, log10(kH kW)]. Random kernels are near the upper end. 0 if all kernels are the same,
+        NaN if there is only one, or they are 1x1.
+
+    Source: Gavrikov & Keuper, "CNN Filter DB", CVPR 2022, section 4: the base-10 entropy of the
+    shares of variance along the principal components of all N x C kernels.
+    """
+    exact = torch.float64 if weights.numel() <= _LARGE else torch.float32
+    kernels = weights.flatten(2).flatten(0, 1).to(exact)
+    if len(kernels) < 2 or kernels.shape[1] == 1:
+        return torch.nan
+    centred = kernels - kernels.mean(0)
+    variances = torch.linalg.eigvalsh((centred.T @ centred).double()).clamp(min=0)
+    total = variances.sum()
+    if total <= kernels.square().sum().double() * torch.finfo(exact).eps ** 2 * len(kernels):
+        return 0.0
+    share = variances / total
+    return float(torch.special.entr(share).sum()) / log(10)
+
+
+def orthogonality(cosines: Tensor) -> float:
+    """How far filters are from repeating each other: 1 if all are orthogonal, 0 if all are equal.
+
+    Args:
+        cosines: See `filter_cosines`.
+
+    Returns:
+        In [0, 1]; NaN for a layer of one filter, or of zeros.
+
+    Source: Gavrikov & Keuper, "CNN Filter DB", CVPR 2022: 1 - sum |W W' - I| / (N (N - 1)), with
+    rows of unit length.
+    """
+    count = len(cosines)
+    if count < 2 or not cosines.diagonal().any():
+        return torch.nan
+    off = cosines.abs().sum() - cosines.diagonal().abs().sum()
+    own = (1 - cosines.diagonal()).abs().sum()
+    return 1 - (off + own).item() / (count * (count - 1))
+
+
+def _matrix(weights: Tensor) -> Tensor:
+    """The filters as rows, exact where that is affordable; zero where they are not finite."""
+    matrix = weights.flatten(1)
+    if not matrix.sum().isfinite():  # a sum of finite numbers may overflow, so it can only acquit
+        matrix = matrix.where(matrix.isfinite().all(1, keepdim=True), 0)
+    return matrix.to(torch.float64 if matrix.numel() <= _LARGE else torch.float32)
+
+
+def _neighbour_pairs(shape: torch.Size) -> int:
+    """Pairs of weights side by side, in a kernel."""
+    _, _, height, width = shape
+    return height * (width - 1) + (height - 1) * width

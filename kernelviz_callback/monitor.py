@@ -1,0 +1,127 @@
+"""The health of all watched layers through one training, snapshot by snapshot."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from kernelviz_callback.alarm import Alarm
+from kernelviz_callback.examination import kernel_health
+from kernelviz_callback.filters import Geometry
+from kernelviz_callback.health import KernelHealth
+from kernelviz_callback.probe import Probe
+from kernelviz_callback.probe_energy import ProbeEnergy, measure_probe
+from kernelviz_callback.snapshot import Snapshot
+from kernelviz_callback.streams import to_host
+from kernelviz_callback.verdicts import VERDICT_NAMES
+
+
+class Monitor:
+    """Examines snapshots in their order, each beside the first and the one before.
+
+    Args:
+        probe: The fixed image.
+
+    Attributes:
+        news: What the user should be told since it was last emptied.
+    """
+
+    def __init__(self, probe: Probe) -> None:
+        self.news: list[str] = []
+        self._probe = probe
+        self._energies: dict[str, ProbeEnergy | str] = {}
+        self._first: dict[str, Tensor] = {}
+        self._previous: dict[str, Tensor] = {}
+        self._previous_step: int | None = None
+        self._alarms: dict[str, Alarm] = {}
+        self._last: dict[str, KernelHealth] = {}
+
+    def recall(self, snapshots: Iterable[Snapshot]) -> None:
+        """Take in what an earlier attempt recorded, in its order; it is no news."""
+        for snapshot in snapshots:
+            if snapshot.health:
+                self._follow(snapshot.health, snapshot.step)
+                self._keep(_host(snapshot), snapshot.step)
+            else:
+                self.observe(snapshot)
+        self.news.clear()
+
+    def observe(self, snapshot: Snapshot) -> dict[str, KernelHealth]:
+        """Examine the next snapshot: layer name to health."""
+        weights = _host(snapshot)
+        steps = None if self._previous_step is None else snapshot.step - self._previous_step
+        found = {
+            name: self._examine(name, weight, snapshot.geometry[name], steps)
+            for name, weight in weights.items()
+        }
+        self._keep(weights, snapshot.step)
+        self.news += self._follow(found, snapshot.step)
+        return found
+
+    def summary(self) -> str:
+        """How the layers were in the end, in a sentence; empty if none was examined."""
+        return "; ".join(_in_short(health) for health in self._last.values())
+
+    def _examine(
+        self, name: str, weights: Tensor, geometry: Geometry, steps: int | None
+    ) -> KernelHealth:
+        if name not in self._energies:
+            self._energies[name] = _energy(self._probe, weights, geometry)
+        energy = self._energies[name]
+        health = kernel_health(
+            weights,
+            name,
+            first=_same_shape(self._first.get(name), weights),
+            previous=_same_shape(self._previous.get(name), weights),
+            steps_since_previous=steps,
+            energy=energy if isinstance(energy, ProbeEnergy) else None,
+            groups=geometry.groups,
+        )
+        if isinstance(energy, str):
+            health = replace(health, absent={**health.absent, "silent verdict": energy})
+        return health
+
+    def _keep(self, weights: dict[str, Tensor], step: int) -> None:
+        for name, weight in weights.items():
+            if _same_shape(self._first.get(name), weight) is None:
+                self._first[name] = weight
+        self._previous, self._previous_step = weights, step
+
+    def _follow(self, found: Mapping[str, KernelHealth], step: int) -> list[str]:
+        said = []
+        for name, health in found.items():
+            said += self._alarms.setdefault(name, Alarm()).observe(health, step)
+            self._last[name] = health
+        return said
+
+
+def _host(snapshot: Snapshot) -> dict[str, Tensor]:
+    return {name: to_host(weight.detach()).float() for name, weight in snapshot.weights.items()}
+
+
+def _same_shape(reference: Tensor | None, weights: Tensor) -> Tensor | None:
+    """A layer may be replaced by another of its name."""
+    return reference if reference is not None and reference.shape == weights.shape else None
+
+
+def _energy(probe: Probe, weights: Tensor, geometry: Geometry) -> ProbeEnergy | str:
+    """The probe under this layer, or why it cannot be measured."""
+    _, channels, height, width = weights.shape
+    try:
+        return measure_probe(
+            probe.for_channels(channels * geometry.groups),
+            (height, width),
+            channels=channels,
+            dilation=geometry.dilation,
+            groups=geometry.groups,
+        )
+    except ValueError as error:
+        return str(error)
+
+
+def _in_short(health: KernelHealth) -> str:
+    counts = [(name, len(health.flagged(name))) for name in VERDICT_NAMES]
+    said = [f"{count} {name}" for name, count in counts if count] or ["none with a verdict"]
+    drift = health.totals.drift
+    moved = f", drift {drift:.2g}" if drift == drift else ""
+    return f"{health.layer}: of {health.shape[0]} filters {', '.join(said)}{moved}"

@@ -1,0 +1,89 @@
+"""How strongly filters respond to a probe, without convolving: from the moments of its patches.
+
+The mean square of a response is w' A w, with w the weights of the filter and A the mean of p p'
+over all patches p of the probe that it is laid on. A depends on the probe alone, so it is computed
+once.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kernelviz_callback.responses import response_size
+
+_MOST_WEIGHTS = 2048  # of a filter: the covariance would have more numbers than most layers
+_MOST_WORK = 2e10  # multiplications: beyond it patches are taken from a lattice of places
+
+
+@dataclass(frozen=True)
+class ProbeEnergy:
+    """The second moments of a probe under the kernels of one layer; see `measure_probe`.
+
+    Attributes:
+        moments: Shape (G, D, D), float32: of the patches that the filters of each group see, G = 1
+            if all groups see the same. D is C kH kW, or kH kW if all channels are the same.
+        channels: C, input channels of a filter.
+    """
+
+    moments: Tensor
+    channels: int
+
+    def response_rms(self, weights: Tensor) -> Tensor:
+        """How strongly each filter responds: the root mean square of its summed response.
+
+        Args:
+            weights: Shape (N, C, kH, kW), float32, on the CPU.
+
+        Returns:
+            Shape (N,), in units of the weights (a probe lies in [0, 1]). The response is that of
+            `summed_responses`, whose mean over all pixels includes the constant part.
+        """
+        kernels = weights.flatten(2)
+        groups, size, _ = self.moments.shape
+        if size < kernels.shape[1] * kernels.shape[2]:
+            kernels = kernels.sum(1, keepdim=True)
+        rows = kernels.reshape(groups, -1, size)
+        energy = ((rows @ self.moments) * rows).sum(2).flatten()
+        return energy.clamp(min=0).sqrt()
+
+
+def measure_probe(
+    probe: Tensor,
+    kernel: tuple[int, int],
+    *,
+    channels: int,
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+) -> ProbeEnergy:
+    """Prepare a probe for the filters of a layer.
+
+    Args:
+        probe: Shape (C * groups, H, W), float32, on the CPU.
+        kernel: (kH, kW).
+        channels: C, input channels of a filter.
+        dilation: As of the convolution.
+        groups: Likewise.
+
+    Raises:
+        ValueError: If the kernel is larger than the probe, or its filters have more than 2,048
+            weights while the channels of the probe differ.
+    """
+    height, width = response_size((probe.shape[1], probe.shape[2]), kernel, dilation)
+    seen = probe.reshape(groups, channels, *probe.shape[1:])
+    if bool((seen == seen[:1]).all()):
+        seen = seen[:1]
+    if bool((seen == seen[:, :1]).all()):
+        seen = seen[:, :1]
+    size = seen.shape[1] * kernel[0] * kernel[1]
+    if size > _MOST_WEIGHTS:
+        raise ValueError(f"filters of more than {_MOST_WEIGHTS} weights; found {size}")
+    every = ceil((len(seen) * size**2 * height * width / _MOST_WORK) ** 0.5) or 1
+    moments = []
+    for image in seen:
+        patches = F.unfold(image[None], kernel, dilation=dilation)[0]
+        patches = patches.reshape(size, height, width)[:, ::every, ::every].reshape(size, -1)
+        moments.append(patches @ patches.T / patches.shape[1])
+    return ProbeEnergy(torch.stack(moments), channels)
