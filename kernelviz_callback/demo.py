@@ -237,7 +237,10 @@ def _save_pictures(run: Path, photo: Probe) -> None:
         for layer, weights in snapshot.weights.items():
             when = f"step {step} · epoch {snapshot.epoch}"
             name = f"{layer}-step-{step:05d}.png"
-            kernel_picture(weights, layer=layer, when=when).save(run / f"kernels-{name}")
+            kernels = kernel_picture(
+                weights, layer=layer, when=when, health=snapshot.health.get(layer)
+            )
+            kernels.save(run / f"kernels-{name}")
             for probe in (load_probe(), photo):
                 picture = response_picture(
                     weights, snapshot.geometry[layer], probe, layer=layer, when=when

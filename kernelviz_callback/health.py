@@ -125,13 +125,21 @@ class KernelHealth:
         """Which filters have any of these verdicts, in ascending order.
 
         Example:
+            >>> from torch import randn
             >>> from kernelviz_callback import kernel_health
-            >>> weights = torch.randn(8, 3, 5, 5)
+            >>> weights = randn(8, 3, 5, 5)
             >>> weights[3] = 0
             >>> kernel_health(weights).flagged("near-zero")
             [3]
         """
         return sorted({v.filter for v in self.verdicts if v.name in names})
+
+    def gravest(self) -> list[VerdictName | None]:
+        """The gravest verdict of every filter, None for a healthy one."""
+        found: list[VerdictName | None] = [None] * self.shape[0]
+        for verdict in reversed(self.verdicts):
+            found[verdict.filter] = verdict.name
+        return found
 
     def to_scalars(self) -> dict[str, float]:
         """The numbers worth a curve: counts of verdicts and the layer's numbers that exist."""
@@ -183,14 +191,17 @@ class KernelHealth:
         )
 
     def plot(self) -> "tuple[Figure, Any]":
-        """Draw norms, smoothness, similarity and orientations of the filters.
+        """Draw four numbers of every filter, a bar each, coloured by its gravest verdict.
 
         Returns:
-            A matplotlib figure, that no window manager knows of, and its array of axes.
+            A matplotlib figure, that no window manager knows of, and its axes, shape (2, 2): norm,
+            spectral concentration, cosine to the nearest other filter, dominant frequency.
         """
         from kernelviz_callback.health_chart import draw_health
 
-        return draw_health(self)
+        count, *shape = self.shape
+        title = f"{self.layer}: {count} filters {'x'.join(map(str, shape))}"
+        return draw_health(title, vars(self.filters), self.gravest())
 
     def __repr__(self) -> str:
         count, *shape = self.shape

@@ -16,7 +16,7 @@ from torch import Tensor
 SPARSITY_SHARE = 0.01
 # Filters below this share of the norms' 90th percentile do not count for what is typical: up to
 # nine in ten filters may die, or one in ten explode, before the yardstick moves.
-LIVING_SHARE = 1e-3
+LIVING_SHARE = 0.1
 _LARGE = 2**20  # weights: sums over a larger layer are taken in float32
 
 

@@ -17,17 +17,34 @@ VerdictName: TypeAlias = Literal[
 # From the gravest to the mildest: where there is room for one, the first is shown.
 VERDICT_NAMES: tuple[VerdictName, ...] = get_args(VerdictName)
 
+Colour: TypeAlias = tuple[int, int, int]
+
+# Okabe & Ito's colours, told apart with any colour vision, and magenta as in the stripes of what is
+# not finite. Noise, which most filters begin as, is the least conspicuous.
+VERDICT_COLOURS: dict[VerdictName, Colour] = {
+    "non-finite": (255, 0, 255),
+    "near-zero": (213, 94, 0),
+    "silent": (240, 228, 66),
+    "duplicate": (86, 180, 233),
+    "dominating": (204, 121, 167),
+    "frozen": (0, 158, 115),
+    "noise-like": (125, 125, 135),
+}
+
 # Beyond chance is not enough where chance is narrow: of 384 filters 3x16x16 a norm of 0.8 medians
 # is significant, and harmless. A verdict needs both, what chance does not do and these.
 NEAR_ZERO_NORM = 0.1  # of the median norm: a hundredth of a typical filter's energy
 DOMINATING_NORM = 4.0  # of the median norm: sixteen times a typical filter's energy
-DUPLICATE_COSINE = 0.95  # the difference has a tenth of the filter's energy
+# If more of the layer is that strong, the rest is weak.
+_MOST_DOMINATING = 0.25
+DUPLICATE_COSINE = 0.98  # the difference is a fifth of the filter's length
 FROZEN_CHANGE = 0.01  # of the median change
 # Cosine of a filter and its copy with 5 % noise is 0.9988. Where chance reaches this, there is no
 # verdict on duplicates.
 LARGEST_TELLING_COSINE = 0.998
-# A response that on the layer's common scale stays below one level of an 8-bit picture.
-SILENT_RESPONSE = 1 / 255
+# A filter that for its norm responds less than one level of an 8-bit picture on which the most
+# responsive filter of the layer spans the range.
+SILENT_GAIN = 1 / 255
 # Movement below what float32 resolves is none.
 _LEAST_MOVEMENT = 1e-6
 
@@ -119,13 +136,14 @@ def _near_zero(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
 def _silent(evidence: Evidence) -> Iterator[Verdict]:
     if evidence.response_rms is None:
         return
-    share = evidence.response_rms / evidence.response_rms.nan_to_num(0.0).amax()
-    for i in _indices((share < SILENT_RESPONSE) | (evidence.response_rms == 0)):
-        reason = f"response to the probe {evidence.response_rms[i].item():.2g} RMS"
+    gain = evidence.response_rms / evidence.norm
+    share = gain / gain.nan_to_num(0.0).amax()
+    for i in _indices((share < SILENT_GAIN) | (gain == 0)):
         beside = share[i].item()
+        reason = "the probe holds nothing that it responds to"
         if not isnan(beside):
-            reason += f", {beside:.1g} of the layer's strongest (limit {SILENT_RESPONSE:.1g})"
-        yield Verdict(i, "silent", reason)
+            reason = f"for its norm it responds {beside:.1g} times as much as the layer's best"
+        yield Verdict(i, "silent", f"{reason} (limit {SILENT_GAIN:.1g})")
 
 
 def _duplicate(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
@@ -140,7 +158,10 @@ def _duplicate(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
 
 def _dominating(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
     limit = max(DOMINATING_NORM, null.largest_norm)
-    for i in _indices(evidence.relative_norm > limit):
+    found = _indices(evidence.relative_norm > limit)
+    if len(found) > max(1, _MOST_DOMINATING * len(evidence.relative_norm)):
+        return
+    for i in found:
         relative = evidence.relative_norm[i].item()
         yield Verdict(i, "dominating", f"norm {relative:.3g} medians (limit {limit:.2g})")
 

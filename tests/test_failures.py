@@ -22,9 +22,9 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from kernelviz_callback import (
     KernelVizCallback,
+    illustrator,
     list_snapshots,
     load_snapshot,
-    recorder,
     worker,
 )
 from kernelviz_callback.claim import claim_folder
@@ -252,7 +252,7 @@ def test_one_failing_logger_does_not_silence_another(fit, tmp_path: Path) -> Non
 
 
 def test_a_picture_that_cannot_be_drawn(fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = recorder.response_picture
+    draw = illustrator.response_picture
 
     def fail_early(*args: Any, **kwargs: Any) -> Any:
         if "step 4" in kwargs["when"] or "step 8" in kwargs["when"]:
@@ -260,7 +260,7 @@ def test_a_picture_that_cannot_be_drawn(fit, monkeypatch: pytest.MonkeyPatch) ->
         raise MemoryError("no memory left for a picture")
 
     expected = trained_weights(fit)
-    monkeypatch.setattr(recorder, "response_picture", fail_early)
+    monkeypatch.setattr(illustrator, "response_picture", fail_early)
     torch.manual_seed(11)
     model = TinyNet()
     with pytest.warns(UserWarning, match="could not draw responses/conv: MemoryError") as caught:
