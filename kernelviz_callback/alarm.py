@@ -11,7 +11,7 @@ _MOST_NAMED = 8
 _CAUSES: dict[VerdictName, str] = {
     "non-finite": "a learning rate that is too high, an overflow in half precision, a loss that "
     "divides by zero",
-    "near-zero": "a weight decay that is too strong, an initialization that is too small, more "
+    "near-zero": "units behind them that never open, a weight decay that is too strong, more "
     "filters than the task needs",
     "silent": "weights that cancel each other, input channels that are empty in the probe",
     "duplicate": "an initialization that copies filters, far more filters than the task needs",

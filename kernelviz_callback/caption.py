@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from math import ceil
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -23,13 +24,15 @@ _NARROWEST = 560  # pixels: room to read a caption over a grid of one small tile
 _BAR = (140, 11)  # width and height, pixels
 _SWATCH = 11  # side, pixels
 
+LegendEntry: TypeAlias = tuple[tuple[int, int, int] | None, str]
+
 
 def framed(
     layout: Layout,
     lines: Sequence[str],
     bar: Tensor,
     bar_ends: tuple[str, str],
-    legend: Sequence[tuple[tuple[int, int, int], str]] | None = None,
+    legend: Sequence[LegendEntry] | None = None,
 ) -> tuple[Tensor, Layout]:
     """Draw an empty picture: caption on top, filter numbers at the sides, room for the tiles.
 
@@ -79,11 +82,9 @@ def _draw_bar(image: Image.Image, bar: Tensor, ends: tuple[str, str], y: int) ->
     _write(image, high, x + _BAR[0] + 6, y)
 
 
-def _legend_rows(
-    legend: Sequence[tuple[tuple[int, int, int], str]], width: int
-) -> list[list[tuple[tuple[int, int, int] | None, str]]]:
+def _legend_rows(legend: Sequence[LegendEntry], width: int) -> list[list[LegendEntry]]:
     """Break a legend into rows; an empty one says that there is nothing to explain."""
-    rows: list[list[tuple[tuple[int, int, int] | None, str]]] = [[]]
+    rows: list[list[LegendEntry]] = [[]]
     used = 0
     for colour, text in legend:
         needed = _entry_width(text)
@@ -95,9 +96,7 @@ def _legend_rows(
     return rows if legend else [[(None, "no filter has a verdict against it")]]
 
 
-def _draw_legend(
-    image: Image.Image, entries: Sequence[tuple[tuple[int, int, int] | None, str]], y: int
-) -> None:
+def _draw_legend(image: Image.Image, entries: Sequence[LegendEntry], y: int) -> None:
     x = _MARGIN
     for colour, text in entries:
         if colour is not None:

@@ -12,11 +12,11 @@ class Flags:
 
     Attributes:
         colours: Of the frame of every tile, None for no frame.
-        legend: Colours and what they stand for.
+        legend: Colours and what they stand for; None for words without one.
     """
 
     colours: tuple[Colour | None, ...]
-    legend: tuple[tuple[Colour, str], ...]
+    legend: tuple[tuple[Colour | None, str], ...]
 
 
 def flag_filters(health: KernelHealth) -> Flags:
@@ -31,7 +31,12 @@ def flag_filters(health: KernelHealth) -> Flags:
         (((213, 94, 0), '1 near-zero'),)
     """
     counts = [(name, len(health.flagged(name))) for name in VERDICT_NAMES]
+    legend: list[tuple[Colour | None, str]] = [
+        (VERDICT_COLOURS[name], f"{n} {name}") for name, n in counts if n
+    ]
+    if len(health.flagged(*VERDICT_NAMES)) < len(health.verdicts):
+        legend.append((None, "(a frame shows a filter's gravest)"))
     return Flags(
         colours=tuple(VERDICT_COLOURS[name] if name else None for name in health.gravest()),
-        legend=tuple((VERDICT_COLOURS[name], f"{n} {name}") for name, n in counts if n),
+        legend=tuple(legend),
     )

@@ -193,11 +193,11 @@ def colour_selectivity(weights: Tensor) -> tuple[Tensor, Tensor]:
 def filter_products(weights: Tensor) -> Tensor:
     """The inner product of every two filters, shape (N, N): what the next functions start from.
 
-    float64, of a layer of more than a million weights computed in float32. Filters that are not
-    finite count as zero.
+    float64, of a layer of more than a million weights float32. Filters that are not finite count as
+    zero.
     """
     matrix = _matrix(weights)
-    return (matrix @ matrix.T).double()
+    return matrix @ matrix.T
 
 
 def filter_cosines(products: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ def filter_cosines(products: Tensor) -> Tensor:
         products: See `filter_products`.
 
     Returns:
-        float64. A filter of zeros has 0 with all, itself included.
+        As ``products``. A filter of zeros has 0 with all, itself included.
     """
     norms = products.diagonal().sqrt()
     inverse = torch.where(norms > 0, 1 / norms, 0.0)
@@ -333,8 +333,9 @@ def orthogonality(cosines: Tensor) -> float:
     count = len(cosines)
     if count < 2 or not cosines.diagonal().any():
         return torch.nan
-    off = cosines.abs().sum() - cosines.diagonal().abs().sum()
-    own = (1 - cosines.diagonal()).abs().sum()
+    own = cosines.diagonal().double()
+    off = cosines.abs().sum(dtype=torch.float64) - own.sum()
+    own = (1 - own).sum()
     return 1 - (off + own).item() / (count * (count - 1))
 
 

@@ -1,0 +1,211 @@
+"""Each number of filter health against an independent slow twin, written from its formula."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kernelviz_callback import measures
+
+SHAPES = [(6, 3, 3, 3), (5, 1, 5, 5), (7, 4, 2, 6), (4, 3, 7, 7), (40, 1, 3, 3)]
+
+
+def drawn(shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def neighbour_pairs(kernel: np.ndarray) -> list[tuple[float, float]]:
+    height, width = kernel.shape
+    pairs = []
+    for y in range(height):
+        for x in range(width):
+            if x + 1 < width:
+                pairs.append((kernel[y, x], kernel[y, x + 1]))
+            if y + 1 < height:
+                pairs.append((kernel[y, x], kernel[y + 1, x]))
+    return pairs
+
+
+def slow_autocorrelation(filter_: np.ndarray) -> float:
+    products, variance = 0.0, 0.0
+    for kernel in filter_:
+        centred = kernel - kernel.mean()
+        pairs = neighbour_pairs(centred)
+        products += sum(a * b for a, b in pairs) / len(pairs)
+        variance += kernel.var()
+    return products / variance
+
+
+def slow_roughness(filter_: np.ndarray) -> float:
+    pairs = [pair for kernel in filter_ for pair in neighbour_pairs(kernel)]
+    return sum((a - b) ** 2 for a, b in pairs) / sum(a * a + b * b for a, b in pairs)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("fast", "slow"),
+    [
+        (measures.autocorrelation, slow_autocorrelation),
+        (measures.roughness, slow_roughness),
+        (measures.filter_norms, lambda f: math.sqrt(sum(w * w for w in f.flatten()))),
+    ],
+)
+def test_numbers_of_a_filter(shape: tuple[int, ...], fast: Callable, slow: Callable) -> None:
+    weights = drawn(shape)
+    expected = [slow(filter_) for filter_ in weights.double().numpy()]
+    assert fast(weights).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sparsity_is_the_published_one(shape: tuple[int, ...]) -> None:
+    weights = drawn(shape)
+    weights[0, 0] *= 1e-3
+    largest = weights.abs().max()
+    expected = [
+        sum(float(kernel.abs().max()) < 0.01 * float(largest) for kernel in filter_) / shape[1]
+        for filter_ in weights
+    ]
+    assert measures.sparsity(weights).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_entropy_and_orthogonality_are_the_published_ones(seed: int) -> None:
+    weights = drawn((16, 3, 3, 3), seed) * drawn((1, 1, 3, 3), seed + 9)
+    kernels = weights.double().numpy().reshape(48, 9)
+    values = np.linalg.svd(kernels - kernels.mean(0), compute_uv=False) ** 2
+    share = values / values.sum()
+    expected = -sum(p * math.log10(p) for p in share)
+    assert measures.variance_entropy(weights) == pytest.approx(expected, abs=1e-6)
+
+    rows = weights.double().numpy().reshape(16, -1)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = 1 - np.abs(rows @ rows.T - np.eye(16)).sum() / (16 * 15)
+    cosines = measures.filter_cosines(measures.filter_products(weights))
+    assert measures.orthogonality(cosines) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_effective_rank(shape: tuple[int, ...]) -> None:
+    weights = drawn(shape)
+    weights[1] = weights[0]
+    values = np.linalg.svd(weights.double().numpy().reshape(shape[0], -1), compute_uv=False)
+    share = values[values > 1e-9] / values.sum()
+    expected = math.exp(-sum(p * math.log(p) for p in share))
+    assert measures.effective_rank(weights) == pytest.approx(expected, rel=1e-6)
+
+
+def test_effective_rank_of_one_filter_many_times_is_one() -> None:
+    assert measures.effective_rank(drawn((1, 3, 5, 5)).repeat(64, 1, 1, 1)) == pytest.approx(1)
+
+
+def test_a_large_layer_is_measured_in_single_precision_to_the_same_numbers() -> None:
+    weights = drawn((160, 800, 3, 3))
+    assert weights.numel() > measures._LARGE
+    exact = np.linalg.svd(weights.double().numpy().reshape(160, -1), compute_uv=False)
+    share = exact / exact.sum()
+    expected = math.exp(-sum(p * math.log(p) for p in share))
+    assert measures.effective_rank(weights) == pytest.approx(expected, rel=1e-4)
+
+
+def test_colours() -> None:
+    red_green = torch.tensor([1.0, -1.0, 0.0])
+    blue_yellow = torch.tensor([1.0, 1.0, -2.0])
+    grey = torch.ones(3)
+    weights = torch.stack([red_green, blue_yellow, grey, red_green + grey, grey * 0])
+    selectivity, axis = measures.colour_selectivity(weights[:, :, None, None].expand(-1, -1, 2, 2))
+    assert selectivity.tolist() == pytest.approx([1, 1, 0, 0.4, math.nan], abs=1e-6, nan_ok=True)
+    assert axis.tolist() == pytest.approx([0, 90, math.nan, 0, math.nan], abs=1e-4, nan_ok=True)
+    with pytest.raises(ValueError, match="3 input channels; found 4"):
+        measures.colour_selectivity(drawn((2, 4, 3, 3)))
+
+
+def test_neighbours_of_a_filter() -> None:
+    weights = drawn((6, 3, 5, 5))
+    weights[4], weights[5] = 2 * weights[1], -3 * weights[2]
+    near = measures.neighbours(measures.filter_cosines(measures.filter_products(weights)))
+    flat = weights.double().numpy().reshape(6, -1)
+    for i in range(6):
+        cosines = {
+            j: flat[i] @ flat[j] / np.linalg.norm(flat[i]) / np.linalg.norm(flat[j])
+            for j in range(6)
+            if j != i
+        }
+        # Multiples of a filter tie.
+        assert cosines[int(near.nearest[i])] == pytest.approx(max(cosines.values()))
+        assert cosines[int(near.antiphase[i])] == pytest.approx(min(cosines.values()))
+        assert near.nearest_cosine[i].item() == pytest.approx(max(cosines.values()))
+        assert near.antiphase_cosine[i].item() == pytest.approx(min(cosines.values()))
+    assert near.nearest_cosine[1].item() == pytest.approx(1)
+    assert near.antiphase_cosine[2].item() == pytest.approx(-1)
+
+
+def test_filters_of_different_groups_are_not_compared() -> None:
+    weights = drawn((1, 2, 3, 3)).repeat(4, 1, 1, 1)
+    weights[1::2] += 0.5
+    near = measures.neighbours(measures.filter_cosines(measures.filter_products(weights)), groups=2)
+    assert near.nearest.tolist() == [1, 0, 3, 2]
+    depthwise = measures.neighbours(
+        measures.filter_cosines(measures.filter_products(weights)), groups=4
+    )
+    assert depthwise.nearest.tolist() == [-1] * 4
+    assert depthwise.nearest_cosine.isnan().all()
+
+
+def test_movement() -> None:
+    now, then = drawn((5, 3, 3, 3), 1), drawn((5, 3, 3, 3), 2)
+    then[4] = 0
+    moved = measures.movement(now, then)
+    for i in range(4):
+        a, b = now[i].double().flatten().numpy(), then[i].double().flatten().numpy()
+        assert moved.change[i].item() == pytest.approx(np.linalg.norm(a - b), rel=1e-5)
+        relative = np.linalg.norm(a - b) / np.linalg.norm(b)
+        assert moved.relative[i].item() == pytest.approx(relative, rel=1e-5)
+        cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        assert moved.cosine[i].item() == pytest.approx(cosine, abs=1e-5)
+    assert moved.relative[4].isinf()
+    assert moved.cosine[4].isnan()
+    drift = np.linalg.norm((now - then).numpy()) / np.linalg.norm(then.numpy())
+    assert moved.drift == pytest.approx(drift, rel=1e-5)
+
+
+def test_dead_filters_and_one_that_explodes_do_not_move_the_yardstick() -> None:
+    norms = torch.ones(20)
+    norms[:12] = 1e-4
+    norms[19] = 1e6
+    assert measures.relative_norms(norms)[12:19].tolist() == [1.0] * 7
+    assert measures.relative_norms(torch.zeros(3)).isnan().all()
+    assert measures.relative_norms(torch.tensor([1.0, torch.nan]))[0] == 1
+
+
+@given(scale=st.floats(1e-6, 1e6), seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_the_scale_of_the_weights_does_not_matter(scale: float, seed: int) -> None:
+    weights = drawn((6, 3, 5, 5), seed)
+    for measure in (
+        measures.autocorrelation,
+        measures.roughness,
+        measures.sparsity,
+        lambda w: measures.relative_norms(measures.filter_norms(w)),
+        lambda w: measures.colour_selectivity(w)[0],
+        lambda w: torch.tensor(measures.effective_rank(w)),
+        lambda w: torch.tensor(measures.variance_entropy(w)),
+    ):
+        torch.testing.assert_close(measure(weights * scale), measure(weights), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_broken_filter_leaves_the_numbers_of_the_others_alone(bad: float) -> None:
+    weights = drawn((6, 3, 5, 5))
+    broken = weights.clone()
+    broken[2, 1, 0, 0] = bad
+    others = [0, 1, 3, 4, 5]
+    for measure in (measures.autocorrelation, measures.roughness, measures.sparsity):
+        assert torch.equal(measure(broken)[others], measure(weights)[others])
+    cosines = measures.filter_cosines(measures.filter_products(broken))
+    assert cosines[2].tolist() == [0.0] * 6
+    assert measures.neighbours(cosines).nearest[2] == -1
