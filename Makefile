@@ -22,6 +22,7 @@ benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/snapshot.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/health.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

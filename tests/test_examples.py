@@ -59,6 +59,14 @@ def test_train_photos_and_resume(tmp_path: Path) -> None:
     }
 
 
+def test_sick_runs(tmp_path: Path) -> None:
+    told = run("examples/sick_runs.py", "--epochs", "1", "--batches", "4", cwd=tmp_path)
+    assert told.count("KernelHealth of conv1: 64 filters 3x7x7") == 4
+    for name in ("healthy", "learning-rate-too-high", "no-weight-decay", "dead-initialization"):
+        assert np.asarray(Image.open(tmp_path / "runs" / f"{name}-kernels.png")).std() > 20
+        assert (tmp_path / "runs" / f"{name}-health.png").exists()
+
+
 def test_resnet50_draws_the_weights_of_a_file(tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = resnet50()

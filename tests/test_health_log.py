@@ -109,6 +109,7 @@ def test_a_beginning_is_said_once(fit: Any) -> None:
     assert said[0].startswith("kernelviz: conv: 1 of 8 filters is near-zero since step 0: 2. ")
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_a_resumed_training_is_compared_with_its_first_snapshot(fit: Any, tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, version=0)
     checkpoint = ModelCheckpoint(tmp_path / "c", save_last=True)
