@@ -20,7 +20,8 @@ class HealthLog:
 
     TensorBoard has them already: its writer may be used from any thread. Other loggers get them at
     a later step, with the step that they are of. Lightning's metrics get them at the end of an
-    epoch; at once, for which the training waits, if a callback or a scheduler monitors one of them.
+    epoch, of a training on one process; and at once on all, for which the training waits, if a
+    callback or a scheduler monitors one of them.
     """
 
     def __init__(self) -> None:
@@ -60,7 +61,7 @@ class HealthLog:
         if is_awaited and self._is_due and trainer.world_size > 1:
             newest = trainer.strategy.broadcast(newest)
         self._is_due = False
-        if is_awaited or at_epoch_end:
+        if is_awaited or (at_epoch_end and trainer.world_size == 1):
             for name, value in newest.items():
                 log(
                     name,
@@ -68,7 +69,7 @@ class HealthLog:
                     logger=False,
                     on_step=not at_epoch_end,
                     on_epoch=at_epoch_end,
-                    rank_zero_only=trainer.world_size > 1 and not is_awaited,
+                    sync_dist=trainer.world_size > 1,  # the mean of what is equal everywhere
                 )
 
 

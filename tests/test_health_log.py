@@ -2,6 +2,9 @@
 
 import csv
 import itertools
+import json
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -127,3 +130,13 @@ def test_a_resumed_training_is_compared_with_its_first_snapshot(fit: Any, tmp_pa
     change = (last.weights["conv"] - first.weights["conv"]).norm()
     expected = (change / first.weights["conv"].norm()).item()
     assert last.health["conv"].totals.drift == pytest.approx(expected)
+
+
+def test_two_processes_are_steered_by_the_same_numbers(tmp_path: Path) -> None:
+    script = Path(__file__).parent / "steered.py"
+    subprocess.run([sys.executable, script, tmp_path], check=True, timeout=120)
+    expected = kept_drift(str(tmp_path / "lightning_logs" / "version_0"))
+    for rank in range(2):
+        scores = json.loads((tmp_path / f"scores-{rank}.json").read_text())
+        found = {int(name.rpartition("step=")[2]): score for name, score in scores.items()}
+        assert found == pytest.approx({step: expected[step] for step in (2, 4)})
