@@ -11,6 +11,7 @@ from kernelviz_callback.filters import effective_weight, find_convolutions, geom
 from kernelviz_callback.health import FilterMeasures, KernelHealth, LayerMeasures
 from kernelviz_callback.null_model import LEAST_POWER, NullModel, null_model
 from kernelviz_callback.probe_energy import ProbeEnergy
+from kernelviz_callback.similarity import Similarity, effective_rank, similarity
 from kernelviz_callback.spectrum import concentration, dominant_stripes, power_spectrum
 from kernelviz_callback.verdicts import (
     LARGEST_TELLING_COSINE,
@@ -106,9 +107,8 @@ class _Examination:
         self.absent: dict[str, str] = {}
 
     def health(self, layer: str) -> KernelHealth:
-        products = measures.filter_products(self.weights)
-        cosines = measures.filter_cosines(products)
-        filters = self._filters(cosines)
+        alike = similarity(self.weights, self.groups)
+        filters = self._filters(alike)
         evidence = Evidence(
             is_finite=self.is_finite,
             norm=filters.norm,
@@ -119,7 +119,7 @@ class _Examination:
             response_rms=None if self.energy is None else filters.response_rms,
             change=None if self.since_previous is None else self.since_previous.change,
         )
-        totals = self._totals(filters, products, cosines, is_noise(evidence, self.null))
+        totals = self._totals(filters, alike.orthogonality, is_noise(evidence, self.null))
         self._explain()
         return KernelHealth(
             layer=layer,
@@ -130,13 +130,12 @@ class _Examination:
             absent=self.absent,
         )
 
-    def _filters(self, cosines: Tensor) -> FilterMeasures:
+    def _filters(self, alike: Similarity) -> FilterMeasures:
         weights, (_, channels, height, width) = self.weights, self.shape
         nothing = weights.new_full((len(weights),), torch.nan)
         norm = measures.filter_norms(weights)
         power = power_spectrum(weights)
         stripes = dominant_stripes(power, (height, width))
-        near = measures.neighbours(cosines, self.groups)
         colour, axis = measures.colour_selectivity(weights) if channels == 3 else (nothing, nothing)
         first, previous = self.since_first, self.since_previous
         numbers = FilterMeasures(
@@ -152,10 +151,10 @@ class _Examination:
             bandwidth=stripes.bandwidth,
             colour=colour,
             opponent_axis=axis,
-            nearest=near.nearest,
-            nearest_cosine=near.nearest_cosine,
-            antiphase=near.antiphase,
-            antiphase_cosine=near.antiphase_cosine,
+            nearest=alike.nearest,
+            nearest_cosine=alike.nearest_cosine,
+            antiphase=alike.antiphase,
+            antiphase_cosine=alike.antiphase_cosine,
             cosine_to_first=nothing if first is None else first.cosine,
             change_from_first=nothing if first is None else first.relative,
             cosine_to_previous=nothing if previous is None else previous.cosine,
@@ -171,7 +170,7 @@ class _Examination:
         )
 
     def _totals(
-        self, filters: FilterMeasures, products: Tensor, cosines: Tensor, is_noise: Tensor
+        self, filters: FilterMeasures, orthogonality: float, is_noise: Tensor
     ) -> LayerMeasures:
         nothing = torch.nan
         finite = self.is_finite
@@ -179,14 +178,13 @@ class _Examination:
             return LayerMeasures(*[nothing] * len(fields(LayerMeasures)))
         weights, first, previous = self.weights, self.since_first, self.since_previous
         if not finite.all():
-            weights, products = weights[finite], products[finite][:, finite]
-            cosines = cosines[finite][:, finite]
+            weights = weights[finite]
         edge, colour, blob, noise = self._shares(filters, is_noise)
         return LayerMeasures(
             sparsity=filters.sparsity.nanmean().item(),
-            effective_rank=measures.effective_rank(weights, products),
+            effective_rank=effective_rank(weights),
             variance_entropy=measures.variance_entropy(weights),
-            orthogonality=measures.orthogonality(cosines),
+            orthogonality=orthogonality,
             edge_share=edge,
             colour_share=colour,
             blob_share=blob,

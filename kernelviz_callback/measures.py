@@ -2,7 +2,8 @@
 
 A number that does not exist is NaN, not zero: the direction of a filter of zeros, the smoothness of
 a 1x1 kernel. A filter with NaN or infinity in it has NaN for every number and leaves those of the
-others alone. What the kernel's Fourier transform tells is in `spectrum`.
+others alone. What the kernel's Fourier transform tells is in `spectrum`, how filters relate to each
+other in `similarity`.
 """
 
 from math import log, sqrt
@@ -18,23 +19,6 @@ SPARSITY_SHARE = 0.01
 # nine in ten filters may die, or one in ten explode, before the yardstick moves.
 LIVING_SHARE = 0.1
 _LARGE = 2**20  # weights: sums over a larger layer are taken in float32
-
-
-class Neighbours(NamedTuple):
-    """Each filter's most similar and most opposite other filter: four tensors of shape (N,).
-
-    Attributes:
-        nearest: Index of the filter with the largest cosine; -1 if there is none.
-        nearest_cosine: In [-1, 1]; 1 is a duplicate, whatever its scale.
-        antiphase: Index of the filter with the smallest cosine; -1 if there is none.
-        antiphase_cosine: In [-1, 1]; -1 is the same filter with the sign turned, a normal pair
-            before a ReLU.
-    """
-
-    nearest: Tensor
-    nearest_cosine: Tensor
-    antiphase: Tensor
-    antiphase_cosine: Tensor
 
 
 class Movement(NamedTuple):
@@ -190,59 +174,6 @@ def colour_selectivity(weights: Tensor) -> tuple[Tensor, Tensor]:
     return off_grey, axis.masked_fill(~(off_grey > 1e-12), torch.nan)
 
 
-def filter_products(weights: Tensor) -> Tensor:
-    """The inner product of every two filters, shape (N, N): what the next functions start from.
-
-    float64, of a layer of more than a million weights float32. Filters that are not finite count as
-    zero.
-    """
-    matrix = _matrix(weights)
-    return matrix @ matrix.T
-
-
-def filter_cosines(products: Tensor) -> Tensor:
-    """How alike filters are in form: the cosine of every two, shape (N, N), in [-1, 1].
-
-    Args:
-        products: See `filter_products`.
-
-    Returns:
-        As ``products``. A filter of zeros has 0 with all, itself included.
-    """
-    norms = products.diagonal().sqrt()
-    inverse = torch.where(norms > 0, 1 / norms, 0.0)
-    return (products * inverse * inverse[:, None]).clamp_(-1, 1)
-
-
-def neighbours(cosines: Tensor, groups: int = 1) -> Neighbours:
-    """Find each filter's most similar and most opposite other filter.
-
-    Args:
-        cosines: See `filter_cosines`.
-        groups: Of the convolution. Filters of different groups see different channels and are not
-            compared.
-
-    Returns:
-        A filter without direction, or alone in its group, has index -1 and cosine NaN.
-    """
-    count = len(cosines)
-    usable = cosines.diagonal() > 0
-    group = torch.arange(count, device=cosines.device) // (count // groups)
-    excluded = ~usable[None, :] | ~usable[:, None]
-    if groups > 1:
-        excluded |= group[:, None] != group[None, :]
-    excluded.fill_diagonal_(True)
-    largest, nearest = cosines.masked_fill(excluded, -torch.inf).max(1)
-    smallest, antiphase = cosines.masked_fill(excluded, torch.inf).min(1)
-    alone = excluded.all(1)
-    return Neighbours(
-        nearest.masked_fill(alone, -1),
-        largest.masked_fill(alone, torch.nan),
-        antiphase.masked_fill(alone, -1),
-        smallest.masked_fill(alone, torch.nan),
-    )
-
-
 def movement(weights: Tensor, reference: Tensor) -> Movement:
     """Tell how far a layer has gone from a reference, filter by filter and as a whole.
 
@@ -261,38 +192,6 @@ def movement(weights: Tensor, reference: Tensor) -> Movement:
     finite = change.isfinite()
     drift = change.where(finite, 0).norm() / before.where(finite, 0).norm()
     return Movement(change, change / before, cosine.clamp(-1, 1), drift.item())
-
-
-def effective_rank(weights: Tensor, products: Tensor | None = None) -> float:
-    """How many directions the filters span, by their weight: from 1 to min(N, C kH kW).
-
-    N filters that are all the same have 1. Low beside what random filters have means that filters
-    repeat each other.
-
-    Args:
-        weights: Shape (N, C, kH, kW).
-        products: See `filter_products`, if they are at hand.
-
-    Returns:
-        NaN for a layer of zeros.
-
-    Source: Roy & Vetterli, "The effective rank", EUSIPCO 2007: the exponential of the Shannon
-    entropy of the singular values as shares of their sum.
-
-    Example:
-        >>> round(effective_rank(torch.eye(4).reshape(4, 1, 2, 2)), 6)
-        4.0
-    """
-    matrix = _matrix(weights)
-    if len(matrix) > matrix.shape[1]:
-        products = matrix.T @ matrix
-    elif products is None:
-        products = matrix @ matrix.T
-    squares = torch.linalg.eigvalsh(products.to(matrix.dtype)).double()
-    rounding = squares[-1] * torch.finfo(matrix.dtype).eps * len(squares)
-    values = squares[squares > rounding].sqrt()
-    share = values / values.sum()
-    return torch.special.entr(share).sum().exp().item() if len(share) else torch.nan
 
 
 def variance_entropy(weights: Tensor) -> float:
@@ -316,35 +215,6 @@ def variance_entropy(weights: Tensor) -> float:
         return 0.0
     share = variances / total
     return float(torch.special.entr(share).sum()) / log(10)
-
-
-def orthogonality(cosines: Tensor) -> float:
-    """How far filters are from repeating each other: 1 if all are orthogonal, 0 if all are equal.
-
-    Args:
-        cosines: See `filter_cosines`.
-
-    Returns:
-        In [0, 1]; NaN for a layer of one filter, or of zeros.
-
-    Source: Gavrikov & Keuper, "CNN Filter DB", CVPR 2022: 1 - sum |W W' - I| / (N (N - 1)), with
-    rows of unit length.
-    """
-    count = len(cosines)
-    if count < 2 or not cosines.diagonal().any():
-        return torch.nan
-    own = cosines.diagonal().double()
-    off = cosines.abs().sum(dtype=torch.float64) - own.sum()
-    own = (1 - own).sum()
-    return 1 - (off + own).item() / (count * (count - 1))
-
-
-def _matrix(weights: Tensor) -> Tensor:
-    """The filters as rows, exact where that is affordable; zero where they are not finite."""
-    matrix = weights.flatten(1)
-    if not matrix.sum().isfinite():  # a sum of finite numbers may overflow, so it can only acquit
-        matrix = matrix.where(matrix.isfinite().all(1, keepdim=True), 0)
-    return matrix.to(torch.float64 if matrix.numel() <= _LARGE else torch.float32)
 
 
 def _neighbour_pairs(shape: torch.Size) -> int:

@@ -5,8 +5,9 @@ belief among 64 of 3x7x7. So no verdict has a fixed limit: each is compared with
 Gaussian filters of the very shape would show.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import pi
 
 import numpy as np
@@ -29,7 +30,8 @@ _MOST_COLOURS = 4
 _NOISE_OF_SMOOTH = 0.1  # RMS, as a share of the pattern's
 _SEED = 7
 _MOST_DRAWS = 4000
-_MOST_NUMBERS = 4_000_000  # drawn at a time
+_MOST_DRAWN = 4_000_000  # numbers
+_MOST_NUMBERS = 2**18  # in memory at once
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,17 @@ def _cosine_limit(filters: int, groups: int, size: int) -> float:
 
 
 def _norm_limits(filters: int, size: int) -> tuple[float, float]:
-    draws = max(500, min(_MOST_DRAWS, _MOST_NUMBERS // filters))
-    squares = np.random.default_rng(_SEED).chisquare(size, (draws, filters))
-    relative = relative_norms(torch.from_numpy(squares).float().sqrt())
+    generator = np.random.default_rng(_SEED)
+    draws = max(500, min(_MOST_DRAWS, _MOST_DRAWN // filters))
+    smallest, largest = [], []
+    for some in _in_parts(draws, filters):
+        squares = torch.from_numpy(generator.chisquare(size, (some, filters)))
+        relative = relative_norms(squares.float().sqrt())
+        smallest.append(relative.amin(1))
+        largest.append(relative.amax(1))
     return (
-        relative.amin(1).quantile(_RATE_EACH).item(),
-        relative.amax(1).quantile(1 - _RATE_EACH).item(),
+        torch.cat(smallest).quantile(_RATE_EACH).item(),
+        torch.cat(largest).quantile(1 - _RATE_EACH).item(),
     )
 
 
@@ -113,16 +120,30 @@ def _noise_limits(channels: int, height: int, width: int) -> tuple[float, float]
         return float("nan"), 0.0
     generator = torch.Generator().manual_seed(_SEED)
     numbers = channels * height * width
-    draws = max(100, min(_MOST_DRAWS, _MOST_NUMBERS // numbers))
-    noise = torch.randn(draws, channels, height, width, generator=generator)
-    limit = concentration(power_spectrum(noise)).quantile(1 - NOISE_MISS_RATE)
-    recognized = []
-    for stripes in (True, False):
-        smooth = smooth_filters(
-            min(draws, 1000), channels, height, width, stripes=stripes, generator=generator
-        )
-        recognized.append((concentration(power_spectrum(smooth)) > limit).float().mean())
-    return limit.item(), torch.stack(recognized).amin().item()
+    draws = max(100, min(_MOST_DRAWS, _MOST_DRAWN // numbers))
+
+    def concentrations(count: int, draw: Callable[[int], Tensor]) -> Tensor:
+        parts = _in_parts(count, numbers)
+        return torch.cat([concentration(power_spectrum(draw(some))) for some in parts])
+
+    def noise(count: int) -> Tensor:
+        return torch.randn(count, channels, height, width, generator=generator)
+
+    def smooth(count: int, *, stripes: bool) -> Tensor:
+        return smooth_filters(count, channels, height, width, stripes=stripes, generator=generator)
+
+    limit = concentrations(draws, noise).quantile(1 - NOISE_MISS_RATE)
+    power = [
+        (concentrations(min(draws, 1000), partial(smooth, stripes=stripes)) > limit).float().mean()
+        for stripes in (True, False)
+    ]
+    return limit.item(), torch.stack(power).amin().item()
+
+
+def _in_parts(draws: int, numbers: int) -> list[int]:
+    """Split draws of some numbers each into as many as are in memory at once."""
+    at_once = max(1, _MOST_NUMBERS // numbers)
+    return [min(at_once, draws - done) for done in range(0, draws, at_once)]
 
 
 def smooth_filters(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from kernelviz_callback.responses import response_size
 
 _MOST_WEIGHTS = 2048  # of a filter: the covariance would have more numbers than most layers
+_BAND_NUMBERS = 2**21  # in the patches that are in memory at once
 _MOST_WORK = 2e10  # multiplications: beyond it patches are taken from a lattice of places
 
 
@@ -81,9 +82,23 @@ def measure_probe(
     if size > _MOST_WEIGHTS:
         raise ValueError(f"filters of more than {_MOST_WEIGHTS} weights; found {size}")
     every = ceil((len(seen) * size**2 * height * width / _MOST_WORK) ** 0.5) or 1
-    moments = []
-    for image in seen:
-        patches = F.unfold(image[None], kernel, dilation=dilation)[0]
-        patches = patches.reshape(size, height, width)[:, ::every, ::every].reshape(size, -1)
-        moments.append(patches @ patches.T / patches.shape[1])
-    return ProbeEnergy(torch.stack(moments), channels)
+    moments = torch.empty(len(seen), size, size)
+    for one, image in zip(moments, seen, strict=True):
+        one.copy_(_moments(image, kernel, dilation, every))
+    return ProbeEnergy(moments, channels)
+
+
+def _moments(
+    image: Tensor, kernel: tuple[int, int], dilation: tuple[int, int], every: int
+) -> Tensor:
+    """Mean of p p' over the patches of one image, a band of rows at a time."""
+    size = len(image) * kernel[0] * kernel[1]
+    reach = dilation[0] * (kernel[0] - 1) + 1
+    rows = max(1, _BAND_NUMBERS // (size * image.shape[2])) * every
+    total, count = torch.zeros(size, size), 0
+    for top in range(0, image.shape[1] - reach + 1, rows):
+        band = image[None, :, top : top + rows + reach - 1]
+        patches = F.unfold(band, kernel, dilation=dilation, stride=every)[0]
+        total += patches @ patches.T
+        count += patches.shape[1]
+    return total / count

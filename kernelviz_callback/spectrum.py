@@ -15,7 +15,7 @@ from torch import Tensor
 # Frequencies to look for the peak at, from -1/2 to 1/2 cycle a pixel. Finer than the widest peak of
 # a 16x16 kernel by a factor of two.
 _FINE = 32
-_MOST_NUMBERS = 2**23  # of a transform in memory at once
+_MOST_NUMBERS = 2**20  # of a transform in memory at once
 
 
 class Stripes(NamedTuple):
@@ -89,7 +89,17 @@ def dominant_stripes(power: Tensor, kernel: tuple[int, int]) -> Stripes:
         NaN for filters of zeros and, as there is no wave in one pixel, 1x1 kernels.
     """
     frequencies, interpolation = (t.to(power.device) for t in _fine_grid(*kernel))
-    fine = (power.flatten(1) @ interpolation).clamp(min=0)
+    parts = torch.split(power.flatten(1), _MOST_NUMBERS // len(frequencies))
+    found = (_stripes(part @ interpolation, frequencies) for part in parts)
+    stripes = Stripes(*map(torch.cat, zip(*found, strict=True)))
+    if kernel == (1, 1):
+        return Stripes(*(torch.full_like(numbers, torch.nan) for numbers in stripes))
+    return stripes
+
+
+def _stripes(fine: Tensor, frequencies: Tensor) -> Stripes:
+    """The wave from the power (N, M) at the fine frequencies (M, 2)."""
+    fine = fine.clamp_(min=0)
     peak, at = fine.max(1)
     centre = frequencies[at]
     # A wave is its own mirror image through zero: of each pair take the one on the peak's side.
@@ -105,7 +115,7 @@ def dominant_stripes(power: Tensor, kernel: tuple[int, int]) -> Stripes:
     # Round zero there are the mirror images too.
     count = is_high.sum(1)
     area = torch.where(is_blob, 2 * count - 1, count) / _FINE**2
-    nothing = ~(peak > 0) | (kernel == (1, 1))
+    nothing = ~(peak > 0)
     return Stripes(
         frequency.masked_fill(nothing, torch.nan),
         orientation.masked_fill(nothing | is_blob, torch.nan),

@@ -11,7 +11,9 @@ PEAK = """
 import json, sys
 import torch
 from kernelviz_callback import Geometry
+from kernelviz_callback.monitor import Monitor
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.snapshot_pictures import kernel_picture, response_picture
 from kernelviz_callback.worker import Worker
 
@@ -24,7 +26,9 @@ weights = torch.randn(filters, channels, 7, 7)
 geometry = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), groups)
 
 def draw(probe, weights, geometry):
-    kernel_picture(weights, layer="conv", groups=geometry.groups, scale=scale)
+    snapshot = Snapshot(0, 0, 0.0, {"conv": weights}, {"conv": geometry})
+    health = Monitor(probe).observe(snapshot)["conv"]
+    kernel_picture(weights, layer="conv", groups=geometry.groups, scale=scale, health=health)
     response_picture(weights, geometry, probe, layer="conv", scale=scale)
 
 small = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), 1)

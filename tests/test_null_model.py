@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from kernelviz_callback.measures import filter_cosines, filter_products
 from kernelviz_callback.null_model import FALSE_ALARM_RATE, null_model, smooth_filters
+from kernelviz_callback.similarity import similarity
 from kernelviz_callback.spectrum import concentration, power_spectrum
 
 
@@ -20,8 +20,7 @@ def test_the_largest_cosine_of_random_filters(shape: tuple[int, int, int, int]) 
     layers = normal(4000, *shape)
     exceeded = 0
     for weights in layers:
-        cosines = filter_cosines(filter_products(weights))
-        exceeded += (cosines.fill_diagonal_(-1).max() > limit).item()
+        exceeded += (similarity(weights).nearest_cosine.max() > limit).item()
     # A third of the layer's rate; four standard deviations of the count.
     expected = 4000 * FALSE_ALARM_RATE / 3
     assert abs(exceeded - expected) < 4 * math.sqrt(expected)

@@ -14,7 +14,8 @@ PACKAGE = Path(kernelviz_callback.__file__).parent
 # The rooms from the ground floor up. A room may import the rooms of lower floors, never its own.
 FLOORS = [
     {"filters", "chart", "picture", "colour", "responses", "schedule", "storage", "streams"},
-    {"probe", "caption", "gathering", "worker", "mishaps", "measures", "spectrum", "probe_energy"},
+    {"probe", "caption", "gathering", "worker", "mishaps"},
+    {"measures", "spectrum", "similarity", "probe_energy"},
     {"null_model", "batch_probe", "loggers", "resume"},
     {"verdicts", "health_log"},
     {"health_chart"},
@@ -50,6 +51,7 @@ PURE = {
     "responses",
     "resume",
     "schedule",
+    "similarity",
     "snapshot",
     "snapshot_pictures",
     "spectrum",
