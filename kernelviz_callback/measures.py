@@ -71,7 +71,7 @@ def relative_norms(norms: Tensor) -> Tensor:
     strong = ordered[..., int(0.9 * last), None]
     # The median of those above the limit, in an ascending row: half way from there to its end.
     first = (ordered <= LIVING_SHARE * strong).sum(-1, keepdim=True)
-    middle = (first + last) / 2
+    middle = (first + last).double() / 2
     typical = (
         ordered.gather(-1, middle.floor().long().clamp(max=last))
         + ordered.gather(-1, middle.ceil().long().clamp(max=last))

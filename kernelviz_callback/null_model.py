@@ -127,7 +127,7 @@ def _noise_limits(channels: int, height: int, width: int) -> tuple[float, float]
         return torch.cat([concentration(power_spectrum(draw(some))) for some in parts])
 
     def noise(count: int) -> Tensor:
-        return torch.randn(count, channels, height, width, generator=generator)
+        return _normal(count, channels, height, width, generator=generator)
 
     def smooth(count: int, *, stripes: bool) -> Tensor:
         return smooth_filters(count, channels, height, width, stripes=stripes, generator=generator)
@@ -174,11 +174,16 @@ def smooth_filters(
     mean_size = (height + width) / 2
 
     def between(low: float, high: float) -> Tensor:
-        drawn = torch.rand(count, patterns, 1, 1, generator=generator)
+        size = count, patterns, 1, 1
+        drawn = torch.rand(size, generator=generator, dtype=torch.float32)
         return low + (high - low) * drawn
 
-    y = torch.arange(height)[:, None] - (height - 1) / 2 - between(-0.1, 0.1) * height
-    x = torch.arange(width) - (width - 1) / 2 - between(-0.1, 0.1) * width
+    y = (
+        torch.arange(height, dtype=torch.float32)[:, None]
+        - (height - 1) / 2
+        - between(-0.1, 0.1) * height
+    )
+    x = torch.arange(width, dtype=torch.float32) - (width - 1) / 2 - between(-0.1, 0.1) * width
     spread = mean_size * between(0.18, 0.35)
     pattern = torch.exp(-(x.square() + y.square()) / (2 * spread.square()))
     if stripes:
@@ -186,8 +191,12 @@ def smooth_filters(
         frequency = between(min(1 / mean_size, 0.3), 0.3)
         along = x * angle.cos() + y * angle.sin()
         pattern = pattern * torch.cos(2 * pi * frequency * along + between(0, 2 * pi))
-    colours = torch.randn(count, channels, 1, 1, generator=generator)
+    colours = _normal(count, channels, 1, 1, generator=generator)
     smooth = pattern * colours
     smooth = smooth / smooth.square().mean((1, 2, 3), keepdim=True).sqrt()
-    noise = torch.randn(count, channels, height, width, generator=generator)
+    noise = _normal(count, channels, height, width, generator=generator)
     return smooth + _NOISE_OF_SMOOTH * noise
+
+
+def _normal(*size: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(size, generator=generator, dtype=torch.float32)

@@ -8,7 +8,6 @@ once.
 from dataclasses import dataclass
 from math import ceil
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -82,7 +81,7 @@ def measure_probe(
     if size > _MOST_WEIGHTS:
         raise ValueError(f"filters of more than {_MOST_WEIGHTS} weights; found {size}")
     every = ceil((len(seen) * size**2 * height * width / _MOST_WORK) ** 0.5) or 1
-    moments = torch.empty(len(seen), size, size)
+    moments = probe.new_empty(len(seen), size, size)
     for one, image in zip(moments, seen, strict=True):
         one.copy_(_moments(image, kernel, dilation, every))
     return ProbeEnergy(moments, channels)
@@ -95,7 +94,7 @@ def _moments(
     size = len(image) * kernel[0] * kernel[1]
     reach = dilation[0] * (kernel[0] - 1) + 1
     rows = max(1, _BAND_NUMBERS // (size * image.shape[2])) * every
-    total, count = torch.zeros(size, size), 0
+    total, count = image.new_zeros(size, size), 0
     for top in range(0, image.shape[1] - reach + 1, rows):
         band = image[None, :, top : top + rows + reach - 1]
         patches = F.unfold(band, kernel, dilation=dilation, stride=every)[0]

@@ -103,7 +103,7 @@ def _stripes(fine: Tensor, frequencies: Tensor) -> Stripes:
     peak, at = fine.max(1)
     centre = frequencies[at]
     # A wave is its own mirror image through zero: of each pair take the one on the peak's side.
-    side = torch.where((centre @ frequencies.T) < 0, -1.0, 1.0)
+    side = 1 - 2 * (centre @ frequencies.T < 0).float()
     is_high = fine >= peak[:, None] / 2
     share = fine * is_high
     mean = (share * side) @ frequencies / share.sum(1, keepdim=True)
@@ -114,7 +114,7 @@ def _stripes(fine: Tensor, frequencies: Tensor) -> Stripes:
     orientation = orientation.where(orientation < 180, 0)  # rounding may lift a remainder to it
     # Round zero there are the mirror images too.
     count = is_high.sum(1)
-    area = torch.where(is_blob, 2 * count - 1, count) / _FINE**2
+    area = torch.where(is_blob, 2 * count - 1, count).float() / _FINE**2
     nothing = ~(peak > 0)
     return Stripes(
         frequency.masked_fill(nothing, torch.nan),
@@ -126,19 +126,19 @@ def _stripes(fine: Tensor, frequencies: Tensor) -> Stripes:
 @lru_cache(maxsize=64)
 def _transform(height: int, width: int) -> Tensor:
     """Shape (kH kW, 2 F): real, then imaginary part of the transform at F frequencies."""
-    down = torch.arange(2 * height - 1) / (2 * height - 1)
-    across = torch.arange(width) / (2 * width - 1)
+    down = torch.arange(2 * height - 1).double() / (2 * height - 1)
+    across = torch.arange(width).double() / (2 * width - 1)
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     turns = (
         y.flatten()[:, None, None] * down[:, None] + x.flatten()[:, None, None] * across
     ).flatten(1)
-    angle = 2 * pi * turns.double()
+    angle = 2 * pi * turns
     return torch.cat([angle.cos(), angle.sin()], dim=1).float()
 
 
 def _multiplicity(power: Tensor) -> Tensor:
     """How often a frequency of the half plane stands in the whole one: 1 or 2."""
-    twice = torch.full(power.shape[1:], 2.0)
+    twice = torch.full(power.shape[1:], 2.0, dtype=torch.float32)
     twice[:, 0] = 1
     return twice
 
