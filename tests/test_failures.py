@@ -108,25 +108,37 @@ class Delete(Callback):
             for callback in trainer.callbacks:
                 if isinstance(callback, KernelVizCallback):
                     callback._recorder.drain()
-            trainer.logger.experiment.flush()  # or its thread makes a file while we delete
-            shutil.rmtree(Path(trainer.log_dir) / self.what)
+            if trainer.logger:
+                trainer.logger.experiment.flush()  # or its thread makes a file while we delete
+            log_dir = Path(trainer.log_dir)
+            for path in [log_dir] if self.what == "." else list(log_dir.glob(self.what)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@pytest.mark.parametrize("what", [".", "kernelviz"])
-def test_a_folder_that_is_deleted_is_replaced(fit, what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "logger"),
+    [
+        ("kernelviz", True),
+        ("*", True),
+        (".", False),  # TensorBoard's own writer does not outlive its folder
+    ],
+)
+def test_a_folder_that_is_deleted_is_replaced(fit, what: str, logger: bool) -> None:
     expected = trained_weights(fit)
     torch.manual_seed(11)
     model = TinyNet()
+    ours = KernelVizCallback(every_n_train_steps=1)
     with pytest.warns(UserWarning, match="it was deleted") as caught:
-        trainer = fit(KernelVizCallback(every_n_train_steps=1), Delete(what), model=model)
+        trainer = fit(ours, Delete(what), model=model, **({} if logger else {"logger": False}))
     assert len(warned(caught)) == 1
     assert "The 4 snapshots in it are lost; the next go to a new folder" in warned(caught)[0]
     assert torch.equal(model.conv.weight, expected)
     folder = Path(trainer.log_dir) / "kernelviz"
     assert list(list_snapshots(folder)) == [4, 5, 6, 7, 8]
     assert load_saved_probe(folder) is not None
-    steps = set(logged_images(trainer.log_dir)["kernels/conv"])
-    assert steps == ({4, 5, 6, 7, 8} if what == "." else set(range(STEPS + 1)))
+    if logger:
+        steps = set(logged_images(trainer.log_dir)["kernels/conv"])
+        assert steps == ({4, 5, 6, 7, 8} if what == "*" else set(range(STEPS + 1)))
 
 
 def test_a_folder_that_is_deleted_and_taken_by_another(fit, tmp_path: Path) -> None:
