@@ -176,7 +176,10 @@ def _compose(
         own = largest_magnitude(values) if common is None else common.expand(len(values))
         bad = _non_finite(values)
         part = None if bad is None else bad[:, :shown]
-        painted.append(_tiles(values[:, :shown], own, zoom, part, is_rgb))
+        colours = paint_tiles(
+            values[:, :shown], own, is_rgb=is_rgb, zoom=zoom, non_finite=part
+        )
+        painted.append(colours)
         half_ranges.append(own)
         non_finite += [False] * len(values) if bad is None else bad.flatten(1).any(1).tolist()
     tiles = to_host(torch.cat(painted))
@@ -211,10 +214,26 @@ def _non_finite(values: Tensor) -> Tensor | None:
     return None if values.sum().isfinite() else ~values.isfinite()
 
 
-def _tiles(
-    values: Tensor, half_ranges: Tensor, zoom: int, non_finite: Tensor | None, is_rgb: bool
+def paint_tiles(
+    values: Tensor,
+    half_ranges: Tensor,
+    *,
+    is_rgb: bool,
+    zoom: int = 1,
+    non_finite: Tensor | None = None,
 ) -> Tensor:
-    """Shape (N, 3, tile height, tile width), uint8, on the device of ``values``."""
+    """Colour the tiles of a grid.
+
+    Args:
+        values: Filters or responses, shape (N, C, H, W).
+        half_ranges: Shape (N,): the magnitude at the ends of each tile's colours.
+        is_rgb: Whether three channels are one picture; else all channels stand in a row.
+        zoom: Enlargement, whole.
+        non_finite: Where values are NaN or infinite, bool, of their shape; None where none is.
+
+    Returns:
+        Shape (N, 3, tile height, tile width), uint8, on the device of ``values``.
+    """
     levels = _enlarge(to_levels(values, half_ranges[:, None, None, None]), zoom)
     colours = levels if is_rgb else diverging(levels)
     if non_finite is not None:
