@@ -1,0 +1,223 @@
+"""One checkpoint of any kind, opened: which convolutions it holds, and the weights of one."""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kernelviz_callback.filters import (
+    Geometry,
+    effective_weight,
+    find_convolutions,
+    geometry_of,
+    weight_shape,
+)
+from kernelviz_callback.opening.distributed import INDEX, tensors_below
+from kernelviz_callback.opening.layers import Layers, StoredLayer, find_layers, tensors_of
+from kernelviz_callback.opening.safetensors_file import is_safetensors, open_safetensors
+from kernelviz_callback.opening.torch_file import load_torch_file
+from kernelviz_callback.storage import Folder, Location, as_folder
+
+TORCHVISION = "torchvision:"
+_STEP_IN_NAME = re.compile(r"step[=_-]?(\d+)")
+_EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d+)")
+_MOST_NAMED = 20
+
+# How a layer slides whose file does not tell. Strides and padding do not matter for its responses.
+PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A file or folder with weights, of which only what is asked for is read.
+
+    Attributes:
+        name: What it was opened by.
+        layers: Name to convolution, the first one first.
+        refused: Names of what looks like a convolution and cannot be shown, to the reason.
+        step: Optimizer steps, if it tells.
+        epoch: From 0, if it tells.
+    """
+
+    name: str
+    layers: Mapping[str, StoredLayer]
+    refused: Mapping[str, str]
+    step: int | None = None
+    epoch: int | None = None
+
+    def resolve(self, layer: str | None = None) -> str:
+        """Find the name of a layer: of the first, or of the one that is meant by ``layer``.
+
+        Args:
+            layer: A name, the end of one after a dot, or a glob.
+
+        Raises:
+            ValueError: If there is none, or more than one begins to fit; the message lists all.
+        """
+        if layer is None:
+            if not self.layers:
+                raise ValueError(f"{self.name}: found no 2-D convolution\n{self.describe()}")
+            return next(iter(self.layers))
+        if layer in self.layers:
+            return layer
+        fitting = [n for n in self.layers if n.endswith(f".{layer}") or fnmatchcase(n, layer)]
+        if fitting and (len(fitting) == 1 or any(sign in layer for sign in "*?[")):
+            return fitting[0]
+        reason = self.refused.get(layer)
+        problem = f"{layer!r} is {reason}" if reason else f"found no single layer {layer!r}"
+        raise ValueError(f"{self.name}: {problem}; it has\n{self.describe()}")
+
+    def read(self, layer: str | None = None) -> Tensor:
+        """Read the weights of a layer, shape (N, C, kH, kW), float32.
+
+        Raises:
+            ValueError: If there is no such layer, or its bytes are damaged.
+            OSError: If they cannot be read.
+        """
+        name = self.resolve(layer)
+        try:
+            return self.layers[name].read()
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+
+    def describe(self) -> str:
+        """List the layers and their shapes, a line each."""
+        lines = [f"  {n}: {'x'.join(map(str, s.shape))}" for n, s in self.layers.items()]
+        lines += [f"  {name}: cannot be shown, {why}" for name, why in self.refused.items()]
+        more = len(lines) - _MOST_NAMED
+        return "\n".join(lines[:_MOST_NAMED] + ([f"  ... and {more} more"] if more > 0 else []))
+
+
+def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
+    """Open whatever holds weights. Nothing in it is executed, and no weights are read yet.
+
+    Args:
+        location: Path or URL of a Lightning checkpoint, of whatever else ``torch.save`` wrote, of a
+            safetensors file, of one of our snapshots, or of a folder of
+            ``torch.distributed.checkpoint``; ``"torchvision:resnet50"`` or
+            ``"torchvision:resnet50:IMAGENET1K_V2"``; or a module.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, hostile or no checkpoint; one line that names it.
+    """
+    if isinstance(location, nn.Module):
+        return _of_module(location, type(location).__name__)
+    name = str(location)
+    if name.startswith(TORCHVISION):
+        return _of_module(_torchvision_model(name), name)
+    folder = as_folder(location)
+    if not folder.exists():
+        raise FileNotFoundError(f"{name}: there is no such file or folder")
+    try:
+        if folder.is_dir():
+            layers, told = _open_folder(folder)
+        elif isinstance(folder, Path):
+            layers, told = _open_file(folder)
+        else:
+            layers, told = _open_remote(folder)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return Checkpoint(
+        name,
+        layers.found,
+        layers.refused,
+        _number(told, ("step", "global_step"), _STEP_IN_NAME, folder.name),
+        _number(told, ("epoch",), _EPOCH_IN_NAME, folder.name),
+    )
+
+
+def load_weights(location: Location | nn.Module, layer: str | None = None) -> Tensor:
+    """Read the filters of one layer out of any checkpoint.
+
+    Args:
+        location: See `open_checkpoint`.
+        layer: Name of the layer, the end of its name, or a glob; None for the first convolution.
+
+    Returns:
+        Shape (N, C, kH, kW), float32, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged or has no such layer.
+
+    Example:
+        >>> load_weights("torchvision:resnet18").shape
+        torch.Size([64, 3, 7, 7])
+    """
+    return open_checkpoint(location).read(layer)
+
+
+def _open_file(path: Path) -> tuple[Layers, Mapping[str, Any]]:
+    if path.stat().st_size == 0:
+        raise ValueError("it is empty")
+    if is_safetensors(path):
+        return open_safetensors(path)
+    file = load_torch_file(path)
+    told = file.content if isinstance(file.content, Mapping) else {}
+    return find_layers(tensors_of(file.content, file.check)), told
+
+
+def _open_folder(folder: Folder) -> tuple[Layers, Mapping[str, Any]]:
+    if not (folder / INDEX).exists():
+        raise ValueError(f"a folder, but none of torch.distributed.checkpoint: it has no {INDEX}")
+    beside = folder / "meta.pt"  # where Lightning puts the rest
+    told = load_torch_file(beside.read_bytes()).content if beside.exists() else {}
+    return find_layers(tensors_below(folder)), told if isinstance(told, Mapping) else {}
+
+
+def _open_remote(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
+    """Fetch a remote file; what has been mapped into memory outlives the copy."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        path.fs.get_file(path.path, str(copy))  # type: ignore[union-attr]
+        return _open_file(copy)
+
+
+def _of_module(module: nn.Module, name: str) -> Checkpoint:
+    try:
+        found = find_convolutions(module, "*")
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    layers = {
+        layer: StoredLayer(
+            weight_shape(conv),
+            lambda conv=conv: effective_weight(conv).cpu(),  # type: ignore[misc]
+            geometry_of(conv),
+        )
+        for layer, conv in found.items()
+    }
+    return Checkpoint(name, layers, {})
+
+
+def _torchvision_model(name: str) -> nn.Module:
+    """Build a network; without weights it has those of a fixed random initialization."""
+    from torchvision.models import get_model
+
+    _, model, *weights = name.split(":")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            built: nn.Module = get_model(model, weights=weights[0] if weights else None)
+            return built
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{name}: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{name}: its weights could not be downloaded: {error}") from error
+
+
+def _number(
+    told: Mapping[str, Any], keys: tuple[str, ...], pattern: re.Pattern[str], name: str
+) -> int | None:
+    for key in keys:
+        value = told.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    found = pattern.search(name)
+    return int(found[1]) if found else None

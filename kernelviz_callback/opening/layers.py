@@ -1,0 +1,207 @@
+"""Convolutions in a state dict: no model is needed to tell them by their names and shapes."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from kernelviz_callback.filters import WRAPPER_SEGMENTS, Geometry
+from kernelviz_callback.opening.stand_ins import StandIn
+
+Shape: TypeAlias = tuple[int, int, int, int]
+
+# Where training scripts put the weights that a user would load, the likeliest first.
+_MAIN_DICTS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params")
+# Beside them stand copies: running averages, or what an average has replaced. Any segment of a name
+# may tell.
+_COPY = re.compile(r"(?:^|_)(ema|swa|averag\w*|teacher|shadow)(?:_|$)|^current_model_state$")
+# The keys below which no weights are, but tensors that look like them.
+_NOT_WEIGHTS = re.compile(r"(optim\w*|loops|callbacks|hyper_parameters|\w*scaler)(\.|$)")
+_RANKS = (3, 4, 5)
+_REFUSED = {3: "1-D: its filters are curves, not pictures", 5: "3-D: its filters are volumes"}
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTensor:
+    """A tensor in a file that has been opened; ``read`` gives it, float32, in memory of its own."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredLayer:
+    """One convolution in a file that has been opened, not read.
+
+    Attributes:
+        shape: (N, C, kH, kW) of its weights.
+        read: Reads them: float32, its own memory.
+        geometry: How the convolution slides, where the file tells.
+    """
+
+    shape: Shape
+    read: Callable[[], Tensor]
+    geometry: Geometry | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """The convolutions of a file, in its order, and what looks like one and cannot be shown.
+
+    Attributes:
+        found: Name to layer. Names are without the dict that the weights stand in and the segments
+            that wrappers add. Running averages and other copies come last, under their whole names.
+        refused: Name to the reason.
+    """
+
+    found: Mapping[str, StoredLayer]
+    refused: Mapping[str, str]
+
+
+def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
+    """Find the convolutions among stored tensors.
+
+    Args:
+        stored: The keys that lead to a tensor in its file, with dots, to the tensor.
+
+    Example:
+        >>> stored = tensors_of({"state_dict": {"module.conv.weight": torch.ones(8, 3, 5, 5)}})
+        >>> list(find_layers(stored).found)
+        ['conv']
+    """
+    found: dict[str, StoredLayer] = {}
+    refused: dict[str, str] = {}
+    for path in sorted(stored, key=_rank):  # stable: in the order of the file within a rank
+        base, weights = _weights_at(path, stored)
+        if weights is None:
+            continue
+        name = base if _is_copy(path) else _layer_name(base)
+        name = base if name in found or name in refused else name
+        shape = tuple(weights.parts[0].shape)
+        if len(shape) != 4:
+            refused[name] = _REFUSED[len(shape)]
+        elif 0 in shape:
+            refused[name] = f"it is empty, of shape {shape}"
+        else:
+            found[name] = StoredLayer(shape, weights.read)  # type: ignore[arg-type]
+    return Layers(found, refused)
+
+
+def tensors_of(
+    content: Any, check: Callable[[Tensor], None] = lambda _: None
+) -> dict[str, StoredTensor]:
+    """List every tensor of real numbers in what ``torch.save`` was given.
+
+    Args:
+        content: Dicts of dicts of tensors, or a module that was saved whole, as a `StandIn`.
+        check: Is called with a tensor when it is read, before it is used.
+
+    Returns:
+        The keys that lead to each, with dots, to the tensor. None has been looked at yet.
+    """
+    found: dict[str, StoredTensor] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[str, Any]] = [("", content)]
+    while waiting:
+        path, node = waiting.pop()
+        if isinstance(node, Tensor):
+            if node.is_floating_point():
+                found[path] = StoredTensor(tuple(node.shape), partial(_checked, node, check))
+        elif id(node) not in seen:
+            seen.add(id(node))
+            start = f"{path}." if path else ""
+            waiting += [(start + key, child) for key, child in reversed(_children(node))]
+    return found
+
+
+def _checked(tensor: Tensor, check: Callable[[Tensor], None]) -> Tensor:
+    check(tensor)
+    return tensor.detach().to(torch.float32, copy=True)
+
+
+def _children(node: Any) -> list[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        return [(key, child) for key, child in node.items() if isinstance(key, str)]
+    state = node.state if isinstance(node, StandIn) else None
+    if not isinstance(state, Mapping):
+        return []
+    parts = (state.get(name) for name in ("_parameters", "_buffers", "_modules"))
+    return [child for part in parts if isinstance(part, Mapping) for child in _children(part)]
+
+
+def _is_copy(path: str) -> bool:
+    return any(_COPY.search(segment) for segment in path.lower().split("."))
+
+
+def _rank(path: str) -> int:
+    """Where a user would look first."""
+    top = path.partition(".")[0]
+    if _is_copy(path):
+        return len(_MAIN_DICTS) + 1
+    return _MAIN_DICTS.index(top) if top in _MAIN_DICTS else len(_MAIN_DICTS)
+
+
+def _weights_at(
+    path: str, stored: Mapping[str, StoredTensor]
+) -> "tuple[str, _Weights | None]":
+    """The layer whose weights begin with what is stored at ``path``, and how they are stored."""
+    if _NOT_WEIGHTS.match(path) or len(stored[path].shape) not in _RANKS:
+        return "", None
+    for (first, *others), join in _STORED_AS.items():
+        base = f".{path}".removesuffix(first)
+        names = [f"{base}{other}"[1:] for other in others]
+        if base != f".{path}" and all(name in stored for name in names):
+            parts = [stored[path], *(stored[name] for name in names)]
+            return base[1:], _Weights(parts, join)
+    return "", None
+
+
+def _layer_name(base: str) -> str:
+    segments = base.split(".")
+    if segments[0].endswith("state_dict"):
+        segments = segments[1:]
+    kept = [s for s in segments if s not in WRAPPER_SEGMENTS]
+    return ".".join(kept or segments) or "Conv2d"
+
+
+class _Weights(NamedTuple):
+    """Weights as they are stored, and how to join their parts."""
+
+    parts: list[StoredTensor]
+    join: Callable[..., Tensor]
+
+    def read(self) -> Tensor:
+        return self.join(*(part.read() for part in self.parts)).contiguous()
+
+
+def _weight_norm(direction: Tensor, length: Tensor) -> Tensor:
+    inner = [d for d in range(direction.ndim) if length.ndim == 0 or length.shape[d] == 1]
+    return direction * (length / direction.norm(dim=inner, keepdim=True))
+
+
+def _spectral_norm(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """The weights over their largest singular value, which belongs to these two vectors."""
+    return weight / (u @ weight.flatten(1) @ v)
+
+
+# How weights are stored: the endings of the names of their parts, and how these are joined. Plain;
+# then pruned and normed, by torch's hooks and by its parametrizations.
+_STORED_AS: dict[tuple[str, ...], Callable[..., Tensor]] = {
+    (".weight",): lambda weight: weight,
+    (".weight_orig", ".weight_mask"): torch.mul,
+    (".weight_v", ".weight_g"): _weight_norm,
+    (
+        ".parametrizations.weight.original1",
+        ".parametrizations.weight.original0",
+    ): _weight_norm,
+    (".weight_orig", ".weight_u", ".weight_v"): _spectral_norm,
+    (
+        ".parametrizations.weight.original",
+        ".parametrizations.weight.0._u",
+        ".parametrizations.weight.0._v",
+    ): _spectral_norm,
+}

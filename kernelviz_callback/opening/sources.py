@@ -1,0 +1,82 @@
+"""What a user may name on a command line, and the checkpoints that are meant by it."""
+
+import re
+from pathlib import Path
+
+from kernelviz_callback.opening.checkpoint import TORCHVISION
+from kernelviz_callback.opening.distributed import INDEX
+from kernelviz_callback.snapshot import list_snapshots
+from kernelviz_callback.storage import Folder, Location, as_folder
+
+_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
+# Where the checkpoints of a run are, below its folder.
+_BELOW = ("kernelviz", "checkpoints")
+_STEP = re.compile(r"step[=_-]?(\d+)")
+_NUMBER = re.compile(r"(\d+)")
+_GLOB = re.compile(r"[*?\[]")
+
+
+def find_checkpoints(location: Location) -> list[str]:
+    """List the checkpoints that a name stands for, in the order of their steps.
+
+    Args:
+        location: A file or its URL; a glob; a folder of snapshots, of checkpoints, of a whole run,
+            or of ``torch.distributed.checkpoint``; or ``"torchvision:..."``.
+
+    Returns:
+        At least one name to give to `open_checkpoint`.
+
+    Raises:
+        FileNotFoundError: If there is nothing of that name, or nothing in it.
+    """
+    name = str(location)
+    if name.startswith(TORCHVISION):
+        return [name]
+    path = as_folder(location)
+    if path.is_dir():
+        return _in_folder(path, name)
+    if path.exists():
+        return [name]
+    if _GLOB.search(name):
+        found = _matching(name)
+        if found:
+            return [one for each in found for one in _in_folder_or_itself(each)]
+        raise FileNotFoundError(f"{name}: no file matches")
+    raise FileNotFoundError(f"{name}: there is no such file or folder")
+
+
+def _in_folder_or_itself(path: Folder) -> list[str]:
+    return _in_folder(path, str(path)) if path.is_dir() else [str(path)]
+
+
+def _in_folder(folder: Folder, name: str) -> list[str]:
+    if (folder / INDEX).exists():
+        return [name]
+    snapshots = list_snapshots(folder)
+    if snapshots:
+        return list(map(str, snapshots.values()))
+    files = [p for p in folder.iterdir() if p.suffix in _SUFFIXES or (p / INDEX).exists()]
+    if files:
+        return list(map(str, sorted(files, key=_by_step)))
+    for below in _BELOW:
+        if (folder / below).is_dir():
+            return _in_folder(folder / below, f"{name.rstrip('/')}/{below}")
+    raise FileNotFoundError(
+        f"{name}: this folder has no checkpoint; expected snapshots (step-*.safetensors), files "
+        f"ending in {', '.join(_SUFFIXES)}, or a folder {' or '.join(_BELOW)} with such"
+    )
+
+
+def _matching(pattern: str) -> list[Folder]:
+    fixed, _, rest = _GLOB.split(pattern, maxsplit=1)[0].rpartition("/")
+    base = as_folder(fixed or ("/" if pattern.startswith("/") else "."))
+    below = pattern[len(fixed) :].lstrip("/") if fixed else pattern.lstrip("/")
+    return sorted(base.glob(below), key=_by_step) if base.is_dir() else []
+
+
+def _by_step(path: Folder) -> tuple[float, list[str | int]]:
+    """The step in a name, then the name with its numbers in the order of numbers."""
+    step = _STEP.search(path.name)
+    parts = _NUMBER.split(path.name)
+    natural = [part.zfill(20) if part.isdecimal() else part for part in parts]
+    return (int(step[1]) if step else float("inf")), natural  # type: ignore[return-value]
