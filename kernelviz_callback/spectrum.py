@@ -10,10 +10,11 @@ from math import pi
 from typing import NamedTuple
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 
-# Frequencies to look for the peak at, from -1/2 to 1/2 cycle a pixel. Finer than the widest peak of
-# a 16x16 kernel by a factor of two.
+# Frequencies to look for the peak at, along each axis, from 0 to 1 cycle a pixel. Finer than the
+# widest peak of a 16x16 kernel by a factor of two.
 _FINE = 32
 _MOST_NUMBERS = 2**20  # of a transform in memory at once
 
@@ -25,8 +26,8 @@ class Stripes(NamedTuple):
         frequency: In cycles a pixel: 0 for a blob, 1/2 for a sign change at every pixel.
         orientation: Of the stripes, in degrees [0, 180): 0 horizontal, 90 vertical, 45 rising to
             the right. NaN where the frequency is 0.
-        bandwidth: Diameter of the frequencies with at least half the peak's power, in cycles a
-            pixel. A kernel of k pixels cannot have less than about 0.9 / k.
+        bandwidth: Diameter of the lobe of frequencies round the peak that have at least half its
+            power, in cycles a pixel. A kernel of k pixels cannot have less than about 0.9 / k.
     """
 
     frequency: Tensor
@@ -41,12 +42,12 @@ def power_spectrum(weights: Tensor) -> Tensor:
         weights: Shape (N, C, kH, kW), floating point, not modified.
 
     Returns:
-        Shape (N, 2 kH - 1, kW), float32: the frequencies i / (2 kH - 1) down and j / (2 kW - 1)
-        across, cycles a pixel, as `torch.fft.rfft2` orders them.
+        Shape (N, 2 kH - 1, kW), of the type of the weights: the frequencies i / (2 kH - 1) down
+        and j / (2 kW - 1) across, cycles a pixel, as `torch.fft.rfft2` orders them.
     """
     filters, channels, height, width = weights.shape
-    transform = _transform(height, width).to(weights.device)
-    kernels = weights.float().reshape(-1, height * width)
+    transform = _transform(height, width).to(weights)
+    kernels = weights.reshape(-1, height * width)
     at_once = max(1, _MOST_NUMBERS // (transform.shape[1] * channels)) * channels
     parts = [
         (part @ transform).square().reshape(-1, channels, transform.shape[1]).sum(1)
@@ -70,7 +71,8 @@ def concentration(power: Tensor) -> Tensor:
 
     Source: the portmanteau statistic of Box & Pierce, JASA 1970, in two dimensions.
     """
-    twice = _multiplicity(power).to(power.device)
+    twice = torch.full_like(power[0], 2)  # each stands for its mirror image through zero too, ...
+    twice[:, 0] = 1  # ... unless that is in this half of the plane itself
     count = twice.sum()
     # Normed first: the fourth power of a small weight is no float32 any more.
     normed = power / power.amax((1, 2), keepdim=True)
@@ -79,48 +81,79 @@ def concentration(power: Tensor) -> Tensor:
 
 
 def dominant_stripes(power: Tensor, kernel: tuple[int, int]) -> Stripes:
-    """Find the wave that dominates each filter.
+    """Find the wave that dominates each filter: the strongest, whatever else there is.
 
     Args:
-        power: See `power_spectrum`.
+        power: See `power_spectrum`, on the CPU.
         kernel: (kH, kW).
 
     Returns:
         NaN for filters of zeros and, as there is no wave in one pixel, 1x1 kernels.
     """
-    frequencies, interpolation = (t.to(power.device) for t in _fine_grid(*kernel))
-    parts = torch.split(power.flatten(1), _MOST_NUMBERS // len(frequencies))
-    found = (_stripes(part @ interpolation, frequencies) for part in parts)
-    stripes = Stripes(*map(torch.cat, zip(*found, strict=True)))
     if kernel == (1, 1):
-        return Stripes(*(torch.full_like(numbers, torch.nan) for numbers in stripes))
-    return stripes
+        return Stripes(*(power.new_full((len(power),), torch.nan) for _ in Stripes._fields))
+    normed = (power / power.amax((1, 2), keepdim=True)).float()
+    parts = torch.split(normed, _MOST_NUMBERS // _FINE**2)
+    found = (_stripes(_refined(part, kernel)) for part in parts)
+    return Stripes(*map(torch.cat, zip(*found, strict=True)))
 
 
-def _stripes(fine: Tensor, frequencies: Tensor) -> Stripes:
-    """The wave from the power (N, M) at the fine frequencies (M, 2)."""
-    fine = fine.clamp_(min=0)
-    peak, at = fine.max(1)
-    centre = frequencies[at]
+def _stripes(fine: Tensor) -> Stripes:
+    """The wave from the power at the fine frequencies, shape (N, M, M), from (0, 0) on.
+
+    All frequencies are counted in steps of the grid. They are periodic: 1/2 is -1/2.
+    """
+    peak, at = fine.flatten(1).max(1)
+    top = torch.stack([at // _FINE, at % _FINE], dim=1)
+    # The plane with the peak in its middle, to less than 1/2 away from it on either side.
+    away = torch.arange(1 - _FINE // 2, _FINE // 2)
+    down, across = ((top[:, axis, None] + away) % _FINE for axis in (0, 1))
+    places = down[:, :, None] * _FINE + across[:, None, :]
+    centred = fine.flatten(1).gather(1, places.flatten(1)).reshape(places.shape)
+    lobe = _connected_to_middle(centred >= peak[:, None, None] / 2)
     # A wave is its own mirror image through zero: of each pair take the one on the peak's side.
-    side = 1 - 2 * (centre @ frequencies.T < 0).float()
-    is_high = fine >= peak[:, None] / 2
-    share = fine * is_high
-    mean = (share * side) @ frequencies / share.sum(1, keepdim=True)
-    is_blob = centre.norm(dim=1) == 0
-    frequency = mean.norm(dim=1).masked_fill(is_blob, 0)
-    down, across = mean.unbind(1)
-    orientation = torch.rad2deg(torch.atan2(across, down)) % 180
+    image_down, image_across = (
+        _wrapped(2 * top[:, axis, None] + away).float().square() for axis in (0, 1)
+    )
+    steps = away.float()
+    squares = steps.square()
+    lobe &= squares[:, None] + squares <= image_down[:, :, None] + image_across[:, None, :]
+    share = centred.where(lobe, 0)
+    rows, columns = share.sum(2), share.sum(1)
+    mean = torch.stack([rows @ steps, columns @ steps], dim=1) / rows.sum(1, keepdim=True)
+    is_image = (_wrapped(2 * top) == 0).all(1)  # of itself, and so is its lobe
+    frequency = _wrapped(top + mean.masked_fill(is_image[:, None], 0)) / _FINE
+    is_blob = (top == 0).all(1)
+    orientation = torch.rad2deg(torch.atan2(frequency[:, 1], frequency[:, 0])) % 180
     orientation = orientation.where(orientation < 180, 0)  # rounding may lift a remainder to it
-    # Round zero there are the mirror images too.
-    count = is_high.sum(1)
-    area = torch.where(is_blob, 2 * count - 1, count).float() / _FINE**2
+    area = lobe.sum((1, 2)).float() / _FINE**2
     nothing = ~(peak > 0)
     return Stripes(
-        frequency.masked_fill(nothing, torch.nan),
+        frequency.norm(dim=1).masked_fill(nothing, torch.nan),
         orientation.masked_fill(nothing | is_blob, torch.nan),
         (2 * (area / pi).sqrt()).masked_fill(nothing, torch.nan),
     )
+
+
+def _wrapped(steps: Tensor) -> Tensor:
+    """The same frequencies, from -1/2 to 1/2."""
+    return (steps + _FINE // 2) % _FINE - _FINE // 2
+
+
+def _connected_to_middle(mask: Tensor) -> Tensor:
+    """Of each mask (N, M, M) what hangs together with its middle."""
+    beside = torch.zeros(3, 3, 3, dtype=torch.bool)
+    beside[1, 1, :] = beside[1, :, 1] = True
+    regions = torch.from_numpy(ndimage.label(mask.numpy(), beside.numpy())[0])
+    middle = mask.shape[1] // 2
+    return regions == regions[:, middle, middle, None, None]
+
+
+def _refined(power: Tensor, kernel: tuple[int, int]) -> Tensor:
+    """The power at the fine frequencies, shape (N, M, M), from that of half the plane."""
+    image = power[:, :, 1:].flip(1, 2).roll(1, 1)
+    down, across = (_interpolation(size).to(power) for size in kernel)
+    return (down @ torch.cat([power, image], dim=2) @ across.T).clamp_(min=0)
 
 
 @lru_cache(maxsize=64)
@@ -133,32 +166,13 @@ def _transform(height: int, width: int) -> Tensor:
         y.flatten()[:, None, None] * down[:, None] + x.flatten()[:, None, None] * across
     ).flatten(1)
     angle = 2 * pi * turns
-    return torch.cat([angle.cos(), angle.sin()], dim=1).float()
-
-
-def _multiplicity(power: Tensor) -> Tensor:
-    """How often a frequency of the half plane stands in the whole one: 1 or 2."""
-    twice = torch.full(power.shape[1:], 2.0, dtype=torch.float32)
-    twice[:, 0] = 1
-    return twice
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
 @lru_cache(maxsize=64)
-def _fine_grid(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Fine frequencies (M, 2), (down, across), and (F, M): the power there from that at F.
-
-    Of every frequency and its mirror image through zero one.
-    """
-    rows, columns = 2 * height - 1, 2 * width - 1
-    axis = (torch.arange(_FINE) - _FINE // 2).double() / _FINE
-    fine = torch.cartesian_prod(axis, axis)
-    fine = fine[(fine[:, 1] > 0) | ((fine[:, 1] == 0) & (fine[:, 0] >= 0)) | (fine == -0.5).any(1)]
-    down = torch.arange(rows).double() / rows
-    across = torch.arange(width).double() / columns
-    coarse = torch.cartesian_prod(down, across)
-    lags = torch.cartesian_prod(
-        torch.arange(1 - height, height).double(), torch.arange(1 - width, width).double()
-    )
-    twice = _multiplicity(torch.empty(1, rows, width)).flatten().double() / (rows * columns)
-    to_lags = twice[:, None] * torch.cos(2 * pi * coarse @ lags.T)
-    return fine.float(), (to_lags @ torch.cos(2 * pi * lags @ fine.T)).float()
+def _interpolation(size: int) -> Tensor:
+    """Shape (M, F): the power along an axis at the fine frequencies from that at F = 2 size - 1."""
+    coarse = torch.arange(2 * size - 1).double() / (2 * size - 1)
+    fine = torch.arange(_FINE).double() / _FINE
+    lags = torch.arange(1 - size, size).double()
+    return torch.cos(2 * pi * (fine[:, None] - coarse)[..., None] * lags).mean(2)

@@ -83,6 +83,82 @@ def test_stripes(degrees: int, frequency: float) -> None:
     assert stripes.frequency.item() == pytest.approx(frequency, abs=0.02)
 
 
+def slow_stripes(filter_: Tensor) -> tuple[float, float, float]:
+    """Frequency, orientation and bandwidth: sums written out, and a lobe that is walked."""
+    _, height, width = filter_.shape
+    power = {}
+    for down in range(32):
+        for across in range(32):
+            waves = torch.tensor(
+                [
+                    [cmath.exp(-2j * math.pi * (y * down + x * across) / 32) for x in range(width)]
+                    for y in range(height)
+                ]
+            )
+            total = (filter_ * waves).sum((1, 2)).abs().square().sum()
+            power[down, across] = total.item()
+    top = max(power, key=power.__getitem__)
+
+    def wrapped(steps: int) -> int:
+        return (steps + 16) % 32 - 16
+
+    def near(step: tuple[int, int]) -> bool:
+        from_image = sum(wrapped(2 * t + s) ** 2 for t, s in zip(top, step, strict=True))
+        return sum(s**2 for s in step) <= from_image
+
+    def at(step: tuple[int, int]) -> float:
+        return power[(top[0] + step[0]) % 32, (top[1] + step[1]) % 32]
+
+    lobe, ahead = set(), [(0, 0)]
+    while ahead:
+        y, x = step = ahead.pop()
+        if step in lobe or max(abs(y), abs(x)) == 16 or at(step) < at((0, 0)) / 2:
+            continue
+        lobe.add(step)
+        ahead += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+    kept = [step for step in lobe if near(step)]
+    weight = sum(at(step) for step in kept)
+    down, across = (
+        (t + sum(at(s) * s[i] for s in kept) / weight + 16) % 32 - 16 for i, t in enumerate(top)
+    )
+    orientation = math.nan if top == (0, 0) else math.degrees(math.atan2(across, down)) % 180
+    return math.hypot(down, across) / 32, orientation, 2 * math.sqrt(len(kept) / math.pi) / 32
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 5, 5), (6, 1, 4, 6), (6, 2, 7, 7), (6, 3, 3, 3)])
+def test_stripes_of_any_filter(shape: tuple[int, ...]) -> None:
+    weights = drawn(*shape)
+    found = dominant_stripes(power_spectrum(weights), (shape[2], shape[3]))
+    for i, filter_ in enumerate(weights):
+        frequency, orientation, bandwidth = slow_stripes(filter_)
+        assert found.frequency[i].item() == pytest.approx(frequency, abs=1e-4)
+        assert found.bandwidth[i].item() == pytest.approx(bandwidth, abs=1e-4)
+        assert found.orientation[i].isnan() == math.isnan(orientation)
+        if not math.isnan(orientation):
+            away = (found.orientation[i].item() - orientation) % 180
+            assert min(away, 180 - away) < 0.1
+
+
+def test_a_second_wave_does_not_bend_the_first() -> None:
+    weights = (grating(11, 0.25, 0) + 0.9 * grating(11, 0.25, 90))[None, None]
+    stripes = dominant_stripes(power_spectrum(weights), (11, 11))
+    assert stripes.frequency.item() == pytest.approx(0.25, abs=0.01)
+    assert stripes.orientation.item() == pytest.approx(0, abs=1)
+    alone = dominant_stripes(power_spectrum(grating(11, 0.25, 0)[None, None]), (11, 11))
+    assert stripes.bandwidth.item() == pytest.approx(alone.bandwidth.item(), rel=0.15)
+
+
+@pytest.mark.parametrize("frequency", [0.0, 0.05, 0.1, 0.15, 0.25])
+def test_frequencies_are_periodic(frequency: float) -> None:
+    """A change of sign from pixel to pixel mirrors the axis at 1/4 cycle."""
+    low = grating(31, frequency, 90)
+    high = low * (1 - 2 * (torch.arange(31) % 2))
+    found = [dominant_stripes(power_spectrum(w[None, None]), (31, 31)) for w in (low, high)]
+    assert sum(s.frequency.item() for s in found) == pytest.approx(0.5, abs=1e-4)
+    assert found[0].bandwidth.item() == pytest.approx(found[1].bandwidth.item())
+    assert found[1].orientation.item() == pytest.approx(90)
+
+
 def test_bandwidth_is_that_of_the_window() -> None:
     # The power of a Gaussian window of spread s falls to a half at sqrt(ln 2) / (2 pi s).
     weights = grating(31, 0.25, 90, spread=3)[None, None]
