@@ -1,25 +1,20 @@
 """Examine the filters of one layer: the numbers, then the verdicts, then what could not be told."""
 
 from dataclasses import fields
-from math import isnan
 
 import torch
 from torch import Tensor, nn
 
 from kernelviz_callback import measures
+from kernelviz_callback.absence import explain_absence
+from kernelviz_callback.exact import exact_blocks
 from kernelviz_callback.filters import effective_weight, find_convolutions, geometry_of
 from kernelviz_callback.health import FilterMeasures, KernelHealth, LayerMeasures
-from kernelviz_callback.null_model import LEAST_POWER, NullModel, null_model
+from kernelviz_callback.null_model import NullModel, null_model
 from kernelviz_callback.probe_energy import ProbeEnergy
-from kernelviz_callback.similarity import Similarity, effective_rank, similarity
+from kernelviz_callback.similarity import Similarity, similarity
 from kernelviz_callback.spectrum import concentration, dominant_stripes, power_spectrum
-from kernelviz_callback.verdicts import (
-    LARGEST_TELLING_COSINE,
-    Evidence,
-    is_near_zero,
-    is_noise,
-    judge,
-)
+from kernelviz_callback.verdicts import Evidence, is_near_zero, is_noise, judge
 
 # A filter looks at colour if most of its energy is off the grey axis.
 COLOUR_SHARE = 0.5
@@ -41,7 +36,7 @@ def kernel_health(
 
     Args:
         model_or_weights: A module, or filters of shape (N, C, kH, kW), any floating point type, any
-            device, not modified. Measured in float32 on the CPU.
+            device, not modified. Taken as float32 and measured on the CPU.
         layer: Of the module, None for its first convolution; for weights, a name to show.
         first: The same layer at the start of training.
         previous: The same layer at the snapshot before.
@@ -95,8 +90,11 @@ class _Examination:
         filters, channels, height, width = weights.shape
         self.shape = (filters, channels, height, width)
         self.null: NullModel = null_model(self.shape, groups)
-        self.is_finite = weights.isfinite().flatten(1).all(1)
         self.weights = weights
+        self.norm = measures.filter_norms(weights)
+        self.is_finite = self.norm.isfinite()  # the norm of finite weights always is
+        self.relative_norm = measures.relative_norms(self.norm)
+        self.is_weak = is_near_zero(self.relative_norm, self.norm, self.null)
         self.since_first, self.since_previous = (
             None if reference is None else measures.movement(weights, reference)
             for reference in (first, previous)
@@ -104,73 +102,83 @@ class _Examination:
         self.is_one_step = steps_since_previous == 1
         self.energy = energy
         self.groups = groups
-        self.absent: dict[str, str] = {}
 
     def health(self, layer: str) -> KernelHealth:
-        alike = similarity(self.weights, self.groups)
+        alike = similarity(self.weights, self.groups, candidates=~self.is_weak)
         filters = self._filters(alike)
         evidence = Evidence(
             is_finite=self.is_finite,
-            norm=filters.norm,
-            relative_norm=filters.relative_norm,
-            nearest=filters.nearest.nan_to_num(-1).long(),
+            is_weak=self.is_weak,
+            norm=self.norm,
+            relative_norm=self.relative_norm,
+            nearest=alike.nearest,
             nearest_cosine=filters.nearest_cosine,
             concentration=filters.concentration,
             response_rms=None if self.energy is None else filters.response_rms,
             change=None if self.since_previous is None else self.since_previous.change,
         )
-        totals = self._totals(filters, alike.orthogonality, is_noise(evidence, self.null))
-        self._explain()
+        totals = self._totals(filters, alike, is_noise(evidence, self.null))
         return KernelHealth(
             layer=layer,
             shape=self.shape,
             filters=filters,
             totals=totals,
             verdicts=tuple(judge(evidence, self.null)),
-            absent=self.absent,
+            absent=self._absent(filters, totals),
         )
 
     def _filters(self, alike: Similarity) -> FilterMeasures:
-        weights, (_, channels, height, width) = self.weights, self.shape
-        nothing = weights.new_full((len(weights),), torch.nan)
-        norm = measures.filter_norms(weights)
-        power = power_spectrum(weights)
-        stripes = dominant_stripes(power, (height, width))
-        colour, axis = measures.colour_selectivity(weights) if channels == 3 else (nothing, nothing)
+        weights, nothing = self.weights, torch.full_like(self.norm, torch.nan)
         first, previous = self.since_first, self.since_previous
-        numbers = FilterMeasures(
-            norm=norm,
-            rms=norm / (channels * height * width) ** 0.5,
-            relative_norm=measures.relative_norms(norm),
-            sparsity=measures.sparsity(weights),
-            autocorrelation=measures.autocorrelation(weights),
-            roughness=measures.roughness(weights),
-            concentration=nothing if (height, width) == (1, 1) else concentration(power),
-            frequency=stripes.frequency,
-            orientation=stripes.orientation,
-            bandwidth=stripes.bandwidth,
-            colour=colour,
-            opponent_axis=axis,
-            nearest=alike.nearest,
-            nearest_cosine=alike.nearest_cosine,
-            antiphase=alike.antiphase,
-            antiphase_cosine=alike.antiphase_cosine,
-            cosine_to_first=nothing if first is None else first.cosine,
-            change_from_first=nothing if first is None else first.relative,
-            cosine_to_previous=nothing if previous is None else previous.cosine,
-            change_from_previous=nothing if previous is None else previous.relative,
-            response_rms=nothing if self.energy is None else self.energy.response_rms(weights),
-        )
-        values = {f.name: getattr(numbers, f.name).float() for f in fields(numbers)}
+        numbers = {
+            **self._forms(),
+            "norm": self.norm,
+            "rms": self.norm / weights[0].numel() ** 0.5,
+            "relative_norm": self.relative_norm,
+            "sparsity": measures.sparsity(weights),
+            "nearest": alike.nearest,
+            "nearest_cosine": alike.nearest_cosine,
+            "antiphase": alike.antiphase,
+            "antiphase_cosine": alike.antiphase_cosine,
+            "cosine_to_first": nothing if first is None else first.cosine,
+            "change_from_first": nothing if first is None else first.relative,
+            "cosine_to_previous": nothing if previous is None else previous.cosine,
+            "change_from_previous": nothing if previous is None else previous.relative,
+            "response_rms": nothing if self.energy is None else self.energy.response_rms(weights),
+        }
         return FilterMeasures(
             **{
-                name: value.masked_fill(~self.is_finite, -1 if name in _INDICES else torch.nan)
-                for name, value in values.items()
+                name: values.float().masked_fill(
+                    ~self.is_finite, -1 if name in _INDICES else torch.nan
+                )
+                for name, values in numbers.items()
             }
         )
 
+    def _forms(self) -> dict[str, Tensor]:
+        """The numbers that each filter has by itself, whatever its strength."""
+        parts = [self._form(block) for block in exact_blocks(self.weights)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _form(self, filters: Tensor) -> dict[str, Tensor]:
+        _, channels, height, width = self.shape
+        nothing = filters.new_full((len(filters),), torch.nan)
+        power = power_spectrum(filters)
+        stripes = dominant_stripes(power, (height, width))
+        colour, axis = measures.colour_selectivity(filters) if channels == 3 else (nothing, nothing)
+        return {
+            "autocorrelation": measures.autocorrelation(filters),
+            "roughness": measures.roughness(filters),
+            "concentration": nothing if (height, width) == (1, 1) else concentration(power),
+            "frequency": stripes.frequency,
+            "orientation": stripes.orientation,
+            "bandwidth": stripes.bandwidth,
+            "colour": colour,
+            "opponent_axis": axis,
+        }
+
     def _totals(
-        self, filters: FilterMeasures, orthogonality: float, is_noise: Tensor
+        self, filters: FilterMeasures, alike: Similarity, is_noise: Tensor
     ) -> LayerMeasures:
         nothing = torch.nan
         finite = self.is_finite
@@ -182,9 +190,9 @@ class _Examination:
         edge, colour, blob, noise = self._shares(filters, is_noise)
         return LayerMeasures(
             sparsity=filters.sparsity.nanmean().item(),
-            effective_rank=effective_rank(weights),
+            effective_rank=alike.effective_rank,
             variance_entropy=measures.variance_entropy(weights),
-            orthogonality=orthogonality,
+            orthogonality=alike.orthogonality,
             edge_share=edge,
             colour_share=colour,
             blob_share=blob,
@@ -197,41 +205,32 @@ class _Examination:
         """Shares of edges, colours, blobs and noise; the rest is near zero or not finite."""
         if not self.null.knows_noise:
             return [torch.nan] * 4
-        formed = filters.concentration.isfinite() & (filters.norm > 0) & ~is_noise
-        formed &= ~is_near_zero(filters.relative_norm, filters.norm, self.null)
+        formed = filters.concentration.isfinite() & ~self.is_weak & ~is_noise
         is_colour = formed & (filters.colour > COLOUR_SHARE)
         periods = filters.frequency * max(self.shape[2:])
         is_blob = formed & ~is_colour & (periods < BLOB_PERIODS)
         is_edge = formed & ~is_colour & ~is_blob
-        return [kind.float().mean().item() for kind in (is_edge, is_colour, is_blob, is_noise)]
+        edge, colour, blob, noise = (
+            kind.float().mean().item() for kind in (is_edge, is_colour, is_blob, is_noise)
+        )
+        return [edge, colour if self.shape[1] == 3 else torch.nan, blob, noise]
 
-    def _explain(self) -> None:
-        """Give the reason of every number and verdict that this layer cannot have."""
-        filters, channels, height, width = self.shape
-        absent = self.absent
+    def _absent(self, filters: FilterMeasures, totals: LayerMeasures) -> dict[str, str]:
+        absent = explain_absence(
+            filters,
+            totals,
+            shape=self.shape,
+            groups=self.groups,
+            null=self.null,
+            has_first=self.since_first is not None,
+            has_previous=self.since_previous is not None,
+            is_one_step=self.is_one_step,
+            has_probe=self.energy is not None,
+        )
         broken = int((~self.is_finite).sum())
-        if broken:
+        if 0 < broken < len(self.weights):
             absent[f"numbers of {broken} filters"] = "they hold NaN or infinity"
-        if channels != 3:
-            absent["colour"] = f"it needs 3 input channels; there are {channels}"
-        if (height, width) == (1, 1):
-            absent["smoothness, frequency"] = "a 1x1 kernel has no neighbours"
-        if not self.null.knows_noise:
-            absent["noise-like verdict, spectrum shares"] = (
-                f"kernels of {channels}x{height}x{width} are too small: "
-                f"{self.null.noise_power:.0%} of smooth filters would be told from noise, "
-                f"{LEAST_POWER:.0%} are wanted"
-            )
-        if isnan(self.null.largest_cosine):
-            absent["duplicate verdict"] = "there are no two filters to compare"
-            if filters > 1 and channels * height * width == 1:
-                absent["duplicate verdict"] = "filters of one weight are all alike"
-        elif self.null.largest_cosine >= LARGEST_TELLING_COSINE:
-            absent["duplicate verdict"] = (
-                f"chance alone makes cosines of {self.null.largest_cosine:.4f} in this shape"
-            )
-        if filters == 1:
-            absent["orthogonality"] = "there is one filter"
+        return absent
 
 
 _INDICES = ("nearest", "antiphase")

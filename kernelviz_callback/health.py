@@ -33,9 +33,9 @@ class FilterMeasures:
         bandwidth: Of the dominant wave, cycles a pixel.
         colour: Share of its energy off the grey axis; only with 3 input channels.
         opponent_axis: Degrees [0, 180), 0 red-green, 90 blue-yellow; likewise.
-        nearest: Index of the most similar other filter, -1 for none.
+        nearest: Index of the most similar other filter that is not near zero, -1 for none.
         nearest_cosine: Its cosine.
-        antiphase: Index of the most opposite other filter, -1 for none.
+        antiphase: Index of the most opposite other filter that is not near zero, -1 for none.
         antiphase_cosine: Its cosine.
         cosine_to_first: Cosine to itself in the first snapshot.
         change_from_first: Distance to itself there, in lengths of that.
@@ -108,7 +108,7 @@ class KernelHealth:
         filters: Numbers of every filter.
         totals: Numbers of the layer.
         verdicts: What is wrong, gravest first; a filter may have several.
-        absent: Number or verdict that does not exist for this layer, to the reason.
+        absent: Number, or "<name> verdict", that does not exist for this layer, to the reason.
         false_alarm_rate: Share of healthy layers that have a duplicate, dominating or near-zero
             filter by chance.
     """
@@ -142,16 +142,20 @@ class KernelHealth:
         return found
 
     def to_scalars(self) -> dict[str, float]:
-        """The numbers worth a curve: counts of verdicts and the layer's numbers that exist."""
-        counts: dict[str, float] = {
-            "dead_filters": len(self.flagged("near-zero", "silent")),
-            "duplicates": len(self.flagged("duplicate")),
-            "dominating": len(self.flagged("dominating")),
-            "frozen": len(self.flagged("frozen")),
-            "non_finite": len(self.flagged("non-finite")),
+        """The numbers worth a curve: counts of verdicts and the layer's numbers, if they exist."""
+        counts: dict[str, tuple[VerdictName, ...]] = {
+            "dead_filters": ("near-zero", "silent"),
+            "duplicates": ("duplicate",),
+            "dominating": ("dominating",),
+            "frozen": ("frozen",),
+            "non_finite": ("non-finite",),
         }
-        numbers = {name: value for name, value in asdict(self.totals).items() if isfinite(value)}
-        return counts | numbers
+        numbers = {
+            count: float(len(self.flagged(*names)))
+            for count, names in counts.items()
+            if f"{names[0]} verdict" not in self.absent
+        }
+        return numbers | {name: x for name, x in asdict(self.totals).items() if isfinite(x)}
 
     def to_dict(self, *, with_filters: bool = True) -> dict[str, Any]:
         """Return everything as JSON-able values; None where there is no number.
@@ -217,7 +221,10 @@ class KernelHealth:
         numbers = asdict(self.totals).items()
         said = [f"{name} {value:.3g}" for name, value in numbers if not isnan(value)]
         lines.append(f"  {', '.join(said)}")
-        lines += [f"  no {name}: {reason}" for name, reason in self.absent.items()]
+        for reason in dict.fromkeys(self.absent.values()):
+            lacking = [name for name, why in self.absent.items() if why == reason]
+            more = ", ..." if len(lacking) > _MOST_NAMED else ""
+            lines.append(f"  no {', '.join(lacking[:_MOST_NAMED])}{more}: {reason}")
         return "\n".join(lines)
 
 

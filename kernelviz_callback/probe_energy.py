@@ -8,9 +8,11 @@ once.
 from dataclasses import dataclass
 from math import ceil
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kernelviz_callback.exact import exact_blocks
 from kernelviz_callback.responses import response_size
 
 _MOST_WEIGHTS = 2048  # of a filter: the covariance would have more numbers than most layers
@@ -41,13 +43,17 @@ class ProbeEnergy:
             Shape (N,), in units of the weights (a probe lies in [0, 1]). The response is that of
             `summed_responses`, whose mean over all pixels includes the constant part.
         """
-        kernels = weights.flatten(2)
         groups, size, _ = self.moments.shape
-        if size < kernels.shape[1] * kernels.shape[2]:
-            kernels = kernels.sum(1, keepdim=True)
-        rows = kernels.reshape(groups, -1, size)
-        energy = ((rows @ self.moments) * rows).sum(2).flatten()
-        return energy.clamp(min=0).sqrt()
+        is_same = size < weights[0].numel()  # in all channels, so that their sum is what responds
+        rows, norms = [], []
+        for block in exact_blocks(weights):
+            kernels = block.flatten(2).sum(1) if is_same else block.flatten(1)
+            norm = torch.linalg.vector_norm(kernels, dim=1, keepdim=True)
+            rows.append((kernels / norm.where(norm > 0, 1)).float())
+            norms.append(norm[:, 0])
+        unit = torch.cat(rows).reshape(groups, -1, size)
+        energy = ((unit @ self.moments) * unit).sum(2).flatten()
+        return (energy.clamp(min=0).sqrt() * torch.cat(norms)).float()
 
 
 def measure_probe(

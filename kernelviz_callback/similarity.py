@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kernelviz_callback.exact import exact_blocks
+
 _LARGE = 2**20  # weights: products in a larger layer are taken in float32, ...
 _MANY = 512  # filters: ... and so are those of more than these
 _MOST_NUMBERS = 2**20  # in the products that are in memory at once
@@ -25,6 +27,9 @@ class Similarity(NamedTuple):
             normal pair before a ReLU. NaN if there is none.
         orthogonality: In [0, 1]: 1 if all filters are orthogonal, 0 if all are equal. NaN for a
             layer of one filter, or of zeros.
+        effective_rank: How many directions the filters span, by their weight: from 1 to
+            min(N, C kH kW). N filters that are all the same have 1; low beside what random filters
+            have means that filters repeat each other. NaN for a layer of zeros.
     """
 
     nearest: Tensor
@@ -32,42 +37,50 @@ class Similarity(NamedTuple):
     antiphase: Tensor
     antiphase_cosine: Tensor
     orthogonality: float
+    effective_rank: float
 
 
-def similarity(weights: Tensor, groups: int = 1) -> Similarity:
+def similarity(weights: Tensor, groups: int = 1, *, candidates: Tensor | None = None) -> Similarity:
     """Compare every filter with every other.
 
     Args:
         weights: Shape (N, C, kH, kW), not modified.
         groups: Of the convolution. Filters of different groups see different channels: they are no
             neighbours.
+        candidates: Which filters may be the neighbour of another, bool of shape (N,); None for all.
+            Beside a faded copy of a filter this finds the next that is alike.
 
     Returns:
-        A filter without direction, or alone in its group, has no neighbours.
+        A filter without direction is nobody's neighbour and has none; nor has one that is alone.
 
     Source of the orthogonality: Gavrikov & Keuper, "CNN Filter DB", CVPR 2022:
-    1 - sum |W W' - I| / (N (N - 1)), with rows of unit length.
+    1 - sum |W W' - I| / (N (N - 1)), with rows of unit length. Of the effective rank: Roy &
+    Vetterli, "The effective rank", EUSIPCO 2007: the exponential of the Shannon entropy of the
+    singular values as shares of their sum.
 
     Example:
         >>> alike = similarity(torch.tensor([[[[1.0, 0.0]]], [[[2.0, 0.0]]], [[[0.0, 1.0]]]]))
         >>> alike.nearest_cosine.tolist(), round(alike.orthogonality, 3)
         ([1.0, 1.0, 0.0], 0.667)
     """
-    matrix = _matrix(weights)
-    count = len(matrix)
-    norms = matrix.norm(dim=1)
+    unit, norms = _directions(weights)
+    count, size = unit.shape
     is_usable = norms > 0
-    unit = matrix / norms.where(is_usable, 1)[:, None]
+    is_candidate = is_usable if candidates is None else is_usable & candidates
     indices = torch.arange(count, device=weights.device)
     group = indices // (count // groups)
+    share = (norms / norms.nan_to_num(0).amax()).nan_to_num(0).to(unit)
+    # The singular values come from the smaller of W W' and W' W.
+    products = unit.new_empty(count, count) if count <= size else _gram((unit * share[:, None]).T)
     neighbours, total = [], 0.0
     for rows in torch.split(indices, max(1, _MOST_NUMBERS // count)):
         cosines = (unit[rows] @ unit.T).clamp_(-1, 1)
+        if count <= size:
+            products[rows] = cosines * share[rows, None] * share
         own = indices[: len(rows)], rows
         cosines[own] = 0
         total += cosines.abs().sum(dtype=torch.float64).item()
-        excluded = group[rows, None] != group
-        excluded |= ~is_usable
+        excluded = (group[rows, None] != group) | ~is_candidate
         excluded[own] = True
         largest, nearest = cosines.masked_fill_(excluded, -torch.inf).max(1)
         smallest, antiphase = cosines.masked_fill_(excluded, torch.inf).min(1)
@@ -75,7 +88,7 @@ def similarity(weights: Tensor, groups: int = 1) -> Similarity:
     nearest, largest, antiphase, smallest, alone = map(torch.cat, zip(*neighbours, strict=True))
     alone |= ~is_usable
     # The diagonal of W W' - I: rounding aside -1 for a filter of zeros, else 0.
-    compared = int(weights.isfinite().flatten(1).all(1).sum())
+    compared = int(norms.isfinite().sum())
     total += compared - int(is_usable.sum())
     pairs = compared * (compared - 1)
     return Similarity(
@@ -84,39 +97,35 @@ def similarity(weights: Tensor, groups: int = 1) -> Similarity:
         antiphase.masked_fill(alone, -1),
         smallest.masked_fill(alone, torch.nan),
         1 - total / pairs if pairs and is_usable.any() else torch.nan,
+        _effective_rank(products),
     )
 
 
-def effective_rank(weights: Tensor) -> float:
-    """How many directions the filters span, by their weight: from 1 to min(N, C kH kW).
+def _gram(rows: Tensor) -> Tensor:
+    return rows @ rows.T
 
-    N filters that are all the same have 1. Low beside what random filters have means that filters
-    repeat each other.
 
-    Returns:
-        NaN for a layer of zeros.
-
-    Source: Roy & Vetterli, "The effective rank", EUSIPCO 2007: the exponential of the Shannon
-    entropy of the singular values as shares of their sum.
-
-    Example:
-        >>> round(effective_rank(torch.eye(4).reshape(4, 1, 2, 2)), 6)
-        4.0
-    """
-    matrix = _matrix(weights)
-    if len(matrix) > matrix.shape[1]:
-        matrix = matrix.T
-    squares = torch.linalg.eigvalsh(matrix @ matrix.T).double()
-    rounding = squares[-1] * torch.finfo(matrix.dtype).eps * len(squares)
+def _effective_rank(products: Tensor) -> float:
+    """From the matrix that has the squares of the singular values as its eigenvalues."""
+    squares = torch.linalg.eigvalsh(products).double()
+    rounding = squares[-1] * torch.finfo(products.dtype).eps * len(squares)
     values = squares[squares > rounding].sqrt()
     share = values / values.sum()
     return torch.special.entr(share).sum().exp().item() if len(share) else torch.nan
 
 
-def _matrix(weights: Tensor) -> Tensor:
-    """The filters as rows, exact where that is affordable; zero where they are not finite."""
-    matrix = weights.flatten(1)
-    if not matrix.sum().isfinite():  # a sum of finite numbers may overflow, so it can only acquit
-        matrix = matrix.where(matrix.isfinite().all(1, keepdim=True), 0)
-    is_small = matrix.numel() <= _LARGE and len(matrix) <= _MANY
-    return matrix.to(torch.float64 if is_small else torch.float32)
+def _directions(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The filters as rows of length 1, exact where that is affordable, and their norms.
+
+    A row is zero where the norm is zero, or NaN because the filter is not finite.
+    """
+    is_small = weights.numel() <= _LARGE and len(weights) <= _MANY
+    exact = torch.float64 if is_small else torch.float32
+    units, norms = [], []
+    for block in exact_blocks(weights):
+        rows = block.flatten(1)
+        norm = torch.linalg.vector_norm(rows, dim=1)
+        norm = norm.masked_fill(norm.isinf(), torch.nan)
+        units.append((rows / norm[:, None]).to(exact).nan_to_num_(0, 0, 0))
+        norms.append(norm)
+    return torch.cat(units), torch.cat(norms)

@@ -62,11 +62,13 @@ class Verdict:
 class Evidence:
     """The numbers that verdicts are made of; tensors of shape (N,), see `FilterMeasures`.
 
-    ``change`` is the norm of each filter's change since the snapshot before, ``norm`` now; None
-    where there was none, ``response_rms`` where there is no probe.
+    ``is_weak`` is what `is_near_zero` says; no such filter is a ``nearest``. ``change`` is the norm
+    of each filter's change since the snapshot before, ``norm`` now; None where there was none,
+    ``response_rms`` where there is no probe.
     """
 
     is_finite: Tensor
+    is_weak: Tensor
     norm: Tensor
     relative_norm: Tensor
     nearest: Tensor
@@ -105,8 +107,7 @@ def is_noise(evidence: Evidence, null: NullModel) -> Tensor:
     """Which filters cannot be told from noise, bool of shape (N,). None of a shape too small."""
     if not null.knows_noise:
         return torch.zeros_like(evidence.is_finite)
-    weak = is_near_zero(evidence.relative_norm, evidence.norm, null)
-    return (evidence.concentration <= null.noise_concentration) & ~weak
+    return (evidence.concentration <= null.noise_concentration) & ~evidence.is_weak
 
 
 def near_zero_limit(null: NullModel) -> float:
@@ -127,7 +128,7 @@ def _non_finite(evidence: Evidence) -> Iterator[Verdict]:
 
 def _near_zero(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
     limit = near_zero_limit(null)
-    for i in _indices(is_near_zero(evidence.relative_norm, evidence.norm, null)):
+    for i in _indices(evidence.is_weak):
         norm, relative = evidence.norm[i].item(), evidence.relative_norm[i].item()
         beside = "" if isnan(relative) else f", {relative:.2g} of the layer's median"
         yield Verdict(i, "near-zero", f"norm {norm:.2g}{beside} (limit {limit:.2g})")
@@ -148,9 +149,7 @@ def _silent(evidence: Evidence) -> Iterator[Verdict]:
 
 def _duplicate(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
     limit = duplicate_limit(null)
-    weak = is_near_zero(evidence.relative_norm, evidence.norm, null)
-    twin_is_weak = weak[evidence.nearest.clamp(min=0)]
-    for i in _indices((evidence.nearest_cosine > limit) & ~weak & ~twin_is_weak):
+    for i in _indices((evidence.nearest_cosine > limit) & ~evidence.is_weak):
         cosine, twin = evidence.nearest_cosine[i].item(), int(evidence.nearest[i])
         reason = f"cosine {cosine:.4f} to filter {twin} (limit {limit:.2g})"
         yield Verdict(i, "duplicate", reason)

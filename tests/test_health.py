@@ -107,25 +107,172 @@ def test_a_filter_that_sees_nothing_in_the_probe_is_silent() -> None:
         measure_probe(torch.rand(300, 8, 8), (3, 3), channels=300)
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 5, 5), (8, 3, 1, 1), (6, 2, 4, 6), (4, 1, 3, 3)])
-def test_what_does_not_exist_is_absent_with_a_reason(shape: tuple[int, ...]) -> None:
-    health = kernel_health(drawn(*shape))
+def test_an_exploding_filter_dominates() -> None:
+    weights = drawn(16, 3, 7, 7)
+    weights[3] *= 1e20
+    health = kernel_health(weights, previous=0.9 * weights)
+    assert health.flagged("dominating") == [3]
+    assert not health.flagged("near-zero", "non-finite", "frozen")
+    assert health.filters.relative_norm[3] > 1e19
+    assert health.filters.relative_norm[:3] == pytest.approx(1, abs=0.3)
+    assert health.totals.drift != health.totals.drift
+    assert health.totals.effective_rank == pytest.approx(1)
+
+
+@pytest.mark.parametrize("shape", [(600, 1, 3, 3), (130, 912, 3, 3)])
+def test_a_large_layer_with_a_filter_that_explodes(shape: tuple[int, ...]) -> None:
+    weights = drawn(*shape)
+    weights[3] *= 1e20
+    health = kernel_health(weights)
+    assert health.flagged("dominating") == [3]
+    assert health.totals.effective_rank == pytest.approx(1)
+    assert math.isfinite(health.totals.variance_entropy)
+
+
+def test_weights_as_small_as_float32_has_them_are_no_zeros() -> None:
+    weights = drawn(8, 3, 7, 7)
+    weights[1] *= 1e-25
+    health = kernel_health(weights)
+    assert health.flagged("near-zero") == [1]
+    assert health.filters.norm[1] > 0
+    torch.testing.assert_close(
+        health.filters.roughness, kernel_health(drawn(8, 3, 7, 7)).filters.roughness
+    )
+
+
+def test_a_faded_copy_does_not_hide_a_duplicate() -> None:
+    weights = drawn(16, 3, 7, 7)
+    weights[5] = weights[2] + 0.05 * drawn(3, 7, 7, seed=1)
+    weights[9] = 0.001 * weights[2]
+    health = kernel_health(weights)
+    assert health.flagged("duplicate") == [2, 5]
+    assert health.flagged("near-zero") == [9]
+    assert health.filters.nearest[[2, 5, 9]].tolist() == [5, 2, 2]
+
+
+def test_strength() -> None:
+    weights = drawn(6, 3, 5, 5)
+    filters = kernel_health(weights).filters
+    expected = [math.sqrt(sum(w * w for w in f.flatten().tolist()) / 75) for f in weights]
+    assert filters.rms.tolist() == pytest.approx(expected, rel=1e-6)
+    assert filters.norm.tolist() == pytest.approx([75**0.5 * rms for rms in expected], rel=1e-6)
+
+
+def test_an_update_has_a_ratio_where_snapshots_are_one_step_apart() -> None:
+    before = drawn(6, 3, 5, 5)
+    now = before + 1e-3 * drawn(6, 3, 5, 5, seed=1)
+    health = kernel_health(now, previous=before, steps_since_previous=1)
+    expected = np.linalg.norm((now - before).numpy()) / np.linalg.norm(before.numpy())
+    assert health.totals.update_ratio == pytest.approx(expected, rel=1e-5)
+    assert health.to_scalars()["update_ratio"] == health.totals.update_ratio
+    for steps in (2, None):
+        health = kernel_health(now, previous=before, steps_since_previous=steps)
+        assert math.isnan(health.totals.update_ratio)
+        assert "not one optimizer step" in health.absent["update_ratio"]
+        assert "update_ratio" not in health.to_scalars()
+
+
+def test_the_shares_of_what_a_layer_looks_at() -> None:
+    y, x = torch.meshgrid(torch.arange(7.0) - 3, torch.arange(7.0) - 3, indexing="ij")
+    window = torch.exp(-(x.square() + y.square()) / 8)
+    grey, colour = torch.ones(3, 1, 1), torch.tensor([1.0, -1.0, 0.2])[:, None, None]
+    layer = torch.stack(
+        [
+            *(grey * window * torch.cos(1.8 * x + phase) for phase in (0, 1, 2, 3)),
+            *(colour * window * torch.cos(1.8 * y + phase) for phase in (0, 1)),
+            colour * window,
+            *(grey * window.roll(shift, 0) for shift in (-1, 0)),
+            *drawn(5, 3, 7, 7),
+            1e-6 * grey * window,
+        ]
+    )
+    layer /= layer.flatten(1).norm(dim=1)[:, None, None, None]
+    layer[14] *= 1e-6
+    totals = kernel_health(layer).totals
+    shares = totals.edge_share, totals.colour_share, totals.blob_share, totals.noise_share
+    assert shares == pytest.approx((4 / 15, 3 / 15, 2 / 15, 5 / 15))
+
+
+ABSENT = {
+    "one filter": drawn(1, 3, 5, 5),
+    "two filters": drawn(2, 3, 5, 5),
+    "one kernel": drawn(1, 1, 5, 5),
+    "pixels": drawn(8, 3, 1, 1),
+    "one weight": drawn(8, 1, 1, 1),
+    "even": drawn(6, 2, 4, 6),
+    "small": drawn(4, 1, 3, 3),
+    "constant": drawn(6, 3, 1, 1).expand(-1, -1, 5, 5),
+    "grey": drawn(6, 1, 5, 5).expand(-1, 3, -1, -1),
+    "zeros": torch.zeros(4, 3, 5, 5),
+    "one that lives": drawn(4, 3, 5, 5) * torch.eye(4)[0, :, None, None, None],
+    "NaN": torch.full((4, 3, 5, 5), torch.nan),
+}
+
+
+@pytest.mark.parametrize("weights", ABSENT.values(), ids=ABSENT.keys())
+@pytest.mark.parametrize("compared", ["with nothing", "with itself", "with zeros"])
+@pytest.mark.parametrize("groups", ["one group", "depthwise"])
+def test_what_is_absent_has_a_reason(weights: Tensor, compared: str, groups: str) -> None:
+    other = {"with itself": weights, "with zeros": 0 * weights}.get(compared)
+    health = kernel_health(
+        weights, first=other, previous=other, groups=len(weights) if groups == "depthwise" else 1
+    )
     described = health.to_dict()
     json.dumps(described, allow_nan=False)
-    is_pixel = shape[2:] == (1, 1)
-    assert (described["filters"]["autocorrelation"][0] is None) == is_pixel
-    assert (described["filters"]["frequency"][0] is None) == is_pixel
-    assert ("smoothness, frequency" in health.absent) == is_pixel
-    assert (described["totals"]["orthogonality"] is None) == (shape[0] == 1)
-    assert ("colour" in health.absent) == (shape[1] != 3)
-    if shape[0] == 1:
-        assert "no two filters" in health.absent["duplicate verdict"]
-    if is_pixel:
-        assert "chance alone" in health.absent["duplicate verdict"]
-    if shape[2:] == (3, 3):
-        assert "too small" in health.absent["noise-like verdict, spectrum shares"]
-        assert described["totals"]["noise_share"] is None
-        assert "noise_share" not in health.to_scalars()
+    nothing = {"nearest": -1, "antiphase": -1}
+    missing = {n for n, values in described["filters"].items() if set(values) == {nothing.get(n)}}
+    missing |= {name for name, value in described["totals"].items() if value is None}
+    given = {name for name in health.absent if not name.endswith(("verdict", "filters"))}
+    assert given == missing
+    assert all(3 < len(reason) < 120 for reason in health.absent.values())
+    assert not missing & health.to_scalars().keys() - {"sparsity"}
+    assert all(len(line) < 180 for line in repr(health).splitlines())
+    for verdict in health.verdicts:
+        assert f"{verdict.name} verdict" not in health.absent
+
+
+def test_the_reasons_tell_what_is_missing() -> None:
+    one, pixels, small = (kernel_health(ABSENT[n]) for n in ("one filter", "pixels", "small"))
+    for name in ("orthogonality", "duplicate verdict", "dominating verdict", "frozen verdict"):
+        assert one.absent[name] == "there is one filter"
+    assert "chance alone" in pixels.absent["duplicate verdict"]
+    for name in ("autocorrelation", "frequency", "variance_entropy", "noise-like verdict"):
+        assert "1x1 kernel" in pixels.absent[name]
+    assert "too small" in small.absent["noise-like verdict"]
+    assert "too small" in small.absent["noise_share"]
+    assert "3 input channels; there are 1" in small.absent["colour"]
+    two = kernel_health(ABSENT["two filters"])
+    assert "4 times their median" in two.absent["dominating verdict"]
+    assert "constant" in kernel_health(ABSENT["constant"]).absent["autocorrelation"]
+    assert "grey" in kernel_health(ABSENT["grey"]).absent["opponent_axis"]
+    assert "zero" in kernel_health(ABSENT["zeros"]).absent["effective_rank"]
+    for name in ("cosine_to_first", "change_from_first", "drift"):
+        assert "no first snapshot" in small.absent[name]
+    for name in ("cosine_to_previous", "change_from_previous", "update_ratio", "frozen verdict"):
+        assert "no snapshot before" in small.absent[name]
+    for name in ("response_rms", "silent verdict"):
+        assert small.absent[name] == "there is no probe"
+
+
+def test_a_count_without_its_verdict_is_no_zero() -> None:
+    weights = drawn(8, 3, 1, 1)
+    scalars = kernel_health(weights).to_scalars()
+    assert "duplicates" not in scalars
+    assert "frozen" not in scalars
+    assert scalars["dominating"] == scalars["dead_filters"] == scalars["non_finite"] == 0
+    weights = drawn(8, 3, 5, 5)
+    scalars = kernel_health(weights, previous=weights + 0.1).to_scalars()
+    assert scalars["duplicates"] == scalars["frozen"] == 0
+    assert kernel_health(ABSENT["NaN"]).to_scalars() == {"non_finite": 4}
+
+
+def test_a_constant_filter_has_no_correlation_and_the_others_have() -> None:
+    filters = kernel_health(sick_layer()[0]).filters
+    assert filters.autocorrelation[15].isnan()
+    assert filters.opponent_axis[15].isnan()
+    assert filters.orientation[15].isnan()
+    assert filters.roughness[15] == filters.frequency[15] == filters.colour[15] == 0
+    assert filters.autocorrelation[[0, 1, 2, 14, 16]].isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Each number of filter health against an independent slow twin, written from its formula."""
 
 import math
+import statistics
 from collections.abc import Callable
 
 import numpy as np
@@ -91,6 +92,20 @@ def test_colours() -> None:
     selectivity, axis = measures.colour_selectivity(weights[:, :, None, None].expand(-1, -1, 2, 2))
     assert selectivity.tolist() == pytest.approx([1, 1, 0, 0.4, math.nan], abs=1e-6, nan_ok=True)
     assert axis.tolist() == pytest.approx([0, 90, math.nan, 0, math.nan], abs=1e-4, nan_ok=True)
+    # A sum of the two axes lies between them, a difference beyond; the sign of all does not count.
+    turned = [
+        (1, 1, 45),
+        (-1, 1, 135),
+        (1, -1, 135),
+        (math.sqrt(3), 1, 30),
+        (-math.sqrt(3), 1, 150),
+    ]
+    mixed = torch.stack(
+        [a * red_green / math.sqrt(2) + b * blue_yellow / math.sqrt(6) for a, b, _ in turned]
+    )[:, :, None, None]
+    for sign in (1, -1):
+        _, axis = measures.colour_selectivity(sign * mixed)
+        assert axis.tolist() == pytest.approx([degrees for *_, degrees in turned], abs=1e-4)
     with pytest.raises(ValueError, match="3 input channels; found 4"):
         measures.colour_selectivity(drawn((2, 4, 3, 3)))
 
@@ -112,6 +127,22 @@ def test_movement() -> None:
     assert moved.drift == pytest.approx(drift, rel=1e-5)
 
 
+def test_movement_of_weights_whose_squares_are_no_float32() -> None:
+    now, then = drawn((5, 3, 3, 3), 1), drawn((5, 3, 3, 3), 2)
+    expected = measures.movement(now, then)
+    for scale in (1e-25, 1e25):
+        found = measures.movement(now * scale, then * scale)
+        torch.testing.assert_close(found.cosine, expected.cosine)
+        torch.testing.assert_close(found.relative, expected.relative)
+        assert found.drift == pytest.approx(expected.drift, rel=1e-5)
+
+
+def test_a_constant_kernel_is_smooth_without_a_correlation() -> None:
+    weights = torch.full((1, 3, 5, 5), 0.3)
+    assert measures.autocorrelation(weights).isnan()
+    assert measures.roughness(weights) == 0
+
+
 def test_dead_filters_and_one_that_explodes_do_not_move_the_yardstick() -> None:
     norms = torch.ones(20)
     norms[:12] = 1e-4
@@ -121,10 +152,35 @@ def test_dead_filters_and_one_that_explodes_do_not_move_the_yardstick() -> None:
     assert measures.relative_norms(torch.tensor([1.0, torch.nan]))[0] == 1
 
 
-@given(scale=st.floats(1e-6, 1e6), seed=st.integers(0, 99))
+def slow_relative_norms(norms: list[float]) -> list[float]:
+    ascending = sorted(norms)
+    strong = ascending[(len(norms) - 1) - math.ceil((len(norms) - 1) / 10)]
+    living = [norm for norm in ascending if norm > 0.1 * strong]
+    return [norm / statistics.median(living) for norm in norms]
+
+
+@given(
+    exponents=st.lists(st.floats(-3, 3), min_size=1, max_size=40),
+    dead=st.integers(0, 40),
+)
+def test_relative_norms(exponents: list[float], dead: int) -> None:
+    norms = [10**e for e in exponents]
+    norms[:dead] = [1e-9 * norm for norm in norms[:dead]]
+    found = measures.relative_norms(torch.tensor(norms, dtype=torch.float64))
+    assert found.tolist() == pytest.approx(slow_relative_norms(norms), rel=1e-9)
+
+
+def test_of_eight_filters_six_may_die_or_one_explode() -> None:
+    norms = torch.tensor([1e-6] * 6 + [1.0] * 2)
+    assert (measures.relative_norms(norms) < 0.1).tolist() == [True] * 6 + [False] * 2
+    norms = torch.tensor([1e-6] * 7 + [1.0])
+    assert measures.relative_norms(norms).tolist() == pytest.approx([1] * 7 + [1e6])
+
+
+@given(scale=st.floats(-36, 36).map(lambda e: 10**e), seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
 def test_the_scale_of_the_weights_does_not_matter(scale: float, seed: int) -> None:
-    weights = drawn((6, 3, 5, 5), seed)
+    weights = drawn((6, 3, 5, 5), seed).double()
     for measure in (
         measures.autocorrelation,
         measures.roughness,

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from kernelviz_callback import kernel_health
+from kernelviz_callback import null_model as room
 from kernelviz_callback.null_model import FALSE_ALARM_RATE, null_model, smooth_filters
 from kernelviz_callback.similarity import similarity
 from kernelviz_callback.spectrum import concentration, power_spectrum
@@ -46,6 +48,16 @@ def test_what_is_too_small_to_tell() -> None:
     assert math.isnan(null_model((1, 3, 5, 5)).largest_cosine)
     assert math.isnan(null_model((8, 1, 1, 1)).largest_cosine)
     assert math.isnan(null_model((8, 1, 5, 5), groups=8).largest_cosine)
+
+
+def test_it_is_computed_once_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    null = null_model((10, 2, 5, 5), 1)
+    monkeypatch.setattr(room, "_norm_limits", None)
+    monkeypatch.setattr(room, "_noise_limits", None)
+    assert null_model((10, 2, 5, 5), 1) is null
+    kernel_health(normal(10, 2, 5, 5))
+    with pytest.raises(TypeError):
+        null_model((11, 2, 5, 5))
 
 
 def test_the_global_generators_are_left_alone() -> None:

@@ -13,14 +13,16 @@ PACKAGE = Path(kernelviz_callback.__file__).parent
 
 # The rooms from the ground floor up. A room may import the rooms of lower floors, never its own.
 FLOORS = [
-    {"filters", "chart", "picture", "colour", "responses", "schedule", "storage", "streams"},
+    {"exact", "filters", "chart", "picture", "colour", "responses"},
+    {"schedule", "storage", "streams"},
     {"probe", "caption", "gathering", "worker", "mishaps"},
     {"measures", "spectrum", "similarity", "probe_energy"},
     {"null_model", "batch_probe", "loggers", "resume"},
     {"verdicts", "health_log"},
     {"health_chart"},
     {"health"},
-    {"flags", "examination", "alarm", "snapshot"},
+    {"absence", "flags", "alarm", "snapshot"},
+    {"examination"},
     {"grid", "monitor"},
     {"snapshot_pictures", "claim"},
     {"illustrator", "watch"},
@@ -30,11 +32,13 @@ FLOORS = [
     {"cli"},
 ]
 PURE = {
+    "absence",
     "alarm",
     "caption",
     "chart",
     "claim",
     "colour",
+    "exact",
     "examination",
     "filters",
     "flags",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback import similarity as room
-from kernelviz_callback.similarity import effective_rank, similarity
+from kernelviz_callback.similarity import similarity
 
 SHAPES = [(6, 3, 3, 3), (5, 1, 5, 5), (7, 4, 2, 6), (4, 3, 7, 7), (40, 1, 3, 3)]
 
@@ -33,11 +33,11 @@ def test_effective_rank(shape: tuple[int, ...]) -> None:
     values = np.linalg.svd(weights.double().numpy().reshape(shape[0], -1), compute_uv=False)
     share = values[values > 1e-9] / values.sum()
     expected = math.exp(-sum(p * math.log(p) for p in share))
-    assert effective_rank(weights) == pytest.approx(expected, rel=1e-6)
+    assert similarity(weights).effective_rank == pytest.approx(expected, rel=1e-6)
 
 
 def test_effective_rank_of_one_filter_many_times_is_one() -> None:
-    assert effective_rank(drawn((1, 3, 5, 5)).repeat(64, 1, 1, 1)) == pytest.approx(1)
+    assert similarity(drawn((1, 3, 5, 5)).repeat(64, 1, 1, 1)).effective_rank == pytest.approx(1)
 
 
 def test_a_large_layer_is_measured_in_single_precision_to_the_same_numbers() -> None:
@@ -46,7 +46,7 @@ def test_a_large_layer_is_measured_in_single_precision_to_the_same_numbers() -> 
     exact = np.linalg.svd(weights.double().numpy().reshape(160, -1), compute_uv=False)
     share = exact / exact.sum()
     expected = math.exp(-sum(p * math.log(p) for p in share))
-    assert effective_rank(weights) == pytest.approx(expected, rel=1e-4)
+    assert similarity(weights).effective_rank == pytest.approx(expected, rel=1e-4)
 
 
 def test_neighbours_of_a_filter() -> None:
@@ -102,7 +102,9 @@ def test_a_broken_filter_is_left_out(bad: float) -> None:
     assert found.nearest_cosine[2].isnan()
     torch.testing.assert_close(found.nearest_cosine[others], expected.nearest_cosine)
     assert found.orthogonality == pytest.approx(expected.orthogonality, abs=1e-12)
-    assert effective_rank(broken) == pytest.approx(effective_rank(weights[others]), rel=1e-9)
+    assert similarity(broken).effective_rank == pytest.approx(
+        similarity(weights[others]).effective_rank, rel=1e-9
+    )
 
 
 def test_a_filter_of_zeros_has_no_neighbours() -> None:
@@ -115,6 +117,29 @@ def test_a_filter_of_zeros_has_no_neighbours() -> None:
     rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
     expected = 1 - (rows @ rows.T - torch.eye(4)).abs().sum().item() / 12
     assert found.orthogonality == pytest.approx(expected, abs=1e-6)
+
+
+def test_who_is_no_candidate_is_nobodys_neighbour_and_has_one() -> None:
+    weights = drawn((6, 3, 5, 5))
+    weights[4] = 1e-3 * weights[1]
+    weights[5] = weights[1] + 0.1 * weights[2]
+    assert similarity(weights).nearest[1] == 4
+    found = similarity(weights, candidates=torch.arange(6) != 4)
+    assert found.nearest[1] == 5
+    assert found.nearest[4] == 1
+    assert 4 not in found.antiphase
+    assert found.orthogonality == similarity(weights).orthogonality
+
+
+@pytest.mark.parametrize("shape", [(16, 3, 7, 7), (40, 1, 3, 3), (600, 1, 3, 3)])
+def test_any_strength_of_filters_can_be_compared(shape: tuple[int, ...]) -> None:
+    weights = drawn(shape)
+    expected = similarity(weights)
+    weights[3] *= 1e20
+    weights[4] *= 1e-25
+    found = similarity(weights)
+    torch.testing.assert_close(found.nearest_cosine, expected.nearest_cosine)
+    assert found.effective_rank == pytest.approx(1)
 
 
 @pytest.mark.parametrize("weights", [torch.zeros(3, 1, 2, 2), drawn((1, 1, 2, 2))])
