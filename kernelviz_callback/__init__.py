@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kernelviz_callback.callback import KernelVizCallback
     from kernelviz_callback.chart import make_chart
+    from kernelviz_callback.comparing.compare import compare
+    from kernelviz_callback.comparing.comparison import Column, Comparison, Likeness
+    from kernelviz_callback.comparing.picture import comparison_picture
     from kernelviz_callback.examination import kernel_health
     from kernelviz_callback.filters import (
         Geometry,
@@ -21,10 +24,13 @@ if TYPE_CHECKING:
     )
     from kernelviz_callback.grid import kernel_grid, response_grid
     from kernelviz_callback.health import FilterMeasures, KernelHealth, LayerMeasures
+    from kernelviz_callback.opening.checkpoint import Checkpoint, load_weights, open_checkpoint
+    from kernelviz_callback.opening.sources import find_checkpoints
     from kernelviz_callback.picture import Picture
     from kernelviz_callback.probe import Probe, load_probe
     from kernelviz_callback.probe_energy import ProbeEnergy, measure_probe
     from kernelviz_callback.responses import channel_responses, summed_responses
+    from kernelviz_callback.showing import checkpoint_pictures
     from kernelviz_callback.snapshot import Snapshot, list_snapshots, load_snapshot, save_snapshot
     from kernelviz_callback.verdicts import Verdict
 
@@ -33,6 +39,16 @@ __version__ = "0.1.0"
 _HOME = {
     "KernelVizCallback": "callback",
     "make_chart": "chart",
+    "compare": "comparing.compare",
+    "Column": "comparing.comparison",
+    "Comparison": "comparing.comparison",
+    "Likeness": "comparing.comparison",
+    "comparison_picture": "comparing.picture",
+    "Checkpoint": "opening.checkpoint",
+    "load_weights": "opening.checkpoint",
+    "open_checkpoint": "opening.checkpoint",
+    "find_checkpoints": "opening.sources",
+    "checkpoint_pictures": "showing",
     "Geometry": "filters",
     "effective_weight": "filters",
     "find_convolutions": "filters",
@@ -58,18 +74,26 @@ _HOME = {
 }
 
 __all__ = [
+    "Checkpoint",
+    "Column",
+    "Comparison",
     "FilterMeasures",
     "Geometry",
     "KernelHealth",
     "KernelVizCallback",
     "LayerMeasures",
+    "Likeness",
     "Picture",
     "Probe",
     "ProbeEnergy",
     "Snapshot",
     "Verdict",
     "channel_responses",
+    "checkpoint_pictures",
+    "compare",
+    "comparison_picture",
     "effective_weight",
+    "find_checkpoints",
     "find_convolutions",
     "geometry_of",
     "kernel_grid",
@@ -77,8 +101,10 @@ __all__ = [
     "list_snapshots",
     "load_probe",
     "load_snapshot",
+    "load_weights",
     "make_chart",
     "measure_probe",
+    "open_checkpoint",
     "response_grid",
     "save_snapshot",
     "summed_responses",

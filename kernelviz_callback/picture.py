@@ -1,17 +1,21 @@
 """A finished picture: pixels, where each tile lies in them, and the files they become."""
 
 import io
+import os
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageShow
 from torch import Tensor
 
 # A response grid is 900 pixels wide and its bytes are what a snapshot costs: TensorBoard's writer
 # spends more time on the checksum of the JPEG than the convolution takes.
 JPEG_QUALITY = 65  # of 95
 JPEG_CHROMA = "4:2:0"
+# On Linux a program to show pictures may be there, and nothing for it to show them on.
+_SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,44 @@ class Picture:
         return self.pixels[rows, columns]
 
     def save(self, path: str | Path) -> None:
-        """Write the picture to a file; the suffix (.png, .jpg, ...) chooses the format."""
+        """Write the picture to a file.
+
+        Args:
+            path: Its suffix chooses the format: ``.png``, ``.jpg`` and what else Pillow knows;
+                ``.svg`` and ``.pdf`` hold the pixels without loss.
+
+        Raises:
+            ValueError: If the suffix is none of a picture.
+            OSError: If it cannot be written.
+        """
         path = Path(path)
-        if path.suffix.lower() in (".jpg", ".jpeg"):
+        suffix = path.suffix.lower()
+        if suffix in (".svg", ".pdf"):
+            _save_vector(self.pixels, path)
+        elif suffix in (".jpg", ".jpeg"):
             path.write_bytes(to_jpeg(self.pixels))
         else:
             Image.fromarray(self.pixels.numpy()).save(path)
+
+    def show(self) -> bool:
+        """Open the picture in the system's viewer; False if there is none."""
+        has_screen = sys.platform != "linux" or any(map(os.environ.get, _SCREENS))
+        return has_screen and bool(ImageShow.show(Image.fromarray(self.pixels.numpy())))
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self.pixels)
+
+
+def _save_vector(pixels: Tensor, path: Path) -> None:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": path.stem}):
+        figure = Figure(dpi=72)
+        figure.figimage(pixels.numpy(), resize=True)
+        # Without the date the same picture is the same file.
+        date = {"Date": None} if path.suffix.lower() == ".svg" else {"CreationDate": None}
+        figure.savefig(path, dpi=72, metadata=date)
 
 
 def to_png(pixels: Tensor) -> bytes:

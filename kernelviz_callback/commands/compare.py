@@ -1,0 +1,90 @@
+"""``kernelviz compare``: a table, and whatever files are asked for."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from tqdm import tqdm
+
+from kernelviz_callback.comparing.compare import CompareWalk
+from kernelviz_callback.comparing.comparison import Comparison
+from kernelviz_callback.comparing.conditions import Condition
+from kernelviz_callback.comparing.files import log_comparison, save_comparison
+from kernelviz_callback.comparing.table import comparison_table
+from kernelviz_callback.opening.checkpoint import open_checkpoint
+from kernelviz_callback.opening.sources import find_checkpoints
+from kernelviz_callback.probe import load_probe
+
+# Work that takes no longer than this shows no progress, in seconds.
+_QUICK = 1.0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; return its exit status."""
+    failures = _Failures()
+    names = _expand(options.files, failures)
+    if options.list:
+        for name in names:
+            with failures.survive():
+                print(f"{name}\n{open_checkpoint(name).describe()}")
+        return failures.status
+    match = None if options.match == "auto" else options.match
+    walk = CompareWalk(len(names), layer=options.layer, match=match, probe=options.probe)
+    for name in tqdm(names, unit="checkpoint", delay=_QUICK, leave=False, file=sys.stderr):
+        with failures.survive():
+            walk.take(name)
+    comparison = walk.comparison()
+    Console().print(comparison_table(comparison, most=options.top))
+    for path in options.output:
+        responses_to = load_probe(options.probe) if options.responses else None
+        save_comparison(comparison, path, scale=options.scale, responses_to=responses_to)
+        print(path)
+    if options.tensorboard:
+        log_comparison(comparison, options.tensorboard)
+        print(f"tensorboard --logdir {options.tensorboard}")
+    return failures.status or _judge(comparison, options.fail_if)
+
+
+class _Failures:
+    """Says what could not be read, and lets the rest go on."""
+
+    def __init__(self) -> None:
+        self.status = 0
+
+    @contextmanager
+    def survive(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except (ValueError, OSError) as error:
+            tqdm.write(f"kernelviz: {error}", file=sys.stderr)
+            self.status = 2
+
+
+def _expand(files: Iterable[str], failures: _Failures) -> list[str]:
+    names: list[str] = []
+    for given in files:
+        with failures.survive():
+            names += find_checkpoints(given)
+    return names
+
+
+def _judge(comparison: Comparison, conditions: Sequence[Condition]) -> int:
+    """1 if a condition holds for any checkpoint after the first, else 0."""
+    status = 0
+    others = comparison.columns[1:]
+    for condition in conditions:
+        numbers = {column.label: comparison.numbers(column) for column in others}
+        held = [label for label, known in numbers.items() if condition.holds(known)]
+        if held:
+            value = numbers[held[0]][condition.number]
+            print(
+                f"kernelviz: {condition} holds for {len(held)} of {len(others)} checkpoints, first "
+                f"for {held[0]}: {condition.number} is {value:.4g}",
+                file=sys.stderr,
+            )
+            status = 1
+    return status

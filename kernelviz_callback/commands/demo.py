@@ -1,0 +1,30 @@
+"""``kernelviz demo``: train, and tell where the pictures are."""
+
+import shlex
+from pathlib import Path
+
+from kernelviz_callback.demo import run_demo
+
+
+def run(output: Path, *, epochs: int, batches: int) -> int:
+    """Run the command; return its exit status."""
+    folder = run_demo(output, epochs=epochs, batches=batches)
+    pictures = "\n".join(f"    {path}" for path in sorted(folder.glob("*.png")))
+    run_name = shlex.quote(str(folder))
+    print(
+        f"""
+The first and the last pictures:
+
+{pictures}
+
+Every snapshot is in TensorBoard, under Images:
+
+    tensorboard --logdir {shlex.quote(str(folder.parent))} --samples_per_plugin images=500
+
+What changed, in numbers and as a page:
+
+    kernelviz compare {run_name} -o compare.html
+
+The exact weights of every snapshot are in {folder / "kernelviz"}"""
+    )
+    return 0

@@ -1,0 +1,40 @@
+"""``kernelviz show``: the two pictures of a checkpoint, in files or on the screen."""
+
+import argparse
+
+from kernelviz_callback.opening.checkpoint import open_checkpoint
+from kernelviz_callback.opening.sources import find_checkpoints
+from kernelviz_callback.picture import Picture
+from kernelviz_callback.probe import load_probe
+from kernelviz_callback.showing import checkpoint_pictures
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; return its exit status."""
+    found = find_checkpoints(options.file)
+    if len(found) > 1:
+        print(f"the last of {len(found)} checkpoints: {found[-1]}")
+    checkpoint = open_checkpoint(found[-1])
+    if options.list:
+        print(checkpoint.describe())
+        return 0
+    pictures = checkpoint_pictures(
+        checkpoint,
+        options.layer,
+        probe=load_probe(options.probe),
+        response=options.response,
+        scale=options.scale,
+    )
+    for kind, picture in pictures.items():
+        if options.output is not None:
+            path = options.output.with_stem(f"{options.output.stem}-{kind}")
+            picture.save(path)
+            print(path)
+        else:
+            _show(picture)
+    return 0
+
+
+def _show(picture: Picture) -> None:
+    if not picture.show():
+        raise OSError("there is no program to show pictures with; write them with -o NAME.png")

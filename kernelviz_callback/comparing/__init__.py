@@ -1,0 +1,1 @@
+"""Snapshots and checkpoints beside each other: what changed, what is alike, how to see it."""

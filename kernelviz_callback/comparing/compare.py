@@ -1,0 +1,341 @@
+"""Compare one layer through checkpoints: of one training, of two, or of different networks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from kernelviz_callback.comparing.comparison import Column, Comparison, Likeness, Match
+from kernelviz_callback.comparing.labels import distinct_labels
+from kernelviz_callback.comparing.matching import (
+    Layer,
+    Shape,
+    assign,
+    chance_correlation,
+    chance_cosine,
+    cosines,
+    in_place,
+    mean_matched,
+    response_correlations,
+)
+from kernelviz_callback.comparing.statements import state
+from kernelviz_callback.examination import kernel_health
+from kernelviz_callback.filters import Geometry
+from kernelviz_callback.health import KernelHealth
+from kernelviz_callback.measures import Movement, movement
+from kernelviz_callback.opening.checkpoint import PLAIN, Checkpoint, open_checkpoint
+from kernelviz_callback.opening.lining_up import line_up
+from kernelviz_callback.opening.sources import find_checkpoints
+from kernelviz_callback.probe import Probe, ProbeSource, load_probe
+from kernelviz_callback.probe_energy import ProbeEnergy, measure_probe
+from kernelviz_callback.storage import Location
+
+Comparable: TypeAlias = Location | nn.Module | Checkpoint
+
+# Checkpoints whose weights are pictured: the first, the last, and some between.
+MOST_PICTURED = 8
+# All weights are kept until it is known which tell most, unless they would be more than this.
+_MOST_KEPT_BYTES = 64 * 2**20
+# Pixels: enough to tell responses apart, a quarter of the work of the callback's chart.
+_CHART_SIZE = 112
+_PHOTO_SIZE = 224
+
+
+def compare(
+    *checkpoints: Comparable,
+    layer: str | None = None,
+    match: Match | None = None,
+    probe: ProbeSource = None,
+) -> Comparison:
+    """Tell what changed between checkpoints of a training, or how alike two networks are.
+
+    Args:
+        checkpoints: Two or more, the first being what the others are compared with: whatever
+            `open_checkpoint` takes. A folder or a glob stands for all its checkpoints, by their
+            steps.
+        layer: Its name in the first; None for the first convolution. The others' names are lined up
+            with it.
+        match: "index" takes filter i for filter i, "weights" and "responses" pair off the filters
+            that are most alike; None finds out for each checkpoint.
+        probe: See `load_probe`; what responses are compared on.
+
+    Raises:
+        ValueError: If there are fewer than two, one is damaged or has no such layer, or ``match``
+            does not fit the shapes.
+        FileNotFoundError: If one does not exist.
+
+    Example:
+        >>> one, other = nn.Conv2d(3, 16, 5), nn.Conv2d(3, 16, 5)
+        >>> _ = other.load_state_dict(one.state_dict())
+        >>> compare(one, other).last.drift
+        0.0
+    """
+    named = [one for given in checkpoints for one in expand(given)]
+    walk = CompareWalk(len(named), layer=layer, match=match, probe=probe)
+    for given in named:
+        walk.take(given)
+    return walk.comparison()
+
+
+def expand(given: Comparable) -> Sequence[Comparable]:
+    """List the single checkpoints that an argument of `compare` stands for.
+
+    Raises:
+        FileNotFoundError: If there are none.
+    """
+    return [given] if isinstance(given, Checkpoint | nn.Module) else find_checkpoints(given)
+
+
+class CompareWalk:
+    """Compares checkpoints one by one and keeps of most only numbers: memory does not grow.
+
+    Args:
+        count: How many are to come.
+        layer: See `compare`; likewise the others.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        layer: str | None = None,
+        match: Match | None = None,
+        probe: ProbeSource = None,
+    ) -> None:
+        self.probe = load_probe(probe, size=_CHART_SIZE if probe is None else _PHOTO_SIZE)
+        self._layer = layer
+        self._match = match
+        self._count = count
+        self._taken = 0
+        self._columns: list[Column] = []
+        self._first: _Taken | None = None
+        self._previous: _Taken | None = None
+        self._chances: dict[tuple[Shape, Geometry], float] = {}
+        self._energies: dict[tuple[Shape, Geometry], ProbeEnergy | None] = {}
+
+    def take(self, given: Comparable) -> None:
+        """Read the layer of the next checkpoint and compare it with those before.
+
+        Raises:
+            ValueError: See `compare`. The checkpoint is left out then; others may follow.
+            OSError: If it cannot be read.
+        """
+        place = self._taken
+        self._taken += 1
+        checkpoint = given if isinstance(given, Checkpoint) else open_checkpoint(given)
+        now = self._read(checkpoint)
+        first = self._first or now
+        column = self._compare(now, first)
+        self._first = first
+        self._previous = now
+        all_bytes = now.layer.weights.nbytes * self._count
+        keeps = all_bytes <= _MOST_KEPT_BYTES or place in _spread(self._count, MOST_PICTURED)
+        self._columns.append(column if keeps else replace(column, weights=None))
+
+    def comparison(self) -> Comparison:
+        """What was found.
+
+        Raises:
+            ValueError: If fewer than two checkpoints were taken.
+        """
+        if len(self._columns) < 2:
+            raise ValueError(
+                f"expected two or more checkpoints to compare; found {len(self._columns)}"
+            )
+        labels = distinct_labels([column.name for column in self._columns])
+        pictured = _milestones(self._columns, MOST_PICTURED)
+        columns = tuple(
+            replace(column, label=label, weights=column.weights if i in pictured else None)
+            for i, (column, label) in enumerate(zip(self._columns, labels, strict=True))
+        )
+        return Comparison(columns, state(columns))
+
+    def _read(self, checkpoint: Checkpoint) -> "_Taken":
+        first = self._first
+        if first is None:
+            name = checkpoint.resolve(self._layer)
+        else:
+            name = line_up(checkpoint, self._layer, first.name, first.shape)
+        stored = checkpoint.layers[name]
+        geometry = stored.geometry
+        if geometry is None:
+            geometry = first.layer.geometry if first and first.shape == stored.shape else PLAIN
+        return _Taken(checkpoint, name, Layer(checkpoint.read(name), geometry))
+
+    def _compare(self, now: "_Taken", first: "_Taken") -> Column:
+        correlations = response_correlations(first.layer, now.layer, self.probe)
+        match, now.partner = self._pair_off(now, first, correlations)
+        to_first, to_previous = _moved(now, first), _moved(now, self._previous or now)
+        return Column(
+            name=now.checkpoint.name,
+            label=now.checkpoint.name,
+            layer=now.name,
+            step=now.checkpoint.step,
+            epoch=now.checkpoint.epoch,
+            geometry=now.layer.geometry,
+            shape=now.shape,
+            match=match,
+            partner=now.partner,
+            cosine_to_first=to_first.cosine,
+            change_from_first=to_first.relative,
+            cosine_to_previous=to_previous.cosine,
+            change_from_previous=to_previous.relative,
+            correlation=_of_partners(correlations, now.partner),
+            drift=to_first.drift,
+            weights_alike=None if now is first else _weights_alike(now, first),
+            responses_alike=None
+            if now is first
+            else Likeness(mean_matched(correlations), self._chance(now, first)),
+            health=self._examine(now, first, match),
+            weights=now.layer.weights,
+        )
+
+    def _pair_off(
+        self, now: "_Taken", first: "_Taken", correlations: Tensor
+    ) -> tuple[Match, Tensor]:
+        same = torch.arange(first.shape[0])
+        if now is first:
+            return "index", same
+        self._check_match(now, first)
+        if self._match == "index":
+            return "index", same
+        if self._match == "responses" or now.shape[1:] != first.shape[1:]:
+            return "responses", assign(correlations)
+        alike = cosines(first.layer.weights, now.layer.weights)
+        if self._match is None and now.shape == first.shape:
+            if in_place(alike):
+                return "index", same
+            before = self._previous
+            if before and before.shape == now.shape and in_place(_cosines(before, now)):
+                # The next of a training that was followed so far, whatever is left of the first.
+                return self._columns[-1].match, before.partner
+        return "weights", assign(alike)
+
+    def _check_match(self, now: "_Taken", first: "_Taken") -> None:
+        is_fitting = {
+            "index": now.shape == first.shape,
+            "weights": now.shape[1:] == first.shape[1:],
+        }
+        if self._match and not is_fitting.get(self._match, True):
+            raise ValueError(
+                f"{now.checkpoint.name}: match={self._match!r} cannot pair off filters of shape "
+                f'{first.shape} and {now.shape}; use match="responses"'
+            )
+
+    def _chance(self, now: "_Taken", first: "_Taken") -> float:
+        key = now.shape, now.layer.geometry
+        if key not in self._chances:
+            one = first.shape, first.layer.geometry
+            self._chances[key] = chance_correlation(one, key, self.probe)
+        return self._chances[key]
+
+    def _examine(self, now: "_Taken", first: "_Taken", match: Match) -> KernelHealth:
+        key = now.shape, now.layer.geometry
+        if key not in self._energies:
+            self._energies[key] = _energy(self.probe, *key)
+        before = self._previous
+        if match != "index" or (before and not torch.equal(before.partner, now.partner)):
+            before = None
+        steps = (c.checkpoint.step if c else None for c in (before, now))
+        return kernel_health(
+            now.layer.weights,
+            now.name,
+            first=first.layer.weights if match == "index" and now is not first else None,
+            previous=before.layer.weights if before else None,
+            steps_since_previous=_between(*steps),
+            energy=self._energies[key],
+            groups=now.layer.geometry.groups,
+        )
+
+
+@dataclass(eq=False)
+class _Taken:
+    """A layer out of a checkpoint, and the filters of it that are the first's 0, 1, 2, ..."""
+
+    checkpoint: Checkpoint
+    name: str
+    layer: Layer
+    partner: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+
+    @property
+    def shape(self) -> Shape:
+        count, channels, height, width = self.layer.weights.shape
+        return count, channels, height, width
+
+
+def _moved(now: _Taken, then: _Taken) -> Movement:
+    """How far the partners of the first's filters went from one checkpoint to another."""
+    paired = (now.partner >= 0) & (then.partner >= 0)
+    if now.shape[1:] != then.shape[1:] or now is then or not paired.any():
+        missing = torch.full((len(now.partner),), torch.nan)
+        return Movement(missing, missing, missing, torch.nan)
+    moved = movement(
+        now.layer.weights[now.partner[paired]], then.layer.weights[then.partner[paired]]
+    )
+    change, relative, cosine = (_spread_out(values, paired) for values in moved[:3])
+    return Movement(change, relative, cosine, moved.drift)
+
+
+def _spread_out(values: Tensor, where: Tensor) -> Tensor:
+    whole = torch.full((len(where),), torch.nan)
+    whole[where] = values.float()
+    return whole
+
+
+def _of_partners(similarity: Tensor, partner: Tensor) -> Tensor:
+    paired = partner >= 0
+    return _spread_out(similarity[paired, partner[paired]], paired)
+
+
+def _cosines(one: _Taken, other: _Taken) -> Tensor:
+    return cosines(one.layer.weights, other.layer.weights)
+
+
+def _weights_alike(now: _Taken, first: _Taken) -> Likeness | None:
+    if now.shape[1:] != first.shape[1:]:
+        return None
+    chance = chance_cosine(first.shape, now.shape)
+    return Likeness(mean_matched(_cosines(first, now)), chance)
+
+
+def _energy(probe: Probe, shape: Shape, geometry: Geometry) -> ProbeEnergy | None:
+    _, channels, height, width = shape
+    try:
+        return measure_probe(
+            probe.for_channels(channels * geometry.groups),
+            (height, width),
+            channels=channels,
+            dilation=geometry.dilation,
+            groups=geometry.groups,
+        )
+    except ValueError:
+        return None
+
+
+def _between(earlier: int | None, later: int | None) -> int | None:
+    return None if earlier is None or later is None else later - earlier
+
+
+def _spread(count: int, most: int) -> set[int]:
+    """The first, the last, and indices between that double: early changes are the large ones."""
+    if count <= most:
+        return set(range(count))
+    ratio = (count - 1) ** (1 / (most - 2))
+    return {0, count - 1, *(round(ratio**k) for k in range(most - 1))}
+
+
+def _milestones(columns: Sequence[Column], most: int) -> set[int]:
+    """Of the columns that have weights, the first, the last, and those at equal parts of the way.
+
+    The way is the sum of the median filter's changes: where much happens, much is shown.
+    """
+    kept = [i for i, column in enumerate(columns) if column.weights is not None]
+    if len(kept) <= most:
+        return set(kept)
+    steps = torch.stack([column.change_from_previous.nanmedian() for column in columns])
+    way = steps.nan_to_num(0.0, posinf=0.0).cumsum(0)[kept]
+    marks = torch.linspace(way[0].item(), way[-1].item(), most)
+    nearest = (way[None] - marks[:, None]).abs().argmin(1).tolist()
+    return {kept[0], kept[-1], *(kept[i] for i in nearest)}

@@ -1,0 +1,86 @@
+"""Conditions on the numbers of a comparison, as a script gives them: ``drift>0.5``."""
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isnan
+
+# What a comparison can be asked for; see `Comparison.numbers`.
+NUMBERS = (
+    "drift",
+    "mean_cosine",
+    "min_cosine",
+    "mean_change",
+    "max_change",
+    "mean_correlation",
+    "new_verdicts",
+    "gone_verdicts",
+    "dead_filters",
+    "duplicates",
+    "dominating",
+    "frozen",
+    "non_finite",
+    "sparsity",
+    "effective_rank",
+    "variance_entropy",
+    "orthogonality",
+    "edge_share",
+    "colour_share",
+    "blob_share",
+    "noise_share",
+)
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_FORM = re.compile(r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A limit on a number, which the number may be beyond."""
+
+    number: str
+    sign: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.number}{self.sign}{self.limit:g}"
+
+    def holds(self, numbers: Mapping[str, float]) -> bool:
+        """Tell whether the condition is true of some numbers.
+
+        Raises:
+            ValueError: If the number does not exist there.
+        """
+        value = numbers.get(self.number, float("nan"))
+        if isnan(value):
+            raise ValueError(f"{self} cannot be told: these checkpoints have no {self.number}")
+        return _COMPARISONS[self.sign](value, self.limit)
+
+
+def parse_condition(text: str) -> Condition:
+    """Read a condition.
+
+    Raises:
+        ValueError: If it is none, or of a number that does not exist; the message lists them.
+
+    Example:
+        >>> parse_condition("drift > 0.5").holds({"drift": 0.7})
+        True
+    """
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise ValueError(f"expected a condition such as drift>0.5; found {text!r}")
+    number, sign, limit = match.groups()
+    if number not in NUMBERS:
+        raise ValueError(f"there is no number {number!r}; expected one of {', '.join(NUMBERS)}")
+    try:
+        return Condition(number, sign, float(limit))
+    except ValueError:
+        raise ValueError(f"expected a number after {sign} in {text!r}; found {limit!r}") from None

@@ -1,0 +1,57 @@
+"""What a comparison can tell and what it cannot, in sentences."""
+
+from collections.abc import Sequence
+
+from kernelviz_callback.comparing.comparison import Column
+
+
+def state(columns: Sequence[Column]) -> tuple[str, ...]:
+    """Say how the filters were paired off, and what that means for the numbers."""
+    first, last = columns[0], columns[-1]
+    said: list[str] = []
+    if all(column.match == "index" for column in columns):
+        said.append("Filter i is filter i in every checkpoint: they are of one training.")
+    for column in columns[1:]:
+        if column.match == "weights":
+            said.append(
+                f"{column.label}: the filters are in another order than in {first.label}, as after "
+                "a training of its own; each was paired off with the one of the most similar "
+                f"weights.{_beside_chance('cosine', column)}"
+            )
+        if column.shape[1:] != first.shape[1:]:
+            said.append(
+                f"{column.label}: filters {_by(column.shape[1:])} and {_by(first.shape[1:])} "
+                "have no weights in common to compare: no cosine, change or drift. Their responses "
+                "to the same probe can be compared, and their spectra, colours and verdicts."
+                f"{_beside_chance('correlation', column)}"
+            )
+        elif column.match == "responses":
+            said.append(
+                f"{column.label}: each filter was paired off with the one of the most correlated "
+                f"response.{_beside_chance('correlation', column)}"
+            )
+        missing = first.shape[0] - column.shape[0]
+        if missing > 0:
+            said.append(
+                f"{column.label}: {missing} filters of {first.label} have no partner in it."
+            )
+        if missing < 0:
+            said.append(
+                f"{column.label}: {-missing} of its filters have no partner in {first.label}."
+            )
+    if len({column.layer for column in columns}) > 1:
+        said.append(
+            f"The layer is {first.layer} in {first.label} and {last.layer} in {last.label}."
+        )
+    return tuple(dict.fromkeys(said))
+
+
+def _beside_chance(what: str, column: Column) -> str:
+    alike = column.weights_alike if what == "cosine" else column.responses_alike
+    if alike is None:
+        return ""
+    return f" Mean {what} of partners {alike.mean:.2f}; random filters reach {alike.chance:.2f}."
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,75 @@
+"""The two pictures of a checkpoint, as the callback would have logged them."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from kernelviz_callback.examination import kernel_health
+from kernelviz_callback.filters import Geometry
+from kernelviz_callback.grid import Scale
+from kernelviz_callback.health import KernelHealth
+from kernelviz_callback.opening.checkpoint import PLAIN, Checkpoint
+from kernelviz_callback.picture import Picture
+from kernelviz_callback.probe import Probe
+from kernelviz_callback.snapshot import load_snapshot
+from kernelviz_callback.snapshot_pictures import Response, kernel_picture, response_picture
+
+
+def checkpoint_pictures(
+    checkpoint: Checkpoint,
+    layer: str | None = None,
+    *,
+    probe: Probe,
+    response: Response = "channels",
+    scale: Scale = "filter",
+) -> Mapping[str, Picture]:
+    """Picture a layer of a checkpoint: its kernels, and what they make of a probe.
+
+    Of a snapshot these are the pictures that were logged, with the same verdicts; of any other
+    checkpoint the filters are examined now, without knowing what they were before.
+
+    Args:
+        checkpoint: Opened.
+        layer: See `Checkpoint.resolve`.
+        probe: The image to convolve.
+        response: See `response_picture`.
+        scale: Likewise.
+
+    Returns:
+        "kernels" and "responses".
+
+    Raises:
+        ValueError: If there is no such layer, or the probe does not fit it.
+    """
+    name = checkpoint.resolve(layer)
+    weights, geometry = checkpoint.read(name), checkpoint.layers[name].geometry
+    told = (("step", checkpoint.step), ("epoch", checkpoint.epoch))
+    when = " · ".join(f"{what} {number}" for what, number in told if number is not None)
+    return {
+        "kernels": kernel_picture(
+            weights,
+            layer=name,
+            groups=(geometry or PLAIN).groups,
+            when=when,
+            scale=scale,
+            health=_health(checkpoint, name, weights, geometry),
+        ),
+        "responses": response_picture(
+            weights,
+            geometry or PLAIN,
+            probe,
+            layer=name,
+            when=when,
+            response=response,
+            scale=scale,
+        ),
+    }
+
+
+def _health(
+    checkpoint: Checkpoint, layer: str, weights: Tensor, geometry: Geometry | None
+) -> KernelHealth | None:
+    """What a snapshot was found to be when it was taken; any other checkpoint is examined now."""
+    if geometry is not None and checkpoint.name.endswith(".safetensors"):
+        return load_snapshot(checkpoint.name).health.get(layer)
+    return kernel_health(weights, layer, groups=(geometry or PLAIN).groups)

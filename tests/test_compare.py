@@ -1,0 +1,218 @@
+"""Comparisons of checkpoints, against what was done to them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kernelviz_callback import KernelVizCallback
+from kernelviz_callback.comparing.compare import MOST_PICTURED, compare
+from kernelviz_callback.comparing.comparison import Comparison
+from kernelviz_callback.comparing.conditions import NUMBERS, parse_condition
+from kernelviz_callback.comparing.labels import distinct_labels
+
+
+def conv(weight: torch.Tensor) -> nn.Conv2d:
+    layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2])
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    return layer
+
+
+@pytest.fixture
+def weight() -> torch.Tensor:
+    return torch.randn(16, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_numbers_of_a_lineage_agree_with_numpy(weight: torch.Tensor) -> None:
+    noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    through = [weight, weight + 0.1 * noise, weight + 0.4 * noise]
+    found = compare(*map(conv, through))
+    assert [column.match for column in found.columns] == ["index"] * 3
+    flat = [w.double().flatten(1).numpy() for w in through]
+    for k, column in enumerate(found.columns):
+        lengths = np.linalg.norm(flat[0], axis=1)
+        change = np.linalg.norm(flat[k] - flat[0], axis=1) / lengths
+        cosine = (flat[k] * flat[0]).sum(1) / np.linalg.norm(flat[k], axis=1) / lengths
+        if k:
+            assert np.allclose(column.change_from_first.numpy(), change, atol=1e-5)
+            assert np.allclose(column.cosine_to_first.numpy(), cosine, atol=1e-5)
+            drift = np.linalg.norm(flat[k] - flat[0]) / np.linalg.norm(flat[0])
+            assert column.drift == pytest.approx(drift, abs=1e-5)
+            before = np.linalg.norm(flat[k] - flat[k - 1], axis=1)
+            before /= np.linalg.norm(flat[k - 1], axis=1)
+            assert np.allclose(column.change_from_previous.numpy(), before, atol=1e-5)
+        else:
+            assert column.change_from_first.isnan().all()
+    order = (through[2] - weight).flatten(1).norm(dim=1) / weight.flatten(1).norm(dim=1)
+    assert found.most_changed() == order.argsort(descending=True).tolist()
+    assert "they are of one training" in found.statements[0]
+
+
+def test_another_order_is_found_and_undone(weight: torch.Tensor) -> None:
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(2))
+    noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
+    found = compare(conv(weight), conv((weight + 0.2 * noise)[order]))
+    last = found.last
+    assert last.match == "weights"
+    assert torch.equal(order[last.partner], torch.arange(16))
+    assert torch.equal(last.matched_weights(), weight + 0.2 * noise)
+    assert last.weights_alike is not None
+    assert last.weights_alike.mean > 0.9 > 2 * last.weights_alike.chance
+    assert "random filters reach" in " ".join(found.statements)
+
+
+def test_a_later_part_of_a_training_of_another_order_keeps_it(weight: torch.Tensor) -> None:
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(4))
+    generator = torch.Generator().manual_seed(5)
+    apart = torch.randn(weight.shape, generator=generator)
+    found = compare(conv(weight), conv(weight[order]), conv(0.3 * weight[order] + apart))
+    assert found.columns[1].match == found.columns[2].match == "weights"
+    assert torch.equal(found.columns[1].partner, found.columns[2].partner)
+
+
+def test_an_independent_training_is_no_more_alike_than_chance(weight: torch.Tensor) -> None:
+    other = torch.randn(weight.shape, generator=torch.Generator().manual_seed(6))
+    last = compare(conv(weight), conv(other)).last
+    assert last.weights_alike is not None
+    assert last.responses_alike is not None
+    assert last.weights_alike.mean == pytest.approx(last.weights_alike.chance, abs=0.05)
+    assert last.responses_alike.mean == pytest.approx(last.responses_alike.chance, abs=0.1)
+
+
+def test_of_other_shapes_only_responses_are_compared(weight: torch.Tensor) -> None:
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(7))
+    larger = nn.functional.pad(weight[order][:12], (1, 1, 1, 1))
+    found = compare(conv(weight), conv(larger))
+    last = found.last
+    assert last.match == "responses"
+    expected = torch.full((16,), -1)
+    expected[order[:12]] = torch.arange(12)
+    assert torch.equal(last.partner, expected)
+    assert last.cosine_to_first.isnan().all()
+    assert np.isnan(last.drift)
+    assert last.weights_alike is None
+    assert last.correlation[expected >= 0].min() > 0.999
+    assert last.correlation[expected < 0].isnan().all()
+    said = " ".join(found.statements)
+    assert "no cosine, change or drift" in said
+    assert "4 filters of Conv2d have no partner" in said
+    assert found.most_changed()[:4] == sorted((expected < 0).nonzero().flatten().tolist())
+
+
+def test_match_is_done_as_asked_or_refused(weight: torch.Tensor) -> None:
+    order = torch.arange(15, -1, -1)
+    pair = conv(weight), conv(weight[order])
+    assert torch.equal(compare(*pair, match="index").last.partner, torch.arange(16))
+    assert torch.equal(compare(*pair, match="weights").last.partner, order)
+    assert torch.equal(compare(*pair, match="responses").last.partner, order)
+    fewer = conv(weight[:8])
+    assert compare(pair[0], fewer, match="weights").last.match == "weights"
+    with pytest.raises(ValueError, match='match="responses"'):
+        compare(pair[0], fewer, match="index")
+    with pytest.raises(ValueError, match="found 1"):
+        compare(pair[0])
+
+
+def test_verdicts_that_came_and_went(weight: torch.Tensor) -> None:
+    sick, cured = weight.clone(), weight.clone()
+    sick[2] = 0
+    cured[5] = cured[9]
+    found = compare(conv(sick), conv(cured), match="index")
+    assert found.gone_verdicts()[2] >= {"near-zero"}
+    assert "duplicate" in found.new_verdicts()[5]
+    assert "duplicate" in found.new_verdicts()[9]
+    assert found.numbers()["duplicates"] == 2
+    assert found.numbers()["new_verdicts"] >= 2
+
+
+def test_non_finite_filters_have_no_numbers_and_spoil_no_others(weight: torch.Tensor) -> None:
+    broken = weight.clone()
+    broken[3] = torch.nan
+    last = compare(conv(weight), conv(broken)).last
+    assert last.change_from_first[3].isnan()
+    assert last.change_from_first[4] == 0
+    json.dumps(compare(conv(weight), conv(broken)).to_dict(), allow_nan=False)
+
+
+def test_the_numbers_are_those_that_conditions_know(weight: torch.Tensor) -> None:
+    found = compare(conv(weight), conv(weight))
+    assert set(found.numbers()) <= set(NUMBERS)
+    assert set(NUMBERS) - set(found.numbers()) <= {"frozen"}
+    assert not parse_condition("drift>0").holds(found.numbers())
+    assert parse_condition(" mean_cosine >= 0.99").holds(found.numbers())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("drift", "such as drift>0.5"),
+        ("drift>", "such as drift>0.5"),
+        ("dirft>1", "no number 'dirft'"),
+        ("drift>much", "expected a number after >"),
+    ],
+)
+def test_conditions_that_are_none(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_condition(text)
+
+
+def test_a_condition_on_a_missing_number_is_no_no() -> None:
+    with pytest.raises(ValueError, match="have no drift"):
+        parse_condition("drift>0.5").holds({"drift": float("nan")})
+
+
+def test_a_run_is_followed_from_its_folder(fit) -> None:
+    trainer = fit(KernelVizCallback(every_n_train_steps=1))
+    found = compare(trainer.log_dir)
+    assert [column.step for column in found.columns] == list(range(9))
+    assert len([c for c in found.columns if c.weights is not None]) == MOST_PICTURED
+    assert found.first.weights is not None
+    assert found.last.weights is not None
+    assert "drift" in repr(found)
+    rows = found.to_rows()
+    assert len(rows) == 9 * 8
+    assert rows[-1]["step"] == 8
+    described = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert described["schema_version"] == 1
+    assert len(described["checkpoints"][4]["filters"]) == 8
+
+
+def test_what_is_pictured_is_where_most_happened(weight: torch.Tensor) -> None:
+    noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(8))
+    still = [weight + 1e-4 * k * noise for k in range(12)]
+    moving = [weight + 0.1 * k * noise for k in range(1, 9)]
+    found = compare(*map(conv, still + moving))
+    shown = [i for i, c in enumerate(found.columns) if c.weights is not None]
+    assert shown[0] == 0
+    assert shown[-1] == 19
+    assert len([i for i in shown if i >= 11]) >= 6
+
+
+@pytest.mark.parametrize("other", [None, "permuted", "shape"])
+def test_the_chart_is_drawn(weight: torch.Tensor, other: str | None) -> None:
+    later = {None: weight * 1.1, "permuted": weight.flip(0), "shape": weight[:, :, 1:, 1:]}[other]
+    figure, axes = compare(conv(weight), conv(later)).plot()
+    assert axes.shape == (2,)
+    figure.canvas.draw()
+    labels = [label.get_text() for label in axes[1].get_yticklabels()]
+    assert len(labels) == 16
+    assert set(labels) == set(map(str, range(16)))
+
+
+def test_labels_are_short_and_distinct() -> None:
+    names = ["a/b/step=1.ckpt", "a/b/step=2.ckpt", "a/c/step=1.ckpt"]
+    assert distinct_labels(names) == ["b/step=1", "b/step=2", "c/step=1"]
+    assert distinct_labels(["x.pt", "y.ckpt"]) == ["x.pt", "y.ckpt"]
+    assert len(set(distinct_labels(["x.pt", "x.pt", "x.pt"]))) == 3
+
+
+def test_results_are_not_changed_by_reading_them(weight: torch.Tensor) -> None:
+    found = compare(conv(weight), conv(weight * 2))
+    assert isinstance(found, Comparison)
+    before = found.to_dict()
+    found.plot()
+    found.most_changed()
+    assert found.to_dict() == before

@@ -1,0 +1,126 @@
+"""The strips of a comparison, pixel by pixel, and the table."""
+
+import io
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from kernelviz_callback.colour import to_levels
+from kernelviz_callback.comparing.compare import compare
+from kernelviz_callback.comparing.picture import MOST_STRIPS, comparison_picture
+from kernelviz_callback.comparing.table import comparison_table
+from kernelviz_callback.picture import Picture
+from kernelviz_callback.probe import load_probe
+from kernelviz_callback.responses import channel_responses
+
+ZOOM = 10  # of a 5x5 kernel
+
+
+def conv(weight: Tensor) -> nn.Conv2d:
+    layer = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2])
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    return layer
+
+
+def weights(channels: int = 3, filters: int = 6) -> Tensor:
+    return torch.randn(filters, channels, 5, 5, generator=torch.Generator().manual_seed(0))
+
+
+def parts(picture: Picture, index: int, count: int, side: int = 5 * ZOOM) -> list[Tensor]:
+    """The tiles of a strip, (H, W, 3); the numbers stand before them."""
+    strip = picture.tile(index)
+    start = strip.shape[1] - count * (side + 2)
+    return [strip[:side, start + i * (side + 2) :][:, :side] for i in range(count)]
+
+
+def test_a_strip_is_first_last_and_difference_on_one_scale() -> None:
+    first, last = weights(), 0.5 * weights() + 0.1
+    picture = comparison_picture(compare(conv(first), conv(last)))
+    largest = torch.stack([first, last, last - first]).abs().max()
+    assert torch.equal(picture.half_ranges, largest.expand(6))
+    for i in range(6):
+        for values, tile in zip((first, last, last - first), parts(picture, i, 3), strict=True):
+            expected = to_levels(values[i], largest).permute(1, 2, 0)
+            assert torch.equal(tile[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM], expected)
+
+
+def test_partners_stand_side_by_side() -> None:
+    first = weights(filters=16)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
+    picture = comparison_picture(compare(conv(first), conv(first[order])), scale="filter")
+    for i in range(16):
+        own, partner, difference = parts(picture, i, 3)
+        assert torch.equal(own, partner)
+        assert difference.eq(128).all()
+        assert picture.half_ranges[i] == first[i].abs().max()
+
+
+def test_many_checkpoints_are_columns() -> None:
+    models = [conv(weights() + 0.3 * k) for k in range(5)]
+    picture = comparison_picture(compare(*models))
+    tiles = parts(picture, 2, 6)
+    scale = picture.half_ranges[0]
+    for k in range(5):
+        expected = to_levels((weights() + 0.3 * k)[2], scale).permute(1, 2, 0)
+        found = tiles[k][ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM]
+        assert (found.int() - expected.int()).abs().max() <= 1  # float rounding on a boundary
+
+
+def test_layers_of_other_shapes_have_no_difference() -> None:
+    picture = comparison_picture(compare(conv(weights()), conv(weights()[:, :, 1:4, 1:4])))
+    assert picture.tile(0).shape[1] < 3 * 5 * ZOOM
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8])
+def test_other_numbers_of_channels_are_drawn_in_rows(channels: int) -> None:
+    found = compare(conv(weights(channels)), conv(-weights(channels)))
+    picture = comparison_picture(found)
+    shown = min(channels, 4)
+    assert picture.tile(0).shape[1] > 3 * shown * 5 * ZOOM
+    assert picture.pixels.shape[2] == 3
+
+
+def test_a_filter_without_partner_or_with_nan_is_striped() -> None:
+    broken = weights()
+    broken[1] = torch.nan
+    picture = comparison_picture(compare(conv(weights()), conv(broken), match="index"))
+    whole, bad, difference = parts(picture, 1, 3)
+    assert not (whole == torch.tensor([255, 0, 255])).all(2).any()
+    assert (bad == torch.tensor([255, 0, 255])).all(2).any()
+    assert (difference == torch.tensor([255, 0, 255])).all(2).any()
+    assert picture.half_ranges.isfinite().all()
+
+
+def test_responses_can_be_shown() -> None:
+    probe = load_probe(torch.rand(3, 68, 68))
+    found = compare(conv(weights()), conv(2 * weights()))
+    picture = comparison_picture(found, responses_to=probe)
+    expected = channel_responses(probe.image, weights())
+    scale = 2 * expected.abs().max()
+    assert picture.half_ranges[0].item() == pytest.approx(scale.item(), rel=1e-5)
+    tile = parts(picture, 4, 3, side=128)[0][::2, ::2, 0]
+    assert (tile.int() - to_levels(expected[4, 0], scale).int()).abs().max() <= 1
+
+
+def test_of_very_many_filters_those_that_changed_most_are_shown() -> None:
+    first = torch.randn(MOST_STRIPS + 50, 1, 3, 3, generator=torch.Generator().manual_seed(2))
+    last = first.clone()
+    last[100:] += 1
+    found = compare(conv(first), conv(last), match="index")
+    assert comparison_picture(found).layout.filters == MOST_STRIPS
+
+
+def test_the_table_says_what_changed_most_first() -> None:
+    first, last = weights(filters=8), weights(filters=8)
+    last[5] += 2
+    last[2] = 0
+    out = io.StringIO()
+    Console(file=out, width=120).print(comparison_table(compare(conv(first), conv(last)), most=3))
+    lines = out.getvalue().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("filter"))
+    assert [line.split()[0] for line in lines[at + 1 : at + 4]] == ["5", "2", "0"]
+    assert "+near-zero" in lines[at + 2]
+    assert "1 near-zero" in out.getvalue()
