@@ -3,14 +3,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint browser benchmark clean
 
 # Train a small network on real photographs and picture its first layer.
 demo: $(INSTALLED)
 	$(BIN)/kernelviz demo
 
-test: $(INSTALLED) lint
+test: $(INSTALLED) lint browser
 	$(BIN)/pytest
+
+# The tests of pages look at them in Chromium; without it they are skipped.
+browser:
+	@command -v chromium > /dev/null || \
+		(echo "Installing Chromium." && apt-get update -qq && apt-get install -qq chromium) \
+		> /dev/null 2>&1 || echo "Chromium could not be installed: tests of pages are skipped."
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -23,6 +29,7 @@ benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/health.py
+	$(BIN)/python benchmarks/checkpoints.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
