@@ -1,11 +1,9 @@
 """One checkpoint of any kind, opened: which convolutions it holds, and the weights of one."""
 
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,18 +14,21 @@ from kernelviz_callback.filters import (
     effective_weight,
     find_convolutions,
     geometry_of,
+    is_ready,
     weight_shape,
 )
 from kernelviz_callback.opening.distributed import INDEX, tensors_below
-from kernelviz_callback.opening.layers import Layers, StoredLayer, find_layers, tensors_of
+from kernelviz_callback.opening.layers import Layers, StoredLayer, find_layers
 from kernelviz_callback.opening.safetensors_file import is_safetensors, open_safetensors
-from kernelviz_callback.opening.torch_file import load_torch_file
+from kernelviz_callback.opening.torch_file import open_torch_file
+from kernelviz_callback.opening.walk import mapping_of
 from kernelviz_callback.storage import Folder, Location, as_folder
 
 TORCHVISION = "torchvision:"
-_STEP_IN_NAME = re.compile(r"step[=_-]?(\d+)")
+STEP_IN_NAME = re.compile(r"step[=_-]?(\d+)")
 _EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d+)")
 _MOST_NAMED = 20
+_MOST_STEPS = 1 << 62
 
 # How a layer slides whose file does not tell. Strides and padding do not matter for its responses.
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
@@ -70,7 +71,9 @@ class Checkpoint:
         if fitting and (len(fitting) == 1 or any(sign in layer for sign in "*?[")):
             return fitting[0]
         reason = self.refused.get(layer)
-        problem = f"{layer!r} is {reason}" if reason else f"found no single layer {layer!r}"
+        problem = (
+            f"{layer!r} cannot be shown, {reason}" if reason else f"found no single layer {layer!r}"
+        )
         raise ValueError(f"{self.name}: {problem}; it has\n{self.describe()}")
 
     def read(self, layer: str | None = None) -> Tensor:
@@ -116,19 +119,14 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
     if not folder.exists():
         raise FileNotFoundError(f"{name}: there is no such file or folder")
     try:
-        if folder.is_dir():
-            layers, told = _open_folder(folder)
-        elif isinstance(folder, Path):
-            layers, told = _open_file(folder)
-        else:
-            layers, told = _open_remote(folder)
+        layers, told = _open_folder(folder) if folder.is_dir() else _open_file(folder)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     return Checkpoint(
         name,
         layers.found,
         layers.refused,
-        _number(told, ("step", "global_step"), _STEP_IN_NAME, folder.name),
+        _number(told, ("step", "global_step"), STEP_IN_NAME, folder.name),
         _number(told, ("epoch",), _EPOCH_IN_NAME, folder.name),
     )
 
@@ -154,30 +152,21 @@ def load_weights(location: Location | nn.Module, layer: str | None = None) -> Te
     return open_checkpoint(location).read(layer)
 
 
-def _open_file(path: Path) -> tuple[Layers, Mapping[str, Any]]:
+def _open_file(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
     if path.stat().st_size == 0:
         raise ValueError("it is empty")
     if is_safetensors(path):
         return open_safetensors(path)
-    file = load_torch_file(path)
-    told = file.content if isinstance(file.content, Mapping) else {}
-    return find_layers(tensors_of(file.content, file.check)), told
+    file = open_torch_file(path)
+    return find_layers(file.tensors()), mapping_of(file.content)
 
 
 def _open_folder(folder: Folder) -> tuple[Layers, Mapping[str, Any]]:
     if not (folder / INDEX).exists():
         raise ValueError(f"a folder, but none of torch.distributed.checkpoint: it has no {INDEX}")
     beside = folder / "meta.pt"  # where Lightning puts the rest
-    told = load_torch_file(beside.read_bytes()).content if beside.exists() else {}
-    return find_layers(tensors_below(folder)), told if isinstance(told, Mapping) else {}
-
-
-def _open_remote(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
-    """Fetch a remote file; what has been mapped into memory outlives the copy."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        path.fs.get_file(path.path, str(copy))  # type: ignore[union-attr]
-        return _open_file(copy)
+    told = mapping_of(open_torch_file(beside).content) if beside.exists() else {}
+    return find_layers(tensors_below(folder)), told
 
 
 def _of_module(module: nn.Module, name: str) -> Checkpoint:
@@ -185,15 +174,17 @@ def _of_module(module: nn.Module, name: str) -> Checkpoint:
         found = find_convolutions(module, "*")
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    ready = {layer: conv for layer, conv in found.items() if is_ready(conv)}
     layers = {
         layer: StoredLayer(
             weight_shape(conv),
             lambda conv=conv: effective_weight(conv).cpu(),  # type: ignore[misc]
             geometry_of(conv),
         )
-        for layer, conv in found.items()
+        for layer, conv in ready.items()
     }
-    return Checkpoint(name, layers, {})
+    unready = dict.fromkeys(found.keys() - ready, "it has no weights before its first forward")
+    return Checkpoint(name, layers, unready)
 
 
 def _torchvision_model(name: str) -> nn.Module:
@@ -203,13 +194,17 @@ def _torchvision_model(name: str) -> nn.Module:
     _, model, *weights = name.split(":")
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # those of accelerators are left alone
             built: nn.Module = get_model(model, weights=weights[0] if weights else None)
             return built
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{name}: {error}") from error
-    except OSError as error:
-        raise ValueError(f"{name}: its weights could not be downloaded: {error}") from error
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{name}: found no such network or weights; expected torchvision:NAME or "
+            f"torchvision:NAME:WEIGHTS, as torchvision.models.list_models() lists them"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name}: its weights could not be downloaded: {reason}") from error
 
 
 def _number(
@@ -217,7 +212,7 @@ def _number(
 ) -> int | None:
     for key in keys:
         value = told.get(key)
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_STEPS:
             return value
     found = pattern.search(name)
     return int(found[1]) if found else None

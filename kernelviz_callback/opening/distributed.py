@@ -1,11 +1,9 @@
 """Folders of ``torch.distributed.checkpoint``: sharded weights put together in one process.
 
-torch's own reader unpickles the index of such a folder with all that is in it. This one makes
-nothing but stand-ins of it, and reads only the shards of the layers that it is asked for.
+torch's own reader unpickles the index of such a folder with all that is in it. This one reads it as
+plain data, and of the shards only those of the layers that it is asked for.
 """
 
-import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
@@ -15,9 +13,9 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback.opening.layers import StoredTensor
-from kernelviz_callback.opening.pickle_survey import Filling, survey_pickle
-from kernelviz_callback.opening.stand_ins import stand_in
-from kernelviz_callback.opening.torch_file import load_torch_file
+from kernelviz_callback.opening.plain_pickle import StandIn, read_pickle, whole_numbers
+from kernelviz_callback.opening.region import FLOATS, Region, size_of
+from kernelviz_callback.opening.torch_file import open_torch_file
 from kernelviz_callback.storage import Folder
 
 INDEX = ".metadata"
@@ -25,7 +23,7 @@ INDEX = ".metadata"
 
 @dataclass(frozen=True)
 class _Shard:
-    """A part of a tensor, and where its bytes are."""
+    """A part of a tensor: the file of ``torch.save`` that it is, and where it belongs."""
 
     file: str
     start: int
@@ -42,30 +40,32 @@ class _Sharded:
     shards: list[_Shard]
 
     def read(self) -> Tensor:
-        if prod(self.shape) > sum(shard.length for shard in self.shards):
-            raise ValueError("damaged: its shards are smaller than the whole that they make")
-        whole = torch.full(self.shape, torch.nan)
-        covered = 0
+        self._expect_sizes()
+        whole = torch.empty(self.shape)
+        missing = torch.ones(self.shape, dtype=torch.bool)
         for shard in self.shards:
-            part = self._read(shard).to(torch.float32)
-            box = [slice(o, o + n) for o, n in zip(shard.offsets, part.shape, strict=True)]
-            if whole[tuple(box)].shape != part.shape:
+            part = self._read(shard)
+            box = tuple(slice(o, o + n) for o, n in zip(shard.offsets, part.shape, strict=False))
+            if len(shard.offsets) != len(self.shape) or whole[box].shape != part.shape:
                 raise ValueError("damaged: a shard reaches beyond the whole")
-            whole[tuple(box)] = part
-            covered += part.numel()
-        if covered != whole.numel():
+            whole[box] = part
+            missing[box] = False
+        if missing.any():
             raise ValueError("damaged: shards are missing")
         return whole
 
+    def _expect_sizes(self) -> None:
+        """Before memory is taken and time is spent: the files are as large as the index says."""
+        available = sum(size_of(self.folder / name) for name in {s.file for s in self.shards})
+        if max(prod(self.shape), sum(shard.length for shard in self.shards)) > available:
+            raise ValueError("damaged: its shards are smaller than its index says")
+
     def _read(self, shard: _Shard) -> Tensor:
-        with (self.folder / shard.file).open("rb") as file:
-            file.seek(shard.start)
-            content = file.read(shard.length)
-        stored = load_torch_file(content)
-        if not isinstance(stored.content, Tensor):
+        file = open_torch_file(Region(self.folder / shard.file, shard.start, shard.length).read())
+        stored = file.tensor(file.content)
+        if stored is None:
             raise ValueError("damaged: a shard holds no tensor")
-        stored.check(stored.content)
-        return stored.content
+        return stored.read()
 
 
 def tensors_below(folder: Folder) -> dict[str, StoredTensor]:
@@ -77,42 +77,45 @@ def tensors_below(folder: Folder) -> dict[str, StoredTensor]:
     """
     content = (folder / INDEX).read_bytes()
     try:
-        index = _Index(BytesIO(content), survey_pickle(content, size=len(content))).load().state
-        shards: dict[str, list[_Shard]] = {}
-        for place, stored in index["storage_data"].items():
-            at, where = place.state, stored.state
-            if at["offset"] is not None:
-                shard = _Shard(
-                    _plain(where["relative_path"]),
-                    int(where["offset"]),
-                    int(where["length"]),
-                    tuple(map(int, at["offset"])),
-                )
-                shards.setdefault(at["fqn"], []).append(shard)
-        found: dict[str, StoredTensor] = {}
-        for name, kept in index["state_dict_metadata"].items():
-            if name in shards and "size" in kept.state:
-                shape = tuple(map(int, kept.state["size"]))
-                found[name] = StoredTensor(shape, _Sharded(folder, shape, shards[name]).read)
-        return found
-    except Exception as error:  # a damaged index may fail in any way
-        raise ValueError(f"its index {INDEX} is damaged: {error}") from error
+        index = read_pickle(BytesIO(content))[0].state
+        shards = _shards(index["storage_data"])
+        keys = index.get("planner_data") or {}
+        return {
+            name: _stored(folder, kept.state, shards[name], keys.get(name, (name,)))
+            for name, kept in index["state_dict_metadata"].items()
+            if name in shards and name.isprintable()
+        }
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"its index {INDEX} is damaged, or none of torch") from error
+    except ValueError as error:
+        raise ValueError(f"its index {INDEX}: {error}") from error
 
 
-class _Index(pickle.Unpickler):
-    """Makes dicts, tuples and stand-ins; nothing that a file names is looked up anywhere."""
+def _shards(storage_data: dict[StandIn, StandIn]) -> dict[str, list[_Shard]]:
+    found: dict[str, list[_Shard]] = {}
+    for place, stored in storage_data.items():
+        at, where = place.state, stored.state
+        if at.get("offset") is not None:  # else an object, no tensor
+            start, length = whole_numbers((where["offset"], where["length"]))
+            shard = _Shard(
+                _plain(where["relative_path"]), start, length, whole_numbers(at["offset"])
+            )
+            found.setdefault(at["fqn"], []).append(shard)
+    return found
 
-    def __init__(self, file: BytesIO, fillings: Mapping[str, Filling]) -> None:
-        super().__init__(file)
-        self._fillings = fillings
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch", "Size"):
-            return tuple
-        return stand_in(name, self._fillings.get(f"{module}.{name}", "object"))
+def _stored(folder: Folder, kept: Any, shards: list[_Shard], keys: Any) -> StoredTensor:
+    shape = whole_numbers(kept["size"])
+    dtype = str(kept["properties"].state[0])
+    return StoredTensor(
+        shape,
+        _Sharded(folder, shape, shards).read,
+        None if dtype in FLOATS else f"{dtype.removeprefix('torch.')} numbers",
+        within=".".join(key for key in keys[:-1] if isinstance(key, str)),
+    )
 
 
 def _plain(name: str) -> str:
-    if "/" in name or "\\" in name or name in ("", ".", ".."):
-        raise ValueError(f"it names a file outside the folder, {name!r}")
+    if "/" in name or "\\" in name or name in ("", ".", "..") or not name.isprintable():
+        raise ValueError(f"it names a file outside the folder, {name!a}")
     return name

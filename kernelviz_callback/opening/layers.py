@@ -3,14 +3,12 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from kernelviz_callback.filters import WRAPPER_SEGMENTS, Geometry
-from kernelviz_callback.opening.stand_ins import StandIn
 
 Shape: TypeAlias = tuple[int, int, int, int]
 
@@ -25,12 +23,25 @@ _RANKS = (3, 4, 5)
 _REFUSED = {3: "1-D: its filters are curves, not pictures", 5: "3-D: its filters are volumes"}
 
 
+def _unread() -> Tensor:
+    raise ValueError("it has no weights that can be read")
+
+
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """A tensor in a file that has been opened; ``read`` gives it, float32, in memory of its own."""
+    """A tensor in a file that has been opened.
+
+    Attributes:
+        shape: Of it.
+        read: Gives it: float32, contiguous, in memory of its own.
+        refusal: What it is if its numbers are no real ones, as the end of "its weights are".
+        within: The keys, joined by dots, of the dicts that its own name stands in.
+    """
 
     shape: tuple[int, ...]
-    read: Callable[[], Tensor]
+    read: Callable[[], Tensor] = _unread
+    refusal: str | None = None
+    within: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,85 +80,45 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
         stored: The keys that lead to a tensor in its file, with dots, to the tensor.
 
     Example:
-        >>> stored = tensors_of({"state_dict": {"module.conv.weight": torch.ones(8, 3, 5, 5)}})
-        >>> list(find_layers(stored).found)
+        >>> stored = StoredTensor((8, 3, 5, 5), within="state_dict")
+        >>> list(find_layers({"state_dict.module.conv.weight": stored}).found)
         ['conv']
     """
     found: dict[str, StoredLayer] = {}
     refused: dict[str, str] = {}
-    for path in sorted(stored, key=_rank):  # stable: in the order of the file within a rank
+    # Stable: in the order of the file within a rank.
+    for path in sorted(stored, key=lambda path: _rank(path, stored[path].within)):
         base, weights = _weights_at(path, stored)
         if weights is None:
             continue
-        name = base if _is_copy(path) else _layer_name(base)
+        first = weights.parts[0]
+        name = base if _is_copy(path) else _layer_name(base, first.within)
         name = base if name in found or name in refused else name
-        shape = tuple(weights.parts[0].shape)
-        if len(shape) != 4:
+        shape = first.shape
+        if first.refusal:
+            refused[name] = f"its weights are {first.refusal}"
+        elif len(shape) != 4:
             refused[name] = _REFUSED[len(shape)]
         elif 0 in shape:
             refused[name] = f"it is empty, of shape {shape}"
         else:
-            found[name] = StoredLayer(shape, weights.read)  # type: ignore[arg-type]
+            found[name] = StoredLayer(shape, weights.read)
     return Layers(found, refused)
-
-
-def tensors_of(
-    content: Any, check: Callable[[Tensor], None] = lambda _: None
-) -> dict[str, StoredTensor]:
-    """List every tensor of real numbers in what ``torch.save`` was given.
-
-    Args:
-        content: Dicts of dicts of tensors, or a module that was saved whole, as a `StandIn`.
-        check: Is called with a tensor when it is read, before it is used.
-
-    Returns:
-        The keys that lead to each, with dots, to the tensor. None has been looked at yet.
-    """
-    found: dict[str, StoredTensor] = {}
-    seen: set[int] = set()
-    waiting: list[tuple[str, Any]] = [("", content)]
-    while waiting:
-        path, node = waiting.pop()
-        if isinstance(node, Tensor):
-            if node.is_floating_point():
-                found[path] = StoredTensor(tuple(node.shape), partial(_checked, node, check))
-        elif id(node) not in seen:
-            seen.add(id(node))
-            start = f"{path}." if path else ""
-            waiting += [(start + key, child) for key, child in reversed(_children(node))]
-    return found
-
-
-def _checked(tensor: Tensor, check: Callable[[Tensor], None]) -> Tensor:
-    check(tensor)
-    return tensor.detach().to(torch.float32, copy=True)
-
-
-def _children(node: Any) -> list[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        return [(key, child) for key, child in node.items() if isinstance(key, str)]
-    state = node.state if isinstance(node, StandIn) else None
-    if not isinstance(state, Mapping):
-        return []
-    parts = (state.get(name) for name in ("_parameters", "_buffers", "_modules"))
-    return [child for part in parts if isinstance(part, Mapping) for child in _children(part)]
 
 
 def _is_copy(path: str) -> bool:
     return any(_COPY.search(segment) for segment in path.lower().split("."))
 
 
-def _rank(path: str) -> int:
+def _rank(path: str, within: str) -> int:
     """Where a user would look first."""
-    top = path.partition(".")[0]
+    top = within.partition(".")[0]
     if _is_copy(path):
         return len(_MAIN_DICTS) + 1
     return _MAIN_DICTS.index(top) if top in _MAIN_DICTS else len(_MAIN_DICTS)
 
 
-def _weights_at(
-    path: str, stored: Mapping[str, StoredTensor]
-) -> "tuple[str, _Weights | None]":
+def _weights_at(path: str, stored: Mapping[str, StoredTensor]) -> "tuple[str, _Weights | None]":
     """The layer whose weights begin with what is stored at ``path``, and how they are stored."""
     if _NOT_WEIGHTS.match(path) or len(stored[path].shape) not in _RANKS:
         return "", None
@@ -160,10 +131,8 @@ def _weights_at(
     return "", None
 
 
-def _layer_name(base: str) -> str:
-    segments = base.split(".")
-    if segments[0].endswith("state_dict"):
-        segments = segments[1:]
+def _layer_name(base: str, within: str) -> str:
+    segments = base.removeprefix(f"{within}.").split(".")
     kept = [s for s in segments if s not in WRAPPER_SEGMENTS]
     return ".".join(kept or segments) or "Conv2d"
 
@@ -180,12 +149,16 @@ class _Weights(NamedTuple):
 
 def _weight_norm(direction: Tensor, length: Tensor) -> Tensor:
     inner = [d for d in range(direction.ndim) if length.ndim == 0 or length.shape[d] == 1]
-    return direction * (length / direction.norm(dim=inner, keepdim=True))
+    normed: Tensor = direction * (
+        length / torch.linalg.vector_norm(direction, dim=inner, keepdim=True)
+    )
+    return normed
 
 
 def _spectral_norm(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """The weights over their largest singular value, which belongs to these two vectors."""
-    return weight / (u @ weight.flatten(1) @ v)
+    normed: Tensor = weight / (u @ weight.flatten(1) @ v)
+    return normed
 
 
 # How weights are stored: the endings of the names of their parts, and how these are joined. Plain;

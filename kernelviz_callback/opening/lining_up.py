@@ -8,7 +8,8 @@ def line_up(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Shape)
     """Find the layer of a checkpoint that is a given layer of another.
 
     Prefixes differ: a network stands alone in one file, in a ``LightningModule``, a wrapper or an
-    average in the next. So the ends of the names count, and then the shapes.
+    average in the next. So the ends of the names count, and the shapes: a name that is the end of
+    the other, or the longest common end of layers of one shape.
 
     Args:
         checkpoint: Where to look.
@@ -25,13 +26,18 @@ def line_up(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Shape)
     """
     if name in checkpoint.layers:
         return name
-    ends = {here: _common_end(name, here) for here in checkpoint.layers}
-    longest = max(ends.values(), default=0)
-    if longest:
-        fitting = [here for here, end in ends.items() if end == longest]
-        same = [here for here in fitting if checkpoint.layers[here].shape == shape]
-        return (same or fitting)[0]
-    return checkpoint.resolve(wanted)
+    fits = {
+        here: _fit(name, here, stored.shape == shape) for here, stored in checkpoint.layers.items()
+    }
+    best = max(fits, key=lambda here: fits[here], default=None)
+    return best if best is not None and any(fits[best]) else checkpoint.resolve(wanted)
+
+
+def _fit(one: str, other: str, same_shape: bool) -> tuple[bool, bool, int]:
+    """How well a name fits another: whether only a prefix differs counts more than shapes."""
+    end = _common_end(one, other)
+    only_prefix = end == min(one.count("."), other.count(".")) + 1
+    return only_prefix, only_prefix and same_shape, end if same_shape else 0
 
 
 def _common_end(one: str, other: str) -> int:

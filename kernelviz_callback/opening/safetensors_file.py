@@ -2,59 +2,86 @@
 
 import json
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
+from math import prod
 from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.opening.layers import Layers, StoredLayer, StoredTensor, find_layers
+from kernelviz_callback.opening.plain_pickle import whole_numbers
+from kernelviz_callback.opening.region import FLOATS, Numbers, Region, open_source, size_of
+from kernelviz_callback.storage import Folder
 
 _LENGTH_BYTES = 8  # of the header, before it
+# As the safetensors library has it.
+_LONGEST_HEADER = 100_000_000
+_LARGEST_STEP = 1 << 16  # of a kernel, in pixels
+_DTYPES = {
+    "F64": "torch.float64",
+    "F32": "torch.float32",
+    "F16": "torch.float16",
+    "BF16": "torch.bfloat16",
+    "F8_E4M3": "torch.float8_e4m3fn",
+    "F8_E5M2": "torch.float8_e5m2",
+}
 
 
-def is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Folder) -> bool:
     """Tell a safetensors file by its beginning: the length of a JSON object, and the object."""
-    with path.open("rb") as file:
-        head = file.read(_LENGTH_BYTES + 1)
-    length = int.from_bytes(head[:_LENGTH_BYTES], "little")
-    return head[_LENGTH_BYTES:] == b"{" and length < path.stat().st_size
+    with open_source(path) as file:
+        beginning = file.read(_LENGTH_BYTES + 1)
+    return bool(beginning[_LENGTH_BYTES:] == b"{")
 
 
-def open_safetensors(path: Path) -> tuple[Layers, Mapping[str, Any]]:
+def open_safetensors(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
     """Find the layers of a safetensors file, and what a snapshot of ours tells of itself.
 
     Raises:
         ValueError: If the file is damaged.
+        OSError: If it cannot be read.
     """
+    size = size_of(path)
+    with open_source(path) as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        start = _LENGTH_BYTES + length
+        if start > size or length > _LONGEST_HEADER:
+            raise ValueError(f"damaged: its header claims {length:,} of its {size:,} bytes")
+        header = file.read(length)
     try:
-        file = safe_open(path, framework="pt")
-        stored = {}
-        for name in file.keys():  # noqa: SIM118 - it is no mapping
-            entry = file.get_slice(name)
-            if "F" in entry.get_dtype():  # F32, F16, BF16, F8_E4M3, ...; not I64, U8, BOOL
-                shape = tuple(entry.get_shape())
-                stored[name] = StoredTensor(shape, partial(_read, file, name))
-        described = json.loads((file.metadata() or {}).get("kernelviz", "{}"))
-        geometry = {n: Geometry.from_dict(g) for n, g in described.get("layers", {}).items()}
-    except (SafetensorError, json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise ValueError(f"damaged: {error}") from error
-    if not geometry:
-        return find_layers(stored), described
-    try:
-        weights = {name: stored[f"{name}/weight"] for name in geometry}
-    except KeyError as error:
-        raise ValueError(f"damaged: it has no tensor {error}") from error
-    found = {n: StoredLayer(w.shape, w.read, geometry[n]) for n, w in weights.items()}  # type: ignore[arg-type]
-    return Layers(found, {}), described
+        entries = json.loads(header)
+        described = json.loads((entries.pop("__metadata__", None) or {}).get("kernelviz", "{}"))
+        stored = {
+            name: _stored(entry, Region(path, start, size - start))
+            for name, entry in entries.items()
+            if name.isprintable()
+        }
+        layers = described.get("layers")
+        if not layers:
+            return find_layers(stored), described
+        found = {name: _of_snapshot(stored[f"{name}/weight"], layers[name]) for name in layers}
+        return Layers(found, {}), described
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError("damaged: its header makes no sense") from error
 
 
-def _read(file: Any, name: str) -> Tensor:
-    try:
-        tensor: Tensor = file.get_tensor(name)
-    except SafetensorError as error:
-        raise ValueError(f"damaged: {error}") from error
-    return tensor.to(torch.float32, copy=True)
+def _of_snapshot(weights: StoredTensor, fields: Mapping[str, Any]) -> StoredLayer:
+    if weights.refusal:
+        raise ValueError("its weights are no real numbers")
+    geometry = Geometry.from_dict(fields)
+    count, channels, height, width = weights.shape
+    steps = whole_numbers((*geometry.stride, *geometry.dilation, geometry.groups))
+    # Responses take memory by these.
+    if len(steps) != 5 or min(steps) < 1 or max(steps) > _LARGEST_STEP or count % geometry.groups:
+        raise ValueError("its geometry is impossible")
+    return StoredLayer((count, channels, height, width), weights.read, geometry)
+
+
+def _stored(entry: Mapping[str, Any], numbers: Region) -> StoredTensor:
+    shape = whole_numbers(entry["shape"])
+    first, end = whole_numbers(entry["data_offsets"])
+    dtype = FLOATS.get(_DTYPES.get(entry["dtype"], ""))
+    if dtype is None:
+        return StoredTensor(shape, refusal=f"{entry['dtype']!a} numbers")
+    if not 0 <= first <= end <= numbers.length or end - first != prod(shape) * dtype.itemsize:
+        raise ValueError("its tensors have other sizes than their numbers")
+    region = Region(numbers.source, numbers.start + first, end - first)
+    return StoredTensor(shape, Numbers(region, dtype, shape).read)

@@ -1,9 +1,8 @@
 """What a user may name on a command line, and the checkpoints that are meant by it."""
 
 import re
-from pathlib import Path
 
-from kernelviz_callback.opening.checkpoint import TORCHVISION
+from kernelviz_callback.opening.checkpoint import STEP_IN_NAME, TORCHVISION
 from kernelviz_callback.opening.distributed import INDEX
 from kernelviz_callback.snapshot import list_snapshots
 from kernelviz_callback.storage import Folder, Location, as_folder
@@ -11,7 +10,6 @@ from kernelviz_callback.storage import Folder, Location, as_folder
 _SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
 # Where the checkpoints of a run are, below its folder.
 _BELOW = ("kernelviz", "checkpoints")
-_STEP = re.compile(r"step[=_-]?(\d+)")
 _NUMBER = re.compile(r"(\d+)")
 _GLOB = re.compile(r"[*?\[]")
 
@@ -28,6 +26,7 @@ def find_checkpoints(location: Location) -> list[str]:
 
     Raises:
         FileNotFoundError: If there is nothing of that name, or nothing in it.
+        ValueError: If it is no glob that can be looked for.
     """
     name = str(location)
     if name.startswith(TORCHVISION):
@@ -68,15 +67,17 @@ def _in_folder(folder: Folder, name: str) -> list[str]:
 
 
 def _matching(pattern: str) -> list[Folder]:
-    fixed, _, rest = _GLOB.split(pattern, maxsplit=1)[0].rpartition("/")
-    base = as_folder(fixed or ("/" if pattern.startswith("/") else "."))
-    below = pattern[len(fixed) :].lstrip("/") if fixed else pattern.lstrip("/")
-    return sorted(base.glob(below), key=_by_step) if base.is_dir() else []
+    beginning = _GLOB.split(pattern, maxsplit=1)[0]
+    fixed = beginning[: beginning.rfind("/") + 1]
+    base = as_folder(fixed or ".")
+    try:
+        return sorted(base.glob(pattern[len(fixed) :]), key=_by_step) if base.is_dir() else []
+    except (NotImplementedError, ValueError) as error:  # "**" beside other letters
+        raise ValueError(f"{pattern}: {error}") from error
 
 
-def _by_step(path: Folder) -> tuple[float, list[str | int]]:
-    """The step in a name, then the name with its numbers in the order of numbers."""
-    step = _STEP.search(path.name)
-    parts = _NUMBER.split(path.name)
-    natural = [part.zfill(20) if part.isdecimal() else part for part in parts]
-    return (int(step[1]) if step else float("inf")), natural  # type: ignore[return-value]
+def _by_step(path: Folder) -> tuple[float, list[str]]:
+    """The step in a name, then the path with its numbers in the order of numbers."""
+    step = STEP_IN_NAME.search(path.name)
+    natural = [part.zfill(20) if part.isdecimal() else part for part in _NUMBER.split(str(path))]
+    return (int(step[1]) if step else float("inf")), natural
