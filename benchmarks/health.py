@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from kernelviz_callback import kernel_health
-from kernelviz_callback.null_model import null_model, smooth_filters
+from kernelviz_callback import kernel_health, load_probe, measure_probe
+from kernelviz_callback.null_model import _noise_limits, null_model, smooth_filters
 
 SHAPES = [
     (8, 1, 3, 3),
@@ -102,15 +102,29 @@ def called_noise(shape: tuple[int, ...], stripes: bool) -> float:
     return wrong / filters
 
 
-def seconds(shape: tuple[int, ...], rounds: int) -> float:
-    """Median time of an examination, with references, on one thread as in the training."""
+def seconds(shape: tuple[int, ...], rounds: int) -> tuple[float, float, float]:
+    """Times on one thread, as in the training: two examinations (medians) and the null model.
+
+    The first with references to compare with, the second with the probe too.
+    """
+    for of_shape in (null_model, _noise_limits):
+        of_shape.cache_clear()
+    start = time.perf_counter()
+    null_model(shape, 1)
+    null = time.perf_counter() - start
     weights = torch.randn(shape)
-    taken = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        kernel_health(weights, first=weights + 1e-3, previous=weights + 1e-4)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken[1:])
+    _, channels, *kernel = shape
+    energy = measure_probe(load_probe().for_channels(channels), kernel, channels=channels)
+    medians = []
+    for probe in (None, energy):
+        taken = []
+        for _ in range(rounds + 1):
+            first, previous = weights + 1e-3, weights + 1e-4
+            start = time.perf_counter()
+            kernel_health(weights, first=first, previous=previous, energy=probe)
+            taken.append(time.perf_counter() - start)
+        medians.append(statistics.median(taken[1:]))
+    return *medians, null
 
 
 def main() -> None:
@@ -139,9 +153,10 @@ def main() -> None:
         row += [f"{found(fault, shape, options.faults):.1%}" for fault in FAULTS]
         print("| " + " | ".join(row) + " |", flush=True)
 
-    print("\n| examination of | time |\n|---|---|")
-    for shape, rounds in (((64, 3, 7, 7), 200), ((384, 3, 16, 16), 20), ((2048, 512, 3, 3), 3)):
-        print(f"| {'x'.join(map(str, shape))} | {seconds(shape, rounds) * 1e3:.1f} ms |")
+    print("\n| shape | examination | with a probe | null model, once a shape |\n|---|---|---|---|")
+    for shape, rounds in (((64, 3, 7, 7), 200), ((384, 3, 16, 16), 20), ((2048, 512, 3, 3), 5)):
+        times = " | ".join(f"{x * 1e3:.1f} ms" for x in seconds(shape, rounds))
+        print(f"| {'x'.join(map(str, shape))} | {times} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from kernelviz_callback.exact import exact_blocks
 from kernelviz_callback.responses import response_size
 
 _MOST_WEIGHTS = 2048  # of a filter: the covariance would have more numbers than most layers
-_BAND_NUMBERS = 2**21  # in the patches that are in memory at once
+_BAND_NUMBERS = 2**19  # in the patches that are in memory at once
 _MOST_WORK = 2e10  # multiplications: beyond it patches are taken from a lattice of places
 
 

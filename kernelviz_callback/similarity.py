@@ -12,7 +12,7 @@ from kernelviz_callback.exact import exact_blocks
 
 _LARGE = 2**20  # weights: products in a larger layer are taken in float32, ...
 _MANY = 512  # filters: ... and so are those of more than these
-_MOST_NUMBERS = 2**20  # in the products that are in memory at once
+_MOST_NUMBERS = 2**19  # in the products that are in memory at once
 
 
 class Similarity(NamedTuple):
@@ -66,27 +66,32 @@ def similarity(weights: Tensor, groups: int = 1, *, candidates: Tensor | None = 
     unit, norms = _directions(weights)
     count, size = unit.shape
     is_usable = norms > 0
-    is_candidate = is_usable if candidates is None else is_usable & candidates
+    is_no_candidate = ~is_usable if candidates is None else ~(is_usable & candidates)
     indices = torch.arange(count, device=weights.device)
     group = indices // (count // groups)
     share = (norms / norms.nan_to_num(0).amax()).nan_to_num(0).to(unit)
     # The singular values come from the smaller of W W' and W' W.
     products = unit.new_empty(count, count) if count <= size else _gram((unit * share[:, None]).T)
-    neighbours, total = [], 0.0
-    for rows in torch.split(indices, max(1, _MOST_NUMBERS // count)):
+    # Allocated before the blocks: small pieces between them would pin their memory.
+    largest, smallest = unit.new_empty(2, count)
+    nearest, antiphase = indices.new_empty(2, count)
+    alone, total = ~is_usable, 0.0
+    at_once = max(1, _MOST_NUMBERS // count)
+    for start in range(0, count, at_once):
+        rows = slice(start, start + at_once)
         cosines = (unit[rows] @ unit.T).clamp_(-1, 1)
         if count <= size:
-            products[rows] = cosines * share[rows, None] * share
-        own = indices[: len(rows)], rows
-        cosines[own] = 0
+            torch.mul(cosines, share, out=products[rows]).mul_(share[rows, None])
+        cosines.diagonal(start).zero_()
         total += cosines.abs().sum(dtype=torch.float64).item()
-        excluded = (group[rows, None] != group) | ~is_candidate
-        excluded[own] = True
-        largest, nearest = cosines.masked_fill_(excluded, -torch.inf).max(1)
-        smallest, antiphase = cosines.masked_fill_(excluded, torch.inf).min(1)
-        neighbours.append((nearest, largest, antiphase, smallest, excluded.all(1)))
-    nearest, largest, antiphase, smallest, alone = map(torch.cat, zip(*neighbours, strict=True))
-    alone |= ~is_usable
+        excluded = group[rows, None] != group
+        excluded |= is_no_candidate
+        excluded.diagonal(start).fill_(True)
+        torch.max(cosines.masked_fill_(excluded, -torch.inf), 1, out=(largest[rows], nearest[rows]))
+        torch.min(
+            cosines.masked_fill_(excluded, torch.inf), 1, out=(smallest[rows], antiphase[rows])
+        )
+        alone[rows] |= excluded.all(1)
     # The diagonal of W W' - I: rounding aside -1 for a filter of zeros, else 0.
     compared = int(norms.isfinite().sum())
     total += compared - int(is_usable.sum())

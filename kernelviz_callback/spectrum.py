@@ -16,7 +16,7 @@ from torch import Tensor
 # Frequencies to look for the peak at, along each axis, from 0 to 1 cycle a pixel. Finer than the
 # widest peak of a 16x16 kernel by a factor of two.
 _FINE = 32
-_MOST_NUMBERS = 2**20  # of a transform in memory at once
+_MOST_NUMBERS = 2**18  # of a transform in memory at once
 
 
 class Stripes(NamedTuple):
