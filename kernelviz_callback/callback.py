@@ -203,6 +203,8 @@ class KernelVizCallback(Callback):
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._close()
+        if stage == "fit":
+            self._health_log.leave(trainer)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -292,7 +294,7 @@ class KernelVizCallback(Callback):
     ) -> None:
         if self._is_fitting and self.health:
             mishaps = Mishaps()
-            with mishaps.survive("log numbers", "pictures and snapshots are kept"):
+            with mishaps.survive("give numbers to Lightning", "pictures and snapshots are kept"):
                 self._health_log.log(trainer, mishaps, log=log, at_epoch_end=at_epoch_end)
             self._reporter.report(mishaps, trainer.global_step)
 

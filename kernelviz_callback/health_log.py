@@ -2,9 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Future
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -19,13 +21,14 @@ class HealthLog:
     """Logs the numbers of each snapshot when they are there, from the training's thread.
 
     TensorBoard has them already: its writer may be used from any thread. Other loggers get them at
-    a later step, with the step that they are of. Lightning's metrics get them at the end of an
-    epoch, of a training on one process; and at once on all, for which the training waits, if a
-    callback or a scheduler monitors one of them.
+    a later step, with the step that they are of. Lightning's metrics get the newest that there are
+    at the end of an epoch, of a training on one process, and the last at its end; and at once on
+    all processes, for which the training waits, if a callback or a scheduler monitors one of them.
     """
 
     def __init__(self) -> None:
         self._expected: deque[tuple[int, Future[dict[str, float]]]] = deque()
+        self._newest: dict[str, float] = {}
         self._is_due = False
 
     def expect(self, step: int, scalars: "Future[dict[str, float]] | None") -> None:
@@ -51,26 +54,33 @@ class HealthLog:
             at_epoch_end: Which of Lightning's hooks this is: the end of an epoch or of a batch.
         """
         is_awaited = log is not None and _is_monitored(trainer)
-        waits = is_awaited or log is None
-        newest: dict[str, float] = {}
-        while self._expected and (waits or self._expected[0][1].done()):
-            step, scalars = self._expected.popleft()
-            newest |= _to_loggers(trainer, scalars, step, mishaps)
-        if log is None:
+        # Whatever happens here on rank zero, the other processes wait for it below.
+        with mishaps.survive("log numbers", "pictures and snapshots are kept"):
+            while self._expected and (is_awaited or log is None or self._expected[0][1].done()):
+                step, scalars = self._expected.popleft()
+                self._newest |= _to_loggers(trainer, scalars, step, mishaps)
+        is_due, self._is_due = self._is_due, False
+        is_alone = trainer.world_size == 1
+        if log is None or not (is_awaited or (at_epoch_end and is_alone)):
             return
-        if is_awaited and self._is_due and trainer.world_size > 1:
-            newest = trainer.strategy.broadcast(newest)
-        self._is_due = False
-        if is_awaited or (at_epoch_end and trainer.world_size == 1):
-            for name, value in newest.items():
-                log(
-                    name,
-                    value,
-                    logger=False,
-                    on_step=not at_epoch_end,
-                    on_epoch=at_epoch_end,
-                    sync_dist=trainer.world_size > 1,  # the mean of what is equal everywhere
-                )
+        newest, self._newest = self._newest, {}
+        if not is_alone:
+            newest = trainer.strategy.broadcast(newest) if is_due else {}
+        for name, value in newest.items():
+            log(
+                name,
+                value,
+                logger=False,
+                on_step=not at_epoch_end,
+                on_epoch=at_epoch_end,
+                sync_dist=not is_alone,  # the mean of what is equal everywhere
+            )
+
+    def leave(self, trainer: Trainer) -> None:
+        """Give the numbers of the last snapshot to whoever looks at the metrics after training."""
+        if trainer.world_size == 1:
+            last = {n: torch.tensor(x, dtype=torch.float32) for n, x in self._newest.items()}
+            trainer.callback_metrics.update(last)
 
 
 def _to_loggers(
@@ -78,8 +88,8 @@ def _to_loggers(
 ) -> dict[str, float]:
     try:
         numbers = scalars.result(_LONGEST_WAIT)
-    except TimeoutError:
-        numbers = {}
+    except futures.TimeoutError:  # not the builtin one before Python 3.11
+        return {}
     if numbers:
         for logger in trainer.loggers:
             name = type(logger).__name__

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import nan
 
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from kernelviz_callback.alarm import Alarm
 from kernelviz_callback.examination import kernel_health
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.health import KernelHealth
+from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.probe_energy import ProbeEnergy, measure_probe
 from kernelviz_callback.snapshot import Snapshot
@@ -35,28 +37,53 @@ class Monitor:
         self._previous_step: int | None = None
         self._alarms: dict[str, Alarm] = {}
         self._last: dict[str, KernelHealth] = {}
+        self._known: dict[str, set[str]] = {}
 
-    def recall(self, snapshots: Iterable[Snapshot]) -> None:
+    def recall(self, snapshots: Iterable[Snapshot], mishaps: Mishaps) -> None:
         """Take in what an earlier attempt recorded, in its order; it is no news."""
         for snapshot in snapshots:
             if snapshot.health:
                 self._follow(snapshot.health, snapshot.step)
                 self._keep(_host(snapshot), snapshot.step)
+                self.numbers(snapshot.health)
             else:
-                self.observe(snapshot)
+                self.observe(snapshot, mishaps)
         self.news.clear()
 
-    def observe(self, snapshot: Snapshot) -> dict[str, KernelHealth]:
-        """Examine the next snapshot: layer name to health."""
+    def observe(self, snapshot: Snapshot, mishaps: Mishaps) -> dict[str, KernelHealth]:
+        """Examine the next snapshot.
+
+        Returns:
+            Layer name to health, without the layers that cannot be examined: ``mishaps`` has why.
+        """
         weights = _host(snapshot)
         steps = None if self._previous_step is None else snapshot.step - self._previous_step
-        found = {
-            name: self._examine(name, weight, snapshot.geometry[name], steps)
-            for name, weight in weights.items()
-        }
+        losing = "its health is not known; snapshot files and pictures are kept"
+        found = {}
+        for name, weight in weights.items():
+            with mishaps.survive(f"examine the filters of {name}", losing):
+                found[name] = self._examine(name, weight, snapshot.geometry[name], steps)
         self._keep(weights, snapshot.step)
         self.news += self._follow(found, snapshot.step)
         return found
+
+    def numbers(self, found: Mapping[str, KernelHealth]) -> dict[str, float]:
+        """The curves of a snapshot that was observed, ``<layer>/<number>`` to the value.
+
+        A number that was there before and is no more is NaN: whoever goes by it must not go on
+        with its last value.
+        """
+        numbers: dict[str, float] = {}
+        for layer, health in found.items():
+            now = health.to_scalars()
+            known = self._known.setdefault(layer, set())
+            gone = known - now.keys()
+            known.update(now)
+            if not health.filters.norm.isnan().all():
+                gone -= {"update_ratio"}  # known only of snapshots that are one step apart
+            now |= dict.fromkeys(sorted(gone), nan)
+            numbers |= {f"{layer}/{name}": value for name, value in now.items()}
+        return numbers
 
     def summary(self) -> str:
         """How the layers were in the end, in a sentence; empty if none was examined."""
@@ -78,7 +105,8 @@ class Monitor:
             groups=geometry.groups,
         )
         if isinstance(energy, str):
-            health = replace(health, absent={**health.absent, "silent verdict": energy})
+            absent = dict.fromkeys(("response_rms", "silent verdict"), energy)
+            health = replace(health, absent={**health.absent, **absent})
         return health
 
     def _keep(self, weights: dict[str, Tensor], step: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from lightning.pytorch.utilities import rank_zero_info
 
 from kernelviz_callback.claim import Claim, claim_folder
-from kernelviz_callback.health import KernelHealth
+from kernelviz_callback.health_log import PREFIX
 from kernelviz_callback.illustrator import Illustrator
 from kernelviz_callback.loggers import EncodedImage, flush, log_images, log_scalars
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
@@ -182,7 +182,7 @@ class Recorder:
             mishaps = Mishaps()
             with mishaps.survive("read earlier snapshots", "health is compared with this one"):
                 paths = [before[0], *before[1:][-_RECALLED:]]
-                self._monitor.recall(map(load_snapshot, paths))
+                self._monitor.recall(map(load_snapshot, paths), mishaps)
             self._reporter.report(mishaps, 0)
 
     def _keep(
@@ -241,7 +241,7 @@ class Recorder:
             with self._side.after(mark, snapshot.weights.values()):
                 snapshot = self._examined(snapshot, mishaps)
         finally:
-            scalars.set_result(_scalars(snapshot.health))
+            scalars.set_result(self._scalars(snapshot))
         if self._monitor is not None:
             for sentence in self._monitor.news:
                 warn(sentence)
@@ -252,7 +252,7 @@ class Recorder:
         if self._monitor is not None:
             losing = "its health is not known; snapshot files and pictures are kept"
             with mishaps.survive("examine the filters", losing):
-                snapshot = replace(snapshot, health=self._monitor.observe(snapshot))
+                snapshot = replace(snapshot, health=self._monitor.observe(snapshot, mishaps))
             losing = "its health is not in its file; the weights are"
             with mishaps.survive(f"write to {self.folder}", losing):
                 if snapshot.health and (self.folder / snapshot_name(snapshot.step)).exists():
@@ -272,7 +272,7 @@ class Recorder:
                 f"log to {name}", "its pictures are lost; snapshot files are kept"
             ):
                 self._log(experiment, images, snapshot.step)
-                log_scalars(experiment, _scalars(snapshot.health), snapshot.step)
+                log_scalars(experiment, self._scalars(snapshot), snapshot.step)
         if not experiments:
             with mishaps.survive(f"write to {self.folder}", "pictures are lost"):
                 for tag, image in images.items():
@@ -301,13 +301,9 @@ class Recorder:
             self._probe_logged_to.append(experiment)
         log_images(experiment, images, step)
 
-
-def _scalars(healths: Mapping[str, KernelHealth]) -> Scalars:
-    return {
-        f"kernelviz/{layer}/{name}": value
-        for layer, health in healths.items()
-        for name, value in health.to_scalars().items()
-    }
+    def _scalars(self, snapshot: Snapshot) -> Scalars:
+        numbers = self._monitor.numbers(snapshot.health) if self._monitor is not None else {}
+        return {PREFIX + name: value for name, value in numbers.items()}
 
 
 def _is_of_same_layers(path: Folder, snapshot: Snapshot) -> bool:

@@ -11,6 +11,7 @@ PEAK = """
 import json, sys
 import torch
 from kernelviz_callback import Geometry
+from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.monitor import Monitor
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.snapshot import Snapshot
@@ -27,7 +28,7 @@ geometry = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), groups)
 
 def draw(probe, weights, geometry):
     snapshot = Snapshot(0, 0, 0.0, {"conv": weights}, {"conv": geometry})
-    health = Monitor(probe).observe(snapshot)["conv"]
+    health = Monitor(probe).observe(snapshot, Mishaps())["conv"]
     kernel_picture(weights, layer="conv", groups=geometry.groups, scale=scale, health=health)
     response_picture(weights, geometry, probe, layer="conv", scale=scale)
 
