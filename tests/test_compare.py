@@ -105,7 +105,9 @@ def test_of_other_shapes_only_responses_are_compared(weight: torch.Tensor) -> No
 def test_match_is_done_as_asked_or_refused(weight: torch.Tensor) -> None:
     order = torch.arange(15, -1, -1)
     pair = conv(weight), conv(weight[order])
-    assert torch.equal(compare(*pair, match="index").last.partner, torch.arange(16))
+    asked = compare(*pair, match="index")
+    assert torch.equal(asked.last.partner, torch.arange(16))
+    assert "one training" not in " ".join(asked.statements)
     assert torch.equal(compare(*pair, match="weights").last.partner, order)
     assert torch.equal(compare(*pair, match="responses").last.partner, order)
     fewer = conv(weight[:8])

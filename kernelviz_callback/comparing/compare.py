@@ -150,7 +150,7 @@ class CompareWalk:
             replace(column, label=label, weights=column.weights if i in pictured else None)
             for i, (column, label) in enumerate(zip(self._columns, labels, strict=True))
         )
-        return Comparison(columns, state(columns))
+        return Comparison(columns, state(columns, asked=self._match is not None))
 
     def _read(self, checkpoint: Checkpoint) -> "_Taken":
         first = self._first

@@ -5,17 +5,24 @@ from collections.abc import Sequence
 from kernelviz_callback.comparing.comparison import Column
 
 
-def state(columns: Sequence[Column]) -> tuple[str, ...]:
-    """Say how the filters were paired off, and what that means for the numbers."""
+def state(columns: Sequence[Column], *, asked: bool) -> tuple[str, ...]:
+    """Say how the filters were paired off, and what that means for the numbers.
+
+    Args:
+        columns: The checkpoints.
+        asked: Whether it was the user who decided how.
+    """
     first, last = columns[0], columns[-1]
     said: list[str] = []
     if all(column.match == "index" for column in columns):
-        said.append("Filter i is filter i in every checkpoint: they are of one training.")
+        why = "as asked" if asked else "they are of one training"
+        said.append(f"Filter i is filter i in every checkpoint: {why}.")
     for column in columns[1:]:
         if column.match == "weights":
+            order = f"the filters are in another order than in {first.label}"
+            why = "" if asked else f"{order}, as after a training of its own; "
             said.append(
-                f"{column.label}: the filters are in another order than in {first.label}, as after "
-                "a training of its own; each was paired off with the one of the most similar "
+                f"{column.label}: {why}each was paired off with the one of the most similar "
                 f"weights.{_beside_chance('cosine', column)}"
             )
         if column.shape[1:] != first.shape[1:]:
