@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback.opening.layers import StoredTensor
-from kernelviz_callback.opening.plain_pickle import StandIn, read_pickle, whole_numbers
+from kernelviz_callback.opening.plain_pickle import StandIn, quoted, read_pickle, whole_numbers
 from kernelviz_callback.opening.region import FLOATS, Region, size_of
 from kernelviz_callback.opening.torch_file import open_torch_file
 from kernelviz_callback.storage import Folder
@@ -110,12 +110,12 @@ def _stored(folder: Folder, kept: Any, shards: list[_Shard], keys: Any) -> Store
     return StoredTensor(
         shape,
         _Sharded(folder, shape, shards).read,
-        None if dtype in FLOATS else f"{dtype.removeprefix('torch.')} numbers",
+        None if dtype in FLOATS else f"{quoted(dtype)} numbers",
         within=".".join(key for key in keys[:-1] if isinstance(key, str)),
     )
 
 
 def _plain(name: str) -> str:
     if "/" in name or "\\" in name or name in ("", ".", "..") or not name.isprintable():
-        raise ValueError(f"it names a file outside the folder, {name!a}")
+        raise ValueError(f"it names a file outside the folder, {quoted(name)}")
     return name

@@ -23,6 +23,7 @@ _PROGRAMS = re.compile(
     r"|builtins\.(eval|exec|compile|open|breakpoint|__import__)"
 )
 _LONGEST_NAME = 1_000
+_MOST_QUOTED = 60
 _KEPT = ("INT", "LONG", "FLOAT", "STRING", "BYTES", "BYTEARRAY", "UNICODE")
 
 
@@ -95,6 +96,16 @@ def whole_numbers(node: Any) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def quoted(name: str) -> str:
+    r"""A name out of a file, fit for a message: one line, short, without control characters.
+
+    Example:
+        >>> quoted("data\n")
+        "'data\\n'"
+    """
+    return ascii(name if len(name) <= _MOST_QUOTED else f"{name[:_MOST_QUOTED]}...")
+
+
 class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -135,7 +146,7 @@ class _Machine:
         name = called if isinstance(called, Name) else ""
         if _PROGRAMS.fullmatch(name):
             raise _RefusedError(
-                f"hostile: it calls {name!a}, as no checkpoint does; nothing was run"
+                f"hostile: it calls {quoted(name)}, as no checkpoint does; nothing was run"
             )
         given = arguments if isinstance(arguments, tuple) else (arguments,)
         # What a subclass of dict holds comes later, or, in old protocols, as an argument.

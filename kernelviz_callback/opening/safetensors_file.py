@@ -7,7 +7,7 @@ from typing import Any
 
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.opening.layers import Layers, StoredLayer, StoredTensor, find_layers
-from kernelviz_callback.opening.plain_pickle import whole_numbers
+from kernelviz_callback.opening.plain_pickle import quoted, whole_numbers
 from kernelviz_callback.opening.region import FLOATS, Numbers, Region, open_source, size_of
 from kernelviz_callback.storage import Folder
 
@@ -80,7 +80,7 @@ def _stored(entry: Mapping[str, Any], numbers: Region) -> StoredTensor:
     first, end = whole_numbers(entry["data_offsets"])
     dtype = FLOATS.get(_DTYPES.get(entry["dtype"], ""))
     if dtype is None:
-        return StoredTensor(shape, refusal=f"{entry['dtype']!a} numbers")
+        return StoredTensor(shape, refusal=f"{quoted(entry['dtype'])} numbers")
     if not 0 <= first <= end <= numbers.length or end - first != prod(shape) * dtype.itemsize:
         raise ValueError("its tensors have other sizes than their numbers")
     region = Region(numbers.source, numbers.start + first, end - first)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import torch
 
 from kernelviz_callback.opening.layers import StoredTensor
-from kernelviz_callback.opening.plain_pickle import StandIn, read_pickle, whole_numbers
+from kernelviz_callback.opening.plain_pickle import StandIn, quoted, read_pickle, whole_numbers
 from kernelviz_callback.opening.region import FLOATS, Numbers, Region, Source, open_source, size_of
 from kernelviz_callback.opening.walk import find_nodes
 
@@ -140,9 +140,9 @@ def _records(source: Source, file: BinaryIO) -> dict[str, Region]:
         if name == "constants.pkl" or name.startswith("code/"):
             raise ValueError("a TorchScript archive, a program; save its state_dict() instead")
         if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
-            raise ValueError(f"its record {name!a} is compressed, as torch writes none")
+            raise ValueError(f"its record {quoted(name)} is compressed, as torch writes none")
         if name in regions:
-            raise ValueError(f"damaged: it has two records {name!a}")
+            raise ValueError(f"damaged: it has two records {quoted(name)}")
         regions[name] = Region(source, start, record.file_size, record.CRC if checked else None)
     return regions
 
@@ -153,7 +153,7 @@ def _start(file: BinaryIO, record: zipfile.ZipInfo) -> int:
     magic, name_length, extra_length = _RECORD_HEADER.unpack(file.read(_RECORD_HEADER.size))
     name = file.read(name_length)
     if magic != _RECORD_MAGIC or name != record.orig_filename.encode():
-        raise ValueError(f"its record {record.filename!a} is not where it should be")
+        raise ValueError(f"its record {quoted(record.filename)} is not where it should be")
     return file.tell() + int(extra_length)
 
 
