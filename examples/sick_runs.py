@@ -2,7 +2,8 @@
 
     python examples/sick_runs.py [--epochs 8] [--output runs]
 
-Leaves, for each, the kernel grid at the end with its flags and a chart of the filters' health.
+Leaves, for each, the kernel grid at the end with its flags and a chart of the filters' health, and
+the four grids side by side, as in the README.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 from kernelviz_callback.demo import PhotoCrops, PhotoNet
@@ -37,6 +39,16 @@ RUNS: dict[str, Callable[[], PhotoNet]] = {
 }
 
 
+def side_by_side(pictures: list[Image.Image], columns: int = 2, gap: int = 8) -> Image.Image:
+    """Lay pictures out on white, row by row."""
+    width, height = max(p.width for p in pictures) + gap, max(p.height for p in pictures) + gap
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width - gap, rows * height - gap), "white")
+    for i, picture in enumerate(pictures):
+        sheet.paste(picture, (i % columns * width, i // columns * height))
+    return sheet
+
+
 def main() -> None:
     """Train, then draw the last snapshots."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -44,6 +56,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=100, help="batches in an epoch")
     parser.add_argument("--output", type=Path, default=Path("runs"))
     options = parser.parse_args()
+    grids = []
     for name, make_net in RUNS.items():
         seed_everything(7)
         logger = TensorBoardLogger(options.output, name="sick_runs", version=name)
@@ -66,9 +79,11 @@ def main() -> None:
             health=health,
         )
         picture.save(options.output / f"{name}-kernels.png")
+        grids.append(Image.fromarray(picture.pixels.numpy()))
         figure, _ = health.plot()
         figure.savefig(options.output / f"{name}-health.png", dpi=100)
         print(f"\n{name}\n{health}\n")
+    side_by_side(grids).save(options.output / "sick-runs.png", optimize=True)
 
 
 if __name__ == "__main__":

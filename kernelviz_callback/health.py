@@ -77,7 +77,7 @@ class LayerMeasures:
         variance_entropy: Variety of its kernels' patterns.
         orthogonality: 1 if no filter repeats another.
         edge_share: Share of filters that are stripes or edges.
-        colour_share: Share of filters that look at colour.
+        colour_share: Share of filters that look at colour; only with 3 input channels.
         blob_share: Share of filters that are grey blobs.
         noise_share: Share of filters that cannot be told from noise.
         drift: Distance to the first snapshot, in lengths of that.

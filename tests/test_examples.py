@@ -62,8 +62,14 @@ def test_train_photos_and_resume(tmp_path: Path) -> None:
 def test_sick_runs(tmp_path: Path) -> None:
     told = run("examples/sick_runs.py", "--epochs", "1", "--batches", "4", cwd=tmp_path)
     assert told.count("KernelHealth of conv1: 64 filters 3x7x7") == 4
-    for name in ("healthy", "learning-rate-too-high", "no-weight-decay", "dead-initialization"):
-        assert np.asarray(Image.open(tmp_path / "runs" / f"{name}-kernels.png")).std() > 20
+    sheet = np.asarray(Image.open(tmp_path / "runs" / "sick-runs.png"))
+    names = ("healthy", "learning-rate-too-high", "no-weight-decay", "dead-initialization")
+    for i, name in enumerate(names):
+        grid = np.asarray(Image.open(tmp_path / "runs" / f"{name}-kernels.png"))
+        assert grid.std() > 20
+        half, across = (len(sheet) + 8) // 2 * (i // 2), (sheet.shape[1] + 8) // 2 * (i % 2)
+        placed = sheet[half : half + len(grid), across : across + grid.shape[1]]
+        assert np.array_equal(placed, grid)
         assert (tmp_path / "runs" / f"{name}-health.png").exists()
 
 
