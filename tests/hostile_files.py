@@ -13,6 +13,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -48,6 +49,11 @@ def watch() -> None:
     limit = (int(taken[1]) << 10) + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
+    for encoding in ("cp437", "raw_unicode_escape", "unicode_escape", "latin-1"):
+        b"a".decode(encoding)  # Python imports it when a name is written so
+
+    faulthandler.register(signal.SIGALRM, chain=True)  # tells where, and then ends the process
+
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and arguments[1] is not None and set("wax+") & set(arguments[1])
         if opening and (writes or re.fullmatch(FORBIDDEN, event)):
@@ -65,7 +71,7 @@ opening = False
 
 def outcome(path: Path, weights: torch.Tensor) -> tuple[str, str]:
     global opening
-    faulthandler.dump_traceback_later(SECONDS, exit=True)
+    signal.alarm(SECONDS)
     opening = True
     try:
         read = load_weights(path, "conv")
@@ -74,7 +80,7 @@ def outcome(path: Path, weights: torch.Tensor) -> tuple[str, str]:
         return "error", str(error)
     finally:
         opening = False
-        faulthandler.cancel_dump_traceback_later()
+        signal.alarm(0)
 
 
 Damage = Callable[[bytearray, random.Random], tuple[int, int]]
@@ -157,6 +163,11 @@ def files(path: Path) -> list[Path]:
     return [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path]
 
 
+def replace(path: Path, content: bytes | bytearray) -> None:
+    path.unlink()  # to overwrite a file waits for the disk
+    path.write_bytes(content)
+
+
 def damaged(original: Path, rng: random.Random, scratch: Path) -> Iterator[dict[str, Any]]:
     """Damage a copy once, describe the damage, and repair it when asked for the next."""
     copy = scratch / original.name
@@ -167,7 +178,7 @@ def damaged(original: Path, rng: random.Random, scratch: Path) -> Iterator[dict[
         content = bytearray(whole)
         damage = rng.choice(DAMAGES)
         start, end = damage(content, rng)
-        path.write_bytes(content)
+        replace(path, content)
         yield {
             "file": original.name,
             "part": path.name,
@@ -176,7 +187,7 @@ def damaged(original: Path, rng: random.Random, scratch: Path) -> Iterator[dict[
             "moved": len(content) != len(whole),
             "opened": str(copy),
         }
-        path.write_bytes(whole)
+        replace(path, whole)
 
 
 def main(folder: Path, seed: int, count: int) -> None:

@@ -124,6 +124,18 @@ def test_headers_that_lie(change: Any, weight: Tensor, tmp_path: Path) -> None:
         load_weights(path)
 
 
+def test_a_header_in_another_encoding(weight: Tensor, tmp_path: Path) -> None:
+    """JSON may be in UTF-16 for Python; safetensors is in UTF-8."""
+    path = tmp_path / "a.safetensors"
+    save_file({"conv.weight": weight}, path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length].decode().encode("utf-16-le")
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    with pytest.raises(ValueError, match=r"damaged: its header makes no sense$"):
+        load_weights(path)
+
+
 @pytest.mark.parametrize("length", [0, 3, 1 << 20, 1 << 40, (1 << 64) - 1])
 def test_lengths_that_lie(length: int, weight: Tensor, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"

@@ -1,8 +1,15 @@
 """What a name on a command line stands for."""
 
 import os
+import re
+import sys
 import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 import torch
@@ -100,13 +107,58 @@ def test_urls(tmp_path: Path) -> None:
         find_checkpoints(f"{base}/nothing")
 
 
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Python's own web server: it sends whole files only."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    thread = Thread(target=serving.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{serving.server_port}"
+    serving.shutdown()
+    thread.join()
+    serving.server_close()
+
+
+def test_a_web_server_without_ranges(server: str, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    save(tmp_path / "a.pt")
+    torch.save({"conv.weight": WEIGHT}, tmp_path / "b.pt", _use_new_zipfile_serialization=False)
+    for name in ("a.pt", "b.pt"):
+        assert find_checkpoints(f"{server}/{name}") == [f"{server}/{name}"]
+        assert torch.equal(load_weights(f"{server}/{name}"), WEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nosuch://a/b.pt", "Unsupported filesystem: 'nosuch'"),
+        ("s3://a/b.pt", "(Install s3fs to access S3|.*)"),
+        ("http://127.0.0.1:9/a.pt", "there is no such file or folder"),
+        ("http://127.0.0.1:9/*.pt", ".*"),
+    ],
+)
+def test_storages_that_cannot_be_reached(
+    url: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("s3fs", "botocore", "aiobotocore"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for ask in (find_checkpoints, load_weights):
+        with pytest.raises((ValueError, OSError), match=rf"^{re.escape(url)}: {said}") as raised:
+            ask(url)
+        assert "\n" not in str(raised.value)
+
+
 def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, said in {
         "x.pt": "there is no such file or folder",
         "*.pt": "no file matches",
         "no/where/*.pt": "no file matches",
-        "empty": "this folder has no checkpoint; expected snapshots",
+        "empty": "found no checkpoint in this folder; expected snapshots",
     }.items():
         with pytest.raises(FileNotFoundError, match=said) as raised:
             find_checkpoints(tmp_path / name)

@@ -1,7 +1,8 @@
 """One checkpoint of any kind, opened: which convolutions it holds, and the weights of one."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -19,6 +20,7 @@ from kernelviz_callback.filters import (
 )
 from kernelviz_callback.opening.distributed import INDEX, tensors_below
 from kernelviz_callback.opening.layers import Layers, StoredLayer, find_layers
+from kernelviz_callback.opening.region import readable_in_parts
 from kernelviz_callback.opening.safetensors_file import is_safetensors, open_safetensors
 from kernelviz_callback.opening.torch_file import open_torch_file
 from kernelviz_callback.opening.walk import mapping_of
@@ -63,7 +65,8 @@ class Checkpoint:
         """
         if layer is None:
             if not self.layers:
-                raise ValueError(f"{self.name}: found no 2-D convolution\n{self.describe()}")
+                found = f"{self.name}: found no 2-D convolution, weights of 4 dimensions under a "
+                raise ValueError(f"{found}name like conv.weight\n{self.describe()}".rstrip())
             return next(iter(self.layers))
         if layer in self.layers:
             return layer
@@ -84,10 +87,8 @@ class Checkpoint:
             OSError: If they cannot be read.
         """
         name = self.resolve(layer)
-        try:
+        with named(self.name):
             return self.layers[name].read()
-        except ValueError as error:
-            raise ValueError(f"{self.name}: {error}") from error
 
     def describe(self) -> str:
         """List the layers and their shapes, a line each."""
@@ -115,13 +116,11 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
     name = str(location)
     if name.startswith(TORCHVISION):
         return _of_module(_torchvision_model(name), name)
-    folder = as_folder(location)
-    if not folder.exists():
-        raise FileNotFoundError(f"{name}: there is no such file or folder")
-    try:
+    with named(name):
+        folder = as_folder(location)
+        if not folder.exists():
+            raise FileNotFoundError("there is no such file or folder")
         layers, told = _open_folder(folder) if folder.is_dir() else _open_file(folder)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
     return Checkpoint(
         name,
         layers.found,
@@ -152,12 +151,32 @@ def load_weights(location: Location | nn.Module, layer: str | None = None) -> Te
     return open_checkpoint(location).read(layer)
 
 
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Let an error tell in one line what could not be opened, and leave its kind as it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
+        raise kind(f"{name}: {error}") from error
+    except Exception as error:  # of a library for a remote storage, or because there is none
+        if "://" not in name:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise OSError(f"{name}: {reason or type(error).__name__}") from error
+
+
 def _open_file(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
     if path.stat().st_size == 0:
         raise ValueError("it is empty")
-    if is_safetensors(path):
-        return open_safetensors(path)
-    file = open_torch_file(path)
+    source = readable_in_parts(path)
+    if is_safetensors(source):
+        return open_safetensors(source)
+    file = open_torch_file(source)
     return find_layers(file.tensors()), mapping_of(file.content)
 
 
@@ -193,7 +212,7 @@ def _torchvision_model(name: str) -> nn.Module:
 
     _, model, *weights = name.split(":")
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(0)  # those of accelerators are left alone
             built: nn.Module = get_model(model, weights=weights[0] if weights else None)
             return built

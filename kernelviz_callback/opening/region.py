@@ -1,10 +1,12 @@
 """Numbers where they lie in a file: found without reading them, read without the rest."""
 
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
+from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import torch
@@ -136,6 +138,19 @@ def open_source(source: Source) -> Any:
 def size_of(source: Source) -> int:
     """Tell the size of a file in bytes."""
     return len(source) if isinstance(source, bytes) else source.stat().st_size
+
+
+def readable_in_parts(path: Folder) -> Source:
+    """The file itself; if its server sends nothing but the whole, that."""
+    if isinstance(path, Path):
+        return path
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            file.read(1)
+        return path
+    except ValueError:
+        return path.read_bytes()
 
 
 def _exactly(file: BinaryIO, length: int) -> bytes:

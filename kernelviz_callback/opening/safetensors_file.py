@@ -8,8 +8,7 @@ from typing import Any
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.opening.layers import Layers, StoredLayer, StoredTensor, find_layers
 from kernelviz_callback.opening.plain_pickle import quoted, whole_numbers
-from kernelviz_callback.opening.region import FLOATS, Numbers, Region, open_source, size_of
-from kernelviz_callback.storage import Folder
+from kernelviz_callback.opening.region import FLOATS, Numbers, Region, Source, open_source, size_of
 
 _LENGTH_BYTES = 8  # of the header, before it
 # As the safetensors library has it.
@@ -25,32 +24,32 @@ _DTYPES = {
 }
 
 
-def is_safetensors(path: Folder) -> bool:
+def is_safetensors(source: Source) -> bool:
     """Tell a safetensors file by its beginning: the length of a JSON object, and the object."""
-    with open_source(path) as file:
+    with open_source(source) as file:
         beginning = file.read(_LENGTH_BYTES + 1)
     return bool(beginning[_LENGTH_BYTES:] == b"{")
 
 
-def open_safetensors(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
+def open_safetensors(source: Source) -> tuple[Layers, Mapping[str, Any]]:
     """Find the layers of a safetensors file, and what a snapshot of ours tells of itself.
 
     Raises:
         ValueError: If the file is damaged.
         OSError: If it cannot be read.
     """
-    size = size_of(path)
-    with open_source(path) as file:
+    size = size_of(source)
+    with open_source(source) as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         start = _LENGTH_BYTES + length
         if start > size or length > _LONGEST_HEADER:
             raise ValueError(f"damaged: its header claims {length:,} of its {size:,} bytes")
         header = file.read(length)
     try:
-        entries = json.loads(header)
+        entries = json.loads(header.decode())  # not in any other encoding than UTF-8
         described = json.loads((entries.pop("__metadata__", None) or {}).get("kernelviz", "{}"))
         stored = {
-            name: _stored(entry, Region(path, start, size - start))
+            name: _stored(entry, Region(source, start, size - start))
             for name, entry in entries.items()
             if name.isprintable()
         }

@@ -2,7 +2,7 @@
 
 import re
 
-from kernelviz_callback.opening.checkpoint import STEP_IN_NAME, TORCHVISION
+from kernelviz_callback.opening.checkpoint import STEP_IN_NAME, TORCHVISION, named
 from kernelviz_callback.opening.distributed import INDEX
 from kernelviz_callback.snapshot import list_snapshots
 from kernelviz_callback.storage import Folder, Location, as_folder
@@ -31,21 +31,20 @@ def find_checkpoints(location: Location) -> list[str]:
     name = str(location)
     if name.startswith(TORCHVISION):
         return [name]
-    path = as_folder(location)
-    if path.is_dir():
-        return _in_folder(path, name)
-    if path.exists():
-        return [name]
-    if _GLOB.search(name):
+    with named(name):
+        path = as_folder(location)
+        if path.exists():
+            return _meant_by(path, name)
+        if not _GLOB.search(name):
+            raise FileNotFoundError("there is no such file or folder")
         found = _matching(name)
-        if found:
-            return [one for each in found for one in _in_folder_or_itself(each)]
-        raise FileNotFoundError(f"{name}: no file matches")
-    raise FileNotFoundError(f"{name}: there is no such file or folder")
+        if not found:
+            raise FileNotFoundError("no file matches")
+        return [one for each in found for one in _meant_by(each, str(each))]
 
 
-def _in_folder_or_itself(path: Folder) -> list[str]:
-    return _in_folder(path, str(path)) if path.is_dir() else [str(path)]
+def _meant_by(path: Folder, name: str) -> list[str]:
+    return _in_folder(path, name) if path.is_dir() else [name]
 
 
 def _in_folder(folder: Folder, name: str) -> list[str]:
@@ -61,7 +60,7 @@ def _in_folder(folder: Folder, name: str) -> list[str]:
         if (folder / below).is_dir():
             return _in_folder(folder / below, f"{name.rstrip('/')}/{below}")
     raise FileNotFoundError(
-        f"{name}: this folder has no checkpoint; expected snapshots (step-*.safetensors), files "
+        "found no checkpoint in this folder; expected snapshots (step-*.safetensors), files "
         f"ending in {', '.join(_SUFFIXES)}, or a folder {' or '.join(_BELOW)} with such"
     )
 
@@ -70,10 +69,7 @@ def _matching(pattern: str) -> list[Folder]:
     beginning = _GLOB.split(pattern, maxsplit=1)[0]
     fixed = beginning[: beginning.rfind("/") + 1]
     base = as_folder(fixed or ".")
-    try:
-        return sorted(base.glob(pattern[len(fixed) :]), key=_by_step) if base.is_dir() else []
-    except (NotImplementedError, ValueError) as error:  # "**" beside other letters
-        raise ValueError(f"{pattern}: {error}") from error
+    return sorted(base.glob(pattern[len(fixed) :]), key=_by_step) if base.is_dir() else []
 
 
 def _by_step(path: Folder) -> tuple[float, list[str]]:

@@ -132,7 +132,7 @@ def _records(source: Source, file: BinaryIO) -> dict[str, Region]:
             records = archive.infolist()
         starts = [_start(file, record) for record in records]
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"damaged, or not whole: {error}") from error
+        raise ValueError("damaged or cut short: the list of its records is not whole") from error
     checked = any(record.CRC for record in records)  # torch can be told to write none: all are 0
     regions: dict[str, Region] = {}
     for record, start in zip(records, starts, strict=True):
@@ -153,7 +153,7 @@ def _start(file: BinaryIO, record: zipfile.ZipInfo) -> int:
     magic, name_length, extra_length = _RECORD_HEADER.unpack(file.read(_RECORD_HEADER.size))
     name = file.read(name_length)
     if magic != _RECORD_MAGIC or name != record.orig_filename.encode():
-        raise ValueError(f"its record {quoted(record.filename)} is not where it should be")
+        raise ValueError("a record is not where it should be")
     return file.tell() + int(extra_length)
 
 
@@ -179,7 +179,7 @@ def _open_legacy(source: Source, file: BinaryIO) -> TorchFile:
             regions[str(key)] = Region(source, at + 8, count * sizes[str(key)])
             at += 8 + count * sizes[str(key)]
     except (AttributeError, LookupError, TypeError, ValueError, struct.error, OSError) as error:
-        raise ValueError("damaged, or not whole: its storages are not what it says") from error
+        raise ValueError("damaged or cut short: its storages are not what it says") from error
     return TorchFile(content, lambda key: regions[key])
 
 
