@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from kernelviz_callback.batch_probe import probe_of_batch, probe_of_loader
-from kernelviz_callback.claim import claim_folder
 from kernelviz_callback.health_log import HealthLog
 from kernelviz_callback.illustrator import Illustrator, ScaleName
 from kernelviz_callback.loggers import image_experiments
@@ -26,6 +25,7 @@ from kernelviz_callback.snapshot_pictures import Response
 from kernelviz_callback.watch import Watch
 
 _NEVER = -1
+_AVERAGING = ("WeightAveraging", "StochasticWeightAveraging")
 
 
 class KernelVizCallback(Callback):
@@ -110,8 +110,13 @@ class KernelVizCallback(Callback):
         self._is_fitting = False
         self._step = 0
         self._seen_step = _NEVER
-        self._epoch_end: tuple[Snapshot | None, Mishaps] | None = None
-        self._epoch_end_step = _NEVER
+        self._held: tuple[Snapshot | None, Mishaps] | None = None
+        self._held_step = _NEVER
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy gets, and a process that is spawned: no threads, and nobody else's model."""
+        at_rest = {"_watch": None, "_recorder": None, "_health_log": HealthLog(), "_held": None}
+        return {**vars(self), **at_rest, "_restored": self._state(), "_is_fitting": False}
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -181,12 +186,10 @@ class KernelVizCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.schedule.due_after_epoch(trainer.current_epoch):
             self._snapshot(trainer)
-        elif self._is_due(trainer):
-            # This may have been the last epoch, and at the end of fit averaged weights (EMA, SWA)
-            # may stand in place of these.
-            mishaps = Mishaps()
-            self._epoch_end = self._take(trainer, mishaps), mishaps
-            self._epoch_end_step = trainer.global_step
+        elif self._is_due(trainer) and _has(trainer, *_AVERAGING):
+            # This may have been the last epoch of training: later averaged weights may stand in
+            # place of these.
+            self._hold(trainer)
         self._log_health(trainer, log=pl_module.log, at_epoch_end=True)
 
     @override
@@ -208,18 +211,9 @@ class KernelVizCallback(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        if self._watch is None or self._probe is None or not self._watch.is_ready:
-            return self._restored.to_dict()
         if self._recorder is not None and self.scale == "run":
             self._recorder.drain()
-        return RunState(
-            layers=self._watch.shapes,
-            probe_digest=self._probe.digest,
-            batch_source=self._batch_source,
-            batch_probe=self._probe.image if self._batch_source else None,
-            run_scales=dict(self._run_scales),
-            run=self._recorder.claim.run if self._recorder is not None else self._run,
-        ).to_dict()
+        return self._state().to_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -230,6 +224,18 @@ class KernelVizCallback(Callback):
         if restored.batch_probe is not None and source and source == restored.batch_source:
             self._probe = Probe(restored.batch_probe, source)
 
+    def _state(self) -> RunState:
+        if self._watch is None or self._probe is None or not self._watch.is_ready:
+            return self._restored
+        return RunState(
+            layers=self._watch.shapes,
+            probe_digest=self._probe.digest,
+            batch_source=self._batch_source,
+            batch_probe=self._probe.image if self._batch_source else None,
+            run_scales=dict(self._run_scales),
+            run=self._recorder.run if self._recorder is not None else self._run,
+        )
+
     def _take_probe(self, probe: Probe) -> None:
         if self._watch is not None:
             self._watch.check_fit(probe)
@@ -239,8 +245,15 @@ class KernelVizCallback(Callback):
         if self._is_due(trainer):
             if self._recorder is not None:
                 self._recorder.wait_for_turn()
+            self._record(trainer, *self._hold(trainer))
+
+    def _hold(self, trainer: Trainer) -> tuple[Snapshot | None, Mishaps]:
+        """Take the weights of this step, once: the first look is at those that were trained."""
+        if self._held is None or self._held_step != trainer.global_step:
             mishaps = Mishaps()
-            self._record(trainer, self._take(trainer, mishaps), mishaps)
+            self._held = self._take(trainer, mishaps), mishaps
+            self._held_step = trainer.global_step
+        return self._held
 
     def _is_due(self, trainer: Trainer) -> bool:
         """Whether this step can be taken and has not been. The same on every process."""
@@ -271,16 +284,16 @@ class KernelVizCallback(Callback):
             scalars = self._hand_over(trainer, snapshot, mishaps)
         self._health_log.expect(trainer.global_step, scalars)
         self._seen_step = trainer.global_step
+        self._held = None
 
     def _hand_over(
         self, trainer: Trainer, snapshot: Snapshot | None, mishaps: Mishaps
     ) -> "Future[Scalars] | None":
         if snapshot is not None:
             experiments = self._experiments(trainer, mishaps)
-            losing = "snapshots are lost until it can be written"
-            with mishaps.survive(f"write to {self._log_dir}", losing):
+            with mishaps.survive("record a snapshot", "it is lost; what was written is kept"):
                 if self._recorder is None:
-                    self._recorder = self._open(snapshot, experiments)
+                    self._recorder = self._begin(snapshot)
                 return self._recorder.record(snapshot, experiments, mishaps)
         self._reporter.report(mishaps, trainer.global_step)
         return None
@@ -306,49 +319,30 @@ class KernelVizCallback(Callback):
                 found += image_experiments([logger])
         return found
 
-    def _open(self, first: Snapshot, experiments: list[Any]) -> Recorder:
-        """Begin to record: where this very training has recorded before, if it has."""
+    def _begin(self, first: Snapshot) -> Recorder:
         assert self._watch is not None
         assert self._probe is not None
         for change in self._restored.changes(self._watch.shapes, self._probe):
             warn(change)
-        claim = claim_folder(self._log_dir, run=self._run)
-        if claim.avoided is not None:
-            warn(
-                f"another training is writing to {claim.avoided} right now; the snapshots of this "
-                f"one go to {claim.folder}"
-            )
-        try:
-            recorder = Recorder(
-                claim,
-                self._probe,
-                first,
-                illustrator=Illustrator(
-                    self._probe,
-                    response=self.response,
-                    scale=self.scale,
-                    run_scales=self._run_scales,
-                ),
-                reporter=self._reporter,
-                health=self.health,
-            )
-        except BaseException:
-            claim.release(finished=not claim.was_killed)
-            raise
-        self._run = claim.run
-        said = [f"watching {self._watch}", f"snapshots go to {claim.folder}"]
-        if not experiments:
-            said.append("no logger takes images, so the pictures go there too")
-        rank_zero_info(f"kernelviz: {'; '.join(said)}")
-        return recorder
+        illustrator = Illustrator(
+            self._probe, response=self.response, scale=self.scale, run_scales=self._run_scales
+        )
+        return Recorder(
+            self._log_dir,
+            self._run,
+            self._probe,
+            device=next(iter(first.weights.values())).device,
+            illustrator=illustrator,
+            reporter=self._reporter,
+            health=self.health,
+            about=str(self._watch),
+        )
 
     def _finish(self, trainer: Trainer, *, is_exception: bool) -> None:
         """Take the last state if it has not been taken, then let everything be written."""
-        if self._is_due(trainer):
-            if self._epoch_end is not None and self._epoch_end_step == trainer.global_step:
-                self._record(trainer, *self._epoch_end)
-            elif not (is_exception and self._is_uncertain(trainer)):
-                self._snapshot(trainer)
+        is_held = self._held is not None and self._held_step == trainer.global_step
+        if is_held or not (is_exception and self._is_uncertain(trainer)):
+            self._snapshot(trainer)
         self._log_health(trainer, log=None)
         self._close()
 
@@ -358,21 +352,19 @@ class KernelVizCallback(Callback):
         The other processes may not come to a gathering, and during validation averaged weights may
         stand in place of those that are trained.
         """
-        averaging = getattr(callbacks, "WeightAveraging", ())
-        is_averaged = any(isinstance(c, averaging) for c in trainer.callbacks)  # type: ignore[attr-defined]
         is_sharded = self._watch is not None and self._watch.is_sharded
-        return is_sharded or (is_averaged and not trainer.training)
+        return is_sharded or (not trainer.training and _has(trainer, "WeightAveraging"))
 
     def _close(self) -> None:
         self._is_fitting = False
-        self._epoch_end = None
+        self._held = None
         if self._recorder is not None:
             mishaps = Mishaps()
             with mishaps.survive("finish", "the last snapshots may be lost; earlier ones are kept"):
                 said = self._recorder.close()
                 rank_zero_info(f"kernelviz: {said}")
             self._reporter.report(mishaps, self._step)
-            self._run = self._recorder.claim.run
+            self._run = self._recorder.run
             self._recorder = None
 
 
@@ -383,6 +375,12 @@ def _log_dir(trainer: Trainer) -> str:
         if isinstance(logger, TensorBoardLogger):
             return str(logger.log_dir)
     return str(chosen)
+
+
+def _has(trainer: Trainer, *names: str) -> bool:
+    """Tell whether one of these callbacks of Lightning's, not all of every version, is there."""
+    kinds = tuple(getattr(callbacks, name) for name in names if hasattr(callbacks, name))
+    return any(isinstance(c, kinds) for c in trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def _check_layers(layers: object) -> None:

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from kernelviz_callback.picture import to_jpeg, to_png
 from kernelviz_callback.storage import as_folder, rehearse_growth
 
-# What an event adds to an image: its frame, the tag, the time.
+# What an event adds to what it holds: its frame, the time, the step.
 _EVENT_BYTES = 1024
 
 
@@ -46,38 +46,35 @@ def image_experiments(loggers: Iterable[Logger]) -> list[Any]:
     return [e for e in experiments if callable(getattr(e, "add_image", None))]
 
 
-def log_images(experiment: Any, images: Mapping[str, EncodedImage], step: int) -> None:
-    """Log images, tag to image, at ``step``.
+def log_images(
+    experiment: Any,
+    images: Mapping[str, EncodedImage],
+    step: int,
+    scalars: Mapping[str, float] | None = None,
+) -> None:
+    """Log images, tag to image, and numbers, tag to value, at ``step``.
 
     TensorBoard receives the encoded bytes as they are, through the logger's own writer: its
-    ``add_image`` would encode every picture as a large PNG. Another writer gets the pixels.
+    ``add_image`` would encode every picture as a large PNG. Another writer gets the pixels, and no
+    numbers: they are left to the training's thread.
 
     Raises:
-        OSError: If TensorBoard's file cannot take the images. That is tried out before, because a
+        OSError: If TensorBoard's file cannot take it all. That is tried out before, because a
             writer that fails once fails for good, and the training logs through it too.
     """
     if isinstance(experiment, SummaryWriter):
         writer = experiment._get_file_writer()  # type: ignore[no-untyped-call]
-        _make_sure_of_room(writer, sum(len(i.content) + _EVENT_BYTES for i in images.values()))
-        for tag, image in images.items():
-            writer.add_summary(_summary(tag, image), step)
+        events = [_summary(tag, image) for tag, image in images.items()]
+        if scalars:
+            values = [Summary.Value(tag=tag, simple_value=x) for tag, x in scalars.items()]
+            events.append(Summary(value=values))
+        _make_sure_of_room(writer, sum(event.ByteSize() + _EVENT_BYTES for event in events))
+        for event in events:
+            writer.add_summary(event, step)
     else:
         for tag, image in images.items():
             pixels = np.asarray(Image.open(io.BytesIO(image.content)))
             experiment.add_image(tag, pixels, step, dataformats="HWC")
-
-
-def log_scalars(experiment: Any, scalars: Mapping[str, float], step: int) -> None:
-    """Log numbers, tag to value, to TensorBoard; other loggers are left to the training's thread.
-
-    Raises:
-        OSError: See `log_images`.
-    """
-    if scalars and isinstance(experiment, SummaryWriter):
-        writer = experiment._get_file_writer()  # type: ignore[no-untyped-call]
-        _make_sure_of_room(writer, len(scalars) * _EVENT_BYTES)
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        writer.add_summary(Summary(value=values), step)
 
 
 def flush(experiment: Any) -> None:

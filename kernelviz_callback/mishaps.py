@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+_reporting = threading.Lock()  # the training reports, and so do its observers
+
 
 class Mishaps:
     """What went wrong with one snapshot."""
@@ -39,11 +41,10 @@ class Reporter:
     def __init__(self) -> None:
         self._said: set[str] = set()
         self._failing: set[str] = set()
-        self._reporting = threading.Lock()  # the training reports, and so do its observers
 
     def report(self, mishaps: Mishaps, step: int) -> None:
         """Say what is new about the snapshot of ``step``."""
-        with self._reporting:
+        with _reporting:
             new = {a: why for a, why in mishaps.found.items() if a not in self._said}
             over = self._failing & mishaps.succeeded - mishaps.found.keys()
             self._said |= new.keys()

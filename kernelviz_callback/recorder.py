@@ -1,29 +1,31 @@
 """What a snapshot becomes: an exact file, two pictures a layer. All of it beside the training."""
 
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from kernelviz_callback.claim import Claim, claim_folder
 from kernelviz_callback.health_log import PREFIX
 from kernelviz_callback.illustrator import Illustrator
-from kernelviz_callback.loggers import EncodedImage, flush, log_images, log_scalars
+from kernelviz_callback.loggers import EncodedImage, flush, log_images
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.monitor import Monitor
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.run_folder import RunFolder, open_run_folder
 from kernelviz_callback.snapshot import (
     Snapshot,
-    list_snapshots,
     load_saved_probe,
     load_snapshot,
     save_probe,
     save_snapshot,
-    set_aside,
     snapshot_name,
 )
 from kernelviz_callback.storage import Folder, write_whole
@@ -40,6 +42,12 @@ MOST_WAITING_BYTES = 64 * 2**20
 MOST_UNSURE = MOST_WAITING + 8
 # Snapshots of an earlier attempt from which it is known which verdicts have begun.
 _RECALLED = 3
+# A snapshot waits for the file of the one before. A folder that fails only after so many seconds is
+# therefore left alone for so many times as long.
+_LONG = 1.0
+_REST = 10
+
+_NO_PICTURES = "its pictures are lost; snapshot files are kept"
 
 
 class Recorder:
@@ -50,57 +58,47 @@ class Recorder:
     written, so a process that is killed loses no more than one.
 
     Args:
-        claim: The folder, where the pictures go too if nobody else takes them.
+        log_dir: Where the folder is claimed when the first snapshot is written, see `claim_folder`.
+            The pictures go there too if nobody else takes them.
+        run: Identity of the training, if it goes on.
         probe: The fixed image.
-        first: The first snapshot to come. Where the training goes on in a folder of its own, what
-            lies there of later steps is set aside, and this one is not recorded twice.
+        device: Of the snapshots.
         illustrator: Draws the pictures.
         reporter: Is told of every failure.
         health: Whether to examine the filters.
-
-    Attributes:
-        taken: Snapshots whose file was written.
-        lost: Steps of those whose file could not be written.
+        about: What is recorded, for the opening line.
     """
 
     def __init__(
         self,
-        claim: Claim,
+        log_dir: str,
+        run: str | None,
         probe: Probe,
-        first: Snapshot,
         *,
+        device: torch.device,
         illustrator: Illustrator,
         reporter: Reporter,
         health: bool,
+        about: str,
     ) -> None:
-        self.claim = claim
-        self.taken = 0
-        self.lost: list[int] = []
+        self._log_dir = log_dir
+        self._run = run
+        self._about = about
+        self._claim: Claim | None = None
+        self._rests_until = 0.0
+        self._taken = 0
+        self._deleted = 0
+        self._lost: list[int] = []
+        self._waits = 0
+        self._waited = 0.0
         self._probe = probe
         self._illustrator = illustrator
         self._reporter = reporter
         self._probe_is_kept = False
-        # One that the folder has was logged when it came there.
-        self._probe_is_new = load_saved_probe(self.folder, probe.digest) is None
+        self._probe_is_new = True
         self._probe_logged_to: list[Any] = []
-        self._side = SideStream(next(iter(first.weights.values())).device)
-        self._is_kept_before = False
-        self._unsure: list[Folder] = []
+        self._side = SideStream(device)
         self._monitor = Monitor(probe) if health else None
-        if claim.continues:
-            moved = set_aside(self.folder, after=first.step)
-            if moved:
-                rank_zero_info(
-                    f"kernelviz: going on at step {first.step}; {len(moved)} later snapshots, of "
-                    "an attempt that was cut off, are kept in its folder cut-off-1, -2, ..."
-                )
-            kept = list_snapshots(self.folder)
-            self._is_kept_before = first.step in kept and _is_of_same_layers(
-                kept[first.step], first
-            )
-            if claim.was_killed:
-                self._unsure = list(kept.values())[-MOST_UNSURE:]
-            self._recall(list(kept.values()))
         self._files = Worker(
             "kernelviz-files", most_jobs=1, most_bytes=MOST_WAITING_BYTES, on_error=_survive
         )
@@ -113,17 +111,27 @@ class Recorder:
 
     @property
     def folder(self) -> Folder:
-        """Where the snapshots go."""
-        return self.claim.folder
+        """Where the snapshots go, once the first is written."""
+        assert self._claim is not None
+        return self._claim.folder
+
+    @property
+    def run(self) -> str | None:
+        """Identity of the training, for which the folder must have been claimed: wait for that."""
+        if self._claim is None:
+            self._count(self._files.drain())
+        return self._run
 
     def wait_for_turn(self) -> None:
         """Wait until the file of the snapshot before is written; then the next may be taken."""
-        self._files.wait_for_room()
+        self._count(self._files.wait_for_room())
 
     def record(
         self, snapshot: Snapshot, experiments: Sequence[Any], mishaps: Mishaps
     ) -> "Future[Scalars]":
         """Write a snapshot, examine it and log its pictures in the background.
+
+        Where the training goes on in a folder that has the first one, it is not recorded twice.
 
         Args:
             snapshot: Its weights belong to the recorder from now on.
@@ -135,24 +143,14 @@ class Recorder:
             could not be examined.
         """
         scalars: Future[Scalars] = Future()
-        if self._unsure:
-            unsure, self._unsure = self._unsure, []
-            # Before any new file, so that however often the process is killed again it is these
-            # and no others whose pictures may be lost.
-            self._files.submit(partial(self._picture_again, unsure, list(experiments)))
-        if self._is_kept_before:
-            self._is_kept_before = False
-            self._reporter.report(mishaps, snapshot.step)
-            scalars.set_result({})
-            return scalars
         mark = self._side.mark()
-        self._files.submit(partial(self._keep, snapshot, mark, list(experiments), mishaps, scalars))
+        job = partial(self._keep, snapshot, mark, list(experiments), mishaps, scalars)
+        self._count(self._files.submit(job))
         return scalars
 
     def drain(self) -> None:
         """Wait until all that was recorded is written and logged."""
-        self._files.drain()
-        self._pictures.drain()
+        self._count(self._files.drain() + self._pictures.drain())
 
     def close(self) -> str:
         """Drain, end the threads, give the folder back, and sum up in a sentence.
@@ -161,29 +159,29 @@ class Recorder:
         """
         self._files.close()
         self._pictures.close()
-        self.claim.release()
-        said = [f"{self.taken} snapshots written to {self.folder}"]
+        if self._claim is not None:
+            self._claim.release()
+        said = [f"{self._taken} snapshots written to {self._place}"]
+        if self._deleted:
+            said.append(f"{self._deleted} deleted with their folder")
         if self._monitor is not None and self._monitor.summary():
             said.append(self._monitor.summary())
-        if self.lost:
-            steps = ", ".join(map(str, self.lost[:8])) + (", ..." if len(self.lost) > 8 else "")
-            said.append(f"{len(self.lost)} lost (steps {steps})")
-        if self._files.waits:
+        if self._lost:
+            steps = ", ".join(map(str, self._lost[:8])) + (", ..." if len(self._lost) > 8 else "")
+            said.append(f"{len(self._lost)} lost (steps {steps})")
+        if self._waits:
             said.append(
-                f"training waited for them {self._files.waits} times, "
-                f"{self._files.waited:.2g} s in all"
+                f"training waited for them {self._waits} times, {self._waited:.2g} s in all"
             )
         return "; ".join(said)
 
-    def _recall(self, kept: Sequence[Folder]) -> None:
-        """Let the monitor know what came before; what is logged again it will see then."""
-        before = kept[: len(kept) - len(self._unsure)]
-        if self._monitor is not None and before:
-            mishaps = Mishaps()
-            with mishaps.survive("read earlier snapshots", "health is compared with this one"):
-                paths = [before[0], *before[1:][-_RECALLED:]]
-                self._monitor.recall(map(load_snapshot, paths), mishaps)
-            self._reporter.report(mishaps, 0)
+    @property
+    def _place(self) -> Folder | str:
+        return self._log_dir if self._claim is None else self._claim.folder
+
+    def _count(self, waited: float) -> None:
+        self._waits += waited > 0
+        self._waited += waited
 
     def _keep(
         self,
@@ -193,31 +191,81 @@ class Recorder:
         mishaps: Mishaps,
         scalars: "Future[Scalars]",
     ) -> None:
-        self._notice_loss(mishaps)
         losing = "snapshots are lost until it can be written again; what was written is kept"
-        self.lost.append(snapshot.step)
-        with (
-            mishaps.survive(f"write to {self.folder}", losing),
-            self._side.after(mark, snapshot.weights.values()),
-        ):
-            save_snapshot(snapshot, self.folder)
-            self.lost.pop()
-            self.taken += 1
+        is_known = False
+        self._lost.append(snapshot.step)
+        with mishaps.survive(f"write to {self._place}", losing), self._patience():
+            if self._claim is None:
+                is_known = self._begin(snapshot, experiments)
+            if not is_known:
+                self._claim_anew_if_deleted(snapshot.step)
+                with self._side.after(mark, snapshot.weights.values()):
+                    save_snapshot(snapshot, self.folder)
+                self._taken += 1
+            self._lost.pop()
             self._keep_probe()
+        if is_known or self._claim is None:
+            self._reporter.report(mishaps, snapshot.step)
+            scalars.set_result({})
+            return
         size = sum(w.numel() * w.element_size() for w in snapshot.weights.values())
         self._pictures.submit(
             partial(self._follow_up, snapshot, mark, experiments, mishaps, scalars), size
         )
 
-    def _notice_loss(self, mishaps: Mishaps) -> None:
-        attempt = f"find {self.folder}"
-        losing = f"the {self.taken} snapshots in it are lost; the next go to a new folder"
-        with mishaps.survive(attempt, losing):
-            if self.claim.is_lost():
-                mishaps.note(attempt, "it was deleted", losing)
-                self.claim.release()
-                self.claim = claim_folder(self.folder.parent, run=self.claim.run)
-                self._probe_is_kept = False
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Let a folder rest whose failure took long, a network that times out."""
+        start = time.monotonic()
+        if start < self._rests_until:
+            raise TimeoutError("it took long to fail, and is not tried again yet")
+        try:
+            yield
+        except OSError:
+            now = time.monotonic()
+            if now - start > _LONG:
+                self._rests_until = now + _REST * (now - start)
+            raise
+
+    def _begin(self, first: Snapshot, experiments: list[Any]) -> bool:
+        """Claim the folder and say where it is; tell whether it has the first snapshot already."""
+        found = open_run_folder(self._log_dir, run=self._run, first=first, most_unsure=MOST_UNSURE)
+        self._claim, self._run = found.claim, found.claim.run
+        # One that the folder has was logged when it came there.
+        self._probe_is_new = load_saved_probe(self.folder, self._probe.digest) is None
+        if found.claim.avoided is not None:
+            warn(
+                f"another training is writing to {found.claim.avoided} right now; the snapshots of "
+                f"this one go to {self.folder}"
+            )
+        if found.set_aside:
+            rank_zero_info(
+                f"kernelviz: going on at step {first.step}; {len(found.set_aside)} later "
+                "snapshots, of an attempt that was cut off, are kept in its folder cut-off-1, "
+                "-2, ..."
+            )
+        said = [f"watching {self._about}", f"snapshots go to {self.folder}"]
+        if not experiments:
+            said.append("no logger takes images, so the pictures go there too")
+        rank_zero_info(f"kernelviz: {'; '.join(said)}")
+        self._pictures.submit(partial(self._catch_up, found, experiments))
+        return found.has_first
+
+    def _claim_anew_if_deleted(self, step: int) -> None:
+        assert self._claim is not None
+        if not self._claim.is_lost():
+            return
+        if self._taken:
+            warn(
+                f"at step {step} could not find {self.folder}: it was deleted. Training goes on. "
+                f"The {self._taken} snapshots in it are lost; the next go to a new folder."
+            )
+        self._deleted += self._taken
+        self._taken = 0
+        self._probe_is_kept = False
+        self._claim.release()
+        self._claim = claim_folder(self.folder.parent, run=self._run)
+        self._run = self._claim.run
 
     def _keep_probe(self) -> None:
         if self._probe_is_kept:
@@ -237,11 +285,13 @@ class Recorder:
         scalars: "Future[Scalars]",
     ) -> None:
         """Examine a snapshot that is kept, then picture it."""
+        numbers: Scalars = {}
         try:
             with self._side.after(mark, snapshot.weights.values()):
                 snapshot = self._examined(snapshot, mishaps)
+            numbers = self._scalars(snapshot)
         finally:
-            scalars.set_result(self._scalars(snapshot))
+            scalars.set_result(numbers)
         if self._monitor is not None:
             for sentence in self._monitor.news:
                 warn(sentence)
@@ -264,15 +314,13 @@ class Recorder:
     ) -> None:
         with self._side.after(mark, snapshot.weights.values()):
             images = self._illustrator.draw(snapshot, mishaps)
+        numbers = self._scalars(snapshot)
         # Everything is drawn before anything is logged: TensorBoard's writer computes checksums in
         # a thread of its own, which would take the processor from the drawing.
         for experiment in experiments:
             name = type(experiment).__name__
-            with mishaps.survive(
-                f"log to {name}", "its pictures are lost; snapshot files are kept"
-            ):
-                self._log(experiment, images, snapshot.step)
-                log_scalars(experiment, self._scalars(snapshot), snapshot.step)
+            with mishaps.survive(f"log to {name}", _NO_PICTURES):
+                self._log(experiment, images, numbers, snapshot.step)
         if not experiments:
             with mishaps.survive(f"write to {self.folder}", "pictures are lost"):
                 for tag, image in images.items():
@@ -280,40 +328,58 @@ class Recorder:
                     write_whole(self.folder / re.sub(r"[^\w.-]", "-", name), image.content)
         self._reporter.report(mishaps, snapshot.step)
 
-    def _picture_again(self, paths: Sequence[Folder], experiments: list[Any]) -> None:
-        """Log snapshots whose pictures may have been lost when the process was killed.
+    def _catch_up(self, found: RunFolder, experiments: list[Any]) -> None:
+        """Learn what came before, and log again what may have been lost of it."""
+        self._recall(found.kept[: len(found.kept) - len(found.unsure)])
+        for path in found.unsure:
+            self._picture_again(path, experiments)
+        if self._monitor is not None:
+            self._monitor.news.clear()
+        if found.unsure:
+            mishaps = Mishaps()
+            for experiment in experiments:
+                with mishaps.survive(f"log to {type(experiment).__name__}", _NO_PICTURES):
+                    flush(experiment)
+            with mishaps.survive(f"write to {self.folder}", "pictures are logged once more"):
+                found.are_sure()
+            self._reporter.report(mishaps, 0)
+
+    def _recall(self, before: Sequence[Folder]) -> None:
+        """Let the monitor know what came before; what is logged again it will see then."""
+        if self._monitor is not None and before:
+            mishaps = Mishaps()
+            with mishaps.survive("read earlier snapshots", "health is compared with this one"):
+                paths = [before[0], *before[1:][-_RECALLED:]]
+                self._monitor.recall(map(load_snapshot, paths), mishaps)
+            self._reporter.report(mishaps, 0)
+
+    def _picture_again(self, path: Folder, experiments: list[Any]) -> None:
+        """Log a snapshot whose pictures may have been lost when the process was killed.
 
         TensorBoard drops what it has of a step when the step comes again in a later file.
         """
-        for path in paths:
-            mishaps = Mishaps()
-            snapshot = self._examined(load_snapshot(path), mishaps)
-            self._picture(snapshot, None, experiments, mishaps)
-        if self._monitor is not None:
-            self._monitor.news.clear()
-        for experiment in experiments:
-            flush(experiment)
+        mishaps = Mishaps()
+        step = 0
+        with mishaps.survive(f"read {path}", "its pictures may be lost; the others are kept"):
+            snapshot = load_snapshot(path)
+            step = snapshot.step
+            self._picture(self._examined(snapshot, mishaps), None, experiments, mishaps)
+            return
+        self._reporter.report(mishaps, step)
 
-    def _log(self, experiment: Any, images: Mapping[str, EncodedImage], step: int) -> None:
-        if self._probe_is_new and experiment not in self._probe_logged_to:
-            picture = EncodedImage.jpeg(self._probe.to_picture())
-            log_images(experiment, {"probe": picture}, step)
+    def _log(
+        self, experiment: Any, images: dict[str, EncodedImage], numbers: Scalars, step: int
+    ) -> None:
+        is_first = self._probe_is_new and experiment not in self._probe_logged_to
+        if is_first:
+            images = {"probe": EncodedImage.jpeg(self._probe.to_picture()), **images}
+        log_images(experiment, images, step, numbers)
+        if is_first:
             self._probe_logged_to.append(experiment)
-        log_images(experiment, images, step)
 
     def _scalars(self, snapshot: Snapshot) -> Scalars:
         numbers = self._monitor.numbers(snapshot.health) if self._monitor is not None else {}
         return {PREFIX + name: value for name, value in numbers.items()}
-
-
-def _is_of_same_layers(path: Folder, snapshot: Snapshot) -> bool:
-    try:
-        kept = load_snapshot(path)
-    except (OSError, ValueError):
-        return False
-    return {n: w.shape for n, w in kept.weights.items()} == {
-        n: w.shape for n, w in snapshot.weights.items()
-    }
 
 
 def _survive(error: BaseException) -> None:

@@ -29,15 +29,11 @@ class Worker:
             more.
         on_error: Receives what a job raises, in the thread. The next job is done all the same.
 
-    Attributes:
-        waits: How often `submit` has waited.
-        waited: For how long in all, in seconds.
-
     Example:
         >>> done = []
         >>> worker = Worker("example", most_jobs=2, most_bytes=2**20, on_error=print)
         >>> for i in range(5):
-        ...     worker.submit(lambda i=i: done.append(i))
+        ...     _ = worker.submit(lambda i=i: done.append(i))
         >>> worker.close()
         >>> done
         [0, 1, 2, 3, 4]
@@ -51,8 +47,6 @@ class Worker:
         most_bytes: int,
         on_error: Callable[[BaseException], None],
     ) -> None:
-        self.waits = 0
-        self.waited = 0.0
         self._most_jobs = most_jobs
         self._most_bytes = most_bytes
         self._on_error = on_error
@@ -64,33 +58,41 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def wait_for_room(self, size: int = 0) -> None:
-        """Wait while the queue is too full for a job of ``size`` bytes."""
-        with self._changed:
-            if self._is_full(size):
-                start = time.perf_counter()
-                self._changed.wait_for(lambda: not self._is_full(size))
-                self.waits += 1
-                self.waited += time.perf_counter() - start
+    def wait_for_room(self, size: int = 0) -> float:
+        """Wait while the queue is too full for a job of ``size`` bytes.
 
-    def submit(self, job: Job, size: int = 0) -> None:
+        Returns:
+            Seconds waited; 0 if there was room.
+        """
+        with self._changed:
+            return self._wait_while(lambda: self._is_full(size))
+
+    def submit(self, job: Job, size: int = 0) -> float:
         """Queue a job that holds ``size`` bytes; wait while the queue is too full for it.
+
+        Returns:
+            Seconds waited; 0 if there was room.
 
         Raises:
             RuntimeError: If the worker is closed.
         """
-        self.wait_for_room(size)
         with self._changed:
+            waited = self._wait_while(lambda: self._is_full(size))
             if self._closing:
                 raise RuntimeError(f"{self._thread.name} is closed")
             self._jobs.append((job, size))
             self._bytes += size
             self._changed.notify_all()
+            return waited
 
-    def drain(self) -> None:
-        """Wait until every job is done."""
+    def drain(self) -> float:
+        """Wait until every job is done.
+
+        Returns:
+            Seconds waited; 0 if there was none.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: not self._jobs)
+            return self._wait_while(lambda: bool(self._jobs))
 
     def close(self) -> None:
         """Do what is queued, then end the thread. Closing twice is once."""
@@ -98,6 +100,13 @@ class Worker:
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
+
+    def _wait_while(self, holds: Callable[[], bool]) -> float:
+        if not holds():
+            return 0.0
+        start = time.perf_counter()
+        self._changed.wait_for(lambda: not holds())
+        return time.perf_counter() - start
 
     def _is_full(self, size: int) -> bool:
         too_large = self._bytes + size > self._most_bytes

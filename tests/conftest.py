@@ -1,6 +1,7 @@
 """A tiny network, its data, and one way to train it: every test of the callback starts here."""
 
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,22 @@ def _nothing_is_lost(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFi
 
 
 @pytest.fixture
+def closing_line() -> Any:
+    """Read the last line of the callback from Lightning's log, as a user does."""
+    lines: list[str] = []
+
+    class Listen(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("kernelviz:"):
+                lines.append(record.getMessage())
+
+    log, handler = logging.getLogger("lightning.pytorch"), Listen()
+    log.addHandler(handler)
+    yield lambda: lines[-1]
+    log.removeHandler(handler)
+
+
+@pytest.fixture
 def trainer_for(tmp_path: Path) -> Callable[..., Trainer]:
     """Build a quiet Trainer on the CPU that logs to TensorBoard below ``tmp_path``."""
 
@@ -172,6 +189,10 @@ def logged_images(log_dir: str | Path) -> dict[str, dict[int, np.ndarray]]:
             i.step: np.asarray(Image.open(io.BytesIO(i.encoded_image_string))) for i in logged
         }
     return images
+
+
+def warned(caught: pytest.WarningsRecorder) -> list[str]:
+    return [str(w.message) for w in caught if "kernelviz:" in str(w.message)]
 
 
 def steps_on_disk(log_dir: str | Path) -> list[int]:

@@ -1,5 +1,7 @@
 """The callback in real trainings: what was written is read back after `fit` returns."""
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 from kernelviz_callback.snapshot import load_saved_probe
+from kernelviz_callback.watch import Watch
 
 # --- what a user gets ---------------------------------------------------------------------------
 
@@ -311,6 +314,47 @@ def test_an_image_of_the_data_that_does_not_fit_fails_before_training(
         fit(KernelVizCallback("*", probe=source), model=model)
     assert model.losses == []
     assert not list(tmp_path.rglob("step-*"))
+
+
+# --- weights are copied when they are needed, and only then -------------------------------------
+
+
+def test_nothing_is_gathered_when_nothing_is_due(fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    take = Watch.take
+
+    def counted(self: Any, *, step: int, **rest: Any) -> Any:
+        taken.append(step)
+        return take(self, step=step, **rest)
+
+    monkeypatch.setattr(Watch, "take", counted)
+    trainer = fit(KernelVizCallback(every_n_epochs=10, early_steps=False), max_epochs=4)
+    assert taken == [0, 16]
+    assert_seen(trainer, [0, 16])
+
+
+# --- copies -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_a_copy_has_the_settings_and_what_was_restored(fit, copied) -> None:
+    during = []
+
+    class Copy(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 3:
+                during.append(copied(callback))
+
+    callback = KernelVizCallback(probe_size=64, every_n_train_steps=2, scale="run")
+    before = copied(callback)
+    assert before.state_dict() == {}
+    fit(callback, Copy())
+    after = copied(callback)
+    assert after.state_dict() == callback.state_dict() != {}
+    assert during[0].state_dict()["layers"] == {"conv": [8, 3, 5, 5]}
+    for one in (before, *during, after):
+        assert not any(isinstance(value, nn.Module) for value in vars(one).values())
+        assert_seen(fit(one), [0, 1, 2, 4, 6, 8])
 
 
 # --- arguments ----------------------------------------------------------------------------------

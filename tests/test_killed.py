@@ -39,6 +39,7 @@ def shown_by_tensorboard(log_dir: Path, tag: str, expected: int) -> list[int]:
     return steps
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_a_training_that_is_killed_thirty_times(tmp_path: Path) -> None:
     script = Path(__file__).parent / "killed.py"

@@ -40,8 +40,7 @@ def test_a_full_queue_waits_and_counts_it(worker, sizes: list[int], fitting: int
 
     def submit_all() -> None:
         for size in sizes:
-            worker.submit(gate.wait, size)
-            submitted.append(size)
+            submitted.append(worker.submit(gate.wait, size))
 
     thread = threading.Thread(target=submit_all)
     thread.start()
@@ -54,8 +53,15 @@ def test_a_full_queue_waits_and_counts_it(worker, sizes: list[int], fitting: int
     thread.join()
     worker.drain()
     assert len(submitted) == len(sizes)
-    assert worker.waits >= 1
-    assert worker.waited > 0.05
+    assert submitted[:fitting] == [0] * fitting
+    assert submitted[fitting] > 0.05
+
+
+def test_draining_tells_how_long_it_took(worker) -> None:
+    assert worker.drain() == 0
+    worker.submit(lambda: time.sleep(0.05))
+    assert worker.drain() > 0.02
+    assert worker.wait_for_room() == 0
 
 
 def test_an_error_is_handed_over_and_the_next_job_is_done(worker, errors) -> None:
