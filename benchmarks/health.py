@@ -103,15 +103,16 @@ def called_noise(shape: tuple[int, ...], stripes: bool) -> float:
 
 
 def seconds(shape: tuple[int, ...], rounds: int) -> tuple[float, float, float]:
-    """Times on one thread, as in the training: two examinations (medians) and the null model.
+    """Processor times on one thread: two examinations, medians, and the null model.
 
-    The first with references to compare with, the second with the probe too.
+    The first with references to compare with, the second with the probe too. On an idle machine
+    as much time passes; on a busy one this is what it costs.
     """
     for of_shape in (null_model, _noise_limits):
         of_shape.cache_clear()
-    start = time.perf_counter()
+    start = time.thread_time()
     null_model(shape, 1)
-    null = time.perf_counter() - start
+    null = time.thread_time() - start
     weights = torch.randn(shape)
     _, channels, *kernel = shape
     energy = measure_probe(load_probe().for_channels(channels), kernel, channels=channels)
@@ -120,9 +121,9 @@ def seconds(shape: tuple[int, ...], rounds: int) -> tuple[float, float, float]:
         taken = []
         for _ in range(rounds + 1):
             first, previous = weights + 1e-3, weights + 1e-4
-            start = time.perf_counter()
+            start = time.thread_time()
             kernel_health(weights, first=first, previous=previous, energy=probe)
-            taken.append(time.perf_counter() - start)
+            taken.append(time.thread_time() - start)
         medians.append(statistics.median(taken[1:]))
     return *medians, null
 

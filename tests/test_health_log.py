@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 import warnings
 from concurrent import futures
 from concurrent.futures import Future
@@ -29,6 +30,7 @@ from kernelviz_callback import (
     load_probe,
     load_snapshot,
     measure_probe,
+    monitor,
 )
 from kernelviz_callback.health_log import HealthLog
 from kernelviz_callback.mishaps import Mishaps
@@ -268,6 +270,35 @@ def test_a_resumed_training_is_compared_with_its_first_snapshot(fit: Any, tmp_pa
     change = (last.weights["conv"] - first.weights["conv"]).norm()
     expected = (change / first.weights["conv"].norm()).item()
     assert last.health["conv"].totals.drift == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_resumed_training_examines_beside_itself_and_says_nothing_twice(
+    fit: Any, tmp_path: Path, half_dead: TinyNet, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """Also if the snapshots of the first attempt have no health: then that is made up for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = fit(KernelVizCallback(health=before), model=half_dead, logger=False)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    examine, threads = monitor.kernel_health, set()
+
+    def watched(*given: Any, **options: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return examine(*given, **options)
+
+    monkeypatch.setattr(monitor, "kernel_health", watched)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(
+            KernelVizCallback(),
+            model=half_dead,
+            logger=False,
+            max_epochs=4,
+            ckpt_path=tmp_path / "last.ckpt",
+        )
+    assert not [w for w in caught if "kernelviz: conv: 1 of 8" in str(w.message)]
+    assert threads == {"kernelviz-pictures"}
 
 
 def test_two_processes_are_steered_by_the_same_numbers(tmp_path: Path) -> None:
