@@ -7,8 +7,10 @@ import pickle
 import posix
 import re
 import runpy
+import struct
 import subprocess
 import sys
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -249,6 +251,18 @@ def test_a_zip_bomb(tmp_path: Path) -> None:
         archive.writestr("a/data.pkl", b"\x80\x02" + b"]" * (1 << 28))
     with pytest.raises(ValueError, match=rf"^{path}: its record 'data.pkl' is compressed[^\n]*$"):
         open_checkpoint(path)
+
+
+def test_a_zip_file_of_nothing_but_records(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    entry = b"PK\1\2" + bytes(24) + b"\1\0" + bytes(16) + b"x"
+    count = (20 << 20) // len(entry)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, count * len(entry), 4, 0)
+    path.write_bytes(b"PK\3\4" + entry * count + end)
+    began = time.process_time()
+    with pytest.raises(ValueError, match=rf"^{path}: damaged or cut short[^\n]*$"):
+        open_checkpoint(path)
+    assert time.process_time() - began < 0.5
 
 
 def test_cyclic_dicts_of_a_hostile_file(tmp_path: Path) -> None:

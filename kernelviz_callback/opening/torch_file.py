@@ -19,6 +19,7 @@ from kernelviz_callback.opening.walk import find_nodes
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_HEADER = 3
 _LONGEST_LINE = 1 << 16
+_LARGEST_DIRECTORY = 16 << 20  # of a zip file with more than 100,000 tensors
 _RECORD_MAGIC = b"PK\3\4"
 _RECORD_HEADER = struct.Struct("<4s22xHH")  # then come its name, and an extra field
 # How a storage is named in a pickle, to the dtype. Only those of floating point are looked at.
@@ -128,7 +129,8 @@ def _open_zip(source: Source, file: BinaryIO) -> TorchFile:
 def _records(source: Source, file: BinaryIO) -> dict[str, Region]:
     """The records of a zip file, by their names without the folder that they all are in."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        reluctant: Any = _Reluctant(file, _LARGEST_DIRECTORY)
+        with zipfile.ZipFile(reluctant) as archive:
             records = archive.infolist()
         starts = [_start(file, record) for record in records]
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
@@ -184,15 +186,18 @@ def _open_legacy(source: Source, file: BinaryIO) -> TorchFile:
 
 
 class _Reluctant:
-    """A file that never tries to read more than there is, whatever it is asked for."""
+    """A file that gives no more than so many bytes at once, however many it is asked for."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BinaryIO, most: int) -> None:
         self._file = file
-        self._size = size
+        self._most = most
+        self.seek = file.seek
         self.tell = file.tell
 
-    def read(self, length: int) -> bytes:
-        return self._file.read(max(0, min(length, self._size - self._file.tell())))
+    def read(self, length: int = -1) -> bytes:
+        if length > self._most:
+            raise ValueError(f"there are no {length:,} bytes to read")
+        return self._file.read(length)
 
     def readline(self) -> bytes:
         return self._file.readline(_LONGEST_LINE)
