@@ -154,7 +154,7 @@ def main() -> None:
         row += [f"{found(fault, shape, options.faults):.1%}" for fault in FAULTS]
         print("| " + " | ".join(row) + " |", flush=True)
 
-    print("\n| shape | examination | with a probe | null model, once a shape |\n|---|---|---|---|")
+    print("\n| processor time | examination | with a probe | null model |\n|---|---|---|---|")
     for shape, rounds in (((64, 3, 7, 7), 200), ((384, 3, 16, 16), 20), ((2048, 512, 3, 3), 5)):
         times = " | ".join(f"{x * 1e3:.1f} ms" for x in seconds(shape, rounds))
         print(f"| {'x'.join(map(str, shape))} | {times} |", flush=True)
