@@ -2,11 +2,13 @@
 
 import io
 import os
+import struct
 import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageShow
 from torch import Tensor
 
@@ -14,6 +16,8 @@ from torch import Tensor
 # spends more time on the checksum of the JPEG than the convolution takes.
 JPEG_QUALITY = 65  # of 95
 JPEG_CHROMA = "4:2:0"
+_PNG_LEVEL = 3  # of 9: beyond it the time doubles for a tenth of the bytes
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # On Linux a program to show pictures may be there, and nothing for it to show them on.
 _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
 
@@ -130,11 +134,24 @@ def _save_vector(pixels: Tensor, path: Path) -> None:
 
 
 def to_png(pixels: Tensor) -> bytes:
-    """Encode (H, W, 3) uint8 pixels as PNG, without loss: right for kernels."""
-    file = io.BytesIO()
-    # Runs of one colour are all that there is to compress: a fifth more bytes, a third less time.
-    Image.fromarray(pixels.numpy()).save(file, "PNG", compress_type=zlib.Z_RLE)
-    return file.getvalue()
+    """Encode (H, W, 3) uint8 pixels as PNG, without loss: right for kernels.
+
+    Enlarged kernels are rows that repeat the one above (filter 2) and runs along a row (filter 1).
+    To say so takes half the time of trying every filter on every row, as Pillow does.
+    """
+    height, width, _ = pixels.shape
+    rows = pixels.numpy().reshape(height, -1)
+    filtered = np.empty((height, 1 + 3 * width), np.uint8)
+    filtered[:, 0] = 1
+    filtered[:, 1:4] = rows[:, :3]
+    np.subtract(rows[:, 3:], rows[:, :-3], out=filtered[:, 4:])
+    filtered[1:][(rows[1:] == rows[:-1]).all(1)] = [2] + [0] * 3 * width
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits of each RGB
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(filtered.tobytes(), _PNG_LEVEL), b"IEND": b""}
+    return _PNG_SIGNATURE + b"".join(
+        struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part))
+        for name, part in parts.items()
+    )
 
 
 def to_jpeg(pixels: Tensor) -> bytes:
