@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -25,24 +26,31 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from kernelviz_callback import KernelVizCallback, effective_weight, geometry_of, load_probe
-from kernelviz_callback.loggers import EncodedImage
-from kernelviz_callback.snapshot_pictures import kernel_picture, response_picture
+from kernelviz_callback.illustrator import Illustrator
+from kernelviz_callback.mishaps import Mishaps
+from kernelviz_callback.monitor import Monitor
+from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.worker import Worker
 
 LOOKS = (200, 1_000, 2_000, 5_000, 10_000)
 
 
 def processor_time(filters: int, size: int, rounds: int) -> float:
-    """Median seconds to draw and encode one snapshot of 3x7x7 filters, on the worker."""
+    """Median seconds to examine, draw and encode one snapshot of 3x7x7 filters, on the worker."""
     conv = nn.Conv2d(3, filters, 7)
-    weights, geometry, probe = effective_weight(conv), geometry_of(conv), load_probe(size=size)
+    probe = load_probe(size=size)
+    snapshot = Snapshot(0, 0, 0.0, {"conv": effective_weight(conv)}, {"conv": geometry_of(conv)})
+    monitor = Monitor(probe)
+    illustrator = Illustrator(probe, response="channels", scale="filter", run_scales={})
     taken: list[float] = []
 
     def draw() -> None:
         start = time.thread_time()
-        EncodedImage.png(kernel_picture(weights, layer="conv").pixels)
-        EncodedImage.jpeg(response_picture(weights, geometry, probe, layer="conv").pixels)
+        mishaps = Mishaps()
+        health = monitor.observe(snapshot, mishaps)
+        illustrator.draw(replace(snapshot, health=health), mishaps)
         taken.append(time.thread_time() - start)
+        assert not mishaps.found, mishaps.found
 
     worker = Worker("benchmark", most_jobs=rounds + 1, most_bytes=1, on_error=print)
     for _ in range(rounds + 1):

@@ -27,7 +27,7 @@ from torchvision.models import resnet50
 from torchvision.utils import make_grid
 
 from kernelviz_callback import load_probe
-from kernelviz_callback.claim import claim_folder
+from kernelviz_callback.illustrator import Illustrator
 from kernelviz_callback.mishaps import Mishaps, Reporter
 from kernelviz_callback.recorder import Recorder
 from kernelviz_callback.watch import Watch
@@ -82,13 +82,16 @@ def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
         if not recorder:
             recorder.append(
                 Recorder(
-                    claim_folder(writer.log_dir),
+                    writer.log_dir,
+                    None,
                     probe,
-                    taken,
-                    response="channels",
-                    scale="filter",
-                    run_scales={},
+                    device=conv.weight.device,
+                    illustrator=Illustrator(
+                        probe, response="channels", scale="filter", run_scales={}
+                    ),
                     reporter=Reporter(),
+                    health=True,
+                    about="conv1",
                 )
             )
         recorder[0].record(taken, [writer], Mishaps())

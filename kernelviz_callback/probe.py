@@ -41,8 +41,9 @@ class Probe:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of shape and values: equal digests mean comparable responses."""
-        header = "x".join(map(str, self.image.shape)).encode()
-        return hashlib.sha256(header + self.image.numpy().tobytes()).hexdigest()
+        digest = hashlib.sha256("x".join(map(str, self.image.shape)).encode())
+        digest.update(np.ascontiguousarray(self.image.numpy()))
+        return digest.hexdigest()
 
     def for_channels(self, channels: int) -> Tensor:
         """Adapt the probe to a layer that reads ``channels`` input channels.

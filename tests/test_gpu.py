@@ -1,5 +1,6 @@
 """On a CUDA device: the same snapshots, no synchronisation at the hook, bit-identical training."""
 
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -83,4 +84,6 @@ def test_the_hook_does_not_wait_for_the_device(fit) -> None:
         callback, model=Busy(), accelerator="gpu", devices=1, max_epochs=4, limit_val_batches=0
     )
     assert trainer.global_step == 2 * STEPS
-    assert min(stopwatch.times) < 0.02, "each step leaves the device a fifth of a second of work"
+    assert statistics.median(stopwatch.times) < 0.02, (
+        "each step leaves the device a fifth of a second of work"
+    )

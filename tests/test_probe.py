@@ -138,3 +138,10 @@ def test_a_probe_of_any_range_and_channels_can_be_looked_at() -> None:
     chart = make_chart(16)
     exact = (chart.permute(1, 2, 0) * 255).round().to(torch.uint8)
     assert torch.equal(Probe(chart, "chart").to_picture(), exact)
+
+
+def test_the_digest_is_of_what_the_image_holds_however_it_lies_in_memory() -> None:
+    image = torch.rand(3, 5, 6)
+    turned = image.transpose(1, 2)
+    assert Probe(turned, "a").digest == Probe(turned.contiguous(), "b").digest
+    assert Probe(turned, "a").digest != Probe(image, "a").digest

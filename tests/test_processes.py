@@ -37,6 +37,7 @@ def test_two_processes(scenario: str, tmp_path: Path) -> None:
         for watched in (False, True)
         for rank in (0, 1)
     }
+    beside = {key: record.pop("beside") for key, record in records.items()}
     for rank in (0, 1):
         assert_same(records[False, rank], records[True, rank])
     assert records[True, 0]["losses"] != records[True, 1]["losses"], "each has data of its own"
@@ -51,6 +52,24 @@ def test_two_processes(scenario: str, tmp_path: Path) -> None:
         assert torch.equal(weight, records[True, 0]["witness"][step])
         assert torch.equal(weight, records[True, 1]["witness"][step])
     assert not list((tmp_path / "logs-False").rglob("*kernelviz*"))
+
+    assert beside[True, 0]["threads"] == {"kernelviz-files", "kernelviz-pictures"}
+    assert beside[True, 1]["threads"] == set(), "rank 1 has nothing to write"
+    assert len(list((tmp_path / "logs-True").rglob("kernelviz*"))) == 1
+    assert len(list((tmp_path / "logs-True").rglob("events*"))) == 1
+    if scenario == "ddp":
+        assert beside[True, 1]["seconds"] < 0.1, "five pictures take rank 0 a second"
+
+
+def test_processes_that_are_spawned(tmp_path: Path) -> None:
+    """The callback travels to them in a pickle; the trained weights come back."""
+    output = run("spawned.py", str(tmp_path))
+    assert output.count("kernelviz: watching conv") == 1
+    snapshots = list_snapshots(tmp_path / "run" / "0" / "kernelviz")
+    assert list(snapshots) == [0, 1, 2, 4]
+    assert list(logged_images(tmp_path / "run" / "0")["kernels/conv"]) == [0, 1, 2, 4]
+    trained = torch.load(tmp_path / "trained.pt")
+    assert torch.equal(load_snapshot(snapshots[4]).weights["conv"], trained)
 
 
 def test_only_the_watched_layer_is_gathered(tmp_path: Path) -> None:

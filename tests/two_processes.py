@@ -7,19 +7,22 @@ of the convolutions at every step, gathered in a way of its own.
 """
 
 import sys
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from conftest import TinyNet, Witness
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from test_bit_identity import fingerprint
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback
+from kernelviz_callback.illustrator import Illustrator
 
 
 class Sharded(TinyNet):
@@ -67,8 +70,40 @@ class WholeWitness(Witness):
             self.weights[trainer.global_step] = whole.detach().clone()
 
 
+class Beside(Callback):
+    """What the observer does on this process: how long its hooks take, which threads it has."""
+
+    def __init__(self, watched: KernelVizCallback) -> None:
+        self.seconds = 0.0
+        self.threads: set[str] = set()
+        for name in ("on_train_batch_end", "on_train_epoch_end"):
+            setattr(watched, name, self._timed(getattr(watched, name)))
+
+    def _timed(self, hook: Any) -> Any:
+        def timed(*args: Any) -> None:
+            start = time.perf_counter()
+            hook(*args)
+            self.seconds += time.perf_counter() - start
+            names = (thread.name for thread in threading.enumerate())
+            self.threads |= {name for name in names if name.startswith("kernelviz")}
+
+        return timed
+
+
+def slow_down_drawing() -> None:
+    draw = Illustrator.draw
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(0.2)
+        return draw(*args)
+
+    Illustrator.draw = slowly  # type: ignore[method-assign]
+
+
 def train(scenario: str, folder: Path, *, watched: bool) -> None:
     kind, options = SCENARIOS[scenario]
+    ours = KernelVizCallback(**options)
+    beside = Beside(ours)
     sharded = issubclass(kind, Sharded)
     witness = WholeWitness()
     trainer = Trainer(
@@ -79,7 +114,7 @@ def train(scenario: str, folder: Path, *, watched: bool) -> None:
         else DDPStrategy(process_group_backend="gloo"),
         max_epochs=3,
         logger=TensorBoardLogger(folder / f"logs-{watched}", name="run", version="0"),
-        callbacks=[KernelVizCallback(**options), witness] if watched else [witness],
+        callbacks=[ours, witness] if watched else [witness],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
@@ -94,10 +129,12 @@ def train(scenario: str, folder: Path, *, watched: bool) -> None:
         for name, x in record["state"].items()
     }
     record["witness"] = witness.weights
+    record["beside"] = {"seconds": beside.seconds, "threads": beside.threads}
     torch.save(record, folder / f"{watched}-{trainer.global_rank}.pt")
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    slow_down_drawing()
     for watched in (False, True):
         train(sys.argv[1], Path(sys.argv[2]), watched=watched)

@@ -1,0 +1,33 @@
+"""A training on two CPU processes that are spawned; run as a script by its test.
+
+python tests/spawned.py FOLDER
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from conftest import TinyNet
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+
+from kernelviz_callback import KernelVizCallback
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    folder = Path(sys.argv[1])
+    model = TinyNet()
+    Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=DDPStrategy(process_group_backend="gloo", start_method="spawn"),
+        max_epochs=2,
+        logger=TensorBoardLogger(folder, name="run", version="0"),
+        callbacks=[KernelVizCallback()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    ).fit(model)
+    torch.save(model.conv.weight.detach(), folder / "trained.pt")
