@@ -42,7 +42,7 @@ class Probe:
     def digest(self) -> str:
         """SHA-256 of shape and values: equal digests mean comparable responses."""
         digest = hashlib.sha256("x".join(map(str, self.image.shape)).encode())
-        digest.update(np.ascontiguousarray(self.image.numpy()))
+        digest.update(np.ascontiguousarray(self.image.numpy()).data)
         return digest.hexdigest()
 
     def for_channels(self, channels: int) -> Tensor:
