@@ -176,9 +176,7 @@ def _compose(
         own = largest_magnitude(values) if common is None else common.expand(len(values))
         bad = _non_finite(values)
         part = None if bad is None else bad[:, :shown]
-        colours = paint_tiles(
-            values[:, :shown], own, is_rgb=is_rgb, zoom=zoom, non_finite=part
-        )
+        colours = paint_tiles(values[:, :shown], own, is_rgb=is_rgb, zoom=zoom, non_finite=part)
         painted.append(colours)
         half_ranges.append(own)
         non_finite += [False] * len(values) if bad is None else bad.flatten(1).any(1).tolist()
@@ -195,10 +193,13 @@ def _compose(
     tight = Layout(filters, columns, tile_height, tile_width, gap=gap + 2 * frame)
     legend = None if flags is None else flags.legend
     pixels, layout = framed(tight, [*lines, scale_note], bar, ends, legend)
-    for i, tile in enumerate(tiles.permute(0, 2, 3, 1)):
+    canvas = pixels.numpy()
+    for i, planes in enumerate(tiles.numpy()):
         if flags is not None and flags.colours[i] is not None:
-            pixels[layout.box(i, margin=frame)] = pixels.new_tensor(flags.colours[i])
-        pixels[layout.box(i)] = tile
+            canvas[layout.box(i, margin=frame)] = flags.colours[i]
+        tile = canvas[layout.box(i)]
+        for colour, plane in enumerate(planes):  # one by one: half the time of a permuted copy
+            tile[..., colour] = plane
     return Picture(pixels, layout, half_range)
 
 
