@@ -41,7 +41,7 @@ def explain_absence(
     has_first: bool,
     has_previous: bool,
     is_one_step: bool,
-    has_probe: bool,
+    why_no_probe: str | None,
 ) -> dict[str, str]:
     """Tell why the layer lacks a number that no filter has, or a verdict that none can get.
 
@@ -54,7 +54,7 @@ def explain_absence(
         has_first: Whether there was a first snapshot to compare with.
         has_previous: Whether there was a snapshot before.
         is_one_step: Whether that was one optimizer step ago.
-        has_probe: Whether there was a probe.
+        why_no_probe: None if there was one.
 
     Returns:
         Name of a number, or "<name> verdict", to the reason.
@@ -71,7 +71,7 @@ def explain_absence(
     if (filters.norm > 0).any():
         reasons |= {name: why for name, why in _BY_CHANCE.items() if name in reasons}
     known = [
-        *_of_references(has_first, has_previous, is_one_step, has_probe),
+        *_of_references(has_first, has_previous, is_one_step, why_no_probe),
         *_of_shape(shape, groups, null),
     ]
     for names, reason in known:
@@ -80,7 +80,7 @@ def explain_absence(
 
 
 def _of_references(
-    has_first: bool, has_previous: bool, is_one_step: bool, has_probe: bool
+    has_first: bool, has_previous: bool, is_one_step: bool, why_no_probe: str | None
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     if not has_first:
         yield _OF_FIRST, "there is no first snapshot to compare with"
@@ -88,8 +88,8 @@ def _of_references(
         yield (*_OF_PREVIOUS, "frozen verdict"), "there is no snapshot before to compare with"
     elif not is_one_step:
         yield ("update_ratio",), "the snapshot before is not one optimizer step away"
-    if not has_probe:
-        yield ("response_rms", "silent verdict"), "there is no probe"
+    if why_no_probe is not None:
+        yield ("response_rms", "silent verdict"), why_no_probe
 
 
 def _of_shape(

@@ -29,7 +29,7 @@ def kernel_health(
     first: Tensor | None = None,
     previous: Tensor | None = None,
     steps_since_previous: int | None = None,
-    energy: ProbeEnergy | None = None,
+    energy: ProbeEnergy | str | None = None,
     groups: int = 1,
 ) -> KernelHealth:
     """Tell which filters of a layer are dead, copies, too strong, stuck, broken or still noise.
@@ -41,7 +41,7 @@ def kernel_health(
         first: The same layer at the start of training.
         previous: The same layer at the snapshot before.
         steps_since_previous: Optimizer steps since then.
-        energy: The probe, see `measure_probe`.
+        energy: The probe, see `measure_probe`; or why there is none, see `energy_under`.
         groups: Of the convolution. Read from the layer if a module is given.
 
     Raises:
@@ -84,7 +84,7 @@ class _Examination:
         first: Tensor | None,
         previous: Tensor | None,
         steps_since_previous: int | None,
-        energy: ProbeEnergy | None,
+        energy: ProbeEnergy | str | None,
         groups: int,
     ) -> None:
         filters, channels, height, width = weights.shape
@@ -100,7 +100,8 @@ class _Examination:
             for reference in (first, previous)
         )
         self.is_one_step = steps_since_previous == 1
-        self.energy = energy
+        self.energy = energy if isinstance(energy, ProbeEnergy) else None
+        self.why_no_probe = energy if isinstance(energy, str) else "there is no probe"
         self.groups = groups
 
     def health(self, layer: str) -> KernelHealth:
@@ -225,7 +226,7 @@ class _Examination:
             has_first=self.since_first is not None,
             has_previous=self.since_previous is not None,
             is_one_step=self.is_one_step,
-            has_probe=self.energy is not None,
+            why_no_probe=self.why_no_probe if self.energy is None else None,
         )
         broken = int((~self.is_finite).sum())
         if 0 < broken < len(self.weights):

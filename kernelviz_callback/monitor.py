@@ -1,7 +1,6 @@
 """The health of all watched layers through one training, snapshot by snapshot."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from math import nan
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from kernelviz_callback.filters import Geometry
 from kernelviz_callback.health import KernelHealth
 from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.probe import Probe
-from kernelviz_callback.probe_energy import ProbeEnergy, measure_probe
+from kernelviz_callback.probe_energy import ProbeEnergy, energy_under
 from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.streams import to_host
 from kernelviz_callback.verdicts import VERDICT_NAMES
@@ -93,21 +92,18 @@ class Monitor:
         self, name: str, weights: Tensor, geometry: Geometry, steps: int | None
     ) -> KernelHealth:
         if name not in self._energies:
-            self._energies[name] = _energy(self._probe, weights, geometry)
-        energy = self._energies[name]
-        health = kernel_health(
+            self._energies[name] = energy_under(
+                self._probe, weights.shape, dilation=geometry.dilation, groups=geometry.groups
+            )
+        return kernel_health(
             weights,
             name,
             first=_same_shape(self._first.get(name), weights),
             previous=_same_shape(self._previous.get(name), weights),
             steps_since_previous=steps,
-            energy=energy if isinstance(energy, ProbeEnergy) else None,
+            energy=self._energies[name],
             groups=geometry.groups,
         )
-        if isinstance(energy, str):
-            absent = dict.fromkeys(("response_rms", "silent verdict"), energy)
-            health = replace(health, absent={**health.absent, **absent})
-        return health
 
     def _keep(self, weights: dict[str, Tensor], step: int) -> None:
         for name, weight in weights.items():
@@ -130,21 +126,6 @@ def _host(snapshot: Snapshot) -> dict[str, Tensor]:
 def _same_shape(reference: Tensor | None, weights: Tensor) -> Tensor | None:
     """A layer may be replaced by another of its name."""
     return reference if reference is not None and reference.shape == weights.shape else None
-
-
-def _energy(probe: Probe, weights: Tensor, geometry: Geometry) -> ProbeEnergy | str:
-    """The probe under this layer, or why it cannot be measured."""
-    _, channels, height, width = weights.shape
-    try:
-        return measure_probe(
-            probe.for_channels(channels * geometry.groups),
-            (height, width),
-            channels=channels,
-            dilation=geometry.dilation,
-            groups=geometry.groups,
-        )
-    except ValueError as error:
-        return str(error)
 
 
 def _in_short(health: KernelHealth) -> str:

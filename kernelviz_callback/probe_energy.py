@@ -5,6 +5,7 @@ over all patches p of the probe that it is laid on. A depends on the probe alone
 once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kernelviz_callback.exact import exact_blocks
+from kernelviz_callback.probe import Probe
 from kernelviz_callback.responses import response_size
 
 _MOST_WEIGHTS = 2048  # of a filter: the covariance would have more numbers than most layers
@@ -54,6 +56,27 @@ class ProbeEnergy:
         unit = torch.cat(rows).reshape(groups, -1, size)
         energy = ((unit @ self.moments) * unit).sum(2).flatten()
         return (energy.clamp(min=0).sqrt() * torch.cat(norms)).float()
+
+
+def energy_under(
+    probe: Probe, shape: Sequence[int], *, dilation: tuple[int, int] = (1, 1), groups: int = 1
+) -> ProbeEnergy | str:
+    """Prepare a probe for the filters of a layer, or tell why it cannot be.
+
+    Args:
+        probe: Not adapted to the channels of the layer yet.
+        shape: (N, C, kH, kW) of its weights.
+        dilation: Of the convolution.
+        groups: Likewise.
+    """
+    _, channels, height, width = shape
+    try:
+        image = probe.for_channels(channels * groups)
+        return measure_probe(
+            image, (height, width), channels=channels, dilation=dilation, groups=groups
+        )
+    except ValueError as error:
+        return str(error)
 
 
 def measure_probe(

@@ -130,7 +130,46 @@ def test_conditions_decide_the_exit_status(run: Path, capsys) -> None:
     assert main(["compare", str(run), "--fail-if", "drift>1000", "--fail-if", "drift>0"]) == 1
     assert "drift>0 holds for 4 of 4" in capsys.readouterr().err
     different = ["compare", str(run), "torchvision:resnet18"]
-    assert main([*different, "--fail-if", "drift>0.5"]) == 2
+    assert main([*different, "--fail-if", "drift>1000"]) == 2
+    assert "cannot be told" in capsys.readouterr().err
+    assert main([*different, "--fail-if", "drift>0"]) == 1
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(
+    run: Path, tmp_path: Path, capsys
+) -> None:
+    out = str(tmp_path / "missing" / "o.html")
+    assert main(["compare", str(run), "-o", out]) == 2
+    told = capsys.readouterr()
+    assert "there is no folder" in told.err
+    assert "drift" not in told.out
+    assert main(["compare", str(run), "--responses", "-o", str(tmp_path / "o.csv")]) == 2
+    assert "--responses is for a picture" in capsys.readouterr().err
+    (tmp_path / "o.png").mkdir()
+    outputs = ["-o", str(tmp_path / "o.png"), "-o", str(tmp_path / "o.json")]
+    assert main(["compare", str(run), *outputs]) == 2
+    assert (tmp_path / "o.json").exists()
+
+
+def test_names_with_brackets_are_shown_as_they_are(tmp_path: Path, capsys) -> None:
+    names = [tmp_path / f"net[{n}].pt" for n in ("a", "b")]
+    for name in names:
+        torch.save(TinyNet().conv.state_dict(), name)
+    assert main(["compare", *map(str, names), "--match", "index"]) == 0
+    out = capsys.readouterr().out
+    assert "net[a]" in out
+    assert "net[b]" in out
+
+
+def test_checkpoints_stand_in_the_order_of_their_steps(tmp_path: Path, capsys) -> None:
+    steps = {"val_loss=0.5": 100, "val_loss=0.4": 900, "val_loss=0.45": 500, "last": 900}
+    for name, step in steps.items():
+        content = {"state_dict": TinyNet().state_dict(), "global_step": step}
+        torch.save(content, tmp_path / f"{name}.ckpt")
+    out = tmp_path / "o.json"
+    assert main(["compare", str(tmp_path), "-o", str(out), "--match", "index"]) == 0
+    listed = [c["step"] for c in json.loads(out.read_text())["checkpoints"]]
+    assert listed == [100, 500, 900, 900]
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_compared(

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback
-from kernelviz_callback.comparing.compare import MOST_PICTURED, compare
+from kernelviz_callback.comparing.compare import CompareWalk, compare
 from kernelviz_callback.comparing.comparison import Comparison
 from kernelviz_callback.comparing.conditions import NUMBERS, parse_condition
 from kernelviz_callback.comparing.labels import distinct_labels
+from kernelviz_callback.comparing.milestones import MOST_PICTURED
 
 
 def conv(weight: torch.Tensor) -> nn.Conv2d:
@@ -147,6 +148,73 @@ def test_the_numbers_are_those_that_conditions_know(weight: torch.Tensor) -> Non
     assert parse_condition(" mean_cosine >= 0.99").holds(found.numbers())
 
 
+@pytest.mark.parametrize("what", ["nan", "zero", "constant", "points", "one"])
+def test_layers_of_which_the_order_cannot_be_told_are_taken_as_they_are(what: str) -> None:
+    generator = torch.Generator().manual_seed(9)
+    first = torch.randn(16, 3, 5, 5, generator=generator)
+    later = {
+        "nan": first * torch.nan,
+        "zero": first * 0,
+        "constant": torch.ones_like(first),
+        "points": first,
+        "one": torch.randn(1, 3, 5, 5, generator=generator),
+    }[what]
+    first = {
+        "constant": torch.ones_like(first),
+        "points": first[:, :1, :1, :1],
+        "one": torch.randn(1, 3, 5, 5, generator=generator),
+    }.get(what, first)
+    later = 1.1 * first if what == "points" else later
+    found = compare(conv(first), conv(later))
+    assert found.last.match == "index"
+    said = " ".join(found.statements)
+    assert "another order" not in said
+    assert ("cannot be told" in said) == (what != "points")
+
+
+def test_noise_does_not_swap_the_near_duplicates_of_a_small_layer() -> None:
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        first = torch.randn(6, 3, 5, 5, generator=generator)
+        first[4] = first[1] + 0.01 * torch.randn(3, 5, 5, generator=generator)
+        later = first + 0.05 * torch.randn(first.shape, generator=generator)
+        assert compare(conv(first), conv(later)).last.match == "index"
+
+
+def test_a_geometry_that_one_file_tells_holds_for_both(tmp_path, weight: torch.Tensor) -> None:
+    layer = conv(weight)
+    layer.dilation = (4, 4)
+    torch.save({"weight": weight}, tmp_path / "a.pt")
+    for pair in ((layer, tmp_path / "a.pt"), (tmp_path / "a.pt", layer)):
+        assert compare(*pair).last.correlation.min() > 0.999
+
+
+def test_a_probe_that_does_not_fit_leaves_the_weights_to_compare(weight: torch.Tensor) -> None:
+    wide = torch.randn(8, 64, 3, 3, generator=torch.Generator().manual_seed(10))
+    photo = torch.rand(3, 40, 40)
+    found = compare(conv(wide), conv(1.5 * wide), probe=photo)
+    assert found.last.drift == pytest.approx(0.5)
+    assert found.last.correlation.isnan().all()
+    assert "responses cannot be compared" in " ".join(found.statements)
+    assert "64 input channels" in found.last.health.absent["response_rms"]
+    with pytest.raises(ValueError, match="nothing else can be"):
+        compare(conv(wide), conv(wide[:, :, :2, :2]), probe=photo)
+
+
+def test_damaged_ends_do_not_take_the_picture_with_them(tmp_path) -> None:
+    large = torch.randn(512, 64, 16, 16, generator=torch.Generator().manual_seed(11))  # 32 MiB
+    walk = CompareWalk(4)
+    for k in range(4):
+        if k in (0, 3):
+            with pytest.raises(FileNotFoundError):
+                walk.take(tmp_path / "missing.pt")
+        else:
+            walk.take(conv(large * (1 + k)))
+    found = walk.comparison()
+    assert found.first.weights is not None
+    assert found.last.weights is not None
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -162,7 +230,7 @@ def test_conditions_that_are_none(text: str, message: str) -> None:
 
 
 def test_a_condition_on_a_missing_number_is_no_no() -> None:
-    with pytest.raises(ValueError, match="have no drift"):
+    with pytest.raises(ValueError, match="has no drift"):
         parse_condition("drift>0.5").holds({"drift": float("nan")})
 
 

@@ -32,6 +32,8 @@ RESNET = checkpoint(conv1=STEM, layer1__0__conv1=BLOCK, layer1__0__conv2=BLOCK)
         (checkpoint(a__0=BLOCK, stem=STEM, b__conv1=STEM), "c.conv1", STEM, "b.conv1"),
         # Another number of channels, the same layer.
         (checkpoint(model__conv1=(64, 1, 7, 7), b=STEM), "conv1", STEM, "model.conv1"),
+        # As in DenseNet: deep in another network a layer happens to have the same last name.
+        (checkpoint(f__conv0=STEM, f__b__1__conv1=(128, 64, 1, 1)), "conv1", STEM, "f.conv0"),
         # Nothing in common but a number: the first convolution is the likelier one.
         (checkpoint(stem=(32, 3, 3, 3), layers__0=BLOCK), "features.0", STEM, "stem"),
     ],

@@ -18,11 +18,12 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path: Path, monkeypatch) 
     torch.manual_seed(0)
     namespace = {"model": TinyNet()}
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     assert {p.name for p in tmp_path.glob("*.png")} == {
-        f"conv-{step:06d}.png" for step in (0, 1, 2, 4, 8)
+        "compare.png",
+        *(f"conv-{step:06d}.png" for step in (0, 1, 2, 4, 8)),
     }
 
 

@@ -138,3 +138,6 @@ if __name__ == "__main__":
     slow_down_drawing()
     for watched in (False, True):
         train(sys.argv[1], Path(sys.argv[2]), watched=watched)
+    # A process that leaves before the others may be torn down while its threads still serve them.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

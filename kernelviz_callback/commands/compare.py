@@ -11,7 +11,11 @@ from tqdm import tqdm
 from kernelviz_callback.comparing.compare import CompareWalk
 from kernelviz_callback.comparing.comparison import Comparison
 from kernelviz_callback.comparing.conditions import Condition
-from kernelviz_callback.comparing.files import log_comparison, save_comparison
+from kernelviz_callback.comparing.files import (
+    PICTURE_SUFFIXES,
+    log_comparison,
+    save_comparison,
+)
 from kernelviz_callback.comparing.table import comparison_table
 from kernelviz_callback.opening.checkpoint import open_checkpoint
 from kernelviz_callback.opening.sources import find_checkpoints
@@ -23,6 +27,7 @@ _QUICK = 1.0
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
+    _check_outputs(options)
     failures = _Failures()
     names = _expand(options.files, failures)
     if options.list:
@@ -32,19 +37,32 @@ def run(options: argparse.Namespace) -> int:
         return failures.status
     match = None if options.match == "auto" else options.match
     walk = CompareWalk(len(names), layer=options.layer, match=match, probe=options.probe)
-    for name in tqdm(names, unit="checkpoint", delay=_QUICK, leave=False, file=sys.stderr):
+    for name in tqdm(names, unit="checkpoint", delay=_QUICK, leave=False, disable=None):
         with failures.survive():
             walk.take(name)
     comparison = walk.comparison()
     Console().print(comparison_table(comparison, most=options.top))
+    responses_to = load_probe(options.probe) if options.responses else None
     for path in options.output:
-        responses_to = load_probe(options.probe) if options.responses else None
-        save_comparison(comparison, path, scale=options.scale, responses_to=responses_to)
-        print(path)
+        with failures.survive():
+            save_comparison(comparison, path, scale=options.scale, responses_to=responses_to)
+            print(path)
     if options.tensorboard:
-        log_comparison(comparison, options.tensorboard)
-        print(f"tensorboard --logdir {options.tensorboard}")
-    return failures.status or _judge(comparison, options.fail_if)
+        with failures.survive():
+            log_comparison(comparison, options.tensorboard)
+            print(f"tensorboard --logdir {options.tensorboard}")
+    return max(failures.status, _judge(comparison, options.fail_if))
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuse what could not be written before the work is done."""
+    for path in options.output:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write to")
+    pictures = [p for p in options.output if p.suffix.lower() in PICTURE_SUFFIXES]
+    if options.responses and not pictures:
+        endings = ", ".join(PICTURE_SUFFIXES)
+        raise ValueError(f"--responses is for a picture; add -o NAME ending in {endings}")
 
 
 class _Failures:
@@ -73,18 +91,30 @@ def _expand(files: Iterable[str], failures: _Failures) -> list[str]:
 
 
 def _judge(comparison: Comparison, conditions: Sequence[Condition]) -> int:
-    """1 if a condition holds for any checkpoint after the first, else 0."""
-    status = 0
+    """1 if a condition holds for any checkpoint after the first, else 0.
+
+    Raises:
+        ValueError: If none holds, and of some it cannot be told.
+    """
     others = comparison.columns[1:]
+    held, untold = False, ""
     for condition in conditions:
-        numbers = {column.label: comparison.numbers(column) for column in others}
-        held = [label for label, known in numbers.items() if condition.holds(known)]
-        if held:
-            value = numbers[held[0]][condition.number]
+        found: list[tuple[str, float]] = []
+        for column in others:
+            numbers = comparison.numbers(column)
+            try:
+                if condition.holds(numbers):
+                    found.append((column.label, numbers[condition.number]))
+            except ValueError as error:
+                untold = untold or f"{column.label}: {error}"
+        if found:
+            label, value = found[0]
+            held = True
             print(
-                f"kernelviz: {condition} holds for {len(held)} of {len(others)} checkpoints, first "
-                f"for {held[0]}: {condition.number} is {value:.4g}",
+                f"kernelviz: {condition} holds for {len(found)} of {len(others)} checkpoints, "
+                f"first for {label}: {condition.number} is {value:.4g}",
                 file=sys.stderr,
             )
-            status = 1
-    return status
+    if untold and not held:
+        raise ValueError(untold)
+    return int(held)

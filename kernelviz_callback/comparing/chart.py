@@ -35,7 +35,7 @@ def draw_comparison(comparison: Comparison) -> "tuple[Figure, Any]":
 def _draw_drift(ax: Any, comparison: Comparison) -> None:
     columns = comparison.columns
     steps = [column.step for column in columns]
-    known = None not in steps and len(set(steps)) == len(steps)
+    known = None not in steps and len(set(steps)) > 1
     at = steps if known else list(range(len(columns)))
     filters = torch.stack([column.change_from_first for column in columns])
     filters[0] = 0.0

@@ -20,6 +20,7 @@ from kernelviz_callback.comparing.matching import (
     mean_matched,
     response_correlations,
 )
+from kernelviz_callback.comparing.milestones import milestones, places_to_keep
 from kernelviz_callback.comparing.statements import state
 from kernelviz_callback.examination import kernel_health
 from kernelviz_callback.filters import Geometry
@@ -28,16 +29,12 @@ from kernelviz_callback.measures import Movement, movement
 from kernelviz_callback.opening.checkpoint import PLAIN, Checkpoint, open_checkpoint
 from kernelviz_callback.opening.lining_up import line_up
 from kernelviz_callback.opening.sources import find_checkpoints
-from kernelviz_callback.probe import Probe, ProbeSource, load_probe
-from kernelviz_callback.probe_energy import ProbeEnergy, measure_probe
+from kernelviz_callback.probe import ProbeSource, load_probe
+from kernelviz_callback.probe_energy import ProbeEnergy, energy_under
 from kernelviz_callback.storage import Location
 
 Comparable: TypeAlias = Location | nn.Module | Checkpoint
 
-# Checkpoints whose weights are pictured: the first, the last, and some between.
-MOST_PICTURED = 8
-# All weights are kept until it is known which tell most, unless they would be more than this.
-_MOST_KEPT_BYTES = 64 * 2**20
 # Pixels: enough to tell responses apart, a quarter of the work of the callback's chart.
 _CHART_SIZE = 112
 _PHOTO_SIZE = 224
@@ -108,12 +105,13 @@ class CompareWalk:
         self._layer = layer
         self._match = match
         self._count = count
+        self._places: list[int] = []  # of the columns, among all that were to come
         self._taken = 0
         self._columns: list[Column] = []
         self._first: _Taken | None = None
         self._previous: _Taken | None = None
         self._chances: dict[tuple[Shape, Geometry], float] = {}
-        self._energies: dict[tuple[Shape, Geometry], ProbeEnergy | None] = {}
+        self._energies: dict[tuple[Shape, Geometry], ProbeEnergy | str] = {}
 
     def take(self, given: Comparable) -> None:
         """Read the layer of the next checkpoint and compare it with those before.
@@ -122,17 +120,19 @@ class CompareWalk:
             ValueError: See `compare`. The checkpoint is left out then; others may follow.
             OSError: If it cannot be read.
         """
-        place = self._taken
         self._taken += 1
         checkpoint = given if isinstance(given, Checkpoint) else open_checkpoint(given)
         now = self._read(checkpoint)
         first = self._first or now
         column = self._compare(now, first)
+        if len(self._columns) > 1:  # the last is kept until another comes: it may be the very last
+            kept = places_to_keep(self._count, first.layer.weights.nbytes)
+            if self._places[-1] not in kept:
+                self._columns[-1] = replace(self._columns[-1], weights=None)
+        self._columns.append(column)
+        self._places.append(self._taken - 1)
         self._first = first
         self._previous = now
-        all_bytes = now.layer.weights.nbytes * self._count
-        keeps = all_bytes <= _MOST_KEPT_BYTES or place in _spread(self._count, MOST_PICTURED)
-        self._columns.append(column if keeps else replace(column, weights=None))
 
     def comparison(self) -> Comparison:
         """What was found.
@@ -145,7 +145,7 @@ class CompareWalk:
                 f"expected two or more checkpoints to compare; found {len(self._columns)}"
             )
         labels = distinct_labels([column.name for column in self._columns])
-        pictured = _milestones(self._columns, MOST_PICTURED)
+        pictured = milestones(self._columns)
         columns = tuple(
             replace(column, label=label, weights=column.weights if i in pictured else None)
             for i, (column, label) in enumerate(zip(self._columns, labels, strict=True))
@@ -162,12 +162,17 @@ class CompareWalk:
         geometry = stored.geometry
         if geometry is None:
             geometry = first.layer.geometry if first and first.shape == stored.shape else PLAIN
-        return _Taken(checkpoint, name, Layer(checkpoint.read(name), geometry))
+        layer = Layer(checkpoint.read(name), geometry)
+        return _Taken(checkpoint, name, layer, tells_geometry=stored.geometry is not None)
 
     def _compare(self, now: "_Taken", first: "_Taken") -> Column:
-        correlations = response_correlations(first.layer, now.layer, self.probe)
-        match, now.partner = self._pair_off(now, first, correlations)
+        notes: list[str] = []
+        correlations = self._correlations(now, first, notes)
+        match, now.partner = self._pair_off(now, first, correlations, notes)
         to_first, to_previous = _moved(now, first), _moved(now, self._previous or now)
+        responses_alike = None
+        if now is not first and correlations is not None:
+            responses_alike = Likeness(mean_matched(correlations), self._chance(now, first))
         return Column(
             name=now.checkpoint.name,
             label=now.checkpoint.name,
@@ -185,15 +190,24 @@ class CompareWalk:
             correlation=_of_partners(correlations, now.partner),
             drift=to_first.drift,
             weights_alike=None if now is first else _weights_alike(now, first),
-            responses_alike=None
-            if now is first
-            else Likeness(mean_matched(correlations), self._chance(now, first)),
+            responses_alike=responses_alike,
             health=self._examine(now, first, match),
             weights=now.layer.weights,
+            notes=tuple(notes),
         )
 
+    def _correlations(self, now: "_Taken", first: "_Taken", notes: list[str]) -> Tensor | None:
+        one = first.layer
+        if now.tells_geometry and not first.tells_geometry and now.shape == first.shape:
+            one = Layer(one.weights, now.layer.geometry)
+        try:
+            return response_correlations(one, now.layer, self.probe)
+        except ValueError as error:
+            notes.append(f"its responses cannot be compared: {error}")
+            return None
+
     def _pair_off(
-        self, now: "_Taken", first: "_Taken", correlations: Tensor
+        self, now: "_Taken", first: "_Taken", correlations: Tensor | None, notes: list[str]
     ) -> tuple[Match, Tensor]:
         same = torch.arange(first.shape[0])
         if now is first:
@@ -202,15 +216,24 @@ class CompareWalk:
         if self._match == "index":
             return "index", same
         if self._match == "responses" or now.shape[1:] != first.shape[1:]:
+            if correlations is None:
+                raise ValueError(
+                    f"{now.checkpoint.name}: {notes[-1]}; nothing else can be of layers of shape "
+                    f"{first.shape} and {now.shape}"
+                )
             return "responses", assign(correlations)
-        alike = cosines(first.layer.weights, now.layer.weights)
-        if self._match is None and now.shape == first.shape:
-            if in_place(alike):
-                return "index", same
-            before = self._previous
-            if before and before.shape == now.shape and in_place(_cosines(before, now)):
-                # The next of a training that was followed so far, whatever is left of the first.
-                return self._columns[-1].match, before.partner
+        alike = _cosines(first, now)
+        if self._match == "weights" or now.shape != first.shape:
+            return "weights", assign(alike)
+        is_in_place = in_place(alike)
+        if is_in_place is None:
+            notes.append("whether filter i is still filter i cannot be told; it is taken for it")
+        if is_in_place is not False:
+            return "index", same
+        before = self._previous
+        if before and before.shape == now.shape and in_place(_cosines(before, now)):
+            # The next of a training that was followed so far, whatever is left of the first.
+            return self._columns[-1].match, before.partner
         return "weights", assign(alike)
 
     def _check_match(self, now: "_Taken", first: "_Taken") -> None:
@@ -232,9 +255,12 @@ class CompareWalk:
         return self._chances[key]
 
     def _examine(self, now: "_Taken", first: "_Taken", match: Match) -> KernelHealth:
-        key = now.shape, now.layer.geometry
+        geometry = now.layer.geometry
+        key = now.shape, geometry
         if key not in self._energies:
-            self._energies[key] = _energy(self.probe, *key)
+            self._energies[key] = energy_under(
+                self.probe, now.shape, dilation=geometry.dilation, groups=geometry.groups
+            )
         before = self._previous
         if match != "index" or (before and not torch.equal(before.partner, now.partner)):
             before = None
@@ -257,6 +283,7 @@ class _Taken:
     checkpoint: Checkpoint
     name: str
     layer: Layer
+    tells_geometry: bool
     partner: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     @property
@@ -284,7 +311,9 @@ def _spread_out(values: Tensor, where: Tensor) -> Tensor:
     return whole
 
 
-def _of_partners(similarity: Tensor, partner: Tensor) -> Tensor:
+def _of_partners(similarity: Tensor | None, partner: Tensor) -> Tensor:
+    if similarity is None:
+        return torch.full((len(partner),), torch.nan)
     paired = partner >= 0
     return _spread_out(similarity[paired, partner[paired]], paired)
 
@@ -300,42 +329,5 @@ def _weights_alike(now: _Taken, first: _Taken) -> Likeness | None:
     return Likeness(mean_matched(_cosines(first, now)), chance)
 
 
-def _energy(probe: Probe, shape: Shape, geometry: Geometry) -> ProbeEnergy | None:
-    _, channels, height, width = shape
-    try:
-        return measure_probe(
-            probe.for_channels(channels * geometry.groups),
-            (height, width),
-            channels=channels,
-            dilation=geometry.dilation,
-            groups=geometry.groups,
-        )
-    except ValueError:
-        return None
-
-
 def _between(earlier: int | None, later: int | None) -> int | None:
     return None if earlier is None or later is None else later - earlier
-
-
-def _spread(count: int, most: int) -> set[int]:
-    """The first, the last, and indices between that double: early changes are the large ones."""
-    if count <= most:
-        return set(range(count))
-    ratio = (count - 1) ** (1 / (most - 2))
-    return {0, count - 1, *(round(ratio**k) for k in range(most - 1))}
-
-
-def _milestones(columns: Sequence[Column], most: int) -> set[int]:
-    """Of the columns that have weights, the first, the last, and those at equal parts of the way.
-
-    The way is the sum of the median filter's changes: where much happens, much is shown.
-    """
-    kept = [i for i, column in enumerate(columns) if column.weights is not None]
-    if len(kept) <= most:
-        return set(kept)
-    steps = torch.stack([column.change_from_previous.nanmedian() for column in columns])
-    way = steps.nan_to_num(0.0, posinf=0.0).cumsum(0)[kept]
-    marks = torch.linspace(way[0].item(), way[-1].item(), most)
-    nearest = (way[None] - marks[:, None]).abs().argmin(1).tolist()
-    return {kept[0], kept[-1], *(kept[i] for i in nearest)}

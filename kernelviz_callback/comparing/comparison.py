@@ -68,6 +68,7 @@ class Column:
         responses_alike: Best pairing of the responses with the first's.
         health: Of its layer, in the layer's own order.
         weights: Of its layer, in the layer's own order; kept for some checkpoints of many.
+        notes: What cannot be told of it, and why.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Column:
     responses_alike: Likeness | None
     health: KernelHealth
     weights: Tensor | None
+    notes: tuple[str, ...] = ()
 
     def verdicts(self) -> list[frozenset[VerdictName]]:
         """The verdicts on the partner of each filter of the first."""

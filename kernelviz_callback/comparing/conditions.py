@@ -60,7 +60,7 @@ class Condition:
         """
         value = numbers.get(self.number, float("nan"))
         if isnan(value):
-            raise ValueError(f"{self} cannot be told: these checkpoints have no {self.number}")
+            raise ValueError(f"{self} cannot be told: it has no {self.number}")
         return _COMPARISONS[self.sign](value, self.limit)
 
 

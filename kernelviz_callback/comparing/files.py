@@ -12,6 +12,8 @@ from kernelviz_callback.comparing.picture import StripScale, comparison_picture
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.snapshot_pictures import kernel_picture
 
+PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
+
 
 def save_comparison(
     comparison: Comparison,
@@ -40,7 +42,8 @@ def save_comparison(
     }
     suffix = path.suffix.lower()
     if suffix in texts:
-        path.write_text(texts[suffix](comparison), encoding="utf-8")
+        # The name of a file may hold bytes that are no text.
+        path.write_text(texts[suffix](comparison), encoding="utf-8", errors="replace")
     else:
         comparison_picture(comparison, scale=scale, responses_to=responses_to).save(path)
 
@@ -79,7 +82,7 @@ def log_comparison(comparison: Comparison, folder: str) -> None:
 
 def _steps(columns: tuple[Column, ...]) -> list[int]:
     told = [column.step for column in columns if column.step is not None]
-    return told if len(set(told)) == len(columns) else list(range(len(columns)))
+    return told if len(told) == len(columns) and len(set(told)) > 1 else list(range(len(columns)))
 
 
 def _json(comparison: Comparison) -> str:

@@ -21,8 +21,10 @@ Shape: TypeAlias = tuple[int, int, int, int]
 
 # Standard deviations of what a random order does. Chance exceeds it once in 30,000 times.
 IN_PLACE = 4.0
-# Of fewer filters no order is that unlikely; then the best order itself must be theirs.
-_FEW = 7
+# Of few filters, or filters of few kinds, no order is that unlikely; but then theirs is nearly as
+# good as the best.
+_NEARLY = 0.95
+_ALIKE = 1e-4  # cosines that differ less than this, a filter, tell filters from each other no more
 _MAP_SIDE = 64  # pixels to which responses are averaged before they are compared
 _SEED = 7
 _MOST_DRAWS = 8
@@ -73,19 +75,20 @@ def response_correlations(one: Layer, other: Layer, probe: Probe) -> Tensor:
     Raises:
         ValueError: If the probe does not fit a layer.
     """
-    responses = [
-        ResponseChunks(
-            probe.for_channels(layer.weights.shape[1] * layer.geometry.groups),
-            layer.weights,
-            dilation=layer.geometry.dilation,
-            groups=layer.geometry.groups,
-            summed=True,
-        )
-        for layer in (one, other)
-    ]
+    responses = [_responses(layer, probe) for layer in (one, other)]
     height, width = (min(r.shape[d] for r in responses) for d in (2, 3))
     ones, others = (torch.cat([_outline(r, height, width) for r in rs]) for rs in responses)
     return (ones @ others.T).clamp(-1, 1)
+
+
+def _responses(layer: Layer, probe: Probe) -> ResponseChunks:
+    weights, groups = layer.weights, layer.geometry.groups
+    image = probe.for_channels(weights.shape[1] * groups)
+    if bool((image == image[:1]).all()):  # the sum over channels is that of the kernels' sum
+        image, weights, groups = image[:1], weights.sum(1, keepdim=True), 1
+    return ResponseChunks(
+        image, weights, dilation=layer.geometry.dilation, groups=groups, summed=True
+    )
 
 
 def _outline(responses: Tensor, height: int, width: int) -> Tensor:
@@ -118,29 +121,39 @@ def assign(similarity: Tensor) -> Tensor:
     return partner
 
 
-def in_place(similarity: Tensor) -> bool:
+def in_place(similarity: Tensor) -> bool | None:
     """Tell whether filter i of one layer is filter i of the other: the same training at two times.
 
     The sum of the diagonal is compared with what a random order of the filters would give.
 
     Args:
-        similarity: Shape (N, N), of two layers of the same shape.
+        similarity: Shape (N, N), of two layers of the same shape. Filters that are like no other at
+            all, of zeros or with NaN, do not count.
+
+    Returns:
+        None if it cannot be told: of one filter, or of filters that are all alike.
 
     Source: mean and variance under a random permutation: Hoeffding, "A combinatorial central limit
     theorem", 1951, theorem 2.
 
     Example:
-        >>> in_place(torch.eye(16)), in_place(torch.eye(16).flip(0))
-        (True, False)
+        >>> in_place(torch.eye(16)), in_place(torch.eye(16).flip(0)), in_place(torch.ones(9, 9))
+        (True, False, None)
     """
-    count = len(similarity)
-    if count < _FEW:
-        return bool((assign(similarity) == torch.arange(count)).all())
-    exact = similarity.double()
+    counts = similarity.ne(0).any(0) & similarity.ne(0).any(1)
+    exact = similarity[counts][:, counts].double()
+    count = len(exact)
+    if count < 2:
+        return None
     centred = exact - exact.mean(0) - exact.mean(1, keepdim=True) + exact.mean()
     spread = sqrt(centred.square().sum().item() / (count - 1))
-    excess = (exact.trace() - count * exact.mean()).item()
-    return excess > IN_PLACE * spread
+    if spread < _ALIKE * count:
+        return None
+    trace = exact.trace().item()
+    if trace - count * exact.mean().item() > IN_PLACE * spread:
+        return True
+    best = exact[torch.arange(count), assign(exact)].sum().item()
+    return trace >= _NEARLY * best > 0
 
 
 @lru_cache(maxsize=64)

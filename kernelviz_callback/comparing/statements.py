@@ -14,7 +14,8 @@ def state(columns: Sequence[Column], *, asked: bool) -> tuple[str, ...]:
     """
     first, last = columns[0], columns[-1]
     said: list[str] = []
-    if all(column.match == "index" for column in columns):
+    is_known = not any(column.notes for column in columns) or asked
+    if is_known and all(column.match == "index" for column in columns):
         why = "as asked" if asked else "they are of one training"
         said.append(f"Filter i is filter i in every checkpoint: {why}.")
     for column in columns[1:]:
@@ -37,6 +38,7 @@ def state(columns: Sequence[Column], *, asked: bool) -> tuple[str, ...]:
                 f"{column.label}: each filter was paired off with the one of the most correlated "
                 f"response.{_beside_chance('correlation', column)}"
             )
+        said += [f"{column.label}: {note}." for note in column.notes]
         missing = first.shape[0] - column.shape[0]
         if missing > 0:
             said.append(

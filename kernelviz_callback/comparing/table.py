@@ -37,7 +37,7 @@ def _checkpoints(comparison: Comparison) -> Table:
     for column in comparison.columns:
         numbers = comparison.numbers(column)
         table.add_row(
-            column.label,
+            Text(column.label),
             _NONE if column.step is None else f"{column.step:,}",
             *(_number(numbers[n]) for n in ("drift", "mean_cosine", "mean_correlation")),
             _counts(column),

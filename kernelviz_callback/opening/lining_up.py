@@ -34,9 +34,13 @@ def line_up(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Shape)
 
 
 def _fit(one: str, other: str, same_shape: bool) -> tuple[bool, bool, int]:
-    """How well a name fits another: whether only a prefix differs counts more than shapes."""
+    """How well a name fits another: whether only a prefix differs counts more than shapes.
+
+    A short name is the end of many: of another shape, it must be one segment longer at most.
+    """
     end = _common_end(one, other)
-    only_prefix = end == min(one.count("."), other.count(".")) + 1
+    depths = one.count("."), other.count(".")
+    only_prefix = end == min(depths) + 1 and (same_shape or abs(depths[0] - depths[1]) <= 1)
     return only_prefix, only_prefix and same_shape, end if same_shape else 0
 
 

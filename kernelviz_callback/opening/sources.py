@@ -2,7 +2,7 @@
 
 import re
 
-from kernelviz_callback.opening.checkpoint import STEP_IN_NAME, TORCHVISION, named
+from kernelviz_callback.opening.checkpoint import STEP_IN_NAME, TORCHVISION, named, open_checkpoint
 from kernelviz_callback.opening.distributed import INDEX
 from kernelviz_callback.snapshot import list_snapshots
 from kernelviz_callback.storage import Folder, Location, as_folder
@@ -73,7 +73,18 @@ def _matching(pattern: str) -> list[Folder]:
 
 
 def _by_step(path: Folder) -> tuple[float, list[str]]:
-    """The step in a name, then the path with its numbers in the order of numbers."""
+    """The step, then the path with its numbers in the order of numbers.
+
+    A checkpoint that does not tell its step in its name, a last or a best one, tells it inside.
+    """
     step = STEP_IN_NAME.search(path.name)
     natural = [part.zfill(20) if part.isdecimal() else part for part in _NUMBER.split(str(path))]
-    return (int(step[1]) if step else float("inf")), natural
+    return (int(step[1]) if step else _step_inside(path)), natural
+
+
+def _step_inside(path: Folder) -> float:
+    try:
+        step = open_checkpoint(path).step
+    except (OSError, ValueError):  # whoever wants to read it will be told
+        step = None
+    return float("inf") if step is None else step
