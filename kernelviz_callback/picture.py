@@ -14,7 +14,7 @@ from torch import Tensor
 
 # A response grid is 900 pixels wide and its bytes are what a snapshot costs: TensorBoard's writer
 # spends more time on the checksum of the JPEG than the convolution takes.
-JPEG_QUALITY = 65  # of 95
+JPEG_QUALITY = 55  # of 95
 JPEG_CHROMA = "4:2:0"
 _PNG_LEVEL = 3  # of 9: beyond it the time doubles for a tenth of the bytes
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
