@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from kernelviz_callback.comparing.chart import ChartData, draw_comparison
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.health import KernelHealth
 from kernelviz_callback.verdicts import VerdictName
@@ -218,9 +219,31 @@ class Comparison:
         Returns:
             A matplotlib figure, that no window manager knows of, and its axes, shape (2,).
         """
-        from kernelviz_callback.comparing.chart import draw_comparison
-
-        return draw_comparison(self)
+        first, last = self.first, self.last
+        steps = [column.step for column in self.columns if column.step is not None]
+        knows_steps = len(steps) == len(self.columns) and len(set(steps)) > 1
+        compares_weights = not last.change_from_first.isnan().all()
+        alike = last.weights_alike if compares_weights else last.responses_alike
+        way = torch.stack([column.change_from_first for column in self.columns])
+        way[0] = 0.0
+        return draw_comparison(
+            ChartData(
+                title=f"{first.layer}: {first.label} and {last.label}",
+                at=steps if knows_steps else range(len(self.columns)),
+                at_name="step" if knows_steps else "checkpoint",
+                layer_change=[0.0, *(column.drift for column in self.columns[1:])],
+                filter_change=way,
+                likeness=last.cosine_to_first if compares_weights else last.correlation,
+                likeness_name="cosine" if compares_weights else "correlation of responses",
+                chance=None if alike is None else alike.chance,
+                order=[i for i in self.most_changed() if last.partner[i] >= 0],
+                change=last.change_from_first if compares_weights else 1 - last.correlation,
+                change_name="change from the first, in its lengths"
+                if compares_weights
+                else "1 - correlation of responses",
+                is_flagged=[bool(new) for new in self.new_verdicts()],
+            )
+        )
 
     def _filters(self, column: Column) -> Iterator[dict[str, Any]]:
         said = zip(
