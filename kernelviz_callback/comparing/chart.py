@@ -86,11 +86,13 @@ def _draw_likeness(ax: Any, data: ChartData) -> None:
         ax.axvline(data.chance, color=_ORANGE, linestyle="--", label="random filters, mean")
         ax.legend(frameon=False)
     ax.set_xlim(-1, 1)
-    ax.set_xlabel(f"{data.likeness_name} of partners")
+    ax.set_xlabel(data.likeness_name)
     ax.set_ylabel("filters")
 
 
 def _draw_most_changed(ax: Any, data: ChartData) -> None:
+    from matplotlib.patches import Patch
+
     order = data.order[:_MOST_BARS]
     colours = [_ORANGE if data.is_flagged[i] else _BLUE for i in order]
     ax.barh(range(len(order)), data.change[order].numpy(), color=colours)
@@ -99,5 +101,5 @@ def _draw_most_changed(ax: Any, data: ChartData) -> None:
     ax.set_ylabel("filter")
     ax.set_xlabel(data.change_name)
     if _ORANGE in colours:
-        ax.barh([], [], color=_ORANGE, label="with a new verdict")
-        ax.legend(frameon=False, loc="lower right")
+        patch = Patch(color=_ORANGE, label="with a new verdict")
+        ax.legend(handles=[patch], frameon=False, loc="lower right")

@@ -234,7 +234,9 @@ class Comparison:
                 layer_change=[0.0, *(column.drift for column in self.columns[1:])],
                 filter_change=way,
                 likeness=last.cosine_to_first if compares_weights else last.correlation,
-                likeness_name="cosine" if compares_weights else "correlation of responses",
+                likeness_name="cosine of partners"
+                if compares_weights
+                else "correlation of the partners' responses",
                 chance=None if alike is None else alike.chance,
                 order=[i for i in self.most_changed() if last.partner[i] >= 0],
                 change=last.change_from_first if compares_weights else 1 - last.correlation,
