@@ -87,10 +87,10 @@ def peak(case: tuple[object, ...]) -> int:
     [
         (2048, 3, 1, 7, 1024, "filter"),
         (2048, 3, 1, 7, 1024, "layer"),
-        (2048, 16, 1, 7, 256, "filter"),
+        (1024, 16, 1, 7, 256, "filter"),
         (2048, 1, 2048, 7, 128, "filter"),
         (64, 3, 1, 7, 1024, "filter"),
-        (8192, 3, 1, 7, 224, "filter"),
+        (4096, 3, 1, 7, 224, "filter"),
     ],
     ids=lambda case: "-".join(map(str, case)),
 )

@@ -11,6 +11,7 @@ makes what a file asks for, however large, and before torch 2.10 a file could ma
 import pickletools
 import re
 import struct
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -72,10 +73,12 @@ def read_pickle(file: BinaryIO) -> tuple[Any, list[Any]]:
     """
     machine = _Machine()
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if count == _MOST_INSTRUCTIONS:
-                raise _RefusedError(f"its pickle has more than {count:,} instructions")
-            machine.take(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in strings that Python may refuse one day
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+                if count == _MOST_INSTRUCTIONS:
+                    raise _RefusedError(f"its pickle has more than {count:,} instructions")
+                machine.take(opcode.name, argument)
         return machine.stack.pop(), machine.persistent
     except _RefusedError:
         raise
