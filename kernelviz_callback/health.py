@@ -167,12 +167,12 @@ class KernelHealth:
         if with_filters:
             for f in fields(self.filters):
                 values = getattr(self.filters, f.name).tolist()
-                filters[f.name] = [_or_none(value) for value in values]
+                filters[f.name] = [or_none(value) for value in values]
         return {
             "layer": self.layer,
             "shape": list(self.shape),
             **({"filters": filters} if with_filters else {}),
-            "totals": {name: _or_none(x) for name, x in asdict(self.totals).items()},
+            "totals": {name: or_none(x) for name, x in asdict(self.totals).items()},
             "verdicts": [asdict(verdict) for verdict in self.verdicts],
             "absent": dict(self.absent),
             "false_alarm_rate": self.false_alarm_rate,
@@ -228,5 +228,6 @@ class KernelHealth:
         return "\n".join(lines)
 
 
-def _or_none(value: float) -> float | None:
+def or_none(value: float) -> float | None:
+    """A number as JSON may hold it: None for NaN and infinity."""
     return value if isfinite(value) else None

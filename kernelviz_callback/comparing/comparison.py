@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kernelviz_callback.comparing.chart import ChartData, draw_comparison
 from kernelviz_callback.filters import Geometry
-from kernelviz_callback.health import KernelHealth
+from kernelviz_callback.health import KernelHealth, or_none
 from kernelviz_callback.verdicts import VerdictName
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Comparison:
                     "match": column.match,
                     "weights_alike": _likeness(column.weights_alike),
                     "responses_alike": _likeness(column.responses_alike),
-                    "numbers": {n: _or_none(x) for n, x in self.numbers(column).items()},
+                    "numbers": {n: or_none(x) for n, x in self.numbers(column).items()},
                     "filters": list(self._filters(column)),
                     "health": column.health.to_dict(),
                 }
@@ -255,7 +255,7 @@ class Comparison:
             yield {
                 "filter": i,
                 "partner": int(column.partner[i]),
-                **{name: _or_none(getattr(column, name)[i].item()) for name in FILTER_NUMBERS},
+                **{name: or_none(getattr(column, name)[i].item()) for name in FILTER_NUMBERS},
                 "verdicts": sorted(verdicts),
                 "new_verdicts": sorted(new),
                 "gone_verdicts": sorted(gone),
@@ -274,7 +274,7 @@ class Comparison:
 def _likeness(likeness: Likeness | None) -> dict[str, float | None] | None:
     if likeness is None:
         return None
-    return {"mean": _or_none(likeness.mean), "chance": _or_none(likeness.chance)}
+    return {"mean": or_none(likeness.mean), "chance": or_none(likeness.chance)}
 
 
 def _nan_mean(values: Tensor) -> float:
@@ -284,7 +284,3 @@ def _nan_mean(values: Tensor) -> float:
 def _nan_largest(values: Tensor, sign: int = 1) -> float:
     known = values[~values.isnan()]
     return sign * known.max().item() if len(known) else torch.nan
-
-
-def _or_none(value: float) -> float | None:
-    return value if isfinite(value) else None

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
-from math import isfinite
 from string import Template
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from kernelviz_callback.colour import ZERO_LEVEL, diverging, largest_magnitude, to_levels
 from kernelviz_callback.comparing.comparison import FILTER_NUMBERS, Column, Comparison, Likeness
+from kernelviz_callback.health import or_none
 from kernelviz_callback.verdicts import VERDICT_COLOURS, VERDICT_NAMES
 
 # More channels than this are not told apart in a tile.
@@ -102,7 +102,7 @@ def _checkpoint(comparison: Comparison, column: Column) -> dict[str, Any]:
         "shape": column.shape,
         "match": column.match,
         "partner": None if column.match == "index" else column.partner.tolist(),
-        "numbers": {n: _or_none(x) for n, x in comparison.numbers(column).items()},
+        "numbers": {n: or_none(x) for n, x in comparison.numbers(column).items()},
         "verdict_counts": counts,
         "weights_alike": _likeness(column.weights_alike),
         "responses_alike": _likeness(column.responses_alike),
@@ -230,16 +230,12 @@ def _base64(values: Tensor) -> str:
 
 
 def _likeness(likeness: Likeness | None) -> list[float | None] | None:
-    return None if likeness is None else [_or_none(likeness.mean), _or_none(likeness.chance)]
+    return None if likeness is None else [or_none(likeness.mean), or_none(likeness.chance)]
 
 
 def _rounded(values: Tensor) -> list[float | None]:
-    return [_or_none(_shortened(x, _DIGITS)) for x in values.tolist()]
+    return [or_none(_shortened(x, _DIGITS)) for x in values.tolist()]
 
 
 def _shortened(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}")
-
-
-def _or_none(value: float) -> float | None:
-    return value if isfinite(value) else None
