@@ -8,7 +8,8 @@ import torch
 
 from kernelviz_callback.health import FilterMeasures, LayerMeasures
 from kernelviz_callback.null_model import LEAST_POWER, NullModel
-from kernelviz_callback.verdicts import DOMINATING_NORM, LARGEST_TELLING_COSINE, VERDICT_NAMES
+from kernelviz_callback.verdict_names import VERDICT_NAMES
+from kernelviz_callback.verdicts import DOMINATING_NORM, LARGEST_TELLING_COSINE
 
 _SHARES = ("edge_share", "colour_share", "blob_share", "noise_share")
 _OF_NEIGHBOURING_WEIGHTS = (

@@ -1,7 +1,7 @@
 """When to tell the user of a verdict: when it begins and stays, not at every snapshot."""
 
 from kernelviz_callback.health import KernelHealth
-from kernelviz_callback.verdicts import VERDICT_NAMES, VerdictName
+from kernelviz_callback.verdict_names import VERDICT_NAMES, VerdictName
 
 # Snapshots in a row that a verdict must hold to begin, and must be gone to end. What is not finite
 # is said at once.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kernelviz_callback.health import KernelHealth
-from kernelviz_callback.verdicts import VERDICT_COLOURS, VERDICT_NAMES, Colour
+from kernelviz_callback.verdict_names import VERDICT_COLOURS, VERDICT_NAMES, Colour
 
 
 @dataclass(frozen=True)

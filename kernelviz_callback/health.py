@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from kernelviz_callback.null_model import FALSE_ALARM_RATE
-from kernelviz_callback.verdicts import VERDICT_NAMES, Verdict, VerdictName
+from kernelviz_callback.verdict_names import VERDICT_NAMES, VerdictName
+from kernelviz_callback.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

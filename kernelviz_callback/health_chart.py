@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from kernelviz_callback.verdicts import VERDICT_COLOURS, VERDICT_NAMES, Colour, VerdictName
+from kernelviz_callback.verdict_names import VERDICT_COLOURS, VERDICT_NAMES, Colour, VerdictName
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

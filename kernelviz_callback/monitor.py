@@ -14,7 +14,7 @@ from kernelviz_callback.probe import Probe
 from kernelviz_callback.probe_energy import ProbeEnergy, energy_under
 from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.streams import to_host
-from kernelviz_callback.verdicts import VERDICT_NAMES
+from kernelviz_callback.verdict_names import VERDICT_NAMES
 
 
 class Monitor:

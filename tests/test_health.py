@@ -22,7 +22,7 @@ from kernelviz_callback import (
     summed_responses,
 )
 from kernelviz_callback.flags import flag_filters
-from kernelviz_callback.verdicts import VERDICT_COLOURS
+from kernelviz_callback.verdict_names import VERDICT_COLOURS
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

@@ -35,7 +35,7 @@ from kernelviz_callback import (
 from kernelviz_callback.health_log import HealthLog
 from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.snapshot_pictures import kernel_picture
-from kernelviz_callback.verdicts import VERDICT_COLOURS, VERDICT_NAMES
+from kernelviz_callback.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
 
 
 def kept_drift(log_dir: str) -> dict[int, float]:

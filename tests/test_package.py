@@ -14,7 +14,7 @@ PACKAGE = Path(kernelviz_callback.__file__).parent
 # The rooms from the ground floor up. A room may import the rooms of lower floors, never its own. A
 # folder is one room, or, where they are named here, each of its files is.
 FLOORS = [
-    {"exact", "filters", "chart", "picture", "colour", "responses"},
+    {"exact", "filters", "chart", "picture", "colour", "responses", "verdict_names"},
     {"schedule", "storage", "streams"},
     {"opening.layers", "opening.plain_pickle", "opening.region"},
     {"opening.safetensors_file", "opening.walk"},
@@ -81,6 +81,7 @@ PURE = {
     "spectrum",
     "storage",
     "streams",
+    "verdict_names",
     "verdicts",
     "watch",
     "worker",

@@ -11,7 +11,7 @@ from torch import Tensor
 from kernelviz_callback.comparing.chart import ChartData, draw_comparison
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.health import KernelHealth, or_none
-from kernelviz_callback.verdicts import VerdictName
+from kernelviz_callback.verdict_names import VerdictName
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ from torch import Tensor
 from kernelviz_callback.colour import ZERO_LEVEL, diverging, largest_magnitude, to_levels
 from kernelviz_callback.comparing.comparison import FILTER_NUMBERS, Column, Comparison, Likeness
 from kernelviz_callback.health import or_none
-from kernelviz_callback.verdicts import VERDICT_COLOURS, VERDICT_NAMES
+from kernelviz_callback.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
 
 # More channels than this are not told apart in a tile.
 MOST_CHANNELS = 16

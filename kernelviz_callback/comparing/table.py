@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kernelviz_callback.comparing.comparison import Column, Comparison
-from kernelviz_callback.verdicts import VERDICT_COLOURS, VERDICT_NAMES, VerdictName
+from kernelviz_callback.verdict_names import VERDICT_COLOURS, VERDICT_NAMES, VerdictName
 
 _NONE = "-"
 
