@@ -1,0 +1,136 @@
+/**
+ * The response of filters to a probe, with the numbers of `responses.channel_responses`.
+ *
+ * Averaging r x r pixels of a response is convolving with an average of the probe, taken every r
+ * pixels: the same numbers as shrinking afterwards for a fraction of the work. The average of the
+ * probe is made once for all filters.
+ */
+
+const GRID_SIDE = 956; // pixels: `grid.GRID_SIDE` and its slack
+const LARGEST_GRID = 1800;
+const SMALLEST_RESPONSE = 32;
+
+/** By what whole factor to shrink responses so that their grid fits a screen, as `grid.fitting_shrink`. */
+export function fittingShrink(filters, planes, height, width) {
+  const beside = planes === 3 ? 1 : planes;
+  const square = Math.ceil(Math.sqrt((filters * height) / (beside * width)) - 1e-9);
+  const columns = Math.min(filters, Math.max(1, square));
+  const side = Math.max(columns * beside * width, Math.ceil(filters / columns) * height);
+  const fitting = Math.min(
+    Math.ceil(side / GRID_SIDE), Math.floor(Math.min(height, width) / SMALLEST_RESPONSE));
+  return Math.max(1, fitting, Math.min(Math.ceil(side / LARGEST_GRID), height, width));
+}
+
+/** The shape of what `respond` returns; throws an Error for people where the probe does not fit. */
+export function responseShape(probeShape, shape, { dilation = [1, 1], groups = 1, shrink = 1, summed = false } = {}) {
+  const reach = [0, 1].map((axis) => dilation[axis] * (shape[axis + 2] - 1));
+  if (probeShape[0] % groups || probeShape[0] / groups < shape[1]) {
+    throw new Error(`The layer reads ${shape[1] * groups} input channels and the probe has ${probeShape[0]}.`);
+  }
+  const [height, width] = reach.map((side, axis) => Math.floor((probeShape[axis + 1] - side) / shrink));
+  if (height < 1 || width < 1) {
+    throw new Error(
+      `The kernel covers ${reach[0] + 1}x${reach[1] + 1} pixels and the probe has only ` +
+      `${probeShape[1]}x${probeShape[2]}; use a larger one.`);
+  }
+  return { filters: shape[0], planes: summed ? 1 : shape[1], height, width };
+}
+
+/**
+ * Responses of the filters from `filters[0]` up to, not including, `filters[1]`.
+ *
+ * `planes` are those of the probe, C * groups of them, `kernels` the weights of the whole layer.
+ * `total`, the filters of a layer of which only the first are given, tells which group one is in.
+ */
+export function respond(planes, probeShape, kernels, shape, options = {}) {
+  const [first, last] = options.filters ?? [0, shape[0]];
+  const { height, width, planes: perFilter } = responseShape(probeShape, shape, options);
+  const averages = options.averages ?? averagesOf(planes, probeShape, options.shrink ?? 1);
+  const taps = tapsOf(averages, shape, options.dilation ?? [1, 1]);
+  const groups = options.groups ?? 1;
+  const perGroup = (options.total ?? shape[0]) / groups;
+  const size = height * width, kernelSize = shape[2] * shape[3];
+  const data = new Float32Array((last - first) * perFilter * size);
+  const sums = new Float64Array(size);
+  for (let filter = first, at = 0; filter < last; filter++) {
+    const group = Math.floor(filter / perGroup);
+    for (let c = 0; c < shape[1]; c++) {
+      const kernel = kernels.subarray((filter * shape[1] + c) * kernelSize).subarray(0, kernelSize);
+      const plane = averages.planes[(group * probeShape[0]) / groups + c];
+      addConvolution(sums, height, width, plane, averages.stride * averages.shrink, taps, kernel);
+      if (options.summed && c < shape[1] - 1) continue;
+      data.set(sums, at);
+      sums.fill(0);
+      at += size;
+    }
+  }
+  return { data, filters: last - first, planes: perFilter, height, width };
+}
+
+/** Each plane averaged over shrink x shrink pixels, its columns sorted by their remainder. */
+export function averagesOf(planes, probeShape, shrink) {
+  const [count, height, width] = probeShape;
+  const run = Math.ceil(width / shrink); // columns of one remainder, side by side
+  const size = height * width;
+  const averaged = Array.from({ length: count }, (_, c) =>
+    averagePlane(planes.subarray(c * size, (c + 1) * size), height, width, shrink, run));
+  return { planes: averaged, shrink, run, stride: run * shrink };
+}
+
+function averagePlane(plane, height, width, shrink, run) {
+  const across = new Float64Array(height * width);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x + shrink <= width; x++) {
+      let sum = 0;
+      for (let k = 0; k < shrink; k++) sum += plane[y * width + x + k];
+      across[y * width + x] = sum;
+    }
+  }
+  const sorted = new Float64Array(height * run * shrink);
+  const share = 1 / shrink ** 2;
+  for (let y = 0; y + shrink <= height; y++) {
+    for (let x = 0; x + shrink <= width; x++) {
+      let sum = 0;
+      for (let k = 0; k < shrink; k++) sum += across[(y + k) * width + x];
+      sorted[(y * shrink + (x % shrink)) * run + Math.floor(x / shrink)] = sum * share;
+    }
+  }
+  return sorted;
+}
+
+/** Where each weight of a kernel finds its first pixel in an averaged plane. */
+function tapsOf({ run, shrink, stride }, [, , height, width], dilation) {
+  const taps = new Int32Array(height * width);
+  for (let i = 0, at = 0; i < height; i++) {
+    for (let j = 0; j < width; j++, at++) {
+      const column = j * dilation[1];
+      taps[at] = i * dilation[0] * stride + (column % shrink) * run + Math.floor(column / shrink);
+    }
+  }
+  return taps;
+}
+
+/** Add a kernel's response to `sums`, eight weights at a time: each pixel is loaded once for them. */
+function addConvolution(sums, height, width, plane, down, taps, kernel) {
+  for (let y = 0; y < height; y++) {
+    const start = y * width, end = start + width;
+    let tap = 0;
+    for (; tap + 8 <= taps.length; tap += 8) addEight(sums, start, end, plane, y * down, taps, kernel, tap);
+    for (; tap < taps.length; tap++) {
+      const weight = kernel[tap];
+      for (let at = start, from = y * down + taps[tap]; at < end; at++, from++) sums[at] += weight * plane[from];
+    }
+  }
+}
+
+function addEight(sums, start, end, plane, corner, taps, kernel, tap) {
+  const w0 = kernel[tap], w1 = kernel[tap + 1], w2 = kernel[tap + 2], w3 = kernel[tap + 3];
+  const w4 = kernel[tap + 4], w5 = kernel[tap + 5], w6 = kernel[tap + 6], w7 = kernel[tap + 7];
+  let p0 = corner + taps[tap], p1 = corner + taps[tap + 1], p2 = corner + taps[tap + 2];
+  let p3 = corner + taps[tap + 3], p4 = corner + taps[tap + 4], p5 = corner + taps[tap + 5];
+  let p6 = corner + taps[tap + 6], p7 = corner + taps[tap + 7];
+  for (let at = start; at < end; at++) {
+    sums[at] += w0 * plane[p0++] + w1 * plane[p1++] + w2 * plane[p2++] + w3 * plane[p3++] +
+      w4 * plane[p4++] + w5 * plane[p5++] + w6 * plane[p6++] + w7 * plane[p7++];
+  }
+}

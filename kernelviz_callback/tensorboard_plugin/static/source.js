@@ -1,0 +1,103 @@
+/** Where the data comes from: TensorBoard's server, or the report that holds the page itself. */
+
+/** The plugin's routes. Addresses are relative: the frame's base is `plugin/kernels/`. */
+export class TabSource {
+  live = true;
+
+  /** All runs, layers and snapshots; `{unchanged: true}` if that is still `revision`. */
+  async timeline(revision) {
+    const query = revision ? `?${new URLSearchParams({ revision })}` : "";
+    return (await requested(`timeline${query}`)).json();
+  }
+
+  /** The payloads of at most 64 snapshots; null for one that could not be read. */
+  async payloads(run, layer, ids) {
+    const query = new URLSearchParams({ run, layer, ids: ids.join(",") });
+    const reply = await (await requested(`snapshots?${query}`)).arrayBuffer();
+    return splitPayloads(reply, ids.length);
+  }
+
+  async probe(run, digest) {
+    return (await requested(`probe?${new URLSearchParams({ run, digest })}`)).arrayBuffer();
+  }
+
+  makeWorker() {
+    return new Worker("worker.js", { type: "module" });
+  }
+}
+
+/** The data embedded in a report: the same methods, and no network. */
+export class EmbeddedSource {
+  live = false;
+
+  constructor() {
+    this.data = JSON.parse(document.getElementById("kernels-data").textContent);
+    this.notes = this.data.notes ?? [];
+  }
+
+  async timeline() {
+    return this.data.timeline;
+  }
+
+  async payloads(run, layer, ids) {
+    const known = this.data.payloads[run]?.[layer] ?? {};
+    return ids.map((id) => (id in known ? fromBase64(known[id]) : null));
+  }
+
+  async probe(run, digest) {
+    const found = this.data.probes[run]?.[digest];
+    if (found === undefined) throw new Error("This report does not hold the probe of this snapshot.");
+    return fromBase64(found);
+  }
+
+  makeWorker() {
+    const text = document.getElementById("kernels-worker").textContent;
+    const address = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+    const worker = new Worker(address);
+    URL.revokeObjectURL(address);
+    return worker;
+  }
+}
+
+/** Ask, and once more if that failed: the fast loader drops a request now and then. */
+async function requested(address) {
+  try {
+    return await requestedOnce(address);
+  } catch {
+    return requestedOnce(address);
+  }
+}
+
+async function requestedOnce(address) {
+  const reply = await fetch(address, { cache: "no-store" }).catch(() => null);
+  if (reply === null) throw new Error("TensorBoard does not answer. Is it still running?");
+  if (!reply.ok) throw new Error(await reasonOf(reply));
+  return reply;
+}
+
+async function reasonOf(reply) {
+  const told = await reply.json().catch(() => null);
+  return told?.error ?? `TensorBoard answered with an error (${reply.status} ${reply.statusText}).`;
+}
+
+/** uint32 count, count lengths, then the payloads; a length of 0 is one that could not be read. */
+function splitPayloads(reply, asked) {
+  const view = new DataView(reply);
+  const count = reply.byteLength >= 4 ? view.getUint32(0, true) : 0;
+  let at = 4 + 4 * count;
+  if (count !== asked || at > reply.byteLength) {
+    throw new Error("TensorBoard's answer was cut off. Reload the page.");
+  }
+  return Array.from({ length: count }, (_, k) => {
+    const length = view.getUint32(4 + 4 * k, true);
+    at += length;
+    return length > 0 && at <= reply.byteLength ? reply.slice(at - length, at) : null;
+  });
+}
+
+function fromBase64(text) {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = binary.charCodeAt(at);
+  return bytes.buffer;
+}
