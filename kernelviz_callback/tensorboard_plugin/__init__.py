@@ -1,0 +1,1 @@
+"""The Kernels tab in TensorBoard: every snapshot of a run, drawn from its weights."""

@@ -1,0 +1,287 @@
+"""Weights and probes to bytes and back: what the Kernels tab finds in an event file.
+
+A snapshot's payload, little endian: ``scales`` float32[n], the largest finite magnitude of each
+filter; ``verdict_bits`` uint8[n], where bit b of a filter says that it has the verdict
+``VERDICT_NAMES[b]``; the weights over their filter's scale, [n, c, h, w], as float16, or in 8 bits
+as in `colour.to_levels`: -1 is 1, zero is 128, +1 is 255, and 0 what is not finite.
+
+A probe's payload is its planes, [C, H, W], float32 or, where nothing is lost, uint8 of 255 times
+the value; deflated (RFC 1950).
+
+`kernelviz_callback.tensorboard_plugin.header` has the limits of what is stored.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, ParamSpec
+
+import numpy as np
+import numpy.typing as npt
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+
+from kernelviz_callback.tensorboard_plugin.header import (
+    MOST_DATA_BYTES,
+    MOST_FLOAT16_BYTES,
+    MOST_PROBE_BYTES,
+    VERSION,
+    Header,
+    ProbeHeader,
+    SnapshotHeader,
+    data_length,
+    tag_of,
+    to_content,
+)
+from kernelviz_callback.verdict_names import VERDICT_NAMES
+
+PLUGIN_NAME = "kernels"
+
+_Arguments = ParamSpec("_Arguments")
+
+_ZERO_LEVEL = 128  # of 8-bit weights; their ends are 127 levels away
+_BYTES_A_FILTER = 5  # its scale and its verdicts
+_RGB = 3
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The weights of a layer as an event holds them; see the top of the module.
+
+    Attributes:
+        scales: Shape (n,), float32.
+        verdict_bits: Shape (n,), uint8.
+        data: Shape (n, c, h, w), float16 or uint8.
+    """
+
+    scales: npt.NDArray[np.float32]
+    verdict_bits: npt.NDArray[np.uint8]
+    data: npt.NDArray[np.float16] | npt.NDArray[np.uint8]
+
+    def weights(self) -> npt.NDArray[np.float32]:
+        """The weights, shape (n, c, h, w), float32; NaN where they are not finite."""
+        shares = self.data.astype(np.float32)
+        if self.data.dtype == np.uint8:
+            shares = np.where(self.data == 0, np.nan, (shares - _ZERO_LEVEL) / 127)
+        shares[~np.isfinite(shares)] = np.nan
+        return (shares * self.scales[:, None, None, None]).astype(np.float32)
+
+
+def pack_snapshot(
+    weights: npt.NDArray[np.floating[Any]],
+    *,
+    layer: str,
+    step: int,
+    epoch: int,
+    wall_time: float,
+    attempt: int,
+    geometry: Mapping[str, Any],
+    probe: str | None = None,
+    verdict_bits: npt.NDArray[np.uint8] | None = None,
+) -> tuple[SnapshotHeader, bytes]:
+    """Pack a layer at one step: 11 bits of a weight survive, or 8 of a large layer.
+
+    Of a layer beyond 1 MiB the first channels are packed, no fewer than three; if that is not
+    enough, the first filters.
+
+    Args:
+        weights: Filters, shape (N, C, kH, kW), floating point, not modified.
+        layer: Name.
+        step: ``trainer.global_step``.
+        epoch: From 0.
+        wall_time: Seconds since 1970.
+        attempt: When this recording began, milliseconds since 1970. Of a run, a later recording
+            takes the place of earlier ones from its first step on.
+        geometry: `Geometry.to_dict`.
+        probe: `Probe.digest`.
+        verdict_bits: Shape (N,), bit b where a filter has the verdict ``VERDICT_NAMES[b]``; None if
+            the filters were not examined.
+
+    Returns:
+        The header and the payload.
+
+    Raises:
+        ValueError: If the shape does not fit, or a kernel is larger than 1 MiB.
+    """
+    if weights.ndim != 4 or 0 in weights.shape:
+        raise ValueError(f"weights need the shape (N, C, kH, kW); found {weights.shape}")
+    filters, channels, height, width = weights.shape
+    is_large = 2 * weights.size > MOST_FLOAT16_BYTES
+    dtype: Literal["float16", "uint8"] = "uint8" if is_large else "float16"
+    kept_filters, kept_channels = _kept(weights.shape)
+    if verdict_bits is not None and verdict_bits.shape != (filters,):
+        raise ValueError(f"verdict_bits need the shape ({filters},); found {verdict_bits.shape}")
+    header: SnapshotHeader = {
+        "version": VERSION,
+        "kind": "snapshot",
+        "layer": layer,
+        "step": int(step),
+        "epoch": int(epoch),
+        "wall_time": float(wall_time),
+        "attempt": int(attempt),
+        "shape": [kept_filters, kept_channels, height, width],
+        "filters": filters,
+        "channels": channels,
+        "dtype": dtype,
+        "geometry": {k: list(v) if isinstance(v, tuple) else v for k, v in geometry.items()},
+        "probe": probe,
+        "verdicts": None if verdict_bits is None else _counts(verdict_bits),
+    }
+    bits = np.zeros(filters, np.uint8) if verdict_bits is None else verdict_bits
+    with np.errstate(all="ignore"):
+        stored = np.asarray(weights[:kept_filters], np.float32)
+        scales = _largest_magnitudes(stored)
+        divisors = scales[:, None, None, None] + (scales == 0)[:, None, None, None]
+        shares = stored[:, :kept_channels] / divisors
+        data = _to_levels(shares) if is_large else shares.astype("<f2")
+    parts = (scales.astype("<f4"), bits[:kept_filters].astype(np.uint8), data)
+    return header, b"".join(part.tobytes() for part in parts)
+
+
+def unpack_snapshot(header: SnapshotHeader, payload: bytes) -> StoredWeights:
+    """Take a payload of `pack_snapshot` apart.
+
+    Raises:
+        ValueError: If it is not as long as the header says.
+    """
+    check_payload(header, payload)
+    filters = header["shape"][0]
+    dtype: Any = "<f2" if header["dtype"] == "float16" else np.uint8
+    return StoredWeights(
+        np.frombuffer(payload, "<f4", filters),
+        np.frombuffer(payload, np.uint8, filters, offset=4 * filters),
+        np.frombuffer(payload, dtype, offset=_BYTES_A_FILTER * filters).reshape(header["shape"]),
+    )
+
+
+def pack_probe(
+    image: npt.NDArray[np.floating[Any]], *, name: str, digest: str, attempt: int
+) -> tuple[ProbeHeader, bytes]:
+    """Pack the probe, without loss.
+
+    Args:
+        image: Shape (C, H, W), floating point, not modified.
+        name: `Probe.name`.
+        digest: `Probe.digest`.
+        attempt: As for `pack_snapshot`.
+
+    Raises:
+        ValueError: If the shape does not fit, or the image is larger than 12 MiB.
+    """
+    if image.ndim != 3 or 0 in image.shape:
+        raise ValueError(f"a probe needs the shape (C, H, W); found {image.shape}")
+    planes = np.asarray(image, "<f4")
+    if planes.nbytes > MOST_PROBE_BYTES:
+        raise ValueError(
+            f"the probe of shape {image.shape} has {planes.nbytes / 2**20:.0f} MiB, and the Kernels"
+            f" tab takes {MOST_PROBE_BYTES // 2**20}; pass a smaller image"
+        )
+    with np.errstate(all="ignore"):
+        levels = np.clip(np.rint(planes * 255), 0, 255).astype(np.uint8)
+    is_exact = np.array_equal(levels / np.float32(255), planes)
+    header: ProbeHeader = {
+        "version": VERSION,
+        "kind": "probe",
+        "digest": digest,
+        "name": name,
+        "shape": [*image.shape],
+        "dtype": "uint8" if is_exact else "float32",
+        "attempt": int(attempt),
+    }
+    return header, zlib.compress((levels if is_exact else planes).tobytes())
+
+
+def unpack_probe(header: ProbeHeader, payload: bytes) -> npt.NDArray[np.float32]:
+    """Take a payload of `pack_probe` apart: the image, shape (C, H, W), float32.
+
+    Raises:
+        ValueError: If it does not hold what the header says.
+    """
+    planes = _inflate(payload, data_length(header))
+    dtype = np.dtype("<f4" if header["dtype"] == "float32" else np.uint8)
+    image: npt.NDArray[np.float32] = np.frombuffer(planes, dtype).astype(np.float32)
+    image = image.reshape(header["shape"])
+    return image / np.float32(255) if header["dtype"] == "uint8" else image
+
+
+def check_payload(header: Header, payload: bytes) -> None:
+    """Make sure that a payload is as long as its header says.
+
+    Raises:
+        ValueError: If it is not; the sentence names both.
+    """
+    if header["kind"] == "probe":
+        _inflate(payload, data_length(header))
+        return
+    expected = _BYTES_A_FILTER * header["shape"][0] + data_length(header)
+    if len(payload) != expected:
+        raise ValueError(
+            f"it holds {len(payload)} bytes, and {expected} are {header['dtype']} weights of the "
+            f"shape {header['shape']}"
+        )
+
+
+def value_of(header: Header, payload: bytes) -> Summary.Value:
+    """Wrap what was packed as TensorBoard wants it."""
+    about = SummaryMetadata(
+        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=to_content(header)),
+        data_class=DATA_CLASS_TENSOR,
+    )
+    tensor = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[payload])
+    return Summary.Value(tag=tag_of(header), metadata=about, tensor=tensor)
+
+
+def _then_wrap(
+    pack: Callable[_Arguments, tuple[Header, bytes]],
+) -> Callable[_Arguments, Summary.Value]:
+    def pack_and_wrap(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Summary.Value:
+        return value_of(*pack(*args, **kwargs))
+
+    return pack_and_wrap
+
+
+# What TensorBoard keeps of a layer at one step, and of the probe: `pack_snapshot` and `pack_probe`
+# have the arguments.
+snapshot_value = _then_wrap(pack_snapshot)
+probe_value = _then_wrap(pack_probe)
+
+
+def _kept(shape: tuple[int, ...]) -> tuple[int, int]:
+    filters, channels, height, width = shape
+    if height * width > MOST_DATA_BYTES:
+        raise ValueError(f"a kernel of {height}x{width} is more than the Kernels tab can hold")
+    fitting = MOST_DATA_BYTES // (filters * height * width)
+    channels = min(channels, max(_RGB, fitting), MOST_DATA_BYTES // (height * width))
+    return min(filters, MOST_DATA_BYTES // (channels * height * width)), channels
+
+
+def _largest_magnitudes(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    rows = weights.reshape(len(weights), -1)
+    largest: npt.NDArray[np.float32] = np.maximum(rows.max(1), -rows.min(1))
+    if not np.isfinite(largest).all():
+        largest = np.where(np.isfinite(rows), np.abs(rows), np.float32(0)).max(1)
+    return largest
+
+
+def _to_levels(shares: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    levels = np.rint(shares * 127 + _ZERO_LEVEL)
+    levels[~np.isfinite(shares)] = 0
+    return levels.astype(np.uint8)
+
+
+def _counts(bits: npt.NDArray[np.uint8]) -> dict[str, int]:
+    counts = {name: int((bits >> b & 1).sum()) for b, name in enumerate(VERDICT_NAMES)}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _inflate(payload: bytes, length: int) -> bytes:
+    stream = zlib.decompressobj()
+    try:
+        planes = stream.decompress(payload, length + 1)
+    except zlib.error as error:
+        raise ValueError(f"its image does not unpack: {error}") from error
+    if len(planes) != length or not stream.eof:
+        raise ValueError(f"its image does not unpack to {length} bytes")
+    return planes

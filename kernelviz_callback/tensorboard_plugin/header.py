@@ -1,0 +1,228 @@
+"""What an event of the Kernels tab says about itself: JSON beside its tag, read strictly.
+
+A tag holds one event, so a list of tags and headers is the whole timeline of a run, without any
+weights. Event files come from anywhere: nothing that a header says is taken on trust.
+"""
+
+import json
+import math
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict, cast
+
+from kernelviz_callback.verdict_names import VERDICT_NAMES
+
+VERSION = 1
+# Of float16 weights; a larger layer is stored in 8 bits, whose steps no display tells apart.
+MOST_FLOAT16_BYTES = 2**16
+# Of weights in an event: TensorBoard's writer takes 0.2 s for as much.
+MOST_DATA_BYTES = 2**20
+# Of a probe as it is in memory: a photograph of 1024x1024 as float32.
+MOST_PROBE_BYTES = 3 * 2**22
+ITEM_BYTES = {"uint8": 1, "float16": 2, "float32": 4}
+
+_LARGEST_COUNT = 2**53 - 1  # JavaScript tells whole numbers apart up to here
+
+
+class SnapshotHeader(TypedDict):
+    """One layer at one step.
+
+    ``shape`` is that of the weights in the event, ``filters`` and ``channels`` are those of the
+    layer. ``attempt`` says when this recording began, in milliseconds since 1970. ``verdicts``
+    counts the filters of the layer by verdict, without zeros; None if it was not examined.
+    """
+
+    version: int
+    kind: Literal["snapshot"]
+    layer: str
+    step: int
+    epoch: int
+    wall_time: float
+    attempt: int
+    shape: list[int]
+    filters: int
+    channels: int
+    dtype: Literal["float16", "uint8"]
+    geometry: dict[str, Any]
+    probe: str | None
+    verdicts: dict[str, int] | None
+
+
+class ProbeHeader(TypedDict):
+    """The image that a run's responses are made of; ``shape`` is (channels, height, width)."""
+
+    version: int
+    kind: Literal["probe"]
+    digest: str
+    name: str
+    shape: list[int]
+    dtype: Literal["float32", "uint8"]
+    attempt: int
+
+
+Header: TypeAlias = SnapshotHeader | ProbeHeader
+
+
+def tag_of(header: Header) -> str:
+    """The tag under which TensorBoard keeps the event: no two events share one."""
+    if header["kind"] == "probe":
+        return f"k/probe/{header['digest']}-{header['attempt']}"
+    return f"k/{header['layer']}/weights/{header['step']:010d}-{header['attempt']}"
+
+
+def id_of(header: SnapshotHeader) -> str:
+    """What a snapshot goes by within its layer."""
+    return f"{header['step']}-{header['attempt']}"
+
+
+def data_length(header: Header) -> int:
+    """Bytes of the weights or planes, before anything is compressed."""
+    return math.prod(header["shape"]) * ITEM_BYTES[header["dtype"]]
+
+
+def to_content(header: Header) -> bytes:
+    """The header as it is stored."""
+    text = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode()
+
+
+def parse_header(tag: str, content: bytes) -> Header:
+    """Read a header back, believing nothing.
+
+    Raises:
+        ValueError: If it is not exactly what `to_content` writes under this tag; the sentence says
+            in which way.
+    """
+    fields = _object_of(content)
+    version = fields.get("version")
+    if version != VERSION or type(version) is not int:
+        raise ValueError(
+            f"its header has the version {_short(version)} and this TensorBoard reads {VERSION}: "
+            "kernelviz-callback wants upgrading where TensorBoard runs"
+        )
+    kind = fields.get("kind")
+    if kind not in ("snapshot", "probe"):
+        raise ValueError(f'its header is of the kind {_short(kind)}, not "snapshot" or "probe"')
+    _check_fields(fields, _SNAPSHOT_FIELDS if kind == "snapshot" else _PROBE_FIELDS)
+    header = cast(Header, fields)
+    if header["kind"] == "snapshot":
+        _check_counts(header)
+    most = MOST_DATA_BYTES if header["kind"] == "snapshot" else MOST_PROBE_BYTES
+    if data_length(header) > most:
+        raise ValueError(f"its shape {_short(header['shape'])} is larger than is ever stored")
+    if tag_of(header) != tag:
+        raise ValueError(f"its header belongs to the tag {_short(tag_of(header))}")
+    return header
+
+
+def _object_of(content: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(content.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its header is no JSON: {_short(str(error))}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"its header is {_short(fields)}, not a JSON object")
+    return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _check_fields(
+    fields: Mapping[str, Any], expected: Mapping[str, tuple[str, Callable[[Any], bool]]]
+) -> None:
+    if missing := expected.keys() - fields.keys():
+        raise ValueError(f"its header lacks {sorted(missing)}")
+    if unknown := fields.keys() - expected.keys():
+        raise ValueError(f"its header has {_short(sorted(unknown))}, which mean nothing")
+    for name, (wanted, is_right) in expected.items():
+        if not is_right(fields[name]):
+            raise ValueError(f"its {name} is {_short(fields[name])}, not {wanted}")
+
+
+def _check_counts(header: SnapshotHeader) -> None:
+    stored, whole = header["shape"][:2], [header["filters"], header["channels"]]
+    if stored[0] > whole[0] or stored[1] > whole[1]:
+        raise ValueError(f"it holds {stored} filters and channels of a layer that has {whole}")
+    for name, count in (header["verdicts"] or {}).items():
+        if count > header["filters"]:
+            raise ValueError(f"its verdict {name} counts {count} of {header['filters']} filters")
+
+
+def _short(value: object) -> str:
+    return value if isinstance(value, str) and len(value) < 80 else reprlib.repr(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST_COUNT
+
+
+def _is_time(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(cast(float, value))
+
+
+def _are_counts(value: object, length: int, least: int = 1) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == length
+        and all(_is_count(each) and each >= least for each in value)
+    )
+
+
+def _are_verdicts(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        name in VERDICT_NAMES and _is_count(count) for name, count in value.items()
+    )
+
+
+def _is_geometry(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    padding = value.get("padding")
+    return (
+        value.keys() == {"kind", "stride", "padding", "dilation", "groups"}
+        and _is_text(value["kind"])
+        and _are_counts(value["stride"], 2)
+        and (_is_text(padding) or _are_counts(padding, 2, least=0))
+        and _are_counts(value["dilation"], 2)
+        and _is_count(value["groups"])
+        and value["groups"] > 0
+    )
+
+
+def _one_of(names: Sequence[str]) -> tuple[str, Callable[[Any], bool]]:
+    return f"one of {list(names)}", lambda value: isinstance(value, str) and value in names
+
+
+_COUNT = ("a whole number from 0", _is_count)
+_TEXT = ("a text", _is_text)
+_SNAPSHOT_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "version": _COUNT,
+    "kind": _TEXT,
+    "layer": _TEXT,
+    "step": _COUNT,
+    "epoch": _COUNT,
+    "wall_time": ("a time in seconds", _is_time),
+    "attempt": _COUNT,
+    "shape": ("four whole numbers from 1", lambda value: _are_counts(value, 4)),
+    "filters": _COUNT,
+    "channels": _COUNT,
+    "dtype": _one_of(["float16", "uint8"]),
+    "geometry": ("a geometry", _is_geometry),
+    "probe": ("a digest or null", lambda value: value is None or _is_text(value)),
+    "verdicts": ("null or verdicts", lambda value: value is None or _are_verdicts(value)),
+}
+_PROBE_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "version": _COUNT,
+    "kind": _TEXT,
+    "digest": _TEXT,
+    "name": _TEXT,
+    "shape": ("three whole numbers from 1", lambda value: _are_counts(value, 3)),
+    "dtype": _one_of(["float32", "uint8"]),
+    "attempt": _COUNT,
+}
