@@ -10,13 +10,12 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
 from torch.utils.tensorboard import SummaryWriter
 
-from kernelviz_callback.tensorboard_plugin.codec import (
-    probe_value,
-    snapshot_value,
-)
+from kernelviz_callback.tensorboard_plugin.codec import pack_probe, pack_snapshot, value_of
 from kernelviz_callback.verdict_names import VERDICT_NAMES
 
 ATTEMPT = 1_700_000_000_000
@@ -86,11 +85,12 @@ class RunWriter:
             "geometry": GEOMETRY,
             "verdict_bits": None if verdicts is None else bits_of(verdicts, len(weights)),
         }
-        self.value(snapshot_value(weights, **{**fields, **about}), step)
+        self.value(value_of(*pack_snapshot(weights, **{**fields, **about})), step)
 
     def probe(self, image: np.ndarray, name: str = "image", digest: str = DIGEST) -> None:
         """Write the probe, shape (C, H, W)."""
-        self.value(probe_value(image, name=name, digest=digest, attempt=self.attempt), 0)
+        packed = pack_probe(image, name=name, digest=digest, attempt=self.attempt)
+        self.value(value_of(*packed))
 
     def value(self, value: Summary.Value, step: int = 0) -> None:
         """Write any event."""
@@ -162,10 +162,6 @@ def raw_value(
     tag: str, content: bytes, payload: bytes = b"", *, plugin: str = "kernels"
 ) -> Summary.Value:
     """An event with any header and payload, for what should not be there."""
-    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.types_pb2 import DT_STRING
-
     return Summary.Value(
         tag=tag,
         metadata=SummaryMetadata(

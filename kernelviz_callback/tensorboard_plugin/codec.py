@@ -12,9 +12,9 @@ the value; deflated (RFC 1950).
 """
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +38,6 @@ from kernelviz_callback.tensorboard_plugin.header import (
 from kernelviz_callback.verdict_names import VERDICT_NAMES
 
 PLUGIN_NAME = "kernels"
-
-_Arguments = ParamSpec("_Arguments")
 
 _ZERO_LEVEL = 128  # of 8-bit weights; their ends are 127 levels away
 _BYTES_A_FILTER = 5  # its scale and its verdicts
@@ -224,28 +222,13 @@ def check_payload(header: Header, payload: bytes) -> None:
 
 
 def value_of(header: Header, payload: bytes) -> Summary.Value:
-    """Wrap what was packed as TensorBoard wants it."""
+    """Wrap what was packed as TensorBoard keeps it: ``value_of(*pack_snapshot(...))``."""
     about = SummaryMetadata(
         plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=to_content(header)),
         data_class=DATA_CLASS_TENSOR,
     )
     tensor = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[payload])
     return Summary.Value(tag=tag_of(header), metadata=about, tensor=tensor)
-
-
-def _then_wrap(
-    pack: Callable[_Arguments, tuple[Header, bytes]],
-) -> Callable[_Arguments, Summary.Value]:
-    def pack_and_wrap(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Summary.Value:
-        return value_of(*pack(*args, **kwargs))
-
-    return pack_and_wrap
-
-
-# What TensorBoard keeps of a layer at one step, and of the probe: `pack_snapshot` and `pack_probe`
-# have the arguments.
-snapshot_value = _then_wrap(pack_snapshot)
-probe_value = _then_wrap(pack_probe)
 
 
 def _kept(shape: tuple[int, ...]) -> tuple[int, int]:
