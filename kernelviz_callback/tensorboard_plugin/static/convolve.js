@@ -2,13 +2,13 @@
  * The response of filters to a probe, with the numbers of `responses.channel_responses`.
  *
  * Averaging r x r pixels of a response is convolving with an average of the probe, taken every r
- * pixels: the same numbers as shrinking afterwards for a fraction of the work. The average of the
+ * pixels: the same numbers as shrinking afterwards, for a fraction of the work. The average of the
  * probe is made once for all filters.
  */
 
 const GRID_SIDE = 956; // pixels: `grid.GRID_SIDE` and its slack
-const LARGEST_GRID = 1800;
-const SMALLEST_RESPONSE = 32;
+const LARGEST_GRID_SIDE = 1800;
+const SMALLEST_RESPONSE_SIDE = 32;
 
 /** By what whole factor to shrink responses so that their grid fits a screen, as `grid.fitting_shrink`. */
 export function fittingShrink(filters, planes, height, width) {
@@ -17,21 +17,22 @@ export function fittingShrink(filters, planes, height, width) {
   const columns = Math.min(filters, Math.max(1, square));
   const side = Math.max(columns * beside * width, Math.ceil(filters / columns) * height);
   const fitting = Math.min(
-    Math.ceil(side / GRID_SIDE), Math.floor(Math.min(height, width) / SMALLEST_RESPONSE));
-  return Math.max(1, fitting, Math.min(Math.ceil(side / LARGEST_GRID), height, width));
+    Math.ceil(side / GRID_SIDE), Math.floor(Math.min(height, width) / SMALLEST_RESPONSE_SIDE));
+  return Math.max(1, fitting, Math.min(Math.ceil(side / LARGEST_GRID_SIDE), height, width));
 }
 
-/** The shape of what `respond` returns; throws an Error for people where the probe does not fit. */
+/** The shape of what `respond` returns for all filters; throws, for people, if the probe does not fit. */
 export function responseShape(probeShape, shape, { dilation = [1, 1], groups = 1, shrink = 1, summed = false } = {}) {
-  const reach = [0, 1].map((axis) => dilation[axis] * (shape[axis + 2] - 1));
   if (probeShape[0] % groups || probeShape[0] / groups < shape[1]) {
     throw new Error(`The layer reads ${shape[1] * groups} input channels and the probe has ${probeShape[0]}.`);
   }
+  const reach = [0, 1].map((axis) => dilation[axis] * (shape[axis + 2] - 1));
   const [height, width] = reach.map((side, axis) => Math.floor((probeShape[axis + 1] - side) / shrink));
   if (height < 1 || width < 1) {
+    const covered = reach.map((side) => side + shrink).join("x");
     throw new Error(
-      `The kernel covers ${reach[0] + 1}x${reach[1] + 1} pixels and the probe has only ` +
-      `${probeShape[1]}x${probeShape[2]}; use a larger one.`);
+      `A response covers ${covered} pixels of the probe, which has only ${probeShape[1]}x${probeShape[2]}. ` +
+      "Use a larger one.");
   }
   return { filters: shape[0], planes: summed ? 1 : shape[1], height, width };
 }
@@ -39,26 +40,29 @@ export function responseShape(probeShape, shape, { dilation = [1, 1], groups = 1
 /**
  * Responses of the filters from `filters[0]` up to, not including, `filters[1]`.
  *
- * `planes` are those of the probe, C * groups of them, `kernels` the weights of the whole layer.
+ * `planes` are those of the probe, C * groups of them, and `kernels` the weights of all filters.
  * `total`, the filters of a layer of which only the first are given, tells which group one is in.
+ * `averages`, of the same probe and shrink, saves making them again.
  */
 export function respond(planes, probeShape, kernels, shape, options = {}) {
-  const [first, last] = options.filters ?? [0, shape[0]];
-  const { height, width, planes: perFilter } = responseShape(probeShape, shape, options);
-  const averages = options.averages ?? averagesOf(planes, probeShape, options.shrink ?? 1);
-  const taps = tapsOf(averages, shape, options.dilation ?? [1, 1]);
-  const groups = options.groups ?? 1;
-  const perGroup = (options.total ?? shape[0]) / groups;
-  const size = height * width, kernelSize = shape[2] * shape[3];
+  const { dilation = [1, 1], groups = 1, shrink = 1, summed = false, total = shape[0] } = options;
+  const { filters: [first, last] = [0, shape[0]], averages = averagesOf(planes, probeShape, shrink) } = options;
+  const { planes: perFilter, height, width } = responseShape(probeShape, shape, options);
+  const [, channels, kernelHeight, kernelWidth] = shape;
+  const taps = tapsOf(averages, kernelHeight, kernelWidth, dilation);
+  const size = height * width;
   const data = new Float32Array((last - first) * perFilter * size);
   const sums = new Float64Array(size);
   for (let filter = first, at = 0; filter < last; filter++) {
-    const group = Math.floor(filter / perGroup);
-    for (let c = 0; c < shape[1]; c++) {
-      const kernel = kernels.subarray((filter * shape[1] + c) * kernelSize).subarray(0, kernelSize);
-      const plane = averages.planes[(group * probeShape[0]) / groups + c];
-      addConvolution(sums, height, width, plane, averages.stride * averages.shrink, taps, kernel);
-      if (options.summed && c < shape[1] - 1) continue;
+    const group = Math.floor((filter * groups) / total);
+    const start = (group * probeShape[0]) / groups;
+    const own = averages.planes.slice(start, start + channels);
+    const ownKernels = kernels.subarray(filter * channels * taps.length, (filter + 1) * channels * taps.length);
+    const isOnePlane = summed && own.every((plane) => plane === own[0]);
+    for (let c = 0; c < (isOnePlane ? 1 : channels); c++) {
+      const kernel = isOnePlane ? summedKernel(ownKernels, taps.length) : ownKernels.subarray(c * taps.length);
+      addConvolution(sums, height, width, own[c], averages.down, taps, kernel);
+      if (summed && !isOnePlane && c < channels - 1) continue;
       data.set(sums, at);
       sums.fill(0);
       at += size;
@@ -67,17 +71,26 @@ export function respond(planes, probeShape, kernels, shape, options = {}) {
   return { data, filters: last - first, planes: perFilter, height, width };
 }
 
-/** Each plane averaged over shrink x shrink pixels, its columns sorted by their remainder. */
+/**
+ * Each plane of a probe, averaged over shrink x shrink pixels around every pixel.
+ *
+ * Of every row, the columns 0, shrink, 2 shrink ... stand first, then 1, shrink + 1 ...: what one
+ * weight meets along a row of responses lies side by side. Equal planes are one and the same array.
+ */
 export function averagesOf(planes, probeShape, shrink) {
   const [count, height, width] = probeShape;
-  const run = Math.ceil(width / shrink); // columns of one remainder, side by side
-  const size = height * width;
-  const averaged = Array.from({ length: count }, (_, c) =>
-    averagePlane(planes.subarray(c * size, (c + 1) * size), height, width, shrink, run));
-  return { planes: averaged, shrink, run, stride: run * shrink };
+  const run = Math.ceil(width / shrink);
+  const all = Array.from({ length: count }, (_, c) => planes.subarray(c * height * width, (c + 1) * height * width));
+  const averaged = [];
+  for (const plane of all) {
+    const isFirst = averaged.length > 0 && plane.every((value, at) => value === all[0][at]);
+    averaged.push(isFirst ? averaged[0] : averagePlane(plane, height, width, shrink, run));
+  }
+  return { planes: averaged, shrink, run, stride: run * shrink, down: run * shrink * shrink };
 }
 
 function averagePlane(plane, height, width, shrink, run) {
+  if (shrink === 1) return new Float64Array(plane);
   const across = new Float64Array(height * width);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x + shrink <= width; x++) {
@@ -86,23 +99,23 @@ function averagePlane(plane, height, width, shrink, run) {
       across[y * width + x] = sum;
     }
   }
-  const sorted = new Float64Array(height * run * shrink);
+  const averages = new Float64Array(height * run * shrink);
   const share = 1 / shrink ** 2;
   for (let y = 0; y + shrink <= height; y++) {
     for (let x = 0; x + shrink <= width; x++) {
       let sum = 0;
       for (let k = 0; k < shrink; k++) sum += across[(y + k) * width + x];
-      sorted[(y * shrink + (x % shrink)) * run + Math.floor(x / shrink)] = sum * share;
+      averages[(y * shrink + (x % shrink)) * run + Math.floor(x / shrink)] = sum * share;
     }
   }
-  return sorted;
+  return averages;
 }
 
-/** Where each weight of a kernel finds its first pixel in an averaged plane. */
-function tapsOf({ run, shrink, stride }, [, , height, width], dilation) {
-  const taps = new Int32Array(height * width);
-  for (let i = 0, at = 0; i < height; i++) {
-    for (let j = 0; j < width; j++, at++) {
+/** Where each weight of a kernel finds its first pixel among the averages. */
+function tapsOf({ run, shrink, stride }, kernelHeight, kernelWidth, dilation) {
+  const taps = new Int32Array(kernelHeight * kernelWidth);
+  for (let i = 0, at = 0; i < kernelHeight; i++) {
+    for (let j = 0; j < kernelWidth; j++, at++) {
       const column = j * dilation[1];
       taps[at] = i * dilation[0] * stride + (column % shrink) * run + Math.floor(column / shrink);
     }
@@ -110,15 +123,21 @@ function tapsOf({ run, shrink, stride }, [, , height, width], dilation) {
   return taps;
 }
 
-/** Add a kernel's response to `sums`, eight weights at a time: each pixel is loaded once for them. */
+function summedKernel(kernels, size) {
+  const sum = new Float64Array(size);
+  for (let at = 0; at < kernels.length; at++) sum[at % size] += kernels[at];
+  return sum;
+}
+
+/** Add a kernel's response to `sums`, eight weights at a time: a sum is read and written once for them. */
 function addConvolution(sums, height, width, plane, down, taps, kernel) {
   for (let y = 0; y < height; y++) {
-    const start = y * width, end = start + width;
+    const start = y * width, end = start + width, corner = y * down;
     let tap = 0;
-    for (; tap + 8 <= taps.length; tap += 8) addEight(sums, start, end, plane, y * down, taps, kernel, tap);
+    for (; tap + 8 <= taps.length; tap += 8) addEight(sums, start, end, plane, corner, taps, kernel, tap);
     for (; tap < taps.length; tap++) {
       const weight = kernel[tap];
-      for (let at = start, from = y * down + taps[tap]; at < end; at++, from++) sums[at] += weight * plane[from];
+      for (let at = start, from = corner + taps[tap]; at < end; at++, from++) sums[at] += weight * plane[from];
     }
   }
 }

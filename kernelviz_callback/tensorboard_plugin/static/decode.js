@@ -91,7 +91,7 @@ function makeHalfTable() {
 }
 
 function makeLevelTable() {
-  const table = Float64Array.from({ length: 256 }, (_, level) => (level - ZERO_LEVEL_STORED) / MOST_LEVELS);
+  const table = Float32Array.from({ length: 256 }, (_, level) => (level - ZERO_LEVEL_STORED) / MOST_LEVELS);
   table[NOT_FINITE_LEVEL] = NaN;
   return table;
 }

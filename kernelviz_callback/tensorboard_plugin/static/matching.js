@@ -32,7 +32,7 @@ export function assign(similarity, rows, columns) {
     return partner;
   }
   const state = {
-    cost: similarity.map((value) => -value),
+    cost: similarity.map((value) => -value || 0), // NaN is like nothing
     columns,
     rowPrice: new Float64Array(rows),
     columnPrice: new Float64Array(columns),

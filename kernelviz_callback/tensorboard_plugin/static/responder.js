@@ -1,31 +1,31 @@
 import { averagesOf, respond, responseShape } from "./convolve.js";
 import { assign, cosines } from "./matching.js";
 
-/** Responses for the page: one filter at once, a grid from the worker or, without one, in slices. */
+/** Responses for the page: of one filter at once, of all from the worker or, without one, in slices. */
 
 const SLICE_MILLISECONDS = 8;
 
 /**
- * The front of the worker. One grid at a time: a new one ends the one before.
+ * The front of a worker. One grid at a time: a new one ends the one before.
  *
  * A request is `{planes, probeShape, kernels, shape, dilation, groups, shrink, summed, total}`, the
- * arguments and options of `respond`.
+ * arguments and options of `respond`. Its arrays must not change afterwards.
  */
 export class Responder {
   constructor(source) {
     this.source = source;
     this.worker = null;
-    this.works = true;
-    this.lastId = 0;
-    this.grids = new Map();
-    this.matches = new Map();
+    this.canWork = true;
     this.sentPlanes = null;
+    this.lastId = 0;
+    this.job = null;
+    this.matches = new Map();
+    this.averages = null;
   }
 
-  /** The response of one filter, at once: full size takes some milliseconds. */
+  /** The response of one filter, at once: at full size it takes some milliseconds. */
   one(request, filter) {
-    const { planes, probeShape, kernels, shape } = request;
-    return respond(planes, probeShape, kernels, shape, { ...optionsOf(request), filters: [filter, filter + 1] });
+    return this.respondHere(request, filter);
   }
 
   /**
@@ -34,16 +34,22 @@ export class Responder {
    * Throws at once where the probe does not fit the layer. Returns a function that ends it.
    */
   grid(request, onChunk) {
-    responseShape(request.probeShape, request.shape, request);
-    const id = ++this.lastId;
-    this.grids.clear();
-    const job = { request, onChunk, next: 0 };
-    this.grids.set(id, job);
-    const worker = this.ready();
-    if (worker) this.send(worker, id, request);
-    else this.inSlices(id, job);
+    const { planes, probeShape, kernels, shape } = request;
+    const options = optionsOf(request);
+    responseShape(probeShape, shape, options);
+    const job = { id: ++this.lastId, request, onChunk, next: 0 };
+    this.job = job;
+    if (this.start()) {
+      const sent = planes === this.sentPlanes ? null : planes;
+      this.sentPlanes = planes;
+      this.worker.postMessage({ id: job.id, kind: "respond", planes: sent, probeShape, kernels, shape, options });
+    } else {
+      this.inSlices(job);
+    }
     return () => {
-      if (this.grids.delete(id)) this.worker?.postMessage({ kind: "cancel" });
+      if (this.job !== job) return;
+      this.job = null;
+      this.worker?.postMessage({ kind: "cancel" });
     };
   }
 
@@ -51,90 +57,91 @@ export class Responder {
   match(a, shapeA, b, shapeB) {
     const id = ++this.lastId;
     return new Promise((resolve, reject) => {
-      this.matches.set(id, { arguments: { a, shapeA, b, shapeB }, resolve, reject });
-      const worker = this.ready();
-      if (worker) worker.postMessage({ id, kind: "match", a, shapeA, b, shapeB });
+      this.matches.set(id, { layers: { a, shapeA, b, shapeB }, resolve, reject });
+      if (this.start()) this.worker.postMessage({ id, kind: "match", a, shapeA, b, shapeB });
       else this.matchHere(id);
     });
   }
 
-  /** End the worker: for a page that goes away. */
+  /** End the worker, for a page that shows something else. It starts again when needed. */
   close() {
-    this.grids.clear();
-    this.worker?.terminate();
-    this.worker = null;
+    this.job = null;
+    this.matches.clear();
+    this.stop();
   }
 
-  ready() {
-    if (this.worker || !this.works) return this.worker;
+  start() {
+    if (this.worker || !this.canWork) return this.canWork;
     try {
       this.worker = this.source.makeWorker();
-      this.worker.onmessage = (event) => this.receive(event.data);
-      this.worker.onerror = (event) => this.giveUp(event);
     } catch {
-      this.works = false;
+      this.canWork = false;
+      return false;
     }
-    return this.worker;
+    this.worker.onmessage = (event) => this.receive(event.data);
+    this.worker.onerror = (event) => this.giveUp(event);
+    return true;
   }
 
-  send(worker, id, { planes, probeShape, kernels, shape, ...rest }) {
-    const known = planes === this.sentPlanes;
-    this.sentPlanes = planes;
-    const options = optionsOf(rest);
-    worker.postMessage({ id, kind: "respond", planes: known ? null : planes, probeShape, kernels, shape, options });
+  stop() {
+    this.worker?.terminate();
+    this.worker = null;
+    this.sentPlanes = null;
+  }
+
+  /** There is no worker here: what it owes is computed on the page. */
+  giveUp(event) {
+    event.preventDefault();
+    this.canWork = false;
+    this.stop();
+    if (this.job) this.inSlices(this.job);
+    for (const id of this.matches.keys()) this.matchHere(id);
   }
 
   receive({ id, chunk, partner, error }) {
-    if (chunk && this.grids.has(id)) this.deliver(id, chunk);
     const match = this.matches.get(id);
     this.matches.delete(id);
-    if (match && error) match.reject(new Error(error));
-    else if (match) match.resolve(partner);
-    else if (error) this.grids.delete(id);
+    if (match) error ? match.reject(new Error(error)) : match.resolve(partner);
+    else if (id === this.job?.id) error ? this.inSlices(this.job) : this.deliver(this.job, chunk);
   }
 
-  deliver(id, chunk) {
-    const job = this.grids.get(id);
+  deliver(job, chunk) {
     job.next = chunk.first + chunk.filters;
-    if (chunk.done) this.grids.delete(id);
+    if (chunk.done) this.job = null;
     job.onChunk(chunk);
   }
 
-  /** The worker does not run here: what it owes is computed on the page. */
-  giveUp(event) {
-    event.preventDefault();
-    this.works = false;
-    this.worker?.terminate();
-    this.worker = null;
-    for (const [id, job] of this.grids) this.inSlices(id, job);
-    for (const id of [...this.matches.keys()]) this.matchHere(id);
+  inSlices(job) {
+    setTimeout(() => {
+      const until = performance.now() + SLICE_MILLISECONDS;
+      while (this.job === job && performance.now() < until) {
+        const first = job.next, done = first + 1 === job.request.shape[0];
+        this.deliver(job, { ...this.respondHere(job.request, first), first, done });
+      }
+      if (this.job === job) this.inSlices(job);
+    });
+  }
+
+  respondHere(request, filter) {
+    const { planes, probeShape, kernels, shape, shrink = 1 } = request;
+    if (this.averages?.planes !== planes || this.averages.shrink !== shrink) {
+      this.averages = { planes, shrink, value: averagesOf(planes, probeShape, shrink) };
+    }
+    const options = { ...optionsOf(request), averages: this.averages.value, filters: [filter, filter + 1] };
+    return respond(planes, probeShape, kernels, shape, options);
   }
 
   matchHere(id) {
-    const { arguments: { a, shapeA, b, shapeB }, resolve, reject } = this.matches.get(id);
-    this.matches.delete(id);
     setTimeout(() => {
+      if (!this.matches.has(id)) return;
+      const { layers: { a, shapeA, b, shapeB }, resolve, reject } = this.matches.get(id);
+      this.matches.delete(id);
       try {
         resolve(assign(cosines(a, shapeA, b, shapeB), shapeA[0], shapeB[0]));
       } catch (error) {
         reject(error);
       }
     });
-  }
-
-  inSlices(id, { request, next }) {
-    const { planes, probeShape, kernels, shape } = request;
-    const averages = averagesOf(planes, probeShape, request.shrink ?? 1);
-    const slice = () => {
-      const until = performance.now() + SLICE_MILLISECONDS;
-      while (this.grids.has(id) && performance.now() < until) {
-        const options = { ...optionsOf(request), averages, filters: [next, next + 1] };
-        const chunk = respond(planes, probeShape, kernels, shape, options);
-        this.deliver(id, { ...chunk, first: next, done: ++next === shape[0] });
-      }
-      if (this.grids.has(id)) setTimeout(slice);
-    };
-    setTimeout(slice);
   }
 }
 

@@ -7,18 +7,17 @@ export class TabSource {
   /** All runs, layers and snapshots; `{unchanged: true}` if that is still `revision`. */
   async timeline(revision) {
     const query = revision ? `?${new URLSearchParams({ revision })}` : "";
-    return (await requested(`timeline${query}`)).json();
+    return asked(`timeline${query}`, (reply) => reply.json());
   }
 
   /** The payloads of at most 64 snapshots; null for one that could not be read. */
   async payloads(run, layer, ids) {
     const query = new URLSearchParams({ run, layer, ids: ids.join(",") });
-    const reply = await (await requested(`snapshots?${query}`)).arrayBuffer();
-    return splitPayloads(reply, ids.length);
+    return asked(`snapshots?${query}`, async (reply) => splitPayloads(await reply.arrayBuffer(), ids.length));
   }
 
   async probe(run, digest) {
-    return (await requested(`probe?${new URLSearchParams({ run, digest })}`)).arrayBuffer();
+    return asked(`probe?${new URLSearchParams({ run, digest })}`, (reply) => reply.arrayBuffer());
   }
 
   makeWorker() {
@@ -40,6 +39,7 @@ export class EmbeddedSource {
   }
 
   async payloads(run, layer, ids) {
+    await new Promise((resolve) => setTimeout(resolve)); // between two requests the page may draw
     const known = this.data.payloads[run]?.[layer] ?? {};
     return ids.map((id) => (id in known ? fromBase64(known[id]) : null));
   }
@@ -60,19 +60,21 @@ export class EmbeddedSource {
 }
 
 /** Ask, and once more if that failed: the fast loader drops a request now and then. */
-async function requested(address) {
+async function asked(address, read) {
   try {
-    return await requestedOnce(address);
+    return await askedOnce(address, read);
   } catch {
-    return requestedOnce(address);
+    return askedOnce(address, read);
   }
 }
 
-async function requestedOnce(address) {
+async function askedOnce(address, read) {
   const reply = await fetch(address, { cache: "no-store" }).catch(() => null);
   if (reply === null) throw new Error("TensorBoard does not answer. Is it still running?");
   if (!reply.ok) throw new Error(await reasonOf(reply));
-  return reply;
+  return read(reply).catch(() => {
+    throw new Error("TensorBoard's answer was cut off.");
+  });
 }
 
 async function reasonOf(reply) {
@@ -81,13 +83,11 @@ async function reasonOf(reply) {
 }
 
 /** uint32 count, count lengths, then the payloads; a length of 0 is one that could not be read. */
-function splitPayloads(reply, asked) {
+function splitPayloads(reply, expected) {
   const view = new DataView(reply);
   const count = reply.byteLength >= 4 ? view.getUint32(0, true) : 0;
   let at = 4 + 4 * count;
-  if (count !== asked || at > reply.byteLength) {
-    throw new Error("TensorBoard's answer was cut off. Reload the page.");
-  }
+  if (count !== expected || at > reply.byteLength) throw new Error(`${reply.byteLength} bytes of ${expected} payloads`);
   return Array.from({ length: count }, (_, k) => {
     const length = view.getUint32(4 + 4 * k, true);
     at += length;
@@ -96,8 +96,6 @@ function splitPayloads(reply, asked) {
 }
 
 function fromBase64(text) {
-  const binary = atob(text);
-  const bytes = new Uint8Array(binary.length);
-  for (let at = 0; at < bytes.length; at++) bytes[at] = binary.charCodeAt(at);
-  return bytes.buffer;
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text).buffer;
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer;
 }

@@ -1,0 +1,73 @@
+/** What is computed of each snapshot as it arrives, in arrays that grow: a row of numbers a snapshot. */
+export class DerivedRows {
+  constructor(filters) {
+    this.filters = filters;
+    this.count = 0;
+    this.freed = [];
+    this.allNorms = new Float32Array(0);
+    this.allChanges = new Float32Array(0);
+    this.drifts = new Float64Array(0);
+  }
+
+  norms(row) {
+    return this.allNorms.subarray(row * this.filters, (row + 1) * this.filters);
+  }
+
+  changes(row) {
+    return this.allChanges.subarray(row * this.filters, (row + 1) * this.filters);
+  }
+
+  free(row) {
+    this.freed.push(row);
+  }
+
+  /** Norms, changes and drift from a reference, as `measures.movement` has them; tells the row. */
+  add(weights, reference) {
+    const row = this.freed.pop() ?? this.count++;
+    if (row >= this.drifts.length) this.grow();
+    const size = weights.length / this.filters;
+    let way = 0, whole = 0;
+    for (let filter = 0, at = 0; filter < this.filters; filter++) {
+      let energy = 0, moved = 0, before = 0;
+      for (const end = at + size; at < end; at++) {
+        const now = weights[at], then = reference[at];
+        energy += now * now;
+        before += then * then;
+        moved += (now - then) * (now - then);
+      }
+      this.allNorms[row * this.filters + filter] = Math.sqrt(energy);
+      this.allChanges[row * this.filters + filter] = Math.sqrt(moved) / Math.sqrt(before);
+      if (moved < Infinity) {
+        way += moved;
+        whole += before;
+      }
+    }
+    this.drifts[row] = Math.sqrt(way) / Math.sqrt(whole);
+    return row;
+  }
+
+  grow() {
+    const rows = Math.max(64, 2 * this.drifts.length);
+    const larger = (old, width) => {
+      const grown = new old.constructor(rows * width);
+      grown.set(old);
+      return grown;
+    };
+    this.allNorms = larger(this.allNorms, this.filters);
+    this.allChanges = larger(this.allChanges, this.filters);
+    this.drifts = larger(this.drifts, 1);
+  }
+}
+
+/** Where a verdict began, or had more filters than ever before: [{index, name, count}]. */
+export function verdictMarksOf(entries) {
+  const marks = [], most = {}, last = {};
+  entries.forEach(({ verdicts }, index) => {
+    for (const [name, count] of Object.entries(verdicts ?? {})) {
+      if (count > (most[name] ?? 0) || (count > 0 && last[name] === 0)) marks.push({ index, name, count });
+      most[name] = Math.max(count, most[name] ?? 0);
+      last[name] = count;
+    }
+  });
+  return marks;
+}

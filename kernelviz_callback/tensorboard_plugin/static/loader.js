@@ -1,0 +1,187 @@
+/** Loads payloads in few requests: those that someone waits for before the others. */
+
+const MOST_IDS = 64; // of a request, as the server has it
+const FEW_IDS = 16; // while someone waits
+const FIRST_IDS = 3; // until there is something to see
+const REQUESTS_AT_ONCE = 2;
+const REQUEST_BYTES = 4 * 2 ** 20;
+const RETRY_MILLISECONDS = [1000, 4000, 16000]; // for a payload that cannot be read
+const FIRST_PAUSE = 1000; // milliseconds, for a server that does not answer; doubled each time
+const LONGEST_PAUSE = 30000;
+const LANDMARKS = 32; // snapshots, log-spaced, that are loaded before the rest
+
+/** A snapshot on its way: what is known of it, and who waits for it. */
+export class Slot {
+  entry = null;
+  payload = null;
+  row = -1; // of what was derived of it
+  retryAt = 0;
+  tries = 0;
+  isComing = false;
+  isGone = false;
+  waiting = [];
+
+  settle(error) {
+    for (const { resolve, reject } of this.waiting.splice(0)) error ? reject(error) : resolve();
+  }
+
+  unreadable() {
+    return new Error(`The snapshot of step ${this.entry.step} could not be read.`);
+  }
+}
+
+/**
+ * `ask(ids)` fetches payloads; `take(slot, payload)` is given each and throws if it is damaged;
+ * `onProgress` is called after each request.
+ */
+export class Loader {
+  failed = new Set();
+  error = null;
+
+  constructor({ ask, take, onProgress }) {
+    Object.assign(this, { ask, take, onProgress });
+    this.queue = [];
+    this.urgent = [];
+    this.toRetry = new Set();
+    this.received = 0;
+    this.inFlight = 0;
+    this.pause = 0;
+    this.pausing = 0;
+    this.retrying = 0;
+    this.isClosed = false;
+  }
+
+  /** What is to be loaded, most wanted first; takes the place of what was. */
+  want(slots, payloadBytes) {
+    this.queue = slots.reverse();
+    this.fitting = Math.max(1, Math.floor(REQUEST_BYTES / payloadBytes));
+    this.next();
+  }
+
+  /** Before all others, the last that was asked for first. Rejects if it cannot be read now. */
+  hurry(slot) {
+    if (slot.retryAt > performance.now()) return Promise.reject(slot.unreadable());
+    return new Promise((resolve, reject) => {
+      slot.waiting.push({ resolve, reject });
+      this.urgent.push(slot);
+      this.next();
+    });
+  }
+
+  drop(slot) {
+    slot.isGone = true;
+    this.failed.delete(slot.entry.id);
+    this.toRetry.delete(slot);
+    slot.settle(new Error(`A later attempt took the place of the snapshot of step ${slot.entry.step}.`));
+  }
+
+  close() {
+    this.isClosed = true;
+    clearTimeout(this.pausing);
+    clearTimeout(this.retrying);
+  }
+
+  next() {
+    const most = this.received ? REQUESTS_AT_ONCE : 1;
+    while (!this.isClosed && !this.pausing && this.inFlight < most) {
+      const batch = this.nextBatch();
+      if (batch.length === 0) return this.awaitRetries();
+      this.request(batch);
+    }
+  }
+
+  nextBatch() {
+    const urgent = this.pick(this.urgent, FEW_IDS);
+    if (urgent.length) return urgent;
+    return this.pick(this.queue, this.received === 0 ? FIRST_IDS : this.received < FEW_IDS ? FEW_IDS : MOST_IDS);
+  }
+
+  pick(slots, most) {
+    const picked = new Set(), now = performance.now();
+    while (slots.length && picked.size < Math.min(most, this.fitting)) {
+      const slot = slots.pop();
+      if (!slot.isGone && !slot.payload && !slot.isComing && slot.retryAt <= now) picked.add(slot);
+    }
+    return [...picked];
+  }
+
+  async request(batch) {
+    this.inFlight++;
+    for (const slot of batch) slot.isComing = true;
+    try {
+      const payloads = await this.ask(batch.map((slot) => slot.entry.id));
+      batch.forEach((slot, k) => this.receive(slot, payloads[k]));
+      this.error = null;
+      this.pause = 0;
+    } catch (error) {
+      this.awaitServer(batch, error);
+    }
+    for (const slot of batch) slot.isComing = false;
+    this.inFlight--;
+    this.onProgress();
+    this.next();
+  }
+
+  receive(slot, payload) {
+    if (slot.isGone || this.isClosed) return;
+    try {
+      if (!payload) throw slot.unreadable();
+      this.take(slot, payload);
+    } catch (error) {
+      this.fail(slot, error);
+      return;
+    }
+    this.received++;
+    this.failed.delete(slot.entry.id);
+    this.toRetry.delete(slot);
+    slot.settle();
+  }
+
+  fail(slot, error) {
+    slot.retryAt = performance.now() + (RETRY_MILLISECONDS[slot.tries++] ?? Infinity);
+    this.failed.add(slot.entry.id);
+    if (slot.retryAt < Infinity) this.toRetry.add(slot);
+    else this.toRetry.delete(slot);
+    slot.settle(error);
+  }
+
+  awaitServer(batch, error) {
+    this.error = error.message;
+    this.pause = Math.min(LONGEST_PAUSE, 2 * this.pause || FIRST_PAUSE);
+    this.queue.push(...batch.reverse());
+    for (const slot of batch) slot.settle(error);
+    clearTimeout(this.pausing);
+    this.pausing = setTimeout(() => {
+      this.pausing = 0;
+      this.next();
+    }, this.pause);
+  }
+
+  /** When nothing else is left, what failed is tried again as its pause ends. */
+  awaitRetries() {
+    clearTimeout(this.retrying);
+    if (this.inFlight || this.toRetry.size === 0) return;
+    const soonest = [...this.toRetry].reduce((least, slot) => Math.min(least, slot.retryAt), Infinity);
+    this.retrying = setTimeout(() => {
+      this.queue.push(...this.toRetry);
+      this.next();
+    }, soonest - performance.now());
+  }
+}
+
+/** Indices, most wanted first: every curve and film strip fills in from coarse to fine. */
+export function loadingOrder(entries, around) {
+  if (entries.length === 0) return [];
+  const last = entries.length - 1;
+  const order = new Set([around, 0, last]);
+  const span = entries[last].step - entries[0].step + 1;
+  for (let k = 1, at = 0; k < LANDMARKS; k++) {
+    const step = entries[0].step + span ** (k / LANDMARKS) - 1;
+    while (at < last && entries[at].step < step) at++;
+    order.add(at);
+  }
+  for (let stride = 2 ** Math.ceil(Math.log2(entries.length)); stride >= 1; stride /= 2) {
+    for (let index = 0; index <= last; index += stride) order.add(index);
+  }
+  return [...order];
+}
