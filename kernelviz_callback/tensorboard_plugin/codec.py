@@ -204,12 +204,20 @@ def unpack_probe(header: ProbeHeader, payload: bytes) -> npt.NDArray[np.float32]
     return image / np.float32(255) if header["dtype"] == "uint8" else image
 
 
-def check_payload(header: Header, payload: bytes) -> None:
-    """Make sure that a payload is as long as its header says.
+def check_payload(header: Header, payload: object) -> None:
+    """Make sure that a payload holds what its header says.
+
+    Args:
+        header: Of the event.
+        payload: What stands in it, whatever that is; or why that cannot be told.
 
     Raises:
-        ValueError: If it is not; the sentence names both.
+        ValueError: If it does not; the sentence says what it holds.
     """
+    if isinstance(payload, Exception):
+        raise ValueError(f"TensorBoard cannot unpack it: {payload}")
+    if not isinstance(payload, bytes):
+        raise ValueError(f"it holds no packed bytes but {type(payload).__name__}")
     if header["kind"] == "probe":
         _inflate(payload, data_length(header))
         return

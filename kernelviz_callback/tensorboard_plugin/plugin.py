@@ -1,0 +1,211 @@
+"""The server of the Kernels tab: the page, the timeline, the weights. TensorBoard starts it."""
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from importlib.resources import files
+from typing import TypeAlias
+
+from tensorboard import errors, plugin_util
+from tensorboard.backend import http_util
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import FrontendMetadata, TBContext, TBPlugin
+from tensorboard.util import tb_logging
+from werkzeug import Request, Response
+
+from kernelviz_callback.tensorboard_plugin.catalogue import Catalogue
+from kernelviz_callback.tensorboard_plugin.codec import PLUGIN_NAME, check_payload
+from kernelviz_callback.tensorboard_plugin.event_store import EventStore
+from kernelviz_callback.tensorboard_plugin.header import Header, tag_of
+from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline
+
+MOST_IDS = 64  # a request, and each at most 1 MiB: TensorBoard's own limit is 256 MiB
+
+_STATIC = files(__package__) / "static"
+_SERVED = (".css", ".js")
+_BYTES = "application/octet-stream"
+_WsgiApp: TypeAlias = Callable[..., Iterable[bytes]]
+
+_log = tb_logging.get_logger()
+
+
+class KernelsPlugin(TBPlugin):  # type: ignore[misc]
+    """Serves the tab *Kernels*.
+
+    ``*_route`` are the HTTP shells, ``*_impl`` return data. Runs, layers, ids and digests of a
+    request are only ever looked up among what TensorBoard has listed.
+
+    Args:
+        context: TensorBoard's.
+    """
+
+    plugin_name = PLUGIN_NAME
+
+    def __init__(self, context: TBContext) -> None:
+        self._store = EventStore(context.data_provider)
+        self._experiment: str | None = None
+        self._catalogue = Catalogue()
+
+    def get_plugin_apps(self) -> dict[str, _WsgiApp]:
+        """The routes: the data, and a fixed set of files."""
+        names = [path.name for path in _STATIC.iterdir() if path.name.endswith(_SERVED)]
+        static = {f"/{name}": _app(partial(_static_route, name)) for name in names}
+        return {
+            **static,
+            "/timeline": _app(self.timeline_route),
+            "/snapshots": _app(self.snapshots_route),
+            "/probe": _app(self.probe_route),
+        }
+
+    def is_active(self) -> bool:
+        """Whether there is anything to show: TensorBoard asks whenever the page is loaded."""
+        return self._store.has_events(RequestContext(), experiment="")
+
+    def frontend_metadata(self) -> FrontendMetadata:
+        """The tab. Its page keeps itself up to date, and TensorBoard's reload button hastens it."""
+        return FrontendMetadata(es_module_path="/index.js", tab_name="Kernels")
+
+    def timeline_route(self, request: Request) -> Response:
+        """All that there is to see, as JSON."""
+        text = self.timeline_impl(*_origin(request), request.args.get("revision"))
+        return _respond(request, text, "application/json")
+
+    def snapshots_route(self, request: Request) -> Response:
+        """Payloads of some snapshots of a layer: their count, their lengths, then themselves."""
+        ids = _argument(request, "ids").split(",")
+        run, layer = _argument(request, "run"), _argument(request, "layer")
+        payloads = self.snapshots_impl(*_origin(request), run, layer, ids)
+        lengths = struct.pack(f"<{len(ids) + 1}I", len(ids), *map(len, payloads))
+        return _respond(request, b"".join([lengths, *payloads]), _BYTES)
+
+    def probe_route(self, request: Request) -> Response:
+        """The payload of a probe."""
+        run, digest = _argument(request, "run"), _argument(request, "digest")
+        return _respond(request, self.probe_impl(*_origin(request), run, digest), _BYTES)
+
+    def timeline_impl(
+        self, context: RequestContext, experiment: str, revision: str | None = None
+    ) -> str:
+        """The timeline as JSON, or only that it still is ``revision``."""
+        catalogue = self._refreshed(context, experiment)
+        if revision == catalogue.revision:
+            return json.dumps({"revision": revision, "unchanged": True})
+        return catalogue.text
+
+    def snapshots_impl(
+        self, context: RequestContext, experiment: str, run: str, layer: str, ids: Sequence[str]
+    ) -> list[bytes]:
+        """The payloads by id; empty for one that is unknown, damaged, or cannot be read now.
+
+        Raises:
+            InvalidArgumentError: If there are more than `MOST_IDS` ids.
+            NotFoundError: If there is no such run or layer.
+        """
+        if len(ids) > MOST_IDS:
+            raise errors.InvalidArgumentError(
+                f"at most {MOST_IDS} ids at a time; found {len(ids)}: ask for the rest separately"
+            )
+        timeline = self._run(context, experiment, run, lambda found: layer in found.layers)
+        snapshots = timeline.layers.get(layer)
+        if snapshots is None:
+            raise errors.NotFoundError(f"run {run!r} has no layer {layer!r}")
+        headers = {tag_of(snapshots[each]): snapshots[each] for each in ids if each in snapshots}
+        payloads = self._read(context, experiment, run, headers)
+        return [
+            payloads.get(tag_of(snapshots[each]), b"") if each in snapshots else b"" for each in ids
+        ]
+
+    def probe_impl(self, context: RequestContext, experiment: str, run: str, digest: str) -> bytes:
+        """The payload of a probe, still deflated.
+
+        Raises:
+            NotFoundError: If there is no such run or probe, or it cannot be read.
+        """
+        timeline = self._run(context, experiment, run, lambda found: digest in found.probes)
+        header = timeline.probes.get(digest)
+        if header is None:
+            raise errors.NotFoundError(f"run {run!r} has no probe {digest!r}")
+        tag = tag_of(header)
+        payload = self._read(context, experiment, run, {tag: header}).get(tag)
+        if payload is None:
+            raise errors.NotFoundError(f"the probe {digest!r} of run {run!r} cannot be read")
+        return payload
+
+    def _refreshed(self, context: RequestContext, experiment: str) -> Catalogue:
+        before = self._catalogue if experiment == self._experiment else Catalogue()
+        now = before.updated(self._store.headers(context, experiment))
+        self._experiment, self._catalogue = experiment, now
+        return now
+
+    def _run(
+        self,
+        context: RequestContext,
+        experiment: str,
+        run: str,
+        is_complete: Callable[[RunTimeline], bool],
+    ) -> RunTimeline:
+        """Look a run up, listing everything again only where it or a part of it is unknown."""
+        runs = self._catalogue.runs if experiment == self._experiment else {}
+        if run not in runs or not is_complete(runs[run]):
+            runs = self._refreshed(context, experiment).runs
+        if run not in runs:
+            raise errors.NotFoundError(
+                f"no run {run!r}; reload the page for the runs that there are"
+            )
+        return runs[run]
+
+    def _read(
+        self, context: RequestContext, experiment: str, run: str, headers: Mapping[str, Header]
+    ) -> dict[str, bytes]:
+        """Read what is not damaged, tag to payload; what is will be told with the timeline."""
+        payloads, damaged = {}, {}
+        for tag, payload in self._store.payloads(context, experiment, run, [*headers]).items():
+            try:
+                check_payload(headers[tag], payload)
+                payloads[tag] = payload
+            except ValueError as error:
+                damaged[tag] = str(error)
+        if damaged:
+            self._catalogue = self._catalogue.without(run, damaged)
+        return payloads
+
+
+def _app(answer: Callable[[Request], Response]) -> _WsgiApp:
+    """Make a route of a function: whatever goes wrong becomes a sentence in JSON."""
+
+    def answer_anyway(request: Request) -> Response:
+        try:
+            return answer(request)
+        except errors.PublicError as error:
+            code, reason = error.http_code, str(error)
+        except Exception as error:
+            _log.exception("kernelviz: cannot answer %s", request.full_path)
+            code = 500
+            reason = (
+                f"the Kernels tab cannot answer ({type(error).__name__}): see TensorBoard's log"
+            )
+        return _respond(request, {"error": reason}, "application/json", code=code)
+
+    return Request.application(answer_anyway)
+
+
+def _static_route(name: str, request: Request) -> Response:
+    mime_type = "text/javascript" if name.endswith(".js") else "text/css"
+    return _respond(request, (_STATIC / name).read_bytes(), mime_type)
+
+
+def _respond(request: Request, content: object, mime_type: str, code: int = 200) -> Response:
+    response: Response = http_util.Respond(request, content, mime_type, code=code)
+    return response
+
+
+def _origin(request: Request) -> tuple[RequestContext, str]:
+    return plugin_util.context(request.environ), plugin_util.experiment_id(request.environ)
+
+
+def _argument(request: Request, name: str) -> str:
+    value = request.args.get(name)
+    if value is None:
+        raise errors.InvalidArgumentError(f"the request to {request.path} lacks {name}=")
+    return value
