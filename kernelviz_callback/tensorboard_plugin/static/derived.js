@@ -61,13 +61,15 @@ export class DerivedRows {
 
 /** Where a verdict began, or had more filters than ever before: [{index, name, count}]. */
 export function verdictMarksOf(entries) {
-  const marks = [], most = {}, last = {};
+  const marks = [], most = {};
+  let before = {};
   entries.forEach(({ verdicts }, index) => {
-    for (const [name, count] of Object.entries(verdicts ?? {})) {
-      if (count > (most[name] ?? 0) || (count > 0 && last[name] === 0)) marks.push({ index, name, count });
+    if (!verdicts) return; // not examined
+    for (const [name, count] of Object.entries(verdicts)) {
+      if (count > (most[name] ?? 0) || (count > 0 && !before[name])) marks.push({ index, name, count });
       most[name] = Math.max(count, most[name] ?? 0);
-      last[name] = count;
     }
+    before = verdicts;
   });
   return marks;
 }
