@@ -173,7 +173,7 @@ def pack_probe(
     planes = np.asarray(image, "<f4")
     if planes.nbytes > MOST_PROBE_BYTES:
         raise ValueError(
-            f"the probe of shape {image.shape} has {planes.nbytes / 2**20:.0f} MiB, and the Kernels"
+            f"the probe of shape {image.shape} has {planes.nbytes / 2**20:.1f} MiB, and the Kernels"
             f" tab takes {MOST_PROBE_BYTES // 2**20}; pass a smaller image"
         )
     with np.errstate(all="ignore"):
