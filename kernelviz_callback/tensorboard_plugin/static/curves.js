@@ -1,0 +1,73 @@
+import { el, say, setText, svg } from "./dom.js";
+
+const ACROSS = 1000, UP = 100; // units of the drawing, stretched to whatever room there is
+const ENDS = 4; // units kept free above and below
+
+/** A path through (share, value), in units of the drawing; what is not known is bridged. */
+export function curvePath(shares, values, low, high) {
+  const y = (value) => (UP - ENDS - ((value - low) / (high - low || 1)) * (UP - 2 * ENDS)).toFixed(2);
+  let path = "", bucket = -1, bottom = null, top = null;
+  const flush = () => {
+    if (bottom === null) return;
+    const both = bottom.at <= top.at ? [bottom, top] : [top, bottom];
+    for (const { share, value } of bottom.at === top.at ? [bottom] : both) {
+      path += `${path ? "L" : "M"}${(share * ACROSS).toFixed(1)} ${y(value)}`;
+    }
+  };
+  for (let at = 0; at < shares.length; at++) {
+    const value = values(at);
+    if (!Number.isFinite(value)) continue;
+    const point = { at, share: shares[at], value };
+    const own = Math.floor(shares[at] * ACROSS);
+    if (own !== bucket) {
+      flush();
+      [bucket, bottom, top] = [own, point, point];
+    } else {
+      if (value < bottom.value) bottom = point;
+      if (value > top.value) top = point;
+    }
+  }
+  flush();
+  return path;
+}
+
+export function curveDrawing(className) {
+  return svg("svg", { class: className, viewBox: `0 0 ${ACROSS} ${UP}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+}
+
+/** One quantity of a filter over the steps, a line a run, and where the slider stands. */
+export class CurveView {
+  constructor(title, kind, actions) {
+    this.value = el("output", { "data-role": `${kind}-now` });
+    this.top = el("span", { class: "curve-top" });
+    this.drawing = curveDrawing("curve");
+    this.needle = el("div", { class: "needle" });
+    this.room = el("div", { class: "curve-room" }, this.drawing, this.top, this.needle);
+    this.root = el("figure", { class: "curve-figure", "data-role": `${kind}-curve` },
+      el("figcaption", {}, el("span", {}, title), this.value), this.room);
+    this.room.addEventListener("click", (event) => {
+      const box = this.room.getBoundingClientRect();
+      actions.moveTo(this.axis.nearest((event.clientX - box.left) / box.width));
+    });
+  }
+
+  /** `lines`: [{colour, steps, values(k)}]. */
+  draw(axis, lines) {
+    this.axis = axis;
+    let high = 0;
+    for (const { count, value } of lines) {
+      for (let k = 0; k < count; k++) {
+        const own = value(k);
+        if (own > high && own < Infinity) high = own;
+      }
+    }
+    setText(this.top, high ? say(high) : "");
+    this.drawing.replaceChildren(...lines.map(({ colour, shares, value }) =>
+      svg("path", { class: "line", style: `--run: ${colour}`, d: curvePath(shares, value, 0, high) })));
+  }
+
+  place(share, text) {
+    this.needle.style.left = `${share * 100}%`;
+    setText(this.value, text);
+  }
+}

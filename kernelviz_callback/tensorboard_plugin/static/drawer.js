@@ -1,0 +1,145 @@
+import { CurveView } from "./curves.js";
+import { el, icon, say, setText } from "./dom.js";
+import { Film, HealthBars, wordsOfVerdict } from "./film.js";
+import { Plate } from "./plate.js";
+
+const CROSS = "M3.5 4.6 4.6 3.5 8 6.9l3.4-3.4 1.1 1.1L9.1 8l3.4 3.4-1.1 1.1L8 9.1l-3.4 3.4-1.1-1.1L6.9 8z";
+const BACK = "M10.5 3 5.5 8l5 5z";
+const ON = "M5.5 3l5 5-5 5z";
+const PLATE_SHARE = 3 / 7; // of the drawer's width, for the kernel; the rest is the response's
+const GAP_OF_PLATE = 12; // CSS pixels
+
+/** The selected filter, large; closed until there is one. */
+export class Drawer {
+  constructor(model, ordering, board, probes, actions) {
+    Object.assign(this, { model, ordering, board, probes, actions, parts: new Map(), room: 0 });
+    this.title = el("h2", { tabindex: -1, "data-role": "filter-title" });
+    const button = (name, label, path, click) =>
+      el("button", { type: "button", class: "icon-button", "data-role": name, "aria-label": label, title: label, click }, icon(path));
+    this.head = el("div", { class: "drawer-head" }, this.title,
+      button("previous-filter", "Previous filter ( [ )", BACK, () => actions.step(-1)),
+      button("next-filter", "Next filter ( ] )", ON, () => actions.step(1)),
+      button("close", "Close (Esc)", CROSS, () => actions.select(null, null)));
+    this.verdicts = el("ul", { class: "verdicts", "data-role": "verdicts" });
+    this.plates = el("div", { class: "plates" });
+    this.films = el("div", { class: "films" });
+    this.norm = new CurveView("Norm", "norm", actions);
+    this.change = new CurveView("Change from the first", "change", actions);
+    this.health = el("div", { class: "healths" });
+    this.body = el("div", { class: "drawer-body" }, this.verdicts, this.plates,
+      section("Film strip", this.films), section("Over the steps", this.norm.root, this.change.root, this.health));
+    this.root = el("aside", { class: "drawer", "aria-label": "Selected filter", hidden: true, "data-role": "drawer" }, this.head, this.body);
+    new ResizeObserver(() => {
+      if (this.body.clientWidth !== this.room) actions.refresh();
+    }).observe(this.body);
+  }
+
+  get isOpen() {
+    return !this.root.hidden;
+  }
+
+  /** The filter of each run that is shown here: the selected one and its partners. */
+  chosen() {
+    const { track, filter } = this.actions.selection();
+    if (!track) return [];
+    const ordered = [track, ...this.model.shown.filter((other) => other !== track)];
+    return ordered.map((other) => [other, this.ordering.counterpart(track, filter, other)]).filter(([, own]) => own >= 0);
+  }
+
+  /** Built for the selection; what follows the slider is drawn in `paint`. */
+  update() {
+    const { track, filter } = this.actions.selection();
+    this.root.hidden = !track;
+    if (!track) return;
+    setText(this.title, `Filter ${filter}`);
+    this.root.setAttribute("aria-label", `Filter ${filter} of ${track.run}`);
+    const chosen = this.chosen();
+    const hasMany = this.model.tracks.length > 1;
+    for (const known of this.parts.keys()) if (!chosen.some(([other]) => other === known)) this.parts.delete(known);
+    for (const [other] of chosen) {
+      if (!this.parts.has(other)) this.parts.set(other, { plate: new Plate(other), film: new Film(other, this.actions), bars: new HealthBars() });
+    }
+    const parts = chosen.map(([other, own]) => ({ other, own, ...this.parts.get(other) }));
+    for (const { other, own, plate } of parts) {
+      plate.title.hidden = !hasMany;
+      plate.title.replaceChildren(el("i", { class: "swatch", style: `--run: ${this.model.colourOf(other)}` }), other.run,
+        own === filter ? "" : `, filter ${own}`);
+      plate.answered = "";
+    }
+    fill(this.plates, parts.map(({ plate }) => plate.root));
+    fill(this.films, parts.map(({ film }) => film.root));
+    fill(this.health, parts.map(({ bars }) => bars.root));
+    this.drawCurves();
+  }
+
+  drawCurves() {
+    if (!this.isOpen) return;
+    const { model } = this;
+    const lines = (read) => this.chosen().map(([track, filter]) => ({
+      colour: model.colourOf(track), count: track.entries.length,
+      shares: track.entries.map((entry) => model.axis.place(entry.step)),
+      value: (k) => read(track.series, k)?.[filter] ?? NaN,
+    }));
+    this.norm.draw(model.axis, lines((series, k) => series.norms(k)));
+    this.change.draw(model.axis, lines((series, k) => series.changes(k)));
+    for (const [track, filter] of this.chosen()) this.parts.get(track)?.bars.draw(model, track, filter);
+  }
+
+  /** What follows the slider. */
+  paint(isResting) {
+    if (!this.isOpen) return;
+    const { model } = this, { view } = model, dpr = window.devicePixelRatio;
+    const room = this.body.clientWidth - parseFloat(getComputedStyle(this.body).paddingLeft) * 2;
+    if (room <= 0) return;
+    this.room = this.body.clientWidth;
+    const chosen = this.chosen();
+    for (const [track, filter] of chosen) {
+      const set = this.board.sets.get(track), parts = this.parts.get(track), index = model.indexOf(track);
+      if (!parts || !set) continue;
+      parts.film.show(model, filter, room, dpr);
+      parts.film.place(track.entries[index].step);
+      if (!track.isReady(index, view) || !set.painted) continue;
+      const values = track.values(index, view), channel = model.channelOf(track);
+      parts.plate.show(filter, set.atlas, Math.floor((room - GAP_OF_PLATE) * PLATE_SHARE), dpr);
+      parts.plate.read(values, channel);
+      setText(parts.plate.kernelNote, `kernel, ±${say(Number(halfRangeOf(track, values, index, view, model, filter)))}`);
+      parts.plate.frame.setAttribute("aria-label", `Kernel of filter ${filter}, arrows read its weights`);
+      const probe = this.probes.adapted(model, track, index);
+      const key = [this.board.responseKey(track, index, probe), filter, view.scale, view.scale === "filter" ? "" : set.feed.widest].join("\n");
+      parts.plate.answer(key, values, channel, view, probe, set.feed, isResting);
+    }
+    this.placeNeedles(chosen);
+    this.sayVerdicts(chosen);
+  }
+
+  placeNeedles(chosen) {
+    const { model } = this, share = model.axis.shares[model.position];
+    const now = (read) => chosen.map(([track, filter]) => say(read(track.series, model.indexOf(track))?.[filter])).join(" · ");
+    this.norm.place(share, now((series, k) => series.norms(k)));
+    this.change.place(share, now((series, k) => series.changes(k)));
+  }
+
+  sayVerdicts(chosen) {
+    const { model } = this;
+    const told = chosen.flatMap(([track, filter]) => (track.verdicts(model.indexOf(track), filter, model.verdictNames) ?? [])
+      .map((name) => ({ name, run: chosen.length > 1 ? track.run : "" })));
+    const key = JSON.stringify(told);
+    if (key === this.verdicts.dataset.key) return;
+    this.verdicts.dataset.key = key;
+    this.verdicts.replaceChildren(...told.map(({ name, run }) => el("li", { "data-verdict": name },
+      el("i", { class: "verdict-swatch", style: `--verdict:${model.colourOfVerdict(name)}` }),
+      el("span", {}, el("b", {}, name), ` ${wordsOfVerdict(name)}${run ? ` (${run})` : ""}`))));
+  }
+}
+
+function halfRangeOf(track, values, index, view, model, filter) {
+  return track.halfRanges(values, index, view, model.commonHalfRange)[filter];
+}
+
+function section(title, ...children) {
+  return el("section", { class: "drawer-section" }, el("h3", {}, title), ...children);
+}
+
+function fill(host, children) {
+  if (children.length !== host.childElementCount || children.some((child, k) => host.children[k] !== child)) host.replaceChildren(...children);
+}

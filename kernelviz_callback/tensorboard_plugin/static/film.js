@@ -1,0 +1,119 @@
+import { el, setText } from "./dom.js";
+import { halfRanges } from "./paint.js";
+import { Atlas } from "./pictures.js";
+import { StepAxis } from "./step_axis.js";
+import { tileShape } from "./tile_layout.js";
+
+const GAP_OF_FRAMES = 6; // CSS pixels
+const LEAST_FRAME = 40; // CSS pixels
+const MOST_FRAMES = 10;
+
+/** A filter from the first snapshot to the last, on one scale; a click jumps there. */
+export class Film {
+  constructor(track, actions) {
+    Object.assign(this, { track, actions, frames: [], key: "", atlas: new Atlas() });
+    this.root = el("div", { class: "film", role: "group", "aria-label": "Film strip", "data-role": "film", "data-run": track.run });
+  }
+
+  /** Build it for a filter; frames that are not loaded yet are drawn as they come. */
+  show(model, filter, room, dpr) {
+    const { track } = this, { view } = model;
+    const tile = tileShape(track.shape, model.channelOf(track));
+    const count = Math.max(3, Math.min(MOST_FRAMES, Math.floor((room + GAP_OF_FRAMES) / (LEAST_FRAME + GAP_OF_FRAMES))));
+    const own = new StepAxis(track.entries.map((entry) => entry.step));
+    const chosen = own.spread(count).map((at) => track.series.indexAt(own.steps[at]));
+    const ready = chosen.filter((index) => track.isReady(index, view));
+    const key = JSON.stringify([filter, chosen, ready.length, view.difference, view.pinned, view.channel, Math.round(room), dpr]);
+    if (key === this.key) return;
+    this.key = key;
+    const missing = chosen.filter((index) => !track.isReady(index, view));
+    Promise.allSettled(missing.map((index) => track.require(index, view))).then(() => missing.length && this.actions.refresh());
+    const wide = Math.floor((room - (count - 1) * GAP_OF_FRAMES) / count);
+    const zoom = Math.max(1, Math.floor((wide * dpr) / tile.width));
+    this.frames = chosen.map((index) => this.frame(index, tile, zoom, dpr));
+    this.root.replaceChildren(...this.frames.map((frame) => frame.button));
+    this.paint(model, filter, ready, zoom);
+  }
+
+  frame(index, tile, zoom, dpr) {
+    const { step } = this.track.entries[index];
+    const canvas = el("canvas", {
+      width: tile.width * zoom, height: tile.height * zoom,
+      style: `width:${(tile.width * zoom) / dpr}px;height:${(tile.height * zoom) / dpr}px`,
+    });
+    const button = el("button", {
+      type: "button", class: "film-frame", "aria-label": `step ${step}`, "data-step": step,
+      click: () => this.actions.moveToStep(step),
+    }, canvas, el("span", {}, String(step)));
+    return { index, step, canvas, button };
+  }
+
+  paint(model, filter, ready, zoom) {
+    const { track } = this, [, ...inner] = track.shape, size = inner[0] * inner[1] * inner[2];
+    const values = ready.map((index) => track.values(index, model.view).slice(filter * size, (filter + 1) * size));
+    const end = Math.max(0, ...values.map((own) => halfRanges(own, [1, ...inner], "filter")[0]));
+    values.forEach((own, k) => {
+      const { canvas } = this.frames.find((frame) => frame.index === ready[k]);
+      this.atlas.paint(own, [1, ...inner], [end], model.channelOf(track));
+      const context = canvas.getContext("2d");
+      context.imageSmoothingEnabled = false;
+      this.atlas.draw(context, 0, 0, 0, zoom);
+    });
+  }
+
+  /** Which frame the slider stands at. */
+  place(step) {
+    const current = this.frames.findLast((frame) => frame.step <= step) ?? this.frames[0];
+    for (const frame of this.frames) {
+      if (frame === current) frame.button.setAttribute("aria-current", "step");
+      else frame.button.removeAttribute("aria-current");
+    }
+  }
+}
+
+/** In words, what a verdict says of a filter. */
+const VERDICT_WORDS = {
+  "non-finite": "holds NaN or infinity",
+  "near-zero": "is far weaker than the rest of the layer, and hardly takes part",
+  silent: "responds to almost nothing in the probe",
+  duplicate: "is nearly the same as another filter",
+  dominating: "is far stronger than the rest of the layer",
+  frozen: "stands still while the others move",
+  "noise-like": "has no more structure than random weights",
+};
+
+export const wordsOfVerdict = (name) => VERDICT_WORDS[name] ?? "";
+
+/** When a filter had which verdict: a bar for each that it ever had. */
+export class HealthBars {
+  constructor() {
+    this.root = el("div", { class: "health", "data-role": "health" });
+    this.note = el("p", { class: "hint" });
+  }
+
+  draw(model, track, filter) {
+    const rows = model.verdictNames.map((name, bit) => ({ name, spans: spansOf(track, filter, bit, model.axis) }))
+      .filter(({ spans }) => spans.length);
+    const isExamined = track.entries.some((entry) => entry.verdicts);
+    setText(this.note, !isExamined ? "Health was not examined in this run." : rows.length ? "" : "No verdict in the snapshots loaded.");
+    this.root.replaceChildren(...rows.map(({ name, spans }) => el("div", { class: "health-row" },
+      el("span", {}, name),
+      el("div", { class: "health-lane" }, ...spans.map(([from, to]) => el("i", {
+        style: `left:${100 * from}%;width:max(3px, ${100 * (to - from)}%);background:${model.colourOfVerdict(name)}`,
+      }))))), this.note);
+  }
+}
+
+function spansOf({ entries, series }, filter, bit, axis) {
+  const spans = [];
+  let open = null;
+  entries.forEach((entry, index) => {
+    if (!series.isLoaded(index) || !entry.verdicts) return;
+    const share = axis.place(entry.step);
+    const has = series.bits(index)[filter] & (1 << bit);
+    if (has && !open) spans.push((open = [share, share]));
+    else if (open) open[1] = share;
+    if (!has) open = null;
+  });
+  return spans;
+}

@@ -1,0 +1,40 @@
+/** Keys for the whole page, never those of a field that has the focus. */
+export function listenToKeys(actions) {
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
+    const { target } = event;
+    if (target instanceof HTMLElement && target.closest("textarea, select, input:not([type=checkbox], [type=radio])")) return;
+    const isRadio = target instanceof HTMLElement && target.closest("input[type=radio]");
+    const isPressed = target instanceof HTMLElement && target.closest("button, input, summary, a");
+    const by = event.shiftKey ? 10 : 1;
+    const does = {
+      ArrowLeft: isRadio ? null : () => actions.moveBy(-by),
+      ArrowRight: isRadio ? null : () => actions.moveBy(by),
+      Home: () => actions.moveTo(0),
+      End: () => actions.moveTo(Infinity),
+      " ": isPressed ? null : () => actions.toggle(),
+      Escape: () => actions.escape(),
+      "[": () => actions.step(-1),
+      "]": () => actions.step(1),
+    }[event.key];
+    if (!does) return;
+    event.preventDefault();
+    does();
+  });
+}
+
+/** A file dropped anywhere on the page; calls with null when one leaves it again. */
+export function listenToDrops(root, onFile) {
+  let depth = 0;
+  const hasFile = (event) => [...event.dataTransfer.types].includes("Files");
+  const show = (isOver) => root.classList.toggle("dropping", isOver);
+  document.addEventListener("dragenter", (event) => hasFile(event) && show(++depth > 0));
+  document.addEventListener("dragleave", (event) => hasFile(event) && show(--depth > 0));
+  document.addEventListener("dragover", (event) => hasFile(event) && event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    if (!hasFile(event)) return;
+    event.preventDefault();
+    show((depth = 0) > 0);
+    onFile(event.dataTransfer.files[0]);
+  });
+}

@@ -1,0 +1,111 @@
+import { StepAxis } from "./step_axis.js";
+import { Track } from "./tracks.js";
+
+const USUAL_SECONDS = 15; // that playing a run takes, if nobody says
+const SPEEDS = [1, 2, 5, 10, 20, 30, 60];
+
+/** What the page shows: the view that a person chose, and the data that there is for it. */
+export class Model {
+  constructor(source, view, onChange) {
+    Object.assign(this, { source, view, onChange, tracks: [], runs: [], axis: new StepAxis([]), position: 0 });
+    this.timeline = null;
+  }
+
+  get verdictNames() {
+    return this.timeline?.verdict_names ?? [];
+  }
+
+  colourOfVerdict(name) {
+    return `rgb(${this.timeline.verdict_colours[name].join(" ")})`;
+  }
+
+  setTimeline(timeline) {
+    this.timeline = timeline;
+    this.runs = timeline.runs.filter((run) => run.layers.length);
+    this.choose();
+  }
+
+  /** Runs, layer and steps anew, from the view and what there is. */
+  choose() {
+    const chosen = this.chosenRuns();
+    for (const track of this.tracks) if (!chosen.some((run) => run.name === track.run)) track.close();
+    const known = new Map(this.tracks.map((track) => [track.run, track]));
+    this.tracks = chosen.map(({ name }) => known.get(name) ?? new Track(this.source, name, this.onChange));
+    this.layers = [...new Set(chosen.flatMap((run) => run.layers.map((layer) => layer.name)))];
+    this.layer = this.layers.includes(this.view.layer) ? this.view.layer : this.layers[0] ?? null;
+    chosen.forEach((run, k) => this.tracks[k].setLayer(run.layers.find((layer) => layer.name === this.layer) ?? null));
+    this.axis = new StepAxis(this.shown.flatMap((track) => track.entries.map((entry) => entry.step)));
+    this.position = this.view.step === null ? Math.max(0, this.axis.last) : this.axis.at(this.view.step);
+    this.load();
+  }
+
+  /** Those asked for; else the one that was written last. */
+  chosenRuns() {
+    const asked = this.runs.filter((run) => this.view.runs?.includes(run.name));
+    if (asked.length || !this.runs.length) return asked;
+    const latest = (run) => Math.max(...run.layers.map((layer) => layer.snapshots.at(-1)?.time ?? 0));
+    return [this.runs.reduce((best, run) => (latest(run) > latest(best) ? run : best))];
+  }
+
+  load() {
+    for (const track of this.shown) track.series.load(this.indexOf(track));
+  }
+
+  /** The runs that have the layer; the first of them is what the others are compared with. */
+  get shown() {
+    return this.tracks.filter((track) => track.series);
+  }
+
+  get lead() {
+    return this.shown[0] ?? null;
+  }
+
+  get step() {
+    return this.axis.steps[this.position] ?? 0;
+  }
+
+  indexOf(track) {
+    return track.series.indexAt(this.step);
+  }
+
+  entryOf(track) {
+    return track.entries[this.indexOf(track)];
+  }
+
+  /** The end is followed: it is no step but "the last". */
+  moveTo(position) {
+    this.position = Math.max(0, Math.min(this.axis.last, position));
+    this.view.step = this.position === this.axis.last ? null : this.step;
+  }
+
+  colourOf(track) {
+    return `var(--run-${this.runs.findIndex((run) => run.name === track.run) % 8})`;
+  }
+
+  /** One scale for all steps and runs on the page. */
+  get commonHalfRange() {
+    return Math.max(0, ...this.shown.map((track) => track.widest.value));
+  }
+
+  get speeds() {
+    return SPEEDS;
+  }
+
+  /** Snapshots a second: as chosen, or so that the whole takes a quarter of a minute. */
+  get speed() {
+    const fitting = SPEEDS.find((speed) => speed * USUAL_SECONDS >= this.axis.last);
+    return this.view.speed ?? fitting ?? SPEEDS.at(-1);
+  }
+
+  /** What is painted of a filter of this layer: all, one channel, or three as a colour. */
+  channelOf(track) {
+    const index = Number(this.view.channel);
+    if (this.view.channel === "rgb" || this.view.channel === "all") return this.view.channel;
+    return Number.isInteger(index) && index >= 0 && index < track.series.shape.channels ? index : "rgb";
+  }
+
+  get loaded() {
+    const sum = (read) => this.shown.reduce((total, track) => total + read(track), 0);
+    return { now: sum((track) => track.series.loadedCount), all: sum((track) => track.entries.length) };
+  }
+}

@@ -1,0 +1,113 @@
+import { counted, el, grouped, setText } from "./dom.js";
+
+/** What is wrong, or missing, or on its way; each with what to do. */
+export class Notices {
+  constructor(model) {
+    this.model = model;
+    this.banner = el("p", { class: "banner", role: "status", hidden: true, "data-role": "banner" });
+    this.progress = el("progress", { "aria-label": "Snapshots loaded", max: 1, value: 0 });
+    this.loaded = el("span", { class: "loaded-text", "data-role": "loaded" });
+    this.legend = el("div", { class: "legend", role: "group", "aria-label": "Verdicts at this step", "data-role": "legend" });
+    this.list = el("ul", {});
+    this.count = el("summary", {});
+    this.notes = el("details", { class: "notes", hidden: true, "data-role": "notes" }, this.count, this.list);
+    this.page = el("div", { class: "state", hidden: true, "data-role": "state" });
+  }
+
+  /** A sentence, or null: everything is well again. */
+  say(text) {
+    this.banner.hidden = text === null;
+    setText(this.banner, text ?? "");
+  }
+
+  showLoaded() {
+    const { now, all } = this.model.loaded;
+    const isDone = now >= all;
+    this.progress.hidden = isDone;
+    this.progress.max = Math.max(1, all);
+    this.progress.value = now;
+    setText(this.loaded, isDone ? `${grouped(all)} snapshot${all === 1 ? "" : "s"}` : `${grouped(now)} of ${grouped(all)} snapshots loaded`);
+  }
+
+  /** A page instead of the viewer: `steps` are paragraphs or code to copy. */
+  showState(title, ...steps) {
+    const key = JSON.stringify([title, steps]);
+    if (this.page.dataset.key !== key) {
+      this.page.dataset.key = key;
+      this.page.replaceChildren(el("h1", {}, title), ...steps.map((step) =>
+        step.startsWith("$ ") ? el("pre", {}, el("code", {}, step.slice(2))) : el("p", {}, step)));
+    }
+    this.page.hidden = false;
+  }
+
+  showNoData() {
+    this.showState("No run has kernels yet",
+      "Give the Trainer a callback, and keep its TensorBoard logger:",
+      "$ from kernelviz_callback import KernelVizCallback\n\ntrainer = Trainer(callbacks=[KernelVizCallback()])",
+      "Then start TensorBoard with the folder that the logger writes to, or one above it:",
+      "$ tensorboard --logdir lightning_logs",
+      "This page looks again every few seconds; the first snapshot is written before the first step.");
+  }
+
+  /** What of the data is not as it should be, in a list that stays folded. */
+  listNotes(extra) {
+    const { model } = this;
+    const notes = model.tracks.flatMap((track) => this.ofRun(track)).concat(extra);
+    this.notes.hidden = notes.length === 0;
+    setText(this.count, counted(notes.length, "note"));
+    const key = JSON.stringify(notes);
+    if (key === this.list.dataset.key) return;
+    this.list.dataset.key = key;
+    this.list.replaceChildren(...notes.map((note) => el("li", {}, note)));
+  }
+
+  ofRun(track) {
+    const { model } = this;
+    const run = model.runs.find((one) => one.name === track.run);
+    const notes = [];
+    if (run.superseded) {
+      notes.push(`${counted(run.superseded, "snapshot")} of an earlier attempt are left out: the run was started again from an earlier step.`);
+    }
+    for (const { tag, reason } of run.damaged.slice(0, 20)) notes.push(`Skipped ${tag}: ${reason}`);
+    if (run.damaged.length > 20) notes.push(`… and ${run.damaged.length - 20} more that were skipped.`);
+    if (track.series) notes.push(...ofLayer(track));
+    return model.tracks.length > 1 ? notes.map((note) => `${track.run}: ${note}`) : notes;
+  }
+
+  /** The verdicts of what is shown, with counts; pressing one leaves only its filters bright. */
+  showLegend(actions) {
+    const { model } = this;
+    const counts = new Map();
+    for (const track of model.shown) {
+      for (const [name, count] of Object.entries(model.entryOf(track).verdicts ?? {})) counts.set(name, (counts.get(name) ?? 0) + count);
+    }
+    const ever = new Set(model.shown.flatMap((track) => track.series.verdictMarks().map((mark) => mark.name)));
+    const names = model.verdictNames.filter((name) => ever.has(name));
+    const key = JSON.stringify([names, model.view.verdict]);
+    if (this.legend.dataset.key !== key) {
+      this.legend.dataset.key = key;
+      this.chips = new Map(names.map((name) => [name, el("b", {})]));
+      const chosen = model.view.verdict;
+      this.legend.replaceChildren(...names.map((name) => el("button", {
+        type: "button", class: "chip", "aria-pressed": String(name === chosen), "data-verdict": name,
+        title: `Only ${name} filters bright`,
+        click: () => actions.setView({ verdict: name === model.view.verdict ? null : name }),
+      }, el("i", { class: "verdict-swatch", style: `--verdict:${model.colourOfVerdict(name)}` }), name, this.chips.get(name))));
+    }
+    for (const name of names) {
+      const count = counts.get(name) ?? 0;
+      setText(this.chips.get(name), String(count));
+      this.chips.get(name).parentElement.classList.toggle("none", count === 0);
+    }
+  }
+}
+
+function ofLayer({ series, entries, layer }) {
+  const notes = [];
+  const { shape, total } = series;
+  if (shape.filters < total.filters) notes.push(`${layer} has ${total.filters} filters, of which the first ${shape.filters} are stored.`);
+  if (shape.channels < total.channels) notes.push(`${layer} reads ${total.channels} channels, of which the first ${shape.channels} are stored: responses are to these.`);
+  if (entries.every((entry) => !entry.verdicts)) notes.push("Health was not examined, so filters have no verdicts.");
+  if (series.failed.size) notes.push(`${counted(series.failed.size, "snapshot")} could not be read, and will be tried again.`);
+  return notes;
+}

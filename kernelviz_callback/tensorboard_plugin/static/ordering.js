@@ -1,0 +1,117 @@
+/**
+ * In which order tiles stand, and which filter of one run is which of another. Both are found at
+ * one step and then kept, so that no tile jumps while the slider moves.
+ */
+export class Ordering {
+  constructor(model, onChange) {
+    Object.assign(this, { model, onChange, key: "", orders: new Map(), partners: new Map(), step: null, why: null });
+  }
+
+  /** Find them again if what they depend on has changed. */
+  update() {
+    const { view, lead, shown } = this.model;
+    const key = JSON.stringify([shown.map((track) => [track.run, track.layer, track.shape]), view.order, view.match, view.ordered]);
+    if (!lead || key === this.key) return;
+    this.key = key;
+    this.orders.clear();
+    this.partners.clear();
+    this.step = view.ordered ?? lead.entries.at(-1).step;
+    this.why = this.whyNoMatch();
+    this.find(key).catch(() => {
+      if (this.key === key) this.key = ""; // not readable now; tried again as more arrives
+    });
+  }
+
+  /** Order by what is now the last snapshot, or the one shown. */
+  renew() {
+    this.key = "";
+    this.update();
+  }
+
+  whyNoMatch() {
+    const [lead, ...others] = this.model.shown;
+    if (!others.length) return "Choose a second run to match with.";
+    const size = (track) => track.shape.slice(1).join(" × ");
+    const other = others.find((track) => size(track) !== size(lead));
+    return other ? `Filters of ${size(lead)} and ${size(other)} weights cannot be matched.` : null;
+  }
+
+  async find(key) {
+    const { view, lead, shown } = this.model;
+    const at = (track) => track.series.indexAt(this.step);
+    const matches = view.match && !this.why;
+    const needed = view.order === "index" && !matches ? [] : matches || view.order !== "index" ? shown : [];
+    await Promise.all(needed.map((track) => track.series.require(at(track))));
+    const partners = new Map();
+    for (const track of matches ? shown.slice(1) : []) {
+      const weights = (of) => of.series.weights(at(of));
+      partners.set(track, await lead.responder.match(weights(lead), lead.shape, weights(track), track.shape));
+    }
+    if (this.key !== key) return;
+    this.partners = partners;
+    for (const track of shown) {
+      const follows = track !== lead && (partners.has(track) || track.shape[0] === lead.shape[0]);
+      const own = () => sortedFilters(track, at(track), view.order);
+      this.orders.set(track, follows ? this.following(track) : own());
+    }
+    this.onChange();
+  }
+
+  following(track) {
+    const order = Array.from(this.orders.get(this.model.lead));
+    const partner = this.partners.get(track);
+    if (!partner) return order;
+    const paired = order.map((filter) => partner[filter]).filter((filter) => filter >= 0);
+    const used = new Set(paired);
+    return paired.concat(Array.from({ length: track.shape[0] }, (_, k) => k).filter((filter) => !used.has(filter)));
+  }
+
+  /** Filters by the position of their tiles. */
+  of(track) {
+    return this.orders.get(track) ?? Array.from({ length: track.shape[0] }, (_, k) => k);
+  }
+
+  /** The filter of another run that stands for this one; -1 where there is none. */
+  counterpart(from, filter, to) {
+    if (from === to) return filter;
+    const { lead } = this.model;
+    const ofLead = from === lead ? filter : this.partners.get(from)?.indexOf(filter) ?? filter;
+    if (ofLead < 0 || to === lead) return ofLead < lead.shape[0] ? ofLead : -1;
+    const partner = this.partners.get(to);
+    if (partner) return partner[ofLead] ?? -1;
+    return ofLead < to.shape[0] ? ofLead : -1;
+  }
+
+  isMatched(track, filter) {
+    const partner = this.partners.get(track);
+    if (partner) return partner.includes(filter);
+    if (track !== this.model.lead || !this.partners.size) return true;
+    return [...this.partners.values()].every((found) => found[filter] >= 0);
+  }
+}
+
+function sortedFilters(track, index, order) {
+  const filters = Array.from({ length: track.shape[0] }, (_, k) => k);
+  if (order === "index") return filters;
+  const { series } = track;
+  if (order === "health") {
+    const bits = series.bits(index);
+    const gravity = (filter) => (bits[filter] ? 32 - Math.clz32(bits[filter] & -bits[filter]) : 99);
+    return filters.sort((a, b) => gravity(a) - gravity(b) || a - b);
+  }
+  const values = order === "norm" ? series.norms(index) : series.changes(index);
+  if (!values) throw new Error("not known yet");
+  const ranked = (filter) => (Number.isNaN(values[filter]) ? -Infinity : values[filter]);
+  return filters.sort((a, b) => ranked(b) - ranked(a) || a - b);
+}
+
+/** How alike two filters are, whatever their strength. */
+export function cosineOf(one, other, first, second, size) {
+  let product = 0, ones = 0, others = 0;
+  for (let k = 0, a = first * size, b = second * size; k < size; k++, a++, b++) {
+    product += one[a] * other[b];
+    ones += one[a] ** 2;
+    others += other[b] ** 2;
+  }
+  return product / Math.sqrt(ones * others);
+}

@@ -1,0 +1,150 @@
+import { el, say, setText } from "./dom.js";
+import { halfRanges, paintAtlas } from "./paint.js";
+import { responseRequest } from "./probes.js";
+
+const LIVE_PRODUCTS = 25e6; // multiplications that a response may take while the slider moves
+
+/** One filter of one run, large: its kernel with values under the pointer, and its response. */
+export class Plate {
+  constructor(track) {
+    Object.assign(this, { track, filter: -1, cell: null, answered: "", drawn: "" });
+    this.title = el("h3", {});
+    this.kernel = el("canvas", { "data-kind": "kernel", "data-run": track.run });
+    this.mark = el("div", { class: "cell-mark", hidden: true });
+    this.frame = el("div", { class: "frame", tabindex: 0, role: "img" }, this.kernel, this.mark);
+    this.response = el("canvas", { "data-kind": "response", "data-run": track.run, role: "img" });
+    this.why = el("p", { class: "hint", hidden: true });
+    this.kernelNote = el("span", {});
+    this.responseNote = el("span", {});
+    this.readout = el("p", { class: "readout", "aria-live": "polite", "data-role": "weight" });
+    this.root = el("div", { class: "plate", "data-run": track.run }, this.title,
+      el("div", { class: "pair" },
+        el("figure", {}, this.frame, el("figcaption", {}, this.kernelNote)),
+        el("figure", {}, this.response, this.why, el("figcaption", {}, this.responseNote))),
+      this.readout);
+    this.listen();
+  }
+
+  listen() {
+    const { frame } = this;
+    frame.addEventListener("pointermove", (event) => {
+      const box = this.kernel.getBoundingClientRect();
+      this.point(this.cellAt((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height));
+    });
+    frame.addEventListener("pointerleave", () => this.point(null));
+    frame.addEventListener("blur", () => this.point(null));
+    frame.addEventListener("keydown", (event) => this.onKey(event));
+  }
+
+  onKey(event) {
+    const by = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (!by || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey || !this.tile) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const { y, x, plane } = this.cell ?? { y: 0, x: -by[1], plane: 0 };
+    const { width, height, planes } = this.size;
+    const next = { plane, y: y + by[0], x: x + by[1] };
+    if (next.x >= width && plane + 1 < planes) Object.assign(next, { plane: plane + 1, x: 0 });
+    if (next.x < 0 && plane > 0) Object.assign(next, { plane: plane - 1, x: width - 1 });
+    if (next.x >= 0 && next.x < width && next.y >= 0 && next.y < height) this.point(next);
+  }
+
+  /** Draw the kernel out of the grid's atlas, with the same colours. */
+  show(filter, atlas, room, dpr) {
+    this.filter = filter;
+    this.tile = atlas.tile;
+    this.size = { ...atlas.plane, planes: atlas.tile.planes };
+    const zoom = Math.max(1, Math.floor((room * dpr) / Math.max(atlas.tile.width, atlas.tile.height)));
+    const width = zoom * atlas.tile.width, height = zoom * atlas.tile.height;
+    const { kernel } = this, context = kernel.getContext("2d");
+    if (kernel.width !== width || kernel.height !== height) {
+      Object.assign(kernel, { width, height });
+      Object.assign(kernel.style, { width: `${width / dpr}px`, height: `${height / dpr}px` });
+    }
+    kernel.dataset.zoom = zoom;
+    context.imageSmoothingEnabled = false;
+    context.clearRect(0, 0, width, height);
+    atlas.draw(context, filter, 0, 0, zoom);
+  }
+
+  /** The response at full size; null where it takes too long to follow the slider. */
+  answer(key, values, channel, view, probe, feed, isResting) {
+    if (key === this.answered) return;
+    this.sayWhy(probe.why ?? null);
+    if (!probe.planes) return;
+    let request;
+    try {
+      request = responseRequest(this.track, values, channel, view.response, probe);
+    } catch (error) {
+      this.sayWhy(error.message);
+      return;
+    }
+    const { size, shape } = request;
+    const products = size.width * size.height * shape[1] * shape[2] * shape[3];
+    this.response.classList.toggle("stale", products > LIVE_PRODUCTS && !isResting);
+    if (products > LIVE_PRODUCTS && !isResting) return;
+    this.answered = key;
+    const { data, planes, height, width } = this.track.responder.one(request, this.filter);
+    const one = [1, planes, height, width];
+    const [end] = halfRanges(data, one, view.scale === "filter" ? "filter" : feed.widest);
+    const picture = paintAtlas(data, one, [end], { channel: planes === 3 ? "rgb" : "all", into: this.picture });
+    this.picture = picture;
+    if (this.response.width !== picture.width || this.response.height !== picture.height) {
+      Object.assign(this.response, { width: picture.width, height: picture.height });
+    }
+    this.response.getContext("2d").putImageData(picture, 0, 0);
+    this.response.dataset.halfRange = end;
+    this.response.setAttribute("aria-label", `Response of filter ${this.filter} to ${probe.name}`);
+    setText(this.responseNote, `response, ±${say(end)}`);
+  }
+
+  sayWhy(text) {
+    this.why.hidden = text === null;
+    this.response.hidden = text !== null;
+    setText(this.why, text ?? "");
+    if (text !== null) setText(this.responseNote, "");
+  }
+
+  cellAt(across, down) {
+    if (!this.tile) return null;
+    const { width, height, planes } = this.size;
+    const column = Math.floor(across * this.tile.width), line = Math.floor(down * this.tile.height);
+    const cell = {
+      plane: Math.floor(line / (height + 1)) * this.tile.across + Math.floor(column / (width + 1)),
+      y: line % (height + 1), x: column % (width + 1),
+    };
+    return cell.plane < planes && cell.y < height && cell.x < width ? cell : null;
+  }
+
+  point(cell) {
+    this.cell = cell;
+    this.mark.hidden = cell === null;
+    if (cell) {
+      const { width, height } = this.size, share = (part, whole) => `${(100 * part) / whole}%`;
+      const left = (cell.plane % this.tile.across) * (width + 1) + cell.x;
+      const top = Math.floor(cell.plane / this.tile.across) * (height + 1) + cell.y;
+      Object.assign(this.mark.style, {
+        left: share(left, this.tile.width), top: share(top, this.tile.height),
+        width: share(1, this.tile.width), height: share(1, this.tile.height),
+      });
+    }
+    this.read();
+  }
+
+  /** The weight under the pointer, as it is at the step shown. */
+  read(values = this.values, channel = this.channel) {
+    Object.assign(this, { values, channel });
+    const { cell } = this;
+    if (!cell || !values) {
+      setText(this.readout, "");
+      return;
+    }
+    const [, channels, height, width] = this.track.shape;
+    const weight = (c) => say(values[((this.filter * channels + c) * height + cell.y) * width + cell.x]);
+    const isColour = channels === 3 && channel === "rgb";
+    const plane = typeof channel === "number" ? channel : cell.plane;
+    const told = isColour ? `R ${weight(0)}  G ${weight(1)}  B ${weight(2)}` : weight(plane);
+    const where = isColour || channels === 1 ? "" : `channel ${plane}, `;
+    setText(this.readout, `${where}row ${cell.y}, column ${cell.x}: ${told}`);
+  }
+}

@@ -1,0 +1,91 @@
+import { decodeProbe, probeForChannels } from "./decode.js";
+import { responseShape } from "./convolve.js";
+
+export const OWN_SIDE = 224; // pixels: what the chart and any image file are shrunk to in Python
+export const MOST_PLANES_SHOWN = 16; // response planes of one filter; of more the sum is shown
+
+/** The image that filters are convolved with: the run's own, or one that the user dropped. */
+export class Probes {
+  constructor(source, onChange) {
+    Object.assign(this, { source, onChange, own: null, known: new Map() });
+  }
+
+  setOwn(probe) {
+    this.own = probe && { probe, adapted: new Map() };
+    this.onChange();
+  }
+
+  /** {probe} as it is, {isLoading} or {why} not; of a snapshot of a run. */
+  original(model, track, index) {
+    if (this.own) return this.own;
+    const digest = track.entries[index]?.probe;
+    if (!digest) return { why: "No probe was recorded with this snapshot." };
+    const key = JSON.stringify([track.run, digest]);
+    if (!this.known.has(key)) this.fetch(key, model, track.run, digest);
+    return this.known.get(key);
+  }
+
+  fetch(key, model, run, digest) {
+    const { probes } = model.runs.find((one) => one.name === run);
+    const told = probes.find((probe) => probe.digest === digest);
+    if (!told) {
+      this.known.set(key, { why: "The probe of this run could not be read." });
+      return;
+    }
+    this.known.set(key, { isLoading: true });
+    this.source.probe(run, digest)
+      .then((buffer) => decodeProbe(buffer, told))
+      .then((probe) => this.known.set(key, { probe, adapted: new Map() }))
+      .catch((error) => {
+        this.known.set(key, { why: `The probe could not be read: ${error.message}` });
+        setTimeout(() => this.known.delete(key), 5000);
+      })
+      .finally(this.onChange);
+  }
+
+  /** The probe as the layer sees it: {planes, probeShape, name, note}, or {isLoading} or {why} not. */
+  adapted(model, track, index) {
+    const found = this.original(model, track, index);
+    if (!found.probe) return found;
+    const channels = track.series.total.channels * (track.series.geometry.groups ?? 1);
+    if (!found.adapted.has(channels)) found.adapted.set(channels, this.adapt(found.probe, channels));
+    return found.adapted.get(channels);
+  }
+
+  adapt(probe, channels) {
+    const [count, height, width] = probe.shape;
+    const named = { name: probe.name, probeShape: [channels, height, width], note: null };
+    const planes = probeForChannels(probe, channels);
+    const inGrey = planes && count === 3 && channels !== 3;
+    if (planes) return { ...named, planes, note: inGrey ? "in grey" : null };
+    if (this.own?.probe !== probe) {
+      return { why: `The layer reads ${channels} input channels; the probe (${probe.name}) has ${count}.` };
+    }
+    const grey = { name: "", shape: [1, height, width], planes: probeForChannels(probe, 1) };
+    return { ...named, planes: probeForChannels(grey, channels), note: "in grey, in every input channel" };
+  }
+}
+
+/** What to convolve for the channels that are shown; throws an Error for people where it cannot be. */
+export function responseRequest(track, values, channel, response, { planes, probeShape }) {
+  const { series, shape } = track;
+  const { dilation = [1, 1], groups = 1 } = series.geometry;
+  const isOne = typeof channel === "number" && shape[1] > 1;
+  const tooMany = shape[1] > MOST_PLANES_SHOWN;
+  const request = {
+    planes, probeShape, shape, dilation, groups,
+    kernels: isOne ? onlyChannel(values, shape, channel) : values,
+    summed: isOne || tooMany || response === "sum" || (response === "auto" && shape[1] !== 3),
+    total: series.total.filters,
+  };
+  return { ...request, size: responseShape(probeShape, shape, request) };
+}
+
+function onlyChannel(values, [filters, channels, height, width], channel) {
+  const kept = new Float32Array(values.length), size = height * width;
+  for (let filter = 0; filter < filters; filter++) {
+    const at = (filter * channels + channel) * size;
+    kept.set(values.subarray(at, at + size), at);
+  }
+  return kept;
+}

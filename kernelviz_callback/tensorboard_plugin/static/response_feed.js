@@ -1,0 +1,156 @@
+import { atlasLayout, halfRanges, paintAtlas, tileSize } from "./paint.js";
+import { drawTile } from "./pictures.js";
+import { tileShape } from "./tile_layout.js";
+
+const KEPT_BYTES_OF_RESPONSES = 48 * 2 ** 20;
+
+/**
+ * The response grid of one run: filled in tile by tile when the slider rests; what was there before
+ * stays, stale, until its successor comes.
+ */
+export class ResponseFeed {
+  constructor(responder, onChange) {
+    Object.assign(this, { responder, onChange, key: "", cancel: null, shown: null, version: 0, widest: 0, family: "", zoom: 1 });
+    this.canvas = document.createElement("canvas");
+    this.context = this.canvas.getContext("2d", { willReadFrequently: true });
+    this.kept = new Map();
+    this.stale = new Set();
+  }
+
+  /** Mark what is shown as that of another step, or not. */
+  expect(key) {
+    if (key === this.wanted) return;
+    this.wanted = key;
+    if (key !== this.key) this.touch();
+  }
+
+  isStale(filter) {
+    return this.wanted !== this.key || this.stale.has(filter);
+  }
+
+  get isDone() {
+    return this.shown !== null && this.wanted === this.key && this.stale.size === 0;
+  }
+
+  /**
+   * Compute, or take from memory, the responses that the key names. Those of one family, of the same
+   * layer and probe, share the scale of a run.
+   */
+  show(key, family, request, shrink, scale) {
+    if (key === this.key) return;
+    this.stop();
+    if (family !== this.family) Object.assign(this, { family, widest: 0 });
+    const filters = request.shape[0];
+    const { planes, height, width } = request.size;
+    const shape = [filters, planes, Math.floor(height / shrink), Math.floor(width / shrink)];
+    this.key = this.wanted = key;
+    this.scale = scale;
+    const kept = this.kept.get(key);
+    this.prepare(shape);
+    if (kept) {
+      this.shown = { shape, data: kept };
+      this.stale.clear();
+      this.repaint();
+      return;
+    }
+    this.shown = { shape, data: new Float32Array(filters * planes * shape[2] * shape[3]) };
+    this.stale = new Set(Array.from({ length: filters }, (_, k) => k));
+    this.cancel = this.responder.grid({ ...request, shrink }, (chunk) => this.receive(chunk));
+    this.touch();
+  }
+
+  stop() {
+    this.cancel?.();
+    this.cancel = null;
+  }
+
+  clear() {
+    this.stop();
+    Object.assign(this, { key: "", shown: null });
+    this.touch();
+  }
+
+  prepare(shape) {
+    const channel = shape[1] === 3 ? "rgb" : "all";
+    const { width, height } = tileSize(shape, channel);
+    this.tile = tileShape(shape, channel);
+    this.plane = { width: shape[3], height: shape[2] };
+    this.channel = channel;
+    this.layout = atlasLayout(shape[0], width, height);
+    if (this.canvas.width === this.layout.width && this.canvas.height === this.layout.height) return;
+    Object.assign(this.canvas, { width: this.layout.width, height: this.layout.height });
+  }
+
+  receive({ first, filters, data, done }) {
+    const { shape } = this.shown;
+    const size = shape[1] * shape[2] * shape[3];
+    this.shown.data.set(data, first * size);
+    for (let filter = first; filter < first + filters; filter++) {
+      this.paint(filter);
+      this.stale.delete(filter);
+    }
+    if (done) {
+      this.keep();
+      if (this.scale !== "filter") this.repaint();
+    }
+    this.touch();
+  }
+
+  keep() {
+    this.kept.set(this.key, this.shown.data);
+    const most = Math.max(1, Math.floor(KEPT_BYTES_OF_RESPONSES / this.shown.data.byteLength));
+    for (const key of this.kept.keys()) if (this.kept.size > most) this.kept.delete(key);
+  }
+
+  setScale(scale) {
+    if (scale === this.scale) return;
+    this.scale = scale;
+    if (this.shown) this.repaint();
+  }
+
+  /** "run" is the widest seen so far: nobody has computed all responses of a run. */
+  repaint() {
+    const { shape, data } = this.shown;
+    const own = halfRanges(data, shape, "filter");
+    const layer = own.reduce((a, b) => Math.max(a, b), 0);
+    this.widest = Math.max(this.widest, layer);
+    const common = this.scale === "run" ? this.widest : layer;
+    this.ends = this.scale === "filter" ? own : own.fill(common);
+    for (let filter = 0; filter < shape[0]; filter++) if (!this.stale.has(filter)) this.paint(filter, this.ends[filter]);
+    this.touch();
+  }
+
+  paint(filter, half = null) {
+    const { shape, data } = this.shown;
+    const size = shape[1] * shape[2] * shape[3], one = [1, ...shape.slice(1)];
+    const values = data.subarray(filter * size, (filter + 1) * size);
+    const end = half ?? halfRanges(values, one, this.scale === "filter" ? "filter" : this.widest)[0];
+    this.widest = Math.max(this.widest, end);
+    this.ends ??= new Float32Array(shape[0]);
+    if (this.ends.length !== shape[0]) this.ends = new Float32Array(shape[0]);
+    this.ends[filter] = end;
+    const picture = paintAtlas(values, one, [end], { channel: this.channel });
+    const { columns, tileWidth, tileHeight } = this.layout;
+    this.context.putImageData(picture, (filter % columns) * tileWidth, Math.floor(filter / columns) * tileHeight);
+  }
+
+  /** Draw a tile as large as fits the cell. */
+  draw(context, filter, cell) {
+    const zoom = Math.min(cell.width / this.tile.width, cell.height / this.tile.height);
+    const width = Math.round(this.tile.width * zoom), height = Math.round(this.tile.height * zoom);
+    const x = cell.x + ((cell.width - width) >> 1), y = cell.y + ((cell.height - height) >> 1);
+    if (this.tile.planes === 1) {
+      const { columns, tileWidth, tileHeight } = this.layout;
+      context.drawImage(this.canvas, (filter % columns) * tileWidth, Math.floor(filter / columns) * tileHeight,
+        tileWidth, tileHeight, x, y, width, height);
+    } else {
+      drawTile(context, this, filter, x, y, zoom);
+    }
+    return { x, y, width, height };
+  }
+
+  touch() {
+    this.version++;
+    this.onChange();
+  }
+}

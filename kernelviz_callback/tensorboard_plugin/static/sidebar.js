@@ -1,0 +1,168 @@
+import { counted, el, setOptions, setText } from "./dom.js";
+import { paintProbe } from "./pictures.js";
+import { MOST_PLANES_SHOWN } from "./probes.js";
+
+const MANY_RUNS = 8; // beyond, there is a field to find one
+
+/** What is shown, and how: runs, layer, colours, order, probe. */
+export class Sidebar {
+  constructor(model, ordering, probes, actions) {
+    Object.assign(this, { model, ordering, probes, actions, runsKey: "", probeKey: "" });
+    const set = (key, read = (value) => value) => (event) => actions.setView({ [key]: read(event.target.value) });
+    this.runs = el("ul", { class: "runs", "data-role": "runs" });
+    this.findRun = el("input", { type: "search", placeholder: "Find a run", "aria-label": "Find a run", hidden: true, input: () => this.sift() });
+    this.layer = el("select", { "data-role": "layer", change: set("layer") });
+    this.about = el("p", { class: "hint", "data-role": "about-layer" });
+    this.scale = segments("scale", "Colour scale", [["filter", "Filter"], ["layer", "Layer"], ["run", "Run"]], set("scale"));
+    this.scaleHint = el("p", { class: "hint" });
+    this.channels = segments("channel", "Channels", [["rgb", "RGB"], ["0", "R"], ["1", "G"], ["2", "B"], ["all", "All"]], set("channel"));
+    this.channel = el("select", { "data-role": "channel", change: set("channel") });
+    this.channelField = field("Channels", this.channel);
+    this.response = segments("response", "Responses", [["channels", "Channels"], ["sum", "Sum"]], set("response"));
+    this.difference = el("select", {
+      "data-role": "difference",
+      change: (event) => actions.setView({
+        difference: event.target.value, pinned: event.target.value === "pinned" ? this.model.step : this.model.view.pinned,
+      }),
+    });
+    this.pin = el("button", { type: "button", class: "quiet", "data-role": "pin", click: () => actions.setView({ pinned: model.step }) }, "Pin this step");
+    this.order = el("select", { "data-role": "order", change: (event) => actions.setView({ order: event.target.value, ordered: null }) });
+    this.orderNote = el("p", { class: "hint" });
+    this.reorder = el("button", { type: "button", class: "quiet", "data-role": "reorder", click: () => actions.reorder() }, "Order by this step");
+    this.match = el("input", { type: "checkbox", "data-role": "match", change: () => actions.setView({ match: this.match.checked }) });
+    this.matchNote = el("p", { class: "hint" });
+    this.matchField = el("div", { class: "field" }, el("label", { class: "check" }, this.match, "Match filters across runs"), this.matchNote);
+    this.picture = el("canvas", { class: "probe-picture", role: "img" });
+    this.probeName = el("span", { "data-role": "probe-name" });
+    this.file = el("input", { type: "file", accept: "image/*", class: "unseen", tabindex: -1, "data-role": "probe-file", "aria-hidden": "true",
+      change: (event) => { actions.useImage(event.target.files[0]); event.target.value = ""; } });
+    this.chooseImage = el("button", { type: "button", class: "quiet", "data-role": "choose-probe", click: () => this.file.click() }, "Choose an image…");
+    this.backToRun = el("button", { type: "button", class: "quiet", hidden: true, "data-role": "run-probe", click: () => actions.useImage(null) }, "Back to the run’s");
+    this.link = el("button", { type: "button", class: "quiet", "data-role": "copy-link", click: () => actions.copyLink() }, "Copy a link to this view");
+    this.root = el("div", { class: "controls" },
+      group("Runs", this.findRun, this.runs),
+      group("Layer", this.layer, this.about),
+      this.scale.root, this.scaleHint, this.channels.root, this.channelField, this.response.root,
+      field("Difference to", this.difference, this.pin),
+      field("Order", this.order, this.orderNote, this.reorder),
+      this.matchField,
+      group("Probe", el("div", { class: "probe" }, this.picture, el("div", {}, this.probeName, el("p", { class: "hint" }, "Or drop an image on the page; it stays in your browser."))), this.chooseImage, this.backToRun, this.file),
+      el("div", { class: "group foot" }, this.link, keysHelp()));
+  }
+
+  update() {
+    const { model } = this, { view, lead } = model;
+    this.layer.setAttribute("aria-label", "Layer");
+    this.listRuns();
+    setOptions(this.layer, model.layers.map((name) => [name, name]), model.layer);
+    this.layer.disabled = model.layers.length < 2;
+    this.scale.choose(view.scale);
+    setText(this.scaleHint, {
+      filter: "Each filter by its own largest weight.",
+      layer: "One scale for all filters of a step.",
+      run: "One scale for all steps and runs on the page.",
+    }[view.scale]);
+    if (lead) this.ofLayer(lead);
+    const pinned = view.pinned === null ? "this step" : `step ${view.pinned}`;
+    setOptions(this.difference, [["none", "nothing: the weights"], ["first", "the first snapshot"], ["previous", "the snapshot before"], ["pinned", view.difference === "pinned" ? `pinned: ${pinned}` : "this step, pinned"]], view.difference);
+    this.pin.hidden = view.difference !== "pinned" || view.pinned === model.step;
+    setOptions(this.order, [["index", "number"], ["norm", "norm"], ["drift", "change from the first"], ["health", "verdicts, gravest first"]], view.order);
+    this.orderNote.hidden = view.order === "index" && !view.match;
+    setText(this.orderNote, `As of step ${this.ordering.step}.`);
+    this.showReorder();
+    this.matchField.hidden = model.tracks.length < 2;
+    this.match.disabled = this.ordering.why !== null;
+    this.match.checked = view.match && !this.match.disabled;
+    setText(this.matchNote, this.ordering.why ?? (view.match ? "Filters without a partner are faint, at the end." : ""));
+  }
+
+  /** What a moving slider changes here. */
+  showReorder() {
+    const { view, step } = this.model;
+    const isFixed = view.order === "index" && !view.match;
+    this.reorder.hidden = isFixed || this.ordering.step === step;
+    this.pin.hidden = view.difference !== "pinned" || view.pinned === step;
+  }
+
+  ofLayer(lead) {
+    const { view } = this.model;
+    const { filters, channels, height, width } = lead.series.shape, { total } = lead.series;
+    const stored = filters < total.filters ? ` The first ${filters} are stored.` : "";
+    const partly = channels < total.channels ? ` The first ${channels} channels are stored.` : "";
+    setText(this.about, `${counted(total.filters, "filter")}, ${total.channels} × ${height} × ${width}.${stored}${partly}`);
+    const channel = String(this.model.channelOf(lead));
+    this.channels.root.hidden = channels !== 3;
+    this.channelField.hidden = channels === 3 || channels === 1;
+    this.channels.choose(channel);
+    setOptions(this.channel, [["all", "all"], ...Array.from({ length: channels }, (_, k) => [String(k), `input channel ${k}`])], channel === "rgb" ? "all" : channel);
+    const isOne = channel !== "rgb" && channel !== "all";
+    this.response.root.hidden = isOne || channels < 2 || channels > MOST_PLANES_SHOWN;
+    this.response.choose(view.response === "auto" ? (channels === 3 ? "channels" : "sum") : view.response);
+  }
+
+  listRuns() {
+    const { model } = this;
+    const key = JSON.stringify([model.runs.map((run) => run.name), model.tracks.map((track) => track.run)]);
+    if (key === this.runsKey) return;
+    this.runsKey = key;
+    const focused = document.activeElement?.dataset?.run;
+    const chosen = new Set(model.tracks.map((track) => track.run));
+    this.runs.replaceChildren(...model.runs.map((run, k) => el("li", {}, el("label", { class: "check", title: run.name },
+      el("input", { type: "checkbox", "data-run": run.name, ...(chosen.has(run.name) ? { checked: true } : {}), change: (event) => this.chooseRun(run.name, event.target) }),
+      el("i", { class: "swatch", style: `--run: var(--run-${k % 8})` }), el("span", {}, run.name)))));
+    this.findRun.hidden = model.runs.length <= MANY_RUNS;
+    this.sift();
+    if (focused !== undefined) this.runs.querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  /** One run at least stays on the page. */
+  chooseRun(name, box) {
+    const names = this.model.tracks.map((track) => track.run).filter((run) => run !== name);
+    if (box.checked) names.push(name);
+    if (!names.length) box.checked = true;
+    else this.actions.setView({ runs: this.model.runs.map((run) => run.name).filter((run) => names.includes(run)) });
+  }
+
+  sift() {
+    const sought = this.findRun.value.toLowerCase();
+    for (const item of this.runs.children) item.hidden = !item.textContent.toLowerCase().includes(sought);
+  }
+
+  /** The probe of the first run, as a picture. */
+  showProbe() {
+    const { model, probes } = this;
+    if (!model.lead) return;
+    const found = probes.original(model, model.lead, model.indexOf(model.lead));
+    this.backToRun.hidden = !probes.own;
+    const { probe } = found;
+    setText(this.probeName, probe ? `${probe.name}, ${probe.shape[2]} × ${probe.shape[1]}` : found.isLoading ? "…" : found.why);
+    this.picture.hidden = !probe;
+    if (!probe || probe === this.painted) return;
+    this.painted = probe;
+    paintProbe(this.picture, probe);
+    this.picture.setAttribute("aria-label", `Probe ${probe.name}`);
+  }
+}
+
+function group(title, ...children) {
+  return el("section", { class: "group" }, el("h2", {}, title), ...children);
+}
+
+function field(title, control, ...others) {
+  const label = el("label", { class: "field" }, el("span", { class: "label" }, title), control);
+  return el("div", { class: "field-group" }, label, ...others);
+}
+
+function segments(name, title, options, change) {
+  const boxes = options.map(([value]) => el("input", { type: "radio", name, value, change }));
+  const root = el("fieldset", { class: "segments", "data-role": name }, el("legend", { class: "label" }, title),
+    ...options.map(([, text], k) => el("label", {}, boxes[k], el("span", {}, text))));
+  return { root, choose: (value) => boxes.forEach((box) => (box.checked = box.value === value)) };
+}
+
+function keysHelp() {
+  const keys = [["← →", "a snapshot back or on"], ["shift ← →", "ten"], ["home end", "first, last"], ["space", "play, pause"],
+    ["[ ]", "previous, next filter"], ["esc", "close the filter"]];
+  return el("details", { class: "keys" }, el("summary", {}, "Keys"),
+    el("dl", {}, ...keys.flatMap(([key, what]) => [el("dt", {}, key), el("dd", {}, what)])));
+}

@@ -1,0 +1,56 @@
+const BUNCHED = 0.2; // of the way: where the middle snapshot lies, at most, on a logarithmic axis
+
+/**
+ * The steps of everything on the page, one after the other, and where they lie along the timeline.
+ * Steps that bunch at the beginning are drawn on a logarithmic scale, or nobody could point at them.
+ */
+export class StepAxis {
+  constructor(steps) {
+    this.steps = Float64Array.from(new Set(steps)).sort();
+    const first = this.steps[0] ?? 0, span = (this.steps.at(-1) ?? 0) - first;
+    const middle = (this.steps[this.steps.length >> 1] ?? 0) - first;
+    this.isLogarithmic = this.steps.length > 4 && middle < BUNCHED * span;
+    this.place = this.isLogarithmic
+      ? (step) => Math.log1p(step - first) / Math.log1p(span)
+      : (step) => span ? (step - first) / span : 0.5;
+    this.shares = this.steps.map(this.place);
+  }
+
+  get last() {
+    return this.steps.length - 1;
+  }
+
+  /** The last at or before the step; the first if none is. */
+  at(step) {
+    return Math.max(0, upperBound(this.steps, step) - 1);
+  }
+
+  /** The nearest to a point of the timeline. */
+  nearest(share) {
+    const after = Math.min(upperBound(this.shares, share), this.last), before = Math.max(0, after - 1);
+    return share - this.shares[before] < this.shares[after] - share ? before : after;
+  }
+
+  /** At most so many: the first, the last, and between them as evenly as the eye on a logarithm wants. */
+  spread(count) {
+    const total = this.steps.length;
+    if (total <= count) return Array.from(this.steps.keys());
+    const chosen = new Set([0]);
+    for (let k = 1; k < count; k++) {
+      const wanted = Math.round(total ** (k / (count - 1))) - 1;
+      chosen.add(Math.max(wanted, chosen.size));
+    }
+    return [...chosen].map((at) => Math.min(at, this.last));
+  }
+}
+
+/** How many of the ascending values are at most the limit. */
+function upperBound(values, limit) {
+  let low = 0, high = values.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (values[middle] <= limit) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

@@ -1,0 +1,168 @@
+import { curveDrawing, curvePath } from "./curves.js";
+import { clamp, el, grouped, say, setText, svg } from "./dom.js";
+
+const CLOSE = 14; // CSS pixels: marks nearer than that are one
+const TICKS = 5;
+const FAR = 10; // snapshots: what shift and the arrows move by
+
+/** The slider: drawn over how far the layer has gone, with marks where verdicts began. */
+export class Timeline {
+  constructor(model, actions) {
+    Object.assign(this, { model, actions, drawn: "", isDragging: false });
+    this.curve = curveDrawing("drift");
+    this.loaded = svg("path", { class: "loaded" });
+    this.loadedDrawing = svg("svg", { class: "loaded-lane", viewBox: "0 0 1000 2", preserveAspectRatio: "none", "aria-hidden": "true" }, this.loaded);
+    this.needle = el("div", { class: "needle handle" });
+    this.caption = el("span", { class: "lane-caption", "data-role": "drift" });
+    this.lane = el("div", {
+      class: "lane", role: "slider", tabindex: 0, "aria-label": "Step", "aria-orientation": "horizontal",
+      "data-role": "slider",
+    }, this.curve, this.loadedDrawing, this.caption, this.needle);
+    this.marks = el("div", { class: "marks", role: "group", "aria-label": "Where verdicts began" });
+    this.ticks = el("div", { class: "ticks", "aria-hidden": "true" });
+    this.root = el("div", { class: "track", "data-role": "track" }, this.marks, this.lane, this.ticks);
+    this.listen();
+    new ResizeObserver(() => this.resize()).observe(this.lane);
+  }
+
+  listen() {
+    const { lane } = this;
+    const follow = (event) => {
+      const box = this.box;
+      this.actions.moveTo(this.model.axis.nearest(clamp((event.clientX - box.left) / box.width, 0, 1)));
+    };
+    lane.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      lane.setPointerCapture(event.pointerId);
+      this.isDragging = true;
+      this.box = lane.getBoundingClientRect();
+      this.actions.pause();
+      follow(event);
+    });
+    lane.addEventListener("pointermove", (event) => this.isDragging && follow(event));
+    for (const name of ["pointerup", "pointercancel"]) lane.addEventListener(name, () => (this.isDragging = false));
+    lane.addEventListener("keydown", (event) => {
+      const by = { ArrowUp: 1, ArrowDown: -1, PageUp: FAR, PageDown: -FAR }[event.key];
+      if (by === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+      event.preventDefault();
+      this.actions.moveBy(event.shiftKey ? FAR * Math.sign(by) : by);
+    });
+  }
+
+  resize() {
+    const width = this.lane.clientWidth;
+    if (!width || width === this.width) return;
+    this.width = width;
+    this.placeMarks();
+    this.place();
+  }
+
+  /** Everything but the needle. */
+  draw() {
+    const { model } = this, { axis } = model;
+    this.lane.setAttribute("aria-valuemin", 0);
+    this.lane.setAttribute("aria-valuemax", Math.max(0, axis.last));
+    this.drawCurves();
+    this.drawTicks();
+    this.placeMarks();
+    this.place();
+  }
+
+  drawCurves() {
+    const { model } = this, { axis } = model;
+    let high = 0;
+    for (const { series, entries } of model.shown) {
+      for (let k = 0; k < entries.length; k++) {
+        const drift = series.drift(k);
+        if (drift > high && drift < Infinity) high = drift;
+      }
+    }
+    this.high = high;
+    this.curve.replaceChildren(...model.shown.flatMap((track, k) => {
+      const shares = track.entries.map((entry) => axis.place(entry.step));
+      const line = curvePath(shares, (at) => track.series.drift(at), 0, high);
+      const ends = line.match(/[ML][\d.]+/g) ?? [];
+      const area = k || ends.length < 2 ? [] : [svg("path", { class: "area", d: `${line}V100H${ends[0].slice(1)}Z` })];
+      return [...area, svg("path", { class: "line", style: `--run: ${model.colourOf(track)}`, d: line })];
+    }));
+    this.drawLoaded();
+  }
+
+  /** Which snapshots are in the browser, as a video player shows what it has. */
+  drawLoaded() {
+    const { axis, shown } = this.model;
+    let path = "", open = false;
+    for (let at = 0; at <= axis.last; at++) {
+      const isLoaded = shown.every((track) => track.series.isLoaded(track.series.indexAt(axis.steps[at])));
+      const x = (1000 * axis.shares[at]).toFixed(1);
+      if (isLoaded) path += open ? "" : `M${x} 1h1`;
+      if (open && (!isLoaded || at === axis.last)) path += `H${x}`;
+      open = isLoaded;
+    }
+    this.loaded.setAttribute("d", path);
+  }
+
+  drawTicks() {
+    const { axis } = this.model;
+    const key = `${axis.steps[0]} ${axis.steps.at(-1)} ${axis.steps.length}`;
+    if (this.ticks.dataset.key === key || axis.last < 0) return;
+    this.ticks.dataset.key = key;
+    const chosen = new Set(Array.from({ length: TICKS }, (_, k) => axis.nearest(k / (TICKS - 1))));
+    const places = [...chosen].sort((a, b) => a - b).filter((at, k, all) =>
+      k === 0 || k === all.length - 1 || (axis.shares[at] - axis.shares[all[k - 1]] > 0.1 && axis.shares.at(-1) - axis.shares[at] > 0.1));
+    this.ticks.replaceChildren(...places.map((at) =>
+      el("span", { style: `left:${100 * axis.shares[at]}%` }, grouped(axis.steps[at]))));
+    this.ticks.title = axis.isLogarithmic ? "Steps, on a logarithmic scale" : "Steps";
+  }
+
+  /** One button for the verdicts that began at about the same place. */
+  placeMarks() {
+    const { model } = this, { axis } = model;
+    if (!this.width) return;
+    const isOne = model.shown.length === 1;
+    const all = model.shown.flatMap((track) => track.series.verdictMarks()
+      .filter(({ index }) => index > 0 || track.entries.length === 1 || this.isTelling(track))
+      .map(({ index, name, count }) => ({
+        name, step: track.entries[index].step,
+        text: `${isOne ? "" : `${track.run}, `}step ${grouped(track.entries[index].step)}: ${name}, ${count} filter${count > 1 ? "s" : ""}`,
+      }))).sort((a, b) => a.step - b.step);
+    const groups = [];
+    for (const mark of all) {
+      const x = axis.place(mark.step) * this.width, last = groups.at(-1);
+      if (last && x - last.x < CLOSE) last.marks.push(mark);
+      else groups.push({ x, marks: [mark] });
+    }
+    const key = JSON.stringify([this.width, groups]);
+    if (key === this.drawn) return;
+    this.drawn = key;
+    this.marks.replaceChildren(...groups.map(({ x, marks }) => {
+      const names = [...new Set(marks.map((mark) => mark.name))];
+      const gravest = model.verdictNames.find((name) => names.includes(name));
+      const told = marks.slice(0, 8).map((mark) => mark.text).concat(marks.length > 8 ? [`and ${marks.length - 8} more`] : []);
+      const { step } = marks.find((mark) => mark.name === gravest);
+      return el("button", {
+        type: "button", class: "mark", style: `left:${x}px;--verdict:${model.colourOfVerdict(gravest)}`,
+        "aria-label": told.join("; "), "data-step": step,
+        click: () => this.actions.moveTo(axis.at(step)),
+        pointerenter: (event) => this.actions.tip(told, event.currentTarget),
+        focus: (event) => this.actions.tip(told, event.currentTarget),
+        pointerleave: () => this.actions.tip(null), blur: () => this.actions.tip(null),
+      });
+    }));
+  }
+
+  isTelling(track) {
+    return track.entries.length > 1;
+  }
+
+  /** The needle: nothing that needs a layout. */
+  place() {
+    const { model } = this, { axis, position } = model;
+    if (!this.width || axis.last < 0) return;
+    this.needle.style.transform = `translateX(${(axis.shares[position] * this.width).toFixed(1)}px)`;
+    this.lane.setAttribute("aria-valuenow", position);
+    this.lane.setAttribute("aria-valuetext", `step ${model.step}`);
+    const drifts = model.shown.map((track) => say(track.series.drift(model.indexOf(track))));
+    setText(this.caption, `drift ${drifts.join(" · ")}`);
+  }
+}

@@ -1,0 +1,99 @@
+import { el, grouped, icon, setOptions, setText } from "./dom.js";
+
+const PLAY = "M4 2.5v11l9-5.5z";
+const PAUSE = "M4 2.5h3v11H4zM9 2.5h3v11H9z";
+
+/** Play and pause, the step in numbers, and how fast. */
+export class Transport {
+  constructor(model, actions) {
+    Object.assign(this, { model, actions, isPlaying: false, told: "" });
+    this.button = el("button", { type: "button", class: "play", "data-role": "play", click: () => this.toggle() });
+    this.step = el("input", {
+      type: "text", inputmode: "numeric", autocomplete: "off", "data-role": "step", "aria-label": "Step to jump to",
+      change: () => this.jump(), focus: (event) => event.target.select(),
+      keydown: (event) => event.key === "Enter" && this.jump(),
+      blur: () => this.show(true),
+    });
+    this.of = el("span", { class: "of", "data-role": "of" });
+    this.speed = el("select", {
+      "aria-label": "Snapshots a second", "data-role": "speed", title: "How many snapshots a second play shows",
+      change: () => actions.setView({ speed: Number(this.speed.value) }),
+    });
+    this.root = el("div", { class: "transport" }, this.button,
+      el("div", { class: "where" }, el("label", { class: "step" }, el("span", {}, "Step"), this.step), this.of));
+    this.live = el("div", { class: "unseen", "aria-live": "polite", "data-role": "live" });
+    this.draw();
+  }
+
+  update() {
+    setOptions(this.speed, this.model.speeds.map((speed) => [String(speed), `${speed} a second`]), String(this.model.speed));
+  }
+
+  draw() {
+    this.button.replaceChildren(icon(this.isPlaying ? PAUSE : PLAY));
+    this.button.setAttribute("aria-label", this.isPlaying ? "Pause" : "Play");
+    this.button.title = `${this.isPlaying ? "Pause" : "Play"} (space)`;
+  }
+
+  toggle() {
+    if (this.isPlaying) this.pause();
+    else this.play();
+  }
+
+  play() {
+    if (this.model.axis.last < 1) return;
+    if (this.model.position === this.model.axis.last) this.actions.moveTo(0);
+    this.isPlaying = true;
+    this.due = null;
+    this.draw();
+    requestAnimationFrame((now) => this.tick(now));
+  }
+
+  pause() {
+    if (!this.isPlaying) return;
+    this.isPlaying = false;
+    this.draw();
+    this.actions.rested();
+  }
+
+  /** Keeps time: where a frame comes late, snapshots are left out. What is not loaded is waited for. */
+  tick(now) {
+    if (!this.isPlaying) return;
+    requestAnimationFrame((next) => this.tick(next));
+    this.due ??= now;
+    const { model } = this, period = 1000 / model.speed;
+    const by = Math.floor((now - this.due) / period);
+    if (by < 1) return;
+    const goal = Math.min(model.position + by, model.axis.last);
+    if (!this.actions.isReady(goal)) {
+      this.due = now;
+      return;
+    }
+    this.due += by * period;
+    this.actions.moveTo(goal);
+    if (goal === model.axis.last) this.pause();
+  }
+
+  jump() {
+    const wanted = Number(this.step.value.replaceAll(/[\s,]/g, ""));
+    if (this.step.value.trim() !== "" && Number.isFinite(wanted)) this.actions.moveTo(this.model.axis.at(wanted));
+    this.show(true);
+  }
+
+  show(evenInUse = false) {
+    const { model } = this;
+    if (evenInUse || document.activeElement !== this.step) {
+      const text = String(model.step);
+      if (this.step.value !== text) this.step.value = text;
+    }
+    const entry = model.lead && model.entryOf(model.lead);
+    const epoch = entry?.epoch ?? null;
+    setText(this.of, `of ${grouped(model.axis.steps.at(-1) ?? 0)}${epoch === null ? "" : ` · epoch ${epoch}`}`);
+  }
+
+  /** For screen readers, when the slider rests. */
+  tell() {
+    const text = `Step ${this.model.step} of ${this.model.axis.steps.at(-1) ?? 0}`;
+    setText(this.live, text);
+  }
+}
