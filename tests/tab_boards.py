@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +16,14 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from tensorboard import program
-from tensorboard.backend import application
-from tensorboard.backend.event_processing.data_ingester import LocalDataIngester
 from werkzeug.test import Client
+
+with warnings.catch_warnings():
+    # TensorBoard's copy of bleach.
+    warnings.filterwarnings("ignore", "html5lib's sanitizer is deprecated")
+    from tensorboard import program
+    from tensorboard.backend import application
+    from tensorboard.backend.event_processing.data_ingester import LocalDataIngester
 
 ROUTE = "/data/plugin/kernels"
 SECONDS = 60  # more than TensorBoard ever needs
@@ -35,11 +40,16 @@ class Answer(NamedTuple):
 
 @dataclass
 class Board:
-    """A TensorBoard: ``get`` fetches an address, ``url`` is None if it is in this process."""
+    """A TensorBoard: ``get`` fetches an address.
+
+    ``url`` and ``process`` are those of a server, ``prefix`` is what all runs are called before
+    their own names.
+    """
 
     get: Callable[[str], Answer]
-    url: str | None = None
+    url: str = ""
     process: subprocess.Popen[str] | None = None
+    prefix: str = ""
 
     def ask(self, name: str, **query: Any) -> Answer:
         return self.get(f"{ROUTE}/{name}?{urlencode(query)}")

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from kernelviz_callback.tensorboard_plugin.header import (
     VERSION,
@@ -16,14 +17,6 @@ from kernelviz_callback.tensorboard_plugin.header import (
     tag_of,
 )
 from kernelviz_callback.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
-
-# What no two snapshots of a layer may differ in.
-_FORM: tuple[Literal["shape", "filters", "channels", "geometry"], ...] = (
-    "shape",
-    "filters",
-    "channels",
-    "geometry",
-)
 
 
 @dataclass(frozen=True)
@@ -69,9 +62,10 @@ class RunTimeline:
         for layer, snapshots in found.items():
             current = _current(snapshots)
             superseded += len(snapshots) - len(current)
-            last = current[-1]
-            layers[layer] = {id_of(each): each for each in current if _is_alike(each, last)}
-            faults += [_odd_one_out(each, last) for each in current if not _is_alike(each, last)]
+            form = _last_form(current)
+            layers[layer] = {id_of(each): each for each in current if _form(each) == form}
+            reason = f"it does not fit a layer that is {form}"
+            faults += [Fault(tag_of(each), reason) for each in current if _form(each) != form]
         return cls(layers, probes, superseded, faults)
 
     def to_dict(self, name: str) -> dict[str, Any]:
@@ -121,14 +115,19 @@ def _current(snapshots: Sequence[SnapshotHeader]) -> list[SnapshotHeader]:
     return sorted(kept, key=lambda each: each["step"])
 
 
-def _is_alike(header: SnapshotHeader, other: SnapshotHeader) -> bool:
-    return all(header[name] == other[name] for name in _FORM)
+def _last_form(snapshots: Sequence[SnapshotHeader]) -> str:
+    """What the layer was like in the last attempt, by majority: one header may lie."""
+    attempt = snapshots[-1]["attempt"]
+    forms = Counter(_form(each) for each in snapshots if each["attempt"] == attempt)
+    return forms.most_common(1)[0][0]
 
 
-def _odd_one_out(header: SnapshotHeader, last: SnapshotHeader) -> Fault:
-    form, form_of_last = ({name: each[name] for name in _FORM} for each in (header, last))
-    reason = f"the layer was {form}, and a later attempt has made it {form_of_last}"
-    return Fault(tag_of(header), reason)
+def _form(header: SnapshotHeader) -> str:
+    """What no two snapshots of a layer may differ in."""
+    height, width = header["shape"][2:]
+    stored = f"{header['shape'][0]}x{header['shape'][1]} stored"
+    kernels = f"{header['filters']}x{header['channels']}x{height}x{width}"
+    return f"{kernels}, {stored}, {header['geometry']}"
 
 
 def _layer_entry(snapshots: Sequence[SnapshotHeader]) -> dict[str, Any]:
