@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -17,9 +17,11 @@ Contents: TypeAlias = Mapping[str, Mapping[str, bytes]]
 class Catalogue:
     """All runs with events of ours at one time; not modified when there are more, but replaced.
 
-    ``parsed`` and ``faults`` go by run and tag; a fault is what a header did not tell.
+    ``parsed`` and ``faults`` go by run and tag; a fault is what a header did not tell. TensorBoard
+    may serve several experiments, which have nothing to do with one another.
     """
 
+    experiment: str = ""
     contents: Contents = field(default_factory=dict)
     parsed: Mapping[tuple[str, str], Header | Fault] = field(default_factory=dict)
     faults: Mapping[tuple[str, str], Fault] = field(default_factory=dict)
@@ -52,12 +54,12 @@ class Catalogue:
                 parsed[run, tag] = self.parsed[run, tag] if known else _parsed(tag, content)
                 if known and (run, tag) in self.faults:
                     faults[run, tag] = self.faults[run, tag]
-        return Catalogue(contents, parsed, faults)
+        return Catalogue(self.experiment, contents, parsed, faults)
 
     def without(self, run: str, faults: Mapping[str, str]) -> "Catalogue":
         """Leave events out that turned out to be damaged, tag to reason."""
         found = {(run, tag): Fault(tag, reason) for tag, reason in faults.items()}
-        return Catalogue(self.contents, self.parsed, {**self.faults, **found})
+        return replace(self, faults={**self.faults, **found})
 
     def _run(self, run: str) -> RunTimeline:
         events = [

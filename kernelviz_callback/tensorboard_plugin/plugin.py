@@ -44,7 +44,6 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
 
     def __init__(self, context: TBContext) -> None:
         self._store = EventStore(context.data_provider)
-        self._experiment: str | None = None
         self._catalogue = Catalogue()
 
     def get_plugin_apps(self) -> dict[str, _WsgiApp]:
@@ -133,10 +132,13 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
         return payload
 
     def _refreshed(self, context: RequestContext, experiment: str) -> Catalogue:
-        before = self._catalogue if experiment == self._experiment else Catalogue()
-        now = before.updated(self._store.headers(context, experiment))
-        self._experiment, self._catalogue = experiment, now
+        headers = self._store.headers(context, experiment)
+        self._catalogue = now = self._known(experiment).updated(headers)
         return now
+
+    def _known(self, experiment: str) -> Catalogue:
+        catalogue = self._catalogue
+        return catalogue if catalogue.experiment == experiment else Catalogue(experiment)
 
     def _run(
         self,
@@ -146,7 +148,7 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
         is_complete: Callable[[RunTimeline], bool],
     ) -> RunTimeline:
         """Look a run up, listing everything again only where it or a part of it is unknown."""
-        runs = self._catalogue.runs if experiment == self._experiment else {}
+        runs = self._known(experiment).runs
         if run not in runs or not is_complete(runs[run]):
             runs = self._refreshed(context, experiment).runs
         if run not in runs:
@@ -167,7 +169,7 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
             except ValueError as error:
                 damaged[tag] = str(error)
         if damaged:
-            self._catalogue = self._catalogue.without(run, damaged)
+            self._catalogue = self._known(experiment).without(run, damaged)
         return payloads
 
 
