@@ -58,7 +58,7 @@ _BRIDGE = """() => {
 }"""
 _LOAD = """async (addresses) => {
   const load = (address) => import(new URL(address, document.baseURI));
-  window.engine = Object.assign({}, ...await Promise.all(addresses.map(load)));
+  window.engine ??= Object.assign({}, ...await Promise.all(addresses.map(load)));
   return Object.keys(window.engine);
 }"""
 _TYPES = {
@@ -99,7 +99,7 @@ def engine_page() -> Iterator[Engine]:
 
 
 def install(page: Any) -> Engine:
-    """Give an open page the modules, from where it is, and a way to run scripts with them."""
+    """Give an open page the modules, unless it has them, and a way to run scripts with them."""
     page.evaluate(_BRIDGE)
     exports = page.evaluate(_LOAD, [f"{name}.js" for name in ENGINE])
 
