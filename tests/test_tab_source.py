@@ -20,6 +20,7 @@ from kernelviz_callback.responses import channel_responses
 from kernelviz_callback.tensorboard_plugin.codec import pack_probe, pack_snapshot, unpack_snapshot
 
 HOSTILE = "a</script><script>alert(1)</script>&b=c#d+e"
+_JAVASCRIPT = "text/javascript"
 SHAPE = (9, 3, 5, 5)
 STEPS = range(0, 200, 2)
 PROBE = np.random.default_rng(5).random((3, 40, 50)).astype(np.float32)
@@ -118,8 +119,10 @@ def test_a_request_that_fails_is_sent_again(browser: Any, tmp_path: Path) -> Non
 
 @contextmanager
 def _opened(browser: Any, address: str) -> Iterator[Any]:
-    """The document that TensorBoard puts in the tab's frame."""
+    """The document that TensorBoard puts in the tab's frame, without the tab's own doings."""
     page = browser.new_page()
+    nothing = "export const render = () => {};"
+    page.route("**/index.js", lambda route: route.fulfill(body=nothing, content_type=_JAVASCRIPT))
     page.goto(f"{address}data/plugin_entry.html?name=kernels")
     yield page
     page.close()
