@@ -258,8 +258,10 @@ class Viewer {
 
   async copyLink() {
     const worked = await copied(this.link.href(this.model.view));
-    this.sidebar.link.textContent = worked ? "Copied" : "Copy the address of the page instead";
-    setTimeout(() => (this.sidebar.link.textContent = "Copy a link to this view"), 2000);
+    const told = worked ? "Link copied" : "The browser does not let us copy: take the address of the page";
+    this.tip([told], this.transport.link);
+    this.transport.tell(told);
+    setTimeout(() => this.tip(null), 1500);
   }
 
   // Drawing.

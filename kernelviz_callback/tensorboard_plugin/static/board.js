@@ -8,8 +8,8 @@ import { arrangePanes, cellBox, fitTiles, tileShape } from "./tile_layout.js";
 const GAP = 6; // CSS pixels between tiles: room for a frame and a ring
 const FRAME = 2; // CSS pixels
 const LEAST_TILE = 26; // CSS pixels; smaller ones are enlarged, and one scrolls
-const HEAD = 34; // CSS pixels: a pane's title
-const BETWEEN = 20; // CSS pixels between panes
+const HEAD = 28; // CSS pixels: a pane's title
+const BETWEEN = { width: 20, height: 8 }; // CSS pixels between panes
 const NARROW = 640; // CSS pixels: below, panes stand above each other
 const FAINT = 0.25; // of what is not meant: unmatched, stale, without the verdict looked for
 
@@ -63,11 +63,11 @@ export class Board {
   arrange() {
     const { model } = this, { lead } = model;
     const dpr = window.devicePixelRatio;
-    const own = this.root.clientWidth - 2 * this.padding();
+    const inner = this.innerRoom(), own = inner.width;
     if (!lead || own <= 0) return;
     const isNarrow = own < NARROW;
     const inDevice = (room) => ({ width: Math.floor(room.width * dpr), height: Math.floor(room.height * dpr) });
-    const height = isNarrow || this.isOpenEnded() ? own : this.root.clientHeight - 2 * this.padding();
+    const height = isNarrow || this.isOpenEnded() ? own : inner.height;
     const fitOf = (track, room) => fitTiles({
       count: track.shape[0], tile: tileShape(track.shape, model.channelOf(track)), gap: Math.round(GAP * dpr),
       room: { width: inDevice(room).width - 2 * GAP * dpr, height: inDevice(room).height - 2 * GAP * dpr },
@@ -98,8 +98,12 @@ export class Board {
     this.actions.refresh();
   }
 
-  padding() {
-    return parseFloat(getComputedStyle(this.root).paddingLeft);
+  innerRoom() {
+    const { paddingLeft, paddingRight, paddingTop, paddingBottom } = getComputedStyle(this.root);
+    return {
+      width: this.root.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight),
+      height: this.root.clientHeight - parseFloat(paddingTop) - parseFloat(paddingBottom),
+    };
   }
 
   /** Whether the page grows with its content, rather than the board scroll. */
@@ -131,8 +135,9 @@ export class Board {
     const index = model.indexOf(track), entry = track.entries[index];
     const isReady = track.isReady(index, view);
     const { kernels, responses } = set;
-    const isElsewhere = model.tracks.length > 1 ? entry.step !== model.step : false;
-    setText(kernels.note, [kernels.what, isElsewhere ? `step ${entry.step}` : ""].filter(Boolean).join(", "));
+    const isElsewhere = model.tracks.length > 1 && entry.step !== model.step, reference = track.reference(index, view);
+    setText(kernels.note, [kernels.what, isElsewhere ? `step ${entry.step}` : "",
+      reference < 0 ? "" : `minus those of step ${track.entries[reference].step}`].filter(Boolean).join(", "));
     kernels.spinner.hidden = isReady;
     kernels.stage.classList.toggle("stale", !isReady && set.painted !== "");
     if (!isReady) {
@@ -157,11 +162,12 @@ export class Board {
     if (entry && track.series.failed.has(entry.id)) kernels.say(`The snapshot of step ${entry.step} could not be read.`);
   }
 
-  paintKernels(track, { kernels, atlas }, index) {
-    const { model } = this, { view } = model;
+  paintKernels(track, set, index) {
+    const { model } = this, { view } = model, { kernels, atlas } = set;
     const values = track.values(index, view), channel = model.channelOf(track);
     const ends = track.halfRanges(values, index, view, model.commonHalfRange);
     atlas.paint(values, track.shape, ends, channel);
+    set.ends = ends;
     kernels.sayScale(ends, view.scale, track.shape[1] === 3 && channel === "rgb");
     const { context, fit, order } = kernels;
     context.imageSmoothingEnabled = false;

@@ -8,6 +8,7 @@ const BACK = "M10.5 3 5.5 8l5 5z";
 const ON = "M5.5 3l5 5-5 5z";
 const PLATE_SHARE = 3 / 7; // of the drawer's width, for the kernel; the rest is the response's
 const GAP_OF_PLATE = 12; // CSS pixels
+const LIVE_MILLISECONDS = 8; // of a frame, for all responses while the slider moves
 
 /** The selected filter, large; closed until there is one. */
 export class Drawer {
@@ -29,8 +30,11 @@ export class Drawer {
     this.body = el("div", { class: "drawer-body" }, this.verdicts, this.plates,
       section("Film strip", this.films), section("Over the steps", this.norm.root, this.change.root, this.health));
     this.root = el("aside", { class: "drawer", "aria-label": "Selected filter", hidden: true, "data-role": "drawer" }, this.head, this.body);
-    new ResizeObserver(() => {
-      if (this.body.clientWidth !== this.room) actions.refresh();
+    new ResizeObserver(([entry]) => {
+      const room = Math.floor(entry.contentRect.width);
+      if (room === this.room) return;
+      this.room = room;
+      actions.refresh();
     }).observe(this.body);
   }
 
@@ -65,6 +69,7 @@ export class Drawer {
       plate.title.replaceChildren(el("i", { class: "swatch", style: `--run: ${this.model.colourOf(other)}` }), other.run,
         own === filter ? "" : `, filter ${own}`);
       plate.answered = "";
+      plate.frame.setAttribute("aria-label", `Kernel of filter ${own}, arrows read its weights`);
     }
     fill(this.plates, parts.map(({ plate }) => plate.root));
     fill(this.films, parts.map(({ film }) => film.root));
@@ -88,10 +93,8 @@ export class Drawer {
   /** What follows the slider. */
   paint(isResting) {
     if (!this.isOpen) return;
-    const { model } = this, { view } = model, dpr = window.devicePixelRatio;
-    const room = this.body.clientWidth - parseFloat(getComputedStyle(this.body).paddingLeft) * 2;
+    const { model, room } = this, { view } = model, dpr = window.devicePixelRatio;
     if (room <= 0) return;
-    this.room = this.body.clientWidth;
     const chosen = this.chosen();
     for (const [track, filter] of chosen) {
       const set = this.board.sets.get(track), parts = this.parts.get(track), index = model.indexOf(track);
@@ -102,11 +105,10 @@ export class Drawer {
       const values = track.values(index, view), channel = model.channelOf(track);
       parts.plate.show(filter, set.atlas, Math.floor((room - GAP_OF_PLATE) * PLATE_SHARE), dpr);
       parts.plate.read(values, channel);
-      setText(parts.plate.kernelNote, `kernel, ±${say(Number(halfRangeOf(track, values, index, view, model, filter)))}`);
-      parts.plate.frame.setAttribute("aria-label", `Kernel of filter ${filter}, arrows read its weights`);
+      setText(parts.plate.kernelNote, `kernel, ±${say(set.ends[filter])}`);
       const probe = this.probes.adapted(model, track, index);
       const key = [this.board.responseKey(track, index, probe), filter, view.scale, view.scale === "filter" ? "" : set.feed.widest].join("\n");
-      parts.plate.answer(key, values, channel, view, probe, set.feed, isResting);
+      parts.plate.answer(key, values, channel, view, probe, set.feed, isResting ? Infinity : LIVE_MILLISECONDS / chosen.length);
     }
     this.placeNeedles(chosen);
     this.sayVerdicts(chosen);
@@ -130,10 +132,6 @@ export class Drawer {
       el("i", { class: "verdict-swatch", style: `--verdict:${model.colourOfVerdict(name)}` }),
       el("span", {}, el("b", {}, name), ` ${wordsOfVerdict(name)}${run ? ` (${run})` : ""}`))));
   }
-}
-
-function halfRangeOf(track, values, index, view, model, filter) {
-  return track.halfRanges(values, index, view, model.commonHalfRange)[filter];
 }
 
 function section(title, ...children) {

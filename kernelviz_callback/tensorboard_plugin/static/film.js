@@ -1,12 +1,11 @@
 import { el, setText } from "./dom.js";
 import { halfRanges } from "./paint.js";
 import { Atlas } from "./pictures.js";
-import { StepAxis } from "./step_axis.js";
 import { tileShape } from "./tile_layout.js";
 
 const GAP_OF_FRAMES = 6; // CSS pixels
-const LEAST_FRAME = 40; // CSS pixels
-const MOST_FRAMES = 10;
+const LEAST_FRAME = 30; // CSS pixels
+const FRAMES = [10, 9, 8, 7, 6, 5, 4, 3];
 
 /** A filter from the first snapshot to the last, on one scale; a click jumps there. */
 export class Film {
@@ -18,18 +17,17 @@ export class Film {
   /** Build it for a filter; frames that are not loaded yet are drawn as they come. */
   show(model, filter, room, dpr) {
     const { track } = this, { view } = model;
+    const key = [filter, track.layer, track.entries.length, track.entries.at(-1).id, view.difference, view.pinned, view.channel, room, dpr].join("\n");
+    if (key === this.key && this.isWhole) return;
     const tile = tileShape(track.shape, model.channelOf(track));
-    const count = Math.max(3, Math.min(MOST_FRAMES, Math.floor((room + GAP_OF_FRAMES) / (LEAST_FRAME + GAP_OF_FRAMES))));
-    const own = new StepAxis(track.entries.map((entry) => entry.step));
-    const chosen = own.spread(count).map((at) => track.series.indexAt(own.steps[at]));
+    const count = fullestCount(tile, room, dpr);
+    const chosen = track.axis.spread(count).map((at) => track.series.indexAt(track.axis.steps[at]));
     const ready = chosen.filter((index) => track.isReady(index, view));
-    const key = JSON.stringify([filter, chosen, ready.length, view.difference, view.pinned, view.channel, Math.round(room), dpr]);
-    if (key === this.key) return;
-    this.key = key;
+    if (key === this.key && ready.length === this.ready) return;
+    Object.assign(this, { key, ready: ready.length, isWhole: ready.length === chosen.length });
     const missing = chosen.filter((index) => !track.isReady(index, view));
     Promise.allSettled(missing.map((index) => track.require(index, view))).then(() => missing.length && this.actions.refresh());
-    const wide = Math.floor((room - (count - 1) * GAP_OF_FRAMES) / count);
-    const zoom = Math.max(1, Math.floor((wide * dpr) / tile.width));
+    const zoom = zoomOfFrame(tile, count, room, dpr);
     this.frames = chosen.map((index) => this.frame(index, tile, zoom, dpr));
     this.root.replaceChildren(...this.frames.map((frame) => frame.button));
     this.paint(model, filter, ready, zoom);
@@ -69,6 +67,20 @@ export class Film {
       else frame.button.removeAttribute("aria-current");
     }
   }
+}
+
+function zoomOfFrame(tile, count, room, dpr) {
+  const wide = (room - (count - 1) * GAP_OF_FRAMES) / count;
+  return Math.max(1, Math.floor((wide * dpr) / tile.width));
+}
+
+/** How many frames leave the least of the strip empty, at a whole zoom. */
+function fullestCount(tile, room, dpr) {
+  const covered = (count) => {
+    const wide = (zoomOfFrame(tile, count, room, dpr) * tile.width) / dpr;
+    return wide < LEAST_FRAME || wide * count > room ? 0 : wide * count;
+  };
+  return FRAMES.reduce((best, count) => (covered(count) > 1.05 * covered(best) ? count : best));
 }
 
 /** In words, what a verdict says of a filter. */

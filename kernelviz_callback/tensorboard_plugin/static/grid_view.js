@@ -136,9 +136,9 @@ export class GridView {
     let low = Infinity, high = 0;
     for (const end of ends) [low, high] = [Math.min(low, end), Math.max(high, end)];
     const own = scale === "filter" && ends.length > 1;
-    setText(this.low, own ? "−max" : `−${say(high)}`);
-    setText(this.high, own ? "+max" : `+${say(high)}`);
-    this.scale.title = own ? `Each tile by its own largest value: ${say(low)} to ${say(high)}` : "One scale for all tiles";
+    setText(this.low, own ? "" : `−${say(high)}`);
+    setText(this.high, own ? `±${say(low)} to ${say(high)}` : `+${say(high)}`);
+    this.scale.title = own ? `Each tile by its own largest value, from ${say(low)} to ${say(high)}` : "One scale for all tiles";
     this.scale.dataset.low = low;
     this.scale.dataset.high = high;
   }

@@ -6,7 +6,8 @@ export class Notices {
     this.model = model;
     this.banner = el("p", { class: "banner", role: "status", hidden: true, "data-role": "banner" });
     this.progress = el("progress", { "aria-label": "Snapshots loaded", max: 1, value: 0 });
-    this.loaded = el("span", { class: "loaded-text", "data-role": "loaded" });
+    this.loaded = el("span", { "data-role": "loaded" });
+    this.loading = el("span", { class: "loading-note", hidden: true }, this.loaded, this.progress);
     this.legend = el("div", { class: "legend", role: "group", "aria-label": "Verdicts at this step", "data-role": "legend" });
     this.list = el("ul", {});
     this.count = el("summary", {});
@@ -22,11 +23,10 @@ export class Notices {
 
   showLoaded() {
     const { now, all } = this.model.loaded;
-    const isDone = now >= all;
-    this.progress.hidden = isDone;
+    this.loading.hidden = now >= all;
     this.progress.max = Math.max(1, all);
     this.progress.value = now;
-    setText(this.loaded, isDone ? `${grouped(all)} snapshot${all === 1 ? "" : "s"}` : `${grouped(now)} of ${grouped(all)} snapshots loaded`);
+    setText(this.loaded, `${grouped(now)} of ${grouped(all)} snapshots loaded`);
   }
 
   /** A page instead of the viewer: `steps` are paragraphs or code to copy. */

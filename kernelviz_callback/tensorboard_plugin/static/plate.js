@@ -1,13 +1,13 @@
 import { el, say, setText } from "./dom.js";
 import { halfRanges, paintAtlas } from "./paint.js";
-import { responseRequest } from "./probes.js";
+import { responseOf, responseRequest } from "./probes.js";
 
-const LIVE_PRODUCTS = 25e6; // multiplications that a response may take while the slider moves
+const USUAL_SPEED = 1e6; // multiplications a millisecond, until it has been measured
 
 /** One filter of one run, large: its kernel with values under the pointer, and its response. */
 export class Plate {
   constructor(track) {
-    Object.assign(this, { track, filter: -1, cell: null, answered: "", drawn: "" });
+    Object.assign(this, { track, filter: -1, cell: null, answered: "", speed: USUAL_SPEED });
     this.title = el("h3", {});
     this.kernel = el("canvas", { "data-kind": "kernel", "data-run": track.run });
     this.mark = el("div", { class: "cell-mark", hidden: true });
@@ -67,8 +67,11 @@ export class Plate {
     atlas.draw(context, filter, 0, 0, zoom);
   }
 
-  /** The response at full size; null where it takes too long to follow the slider. */
-  answer(key, values, channel, view, probe, feed, isResting) {
+  /**
+   * The response, at full size if that takes no longer than so many milliseconds; while the slider
+   * moves it may be a coarser one, or wait.
+   */
+  answer(key, values, channel, view, probe, feed, milliseconds) {
     if (key === this.answered) return;
     this.sayWhy(probe.why ?? null);
     if (!probe.planes) return;
@@ -79,12 +82,21 @@ export class Plate {
       this.sayWhy(error.message);
       return;
     }
-    const { size, shape } = request;
-    const products = size.width * size.height * shape[1] * shape[2] * shape[3];
-    this.response.classList.toggle("stale", products > LIVE_PRODUCTS && !isResting);
-    if (products > LIVE_PRODUCTS && !isResting) return;
-    this.answered = key;
-    const { data, planes, height, width } = this.track.responder.one(request, this.filter);
+    const { size: { height, width }, shape } = request;
+    const products = height * width * shape[1] * shape[2] * shape[3];
+    const shrink = [1, 2, 3, 4].find((factor) => products <= milliseconds * this.speed * factor ** 2);
+    this.response.classList.toggle("stale", shrink === undefined);
+    if (shrink === undefined) return;
+    this.answered = shrink === 1 ? key : "";
+    const began = performance.now();
+    const found = responseOf(request, this.filter, shrink, probe);
+    this.speed += 0.2 * (products / shrink ** 2 / Math.max(0.1, performance.now() - began) - this.speed);
+    this.drawResponse(found, view, feed);
+    this.response.dataset.shrink = shrink;
+    if (shrink === 1) this.response.setAttribute("aria-label", `Response of filter ${this.filter} to ${probe.name}`);
+  }
+
+  drawResponse({ data, planes, height, width }, view, feed) {
     const one = [1, planes, height, width];
     const [end] = halfRanges(data, one, view.scale === "filter" ? "filter" : feed.widest);
     const picture = paintAtlas(data, one, [end], { channel: planes === 3 ? "rgb" : "all", into: this.picture });
@@ -94,7 +106,6 @@ export class Plate {
     }
     this.response.getContext("2d").putImageData(picture, 0, 0);
     this.response.dataset.halfRange = end;
-    this.response.setAttribute("aria-label", `Response of filter ${this.filter} to ${probe.name}`);
     setText(this.responseNote, `response, ±${say(end)}`);
   }
 

@@ -1,5 +1,5 @@
 import { decodeProbe, probeForChannels } from "./decode.js";
-import { responseShape } from "./convolve.js";
+import { averagesOf, respond, responseShape } from "./convolve.js";
 
 export const OWN_SIDE = 224; // pixels: what the chart and any image file are shrunk to in Python
 export const MOST_PLANES_SHOWN = 16; // response planes of one filter; of more the sum is shown
@@ -79,6 +79,14 @@ export function responseRequest(track, values, channel, response, { planes, prob
     total: series.total.filters,
   };
   return { ...request, size: responseShape(probeShape, shape, request) };
+}
+
+/** The response of one filter, at once. What is made of the probe is kept: the slider asks again. */
+export function responseOf(request, filter, shrink, probe) {
+  probe.averages ??= new Map();
+  if (!probe.averages.has(shrink)) probe.averages.set(shrink, averagesOf(request.planes, request.probeShape, shrink));
+  const options = { ...request, shrink, averages: probe.averages.get(shrink), filters: [filter, filter + 1] };
+  return respond(request.planes, request.probeShape, request.kernels, request.shape, options);
 }
 
 function onlyChannel(values, [filters, channels, height, width], channel) {

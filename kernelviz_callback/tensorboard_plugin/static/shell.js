@@ -6,8 +6,9 @@ const WIDE = "(min-width: 1100px)";
 export function buildShell(root, { sidebar, transport, timeline, board, drawer, notices }) {
   const side = el("details", { class: "side", "data-role": "side" }, el("summary", {}, "Runs, layer and colours"), sidebar.root);
   const tip = el("div", { class: "tip", role: "tooltip", hidden: true, "data-role": "tip" });
-  const top = el("header", { class: "top", "aria-label": "Timeline" }, transport.root, timeline.root, transport.speed);
-  const bar = el("div", { class: "bar" }, notices.legend, el("span", { class: "loading-note" }, notices.progress, notices.loaded));
+  timeline.lane.append(notices.loading);
+  const top = el("header", { class: "top", "aria-label": "Timeline" }, transport.root, timeline.root, transport.aside);
+  const bar = el("div", { class: "bar" }, notices.legend);
   const main = el("main", { "aria-label": "Kernels and responses" }, bar, board.root, notices.notes);
   const viewer = el("div", { class: "viewer" }, el("nav", { "aria-label": "What is shown" }, side), top, main, drawer.root);
   root.classList.add("kernels");

@@ -38,7 +38,6 @@ export class Sidebar {
       change: (event) => { actions.useImage(event.target.files[0]); event.target.value = ""; } });
     this.chooseImage = el("button", { type: "button", class: "quiet", "data-role": "choose-probe", click: () => this.file.click() }, "Choose an image…");
     this.backToRun = el("button", { type: "button", class: "quiet", hidden: true, "data-role": "run-probe", click: () => actions.useImage(null) }, "Back to the run’s");
-    this.link = el("button", { type: "button", class: "quiet", "data-role": "copy-link", click: () => actions.copyLink() }, "Copy a link to this view");
     this.root = el("div", { class: "controls" },
       group("Runs", this.findRun, this.runs),
       group("Layer", this.layer, this.about),
@@ -47,7 +46,7 @@ export class Sidebar {
       field("Order", this.order, this.orderNote, this.reorder),
       this.matchField,
       group("Probe", el("div", { class: "probe" }, this.picture, el("div", {}, this.probeName, el("p", { class: "hint" }, "Or drop an image on the page; it stays in your browser."))), this.chooseImage, this.backToRun, this.file),
-      el("div", { class: "group foot" }, this.link, keysHelp()));
+      el("div", { class: "group foot" }, keysHelp()));
   }
 
   update() {
@@ -58,9 +57,9 @@ export class Sidebar {
     this.layer.disabled = model.layers.length < 2;
     this.scale.choose(view.scale);
     setText(this.scaleHint, {
-      filter: "Each filter by its own largest weight.",
-      layer: "One scale for all filters of a step.",
-      run: "One scale for all steps and runs on the page.",
+      filter: "Each by its own largest weight.",
+      layer: "One for all filters of a step.",
+      run: "One for all steps and runs shown.",
     }[view.scale]);
     if (lead) this.ofLayer(lead);
     const pinned = view.pinned === null ? "this step" : `step ${view.pinned}`;
@@ -89,7 +88,7 @@ export class Sidebar {
     const { filters, channels, height, width } = lead.series.shape, { total } = lead.series;
     const stored = filters < total.filters ? ` The first ${filters} are stored.` : "";
     const partly = channels < total.channels ? ` The first ${channels} channels are stored.` : "";
-    setText(this.about, `${counted(total.filters, "filter")}, ${total.channels} × ${height} × ${width}.${stored}${partly}`);
+    setText(this.about, `${counted(total.filters, "filter")}, ${total.channels} × ${height} × ${width}; ${counted(lead.entries.length, "snapshot")}.${stored}${partly}`);
     const channel = String(this.model.channelOf(lead));
     this.channels.root.hidden = channels !== 3;
     this.channelField.hidden = channels === 3 || channels === 1;

@@ -31,16 +31,18 @@ export class StepAxis {
     return share - this.shares[before] < this.shares[after] - share ? before : after;
   }
 
-  /** At most so many: the first, the last, and between them as evenly as the eye on a logarithm wants. */
+  /** At most so many: the first, the last, and between them what is nearest to log-spaced steps. */
   spread(count) {
     const total = this.steps.length;
     if (total <= count) return Array.from(this.steps.keys());
-    const chosen = new Set([0]);
-    for (let k = 1; k < count; k++) {
-      const wanted = Math.round(total ** (k / (count - 1))) - 1;
-      chosen.add(Math.max(wanted, chosen.size));
+    const first = this.steps[0], span = this.steps[this.last] - first + 1;
+    const chosen = [];
+    for (let k = 0; k < count; k++) {
+      const wanted = this.at(first + span ** (k / (count - 1)) - 1 + 1e-6);
+      const least = k ? chosen[k - 1] + 1 : 0, most = total - (count - k);
+      chosen.push(Math.min(Math.max(wanted, least), most));
     }
-    return [...chosen].map((at) => Math.min(at, this.last));
+    return chosen;
   }
 }
 

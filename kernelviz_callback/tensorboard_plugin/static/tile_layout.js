@@ -82,8 +82,8 @@ export function arrangePanes({ runs, room, head, gapBetween, fit }) {
   const scored = candidates.map((way) => {
     const rows = (2 * runs) / way.columns;
     const own = {
-      width: Math.floor((room.width - (way.columns - 1) * gapBetween) / way.columns),
-      height: Math.floor((room.height - (rows - 1) * gapBetween) / rows) - head,
+      width: Math.floor((room.width - (way.columns - 1) * gapBetween.width) / way.columns),
+      height: Math.floor((room.height - (rows - 1) * gapBetween.height) / rows) - head,
     };
     const fitted = fit(own);
     return { ...way, rows, room: own, score: fitted.cell.width * fitted.cell.height * (fitted.isAllInSight ? 1 : 0.25) };

@@ -82,7 +82,7 @@ export class Timeline {
       const shares = track.entries.map((entry) => axis.place(entry.step));
       const line = curvePath(shares, (at) => track.series.drift(at), 0, high);
       const ends = line.match(/[ML][\d.]+/g) ?? [];
-      const area = k || ends.length < 2 ? [] : [svg("path", { class: "area", d: `${line}V100H${ends[0].slice(1)}Z` })];
+      const area = k || ends.length < 2 ? [] : [svg("path", { class: "area", style: `--run: ${model.colourOf(track)}`, d: `${line}V100H${ends[0].slice(1)}Z` })];
       return [...area, svg("path", { class: "line", style: `--run: ${model.colourOf(track)}`, d: line })];
     }));
     this.drawLoaded();

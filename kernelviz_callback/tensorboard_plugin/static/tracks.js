@@ -1,6 +1,7 @@
 import { difference, differenceFloor, halfRanges } from "./paint.js";
 import { Responder } from "./responder.js";
 import { Series } from "./series.js";
+import { StepAxis } from "./step_axis.js";
 
 const WIDENING_MILLISECONDS = 6; // of each turn, spent on the scale of a whole run
 
@@ -27,6 +28,15 @@ export class Track {
   get shape() {
     const { filters, channels, height, width } = this.series.shape;
     return [filters, channels, height, width];
+  }
+
+  /** Where its own snapshots lie, made once for what there is of them. */
+  get axis() {
+    if (this.axisOf !== this.entries) {
+      this.axisOf = this.entries;
+      this.ownAxis = new StepAxis(this.entries.map((entry) => entry.step));
+    }
+    return this.ownAxis;
   }
 
   get entries() {

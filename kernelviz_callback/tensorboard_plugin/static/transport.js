@@ -1,6 +1,7 @@
 import { el, grouped, icon, setOptions, setText } from "./dom.js";
 
 const PLAY = "M4 2.5v11l9-5.5z";
+const LINK = "M6.9 9.1a2.6 2.6 0 0 0 3.7 0l2.5-2.5a2.6 2.6 0 0 0-3.7-3.7l-.9.9.9.9.9-.9a1.3 1.3 0 0 1 1.9 1.9L9.7 8.2a1.3 1.3 0 0 1-1.9 0zM9.1 6.9a2.6 2.6 0 0 0-3.7 0L2.9 9.4a2.6 2.6 0 0 0 3.7 3.7l.9-.9-.9-.9-.9.9a1.3 1.3 0 0 1-1.9-1.9l2.5-2.5a1.3 1.3 0 0 1 1.9 0z";
 const PAUSE = "M4 2.5h3v11H4zM9 2.5h3v11H9z";
 
 /** Play and pause, the step in numbers, and how fast. */
@@ -21,6 +22,11 @@ export class Transport {
     });
     this.root = el("div", { class: "transport" }, this.button,
       el("div", { class: "where" }, el("label", { class: "step" }, el("span", {}, "Step"), this.step), this.of));
+    this.link = el("button", {
+      type: "button", class: "icon-button", "data-role": "copy-link", "aria-label": "Copy a link to this view",
+      title: "Copy a link to this view", click: () => actions.copyLink(),
+    }, icon(LINK));
+    this.aside = el("div", { class: "aside" }, this.speed, this.link);
     this.live = el("div", { class: "unseen", "aria-live": "polite", "data-role": "live" });
     this.draw();
   }
@@ -91,9 +97,8 @@ export class Transport {
     setText(this.of, `of ${grouped(model.axis.steps.at(-1) ?? 0)}${epoch === null ? "" : ` · epoch ${epoch}`}`);
   }
 
-  /** For screen readers, when the slider rests. */
-  tell() {
-    const text = `Step ${this.model.step} of ${this.model.axis.steps.at(-1) ?? 0}`;
+  /** For screen readers, when the slider rests, or something has been done. */
+  tell(text = `Step ${this.model.step} of ${this.model.axis.steps.at(-1) ?? 0}`) {
     setText(this.live, text);
   }
 }
