@@ -206,6 +206,25 @@ def test_a_grid_is_ended(engine: Engine, worker: str) -> None:
     np.testing.assert_allclose(_whole(chunks), expected, atol=1e-5)
 
 
+def test_the_worker_stops_when_a_grid_is_ended(engine: Engine) -> None:
+    script = """
+    responder.start();
+    const take = responder.worker.onmessage;
+    let sent = 0;
+    responder.worker.onmessage = (event) => { sent++; take(event); };
+    const repeated = new Float32Array(40 * kernels.length);
+    for (let k = 0; k < 40; k++) repeated.set(kernels, k * kernels.length);
+    const large = {...request, kernels: repeated, shape: [1600, 3, 5, 5], shrink: 1};
+    await new Promise((resolve) => {
+      const cancel = responder.grid(large, () => { cancel(); resolve(); });
+    });
+    const before = sent;
+    await pause(500);
+    return [before, sent];"""
+    (before, sent), _ = _grid(engine, "worker", script)
+    assert sent <= before + 2
+
+
 def test_the_probe_is_sent_once(engine: Engine) -> None:
     script = """
     const sent = [];
