@@ -1,0 +1,246 @@
+"""A layer through a training, cut down to what a film strip or an animation of it shows."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import expm1, log1p
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from kernelviz_callback.colour import largest_magnitude
+from kernelviz_callback.measures import movement
+
+ReelScale: TypeAlias = Literal["layer", "filter"]
+Shape: TypeAlias = tuple[int, int, int, int]
+
+MOST_SHOTS = 24  # a few seconds of animation, and twice the columns of a film strip
+MOST_ROWS = 128  # filters in one picture: of more, none could be followed with the eye
+MOST_CHANNELS = 4  # of a filter, where they are no colours
+MOST_PIXELS = 12_288  # of the kernels in one shot, not enlarged: 101 of 11x11, 48 of 16x16
+
+
+class Reading(NamedTuple):
+    """What one snapshot or checkpoint holds: layer to filters, float32, on the CPU."""
+
+    epoch: int | None
+    weights: Mapping[str, Tensor]
+
+
+class Shot(NamedTuple):
+    """The drawn part of a layer at one step: shape (filters, channels, kH, kW)."""
+
+    step: int
+    epoch: int | None
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which part of a layer is drawn.
+
+    Attributes:
+        shape: (N, C, kH, kW) of the whole layer.
+        filters: The filters that are drawn, ascending.
+        channels: How many input channels, from the first on, are drawn.
+    """
+
+    shape: Shape
+    filters: tuple[int, ...]
+    channels: int
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the three channels of a kernel are one picture."""
+        return self.shape[1] == 3
+
+    @property
+    def planes(self) -> int:
+        """Pictures side by side in a tile."""
+        return 1 if self.is_rgb else self.channels
+
+    @property
+    def pixels(self) -> int:
+        """Of all drawn kernels together, not enlarged."""
+        return len(self.filters) * self.planes * self.shape[2] * self.shape[3]
+
+    def of(self, weights: Tensor) -> Tensor:
+        """Copy the part that is drawn."""
+        return weights[list(self.filters), : self.channels].float()
+
+
+@dataclass(frozen=True)
+class Reel:
+    """The chosen snapshots of a layer.
+
+    Attributes:
+        layer: Its name.
+        cut: Which part of it is drawn.
+        shots: By their steps, the first and the last that could be read included.
+        taken: How many snapshots there were to choose from.
+        unread: How many of those that were chosen could not be read; others took their place.
+    """
+
+    layer: str
+    cut: Cut
+    shots: tuple[Shot, ...]
+    taken: int
+    unread: int = 0
+
+    def half_ranges(self, scale: ReelScale = "layer") -> Tensor:
+        """The magnitude at the ends of each drawn filter's colours, the same in all shots.
+
+        Args:
+            scale: "layer", the largest of all; "filter", each filter's own.
+
+        Returns:
+            Shape (filters,), float32.
+        """
+        largest = torch.stack([largest_magnitude(shot.weights) for shot in self.shots]).amax(0)
+        return on_scale(largest, scale)
+
+    def thinned(self, most: int) -> "Reel":
+        """Keep no more than ``most`` shots, see `film_steps`."""
+        kept = set(film_steps([shot.step for shot in self.shots], most))
+        return replace(self, shots=tuple(shot for shot in self.shots if shot.step in kept))
+
+
+def film_steps(steps: Sequence[int], most: int) -> list[int]:
+    """Choose the steps that show a training best: early ones densely, for early changes are large.
+
+    Args:
+        steps: To choose from, in any order.
+        most: How many to choose, at least 1; all if there are not more.
+
+    Returns:
+        Ascending, no step twice: the first, the last, and between them those nearest to equal
+        ratios of step + 1. Of one, the last.
+
+    Example:
+        >>> film_steps(range(0, 1001), most=6)
+        [0, 3, 15, 62, 250, 1000]
+        >>> film_steps([0, 1, 2, 4, 8, 100, 200, 300, 400, 500], most=6)
+        [0, 2, 8, 100, 200, 500]
+    """
+    ordered = sorted(set(steps))
+    if len(ordered) <= most:
+        return ordered
+    if most == 1:
+        return ordered[-1:]
+    start, end = log1p(ordered[0]), log1p(ordered[-1])
+    chosen: list[int] = []
+    place = -1
+    for k in range(most):
+        nearest = _nearest(ordered, start + (end - start) * k / (most - 1))
+        # Strictly ascending, and one is left for each that is still to come.
+        place = min(max(nearest, place + 1), len(ordered) - most + k)
+        chosen.append(ordered[place])
+    return chosen
+
+
+def gather_reels(
+    steps: Sequence[int],
+    read: Callable[[int], Reading],
+    *,
+    most: int = MOST_SHOTS,
+    most_pixels: int = MOST_PIXELS,
+    on_unread: Callable[[int, Exception], None] = lambda step, error: None,
+) -> dict[str, Reel]:
+    """Read the snapshots that show a training best, each once, and keep what is drawn of them.
+
+    One that cannot be read is left out, and another chosen for it. Of more filters than fit, those
+    that went furthest from the first snapshot to the last are kept: on one scale it is their change
+    that can be seen.
+
+    Args:
+        steps: Of all snapshots there are.
+        read: Reads the one of a step, or raises a `ValueError` or an `OSError`.
+        most: Snapshots to choose, see `film_steps`.
+        most_pixels: Of the kernels in one shot, before they are enlarged.
+        on_unread: Told the step that could not be read, and why.
+
+    Returns:
+        Name to reel of each layer that the last readable snapshot has, in its order; empty if none
+        can be read. Shots in which a layer is missing or has another shape are not in its reel.
+    """
+    readable = sorted(set(steps))
+    taken = len(readable)
+
+    def attempt(step: int) -> tuple[int, Reading] | None:
+        try:
+            return step, read(step)
+        except (ValueError, OSError) as error:
+            on_unread(step, error)
+            readable.remove(step)
+            return None
+
+    first = next(filter(None, map(attempt, list(readable))), None)
+    if first is None:
+        return {}
+    last = next(filter(None, map(attempt, readable[:0:-1])), first)
+    cuts = {
+        name: choose_cut(first[1].weights.get(name), weights, most_pixels)
+        for name, weights in last[1].weights.items()
+    }
+    shots = {step: _shots(step, reading, cuts) for step, reading in (first, last)}
+    del first, last
+    while missing := [step for step in film_steps(readable, most) if step not in shots]:
+        for step in missing:
+            found = attempt(step)
+            if found is not None:
+                shots[step] = _shots(*found, cuts)
+    chosen = [shots[step] for step in film_steps(readable, most)]
+    return {
+        name: Reel(
+            name,
+            cut,
+            tuple(shot[name] for shot in chosen if name in shot),
+            taken,
+            taken - len(readable),
+        )
+        for name, cut in cuts.items()
+    }
+
+
+def choose_cut(first: Tensor | None, last: Tensor, most_pixels: int = MOST_PIXELS) -> Cut:
+    """Choose the part of a layer that is drawn: all of it, if it fits.
+
+    Args:
+        first: The layer at the beginning, None if it was not there.
+        last: At the end, shape (N, C, kH, kW).
+        most_pixels: Of all kernels together, before they are enlarged.
+    """
+    filters, channels, height, width = last.shape
+    shown = max(1, min(channels, MOST_CHANNELS, most_pixels // (height * width)))
+    shown = 3 if channels == 3 else shown
+    planes = 1 if channels == 3 else shown
+    most = min(filters, MOST_ROWS, max(1, most_pixels // (planes * height * width)))
+    chosen = list(range(filters))
+    if most < filters:
+        before = (
+            first if first is not None and first.shape == last.shape else torch.zeros_like(last)
+        )
+        change = movement(last, before).change.nan_to_num(torch.inf, posinf=torch.inf)
+        chosen = sorted(change.argsort(descending=True, stable=True)[:most].tolist())
+    return Cut((filters, channels, height, width), tuple(chosen), shown)
+
+
+def on_scale(largest: Tensor, scale: ReelScale) -> Tensor:
+    """The ends of the colours of filters whose largest magnitude in all shots is ``largest``."""
+    return largest if scale == "filter" else largest.amax().expand(len(largest))
+
+
+def _nearest(ordered: Sequence[int], target: float) -> int:
+    """The place of the step whose logarithm is nearest to ``target``, the earlier one of two."""
+    after = min(max(bisect_left(ordered, expm1(target)), 1), len(ordered) - 1)
+    below, above = log1p(ordered[after - 1]), log1p(ordered[after])
+    return after - 1 if target - below <= above - target else after
+
+
+def _shots(step: int, reading: Reading, cuts: Mapping[str, Cut]) -> dict[str, Shot]:
+    return {
+        name: Shot(step, reading.epoch, cuts[name].of(weights))
+        for name, weights in reading.weights.items()
+        if name in cuts and tuple(weights.shape) == cuts[name].shape
+    }
