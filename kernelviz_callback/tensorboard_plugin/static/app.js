@@ -14,9 +14,12 @@ import { Timeline } from "./timeline.js";
 import { Transport } from "./transport.js";
 import { ViewLink } from "./view_state.js";
 
-const POLL_MILLISECONDS = 2500;
+const POLL_MILLISECONDS = 1500;
+const POLL_SHARE = 10; // a long timeline is asked for less often: it takes the server that much
+const UNREACHABLE = "Cannot reach TensorBoard; trying again.";
 const REST_MILLISECONDS = 120;
 const TELL_MILLISECONDS = 500;
+const READ_MILLISECONDS = 8000; // a sentence, at leisure
 const PROGRESS_MILLISECONDS = 250;
 
 /** The viewer, for TensorBoard's tab and for a report; `source` is where the data comes from. */
@@ -71,17 +74,18 @@ class Viewer {
   /** Ask for the timeline, and again, as long as somebody looks. */
   async poll() {
     clearTimeout(this.timer);
-    const turn = (this.turn = (this.turn ?? 0) + 1);
+    const turn = (this.turn = (this.turn ?? 0) + 1), began = performance.now();
     try {
       const timeline = await this.source.timeline(this.revision);
       if (turn !== this.turn) return;
-      this.notices.say(null);
+      this.notices.say("timeline", null);
       if (!timeline.unchanged) this.take(timeline);
     } catch (error) {
       if (turn !== this.turn) return;
       this.fail(error);
     }
-    if (this.source.live && !document.hidden) this.timer = setTimeout(() => this.poll(), POLL_MILLISECONDS);
+    const pause = Math.max(POLL_MILLISECONDS, POLL_SHARE * (performance.now() - began));
+    if (this.source.live && !document.hidden) this.timer = setTimeout(() => this.poll(), pause);
   }
 
   take(timeline) {
@@ -99,7 +103,7 @@ class Viewer {
 
   fail(error) {
     if (this.revision !== undefined) {
-      this.notices.say("TensorBoard does not answer; trying again.");
+      this.notices.say("timeline", UNREACHABLE);
       return;
     }
     this.notices.showState("The kernels cannot be shown", error.message, "This page tries again every few seconds.");
@@ -242,16 +246,13 @@ class Viewer {
   }
 
   async useImage(file) {
-    if (!file) {
-      this.probes.setOwn(null);
-    } else {
-      try {
-        const bitmap = await createImageBitmap(file);
-        this.probes.setOwn(probeOfBitmap(bitmap, OWN_SIDE, file.name));
-        this.notices.say(null);
-      } catch {
-        this.notices.say(`${file.name} is no image that this browser can read.`);
-      }
+    this.notices.say("image", null);
+    try {
+      const probe = file && probeOfBitmap(await createImageBitmap(file), OWN_SIDE, file.name);
+      this.probes.setOwn(probe);
+    } catch {
+      this.notices.say("image", `${file.name} is no image that this browser can read.`);
+      setTimeout(() => this.notices.say("image", null), READ_MILLISECONDS);
     }
     this.restructure();
   }
@@ -310,7 +311,7 @@ class Viewer {
     this.notices.showLoaded();
     this.notices.listNotes(this.extraNotes);
     const failing = this.model.shown.find((track) => track.series.error);
-    if (failing) this.notices.say("TensorBoard does not answer; trying again.");
+    this.notices.say("snapshots", failing ? UNREACHABLE : null);
   }
 
   rest() {

@@ -8,10 +8,19 @@ import { arrangePanes, cellBox, fitTiles, tileShape } from "./tile_layout.js";
 const GAP = 6; // CSS pixels between tiles: room for a frame and a ring
 const FRAME = 2; // CSS pixels
 const LEAST_TILE = 26; // CSS pixels; smaller ones are enlarged, and one scrolls
+const MOST_PIXELS = 3e6; // of a grid that is larger than it must be
 const HEAD = 28; // CSS pixels: a pane's title
 const BETWEEN = { width: 20, height: 8 }; // CSS pixels between panes
+const MESSAGE = 90; // CSS pixels: why there are no responses
 const NARROW = 640; // CSS pixels: below, panes stand above each other
 const FAINT = 0.25; // of what is not meant: unmatched, stale, without the verdict looked for
+
+/** Kernels of many channels want two pixels a weight, unless the picture would become enormous. */
+function leastTile(track, channel) {
+  const { planes, width, height } = tileShape(track.shape, channel);
+  const isLegible = planes > 1 && 4 * width * height * track.shape[0] <= MOST_PIXELS;
+  return isLegible ? Math.max(LEAST_TILE, 2 * Math.min(width, height)) : LEAST_TILE;
+}
 
 /** The kernel grids and the response grids of all runs on the page. */
 export class Board {
@@ -63,6 +72,7 @@ export class Board {
   arrange() {
     const { model } = this, { lead } = model;
     const dpr = window.devicePixelRatio;
+    this.hasResponses = this.mayRespond();
     const inner = this.innerRoom(), own = inner.width;
     if (!lead || own <= 0) return;
     const isNarrow = own < NARROW;
@@ -70,21 +80,23 @@ export class Board {
     const height = isNarrow || this.isOpenEnded() ? own : inner.height;
     const fitOf = (track, room) => fitTiles({
       count: track.shape[0], tile: tileShape(track.shape, model.channelOf(track)), gap: Math.round(GAP * dpr),
-      room: { width: inDevice(room).width - 2 * GAP * dpr, height: inDevice(room).height - 2 * GAP * dpr },
-      least: LEAST_TILE * dpr, zoom: model.view.zoom && Math.round(model.view.zoom * dpr),
+      room: inDevice(room),
+      least: leastTile(track, model.channelOf(track)) * dpr, zoom: model.view.zoom && Math.round(model.view.zoom * dpr),
     });
     const way = isNarrow
       ? { columns: 1, byRun: true, room: { width: own, height: own } }
       : arrangePanes({
-        runs: model.tracks.length, room: { width: own, height }, head: HEAD, gapBetween: BETWEEN,
-        fit: (room) => fitOf(lead, room),
+        runs: model.tracks.length, hasResponses: this.hasResponses, head: HEAD, gapBetween: BETWEEN,
+        room: { width: own, height: this.hasResponses ? height : height - MESSAGE },
+        fits: (room) => model.shown.map((track) => fitOf(track, room)),
       });
     this.panes.style.setProperty("--columns", way.columns);
     const sets = model.tracks.map((track) => this.sets.get(track));
     const inOrder = way.byRun
       ? sets.flatMap((set) => [set.kernels.root, set.responses.root])
       : [...sets.map((set) => set.kernels.root), ...sets.map((set) => set.responses.root)];
-    if (inOrder.some((root, k) => this.panes.children[k] !== root)) this.panes.replaceChildren(...inOrder);
+    inOrder.forEach((root, k) => (root.style.order = k)); // moving it would lose its focus
+    this.panes.append(...inOrder.filter((root) => !root.isConnected));
     for (const track of model.tracks) {
       const set = this.sets.get(track);
       if (track.series) {
@@ -96,6 +108,11 @@ export class Board {
     }
     this.pick();
     this.actions.refresh();
+  }
+
+  /** Whether any run has a probe that fits: without, kernels have the room to themselves. */
+  mayRespond() {
+    return this.model.shown.some((track) => !this.probes.adapted(this.model, track, this.model.indexOf(track)).why);
   }
 
   innerRoom() {
@@ -243,12 +260,12 @@ export class Board {
 
   /** The slider rests: compute the response grids. */
   rest() {
+    if (this.hasResponses !== this.mayRespond()) this.arrange();
     for (const track of this.model.shown) {
       const set = this.sets.get(track), index = this.model.indexOf(track), { view } = this.model;
       const probe = this.probes.adapted(this.model, track, index);
       if (!probe.planes || !track.isReady(index, view) || !set.responses.fit) continue;
       const key = this.responseKey(track, index, probe), channel = this.model.channelOf(track);
-      if (key === set.feed.key) continue;
       set.refusal = null;
       try {
         const request = responseRequest(track, track.values(index, view), channel, view.response, probe);

@@ -42,9 +42,9 @@ export class CurveView {
     this.top = el("span", { class: "curve-top" });
     this.drawing = curveDrawing("curve");
     this.needle = el("div", { class: "needle" });
-    this.room = el("div", { class: "curve-room" }, this.drawing, this.top, this.needle);
+    this.room = el("div", { class: "curve-room" }, this.drawing, this.needle);
     this.root = el("figure", { class: "curve-figure", "data-role": `${kind}-curve` },
-      el("figcaption", {}, el("span", {}, title), this.value), this.room);
+      el("figcaption", {}, el("span", {}, title), this.top, this.value), this.room);
     this.room.addEventListener("click", (event) => {
       const box = this.room.getBoundingClientRect();
       actions.moveTo(this.axis.nearest((event.clientX - box.left) / box.width));
@@ -61,7 +61,7 @@ export class CurveView {
         if (own > high && own < Infinity) high = own;
       }
     }
-    setText(this.top, high ? say(high) : "");
+    setText(this.top, high ? `up to ${say(high)}` : "");
     this.drawing.replaceChildren(...lines.map(({ colour, shares, value }) =>
       svg("path", { class: "line", style: `--run: ${colour}`, d: curvePath(shares, value, 0, high) })));
   }

@@ -125,10 +125,12 @@ export class Drawer {
     const { model } = this;
     const told = chosen.flatMap(([track, filter]) => (track.verdicts(model.indexOf(track), filter, model.verdictNames) ?? [])
       .map((name) => ({ name, run: chosen.length > 1 ? track.run : "" })));
-    const key = JSON.stringify(told);
+    const isExamined = chosen.some(([track]) => model.entryOf(track).verdicts);
+    const key = JSON.stringify([told, isExamined]);
     if (key === this.verdicts.dataset.key) return;
     this.verdicts.dataset.key = key;
-    this.verdicts.replaceChildren(...told.map(({ name, run }) => el("li", { "data-verdict": name },
+    if (!told.length) this.verdicts.replaceChildren(el("li", { class: "none" }, isExamined ? "No verdict at this step." : "Health was not examined at this step."));
+    else this.verdicts.replaceChildren(...told.map(({ name, run }) => el("li", { "data-verdict": name },
       el("i", { class: "verdict-swatch", style: `--verdict:${model.colourOfVerdict(name)}` }),
       el("span", {}, el("b", {}, name), ` ${wordsOfVerdict(name)}${run ? ` (${run})` : ""}`))));
   }

@@ -5,7 +5,8 @@ import { tileShape } from "./tile_layout.js";
 
 const GAP_OF_FRAMES = 6; // CSS pixels
 const LEAST_FRAME = 30; // CSS pixels
-const FRAMES = [10, 9, 8, 7, 6, 5, 4, 3];
+const MANY_FRAMES = [10, 9, 8, 7, 6];
+const FEW_FRAMES = [5, 4, 3]; // where a filter has so many channels that no more have room
 
 /** A filter from the first snapshot to the last, on one scale; a click jumps there. */
 export class Film {
@@ -78,9 +79,12 @@ function zoomOfFrame(tile, count, room, dpr) {
 function fullestCount(tile, room, dpr) {
   const covered = (count) => {
     const wide = (zoomOfFrame(tile, count, room, dpr) * tile.width) / dpr;
-    return wide < LEAST_FRAME || wide * count > room ? 0 : wide * count;
+    const isLegible = tile.planes === 1 || zoomOfFrame(tile, count, room, dpr) > 1;
+    return wide < LEAST_FRAME || wide * count > room || !isLegible ? 0 : wide * count;
   };
-  return FRAMES.reduce((best, count) => (covered(count) > 1.05 * covered(best) ? count : best));
+  const fullest = (counts) => counts.reduce((best, count) => (covered(count) > 1.05 * covered(best) ? count : best));
+  const many = fullest(MANY_FRAMES);
+  return covered(many) ? many : covered(fullest(FEW_FRAMES)) ? fullest(FEW_FRAMES) : FEW_FRAMES.at(-1);
 }
 
 /** In words, what a verdict says of a filter. */

@@ -3,7 +3,7 @@ import { counted, el, grouped, setText } from "./dom.js";
 /** What is wrong, or missing, or on its way; each with what to do. */
 export class Notices {
   constructor(model) {
-    this.model = model;
+    Object.assign(this, { model, told: new Map() });
     this.banner = el("p", { class: "banner", role: "status", hidden: true, "data-role": "banner" });
     this.progress = el("progress", { "aria-label": "Snapshots loaded", max: 1, value: 0 });
     this.loaded = el("span", { "data-role": "loaded" });
@@ -15,10 +15,12 @@ export class Notices {
     this.page = el("div", { class: "state", hidden: true, "data-role": "state" });
   }
 
-  /** A sentence, or null: everything is well again. */
-  say(text) {
-    this.banner.hidden = text === null;
-    setText(this.banner, text ?? "");
+  /** A sentence, or null: in this matter everything is well again. */
+  say(matter, text) {
+    this.told.set(matter, text);
+    const first = [...this.told.values()].find((one) => one !== null) ?? null;
+    this.banner.hidden = first === null;
+    setText(this.banner, first ?? "");
   }
 
   showLoaded() {

@@ -10,7 +10,7 @@ const KEPT_BYTES_OF_RESPONSES = 48 * 2 ** 20;
  */
 export class ResponseFeed {
   constructor(responder, onChange) {
-    Object.assign(this, { responder, onChange, key: "", cancel: null, shown: null, version: 0, widest: 0, family: "", zoom: 1 });
+    Object.assign(this, { responder, onChange, key: "", cancel: null, shown: null, version: 0, widest: 0, family: "", shrink: 1 });
     this.canvas = document.createElement("canvas");
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
     this.kept = new Map();
@@ -37,7 +37,7 @@ export class ResponseFeed {
    * layer and probe, share the scale of a run.
    */
   show(key, family, request, shrink, scale) {
-    if (key === this.key) return;
+    if (key === this.key && shrink >= this.shrink) return;
     this.stop();
     if (family !== this.family) Object.assign(this, { family, widest: 0 });
     const filters = request.shape[0];
@@ -46,14 +46,17 @@ export class ResponseFeed {
     this.key = this.wanted = key;
     this.scale = scale;
     const kept = this.kept.get(key);
-    this.prepare(shape);
-    if (kept) {
-      this.shown = { shape, data: kept };
+    if (kept && kept.shrink <= shrink) {
+      this.shrink = kept.shrink;
+      this.prepare(kept.shape);
+      this.shown = kept;
       this.stale.clear();
       this.repaint();
       return;
     }
-    this.shown = { shape, data: new Float32Array(filters * planes * shape[2] * shape[3]) };
+    this.shrink = shrink;
+    this.prepare(shape);
+    this.shown = { shape, shrink, data: new Float32Array(filters * planes * shape[2] * shape[3]) };
     this.stale = new Set(Array.from({ length: filters }, (_, k) => k));
     this.cancel = this.responder.grid({ ...request, shrink }, (chunk) => this.receive(chunk));
     this.touch();
@@ -97,7 +100,8 @@ export class ResponseFeed {
   }
 
   keep() {
-    this.kept.set(this.key, this.shown.data);
+    this.kept.delete(this.key);
+    this.kept.set(this.key, this.shown);
     const most = Math.max(1, Math.floor(KEPT_BYTES_OF_RESPONSES / this.shown.data.byteLength));
     for (const key of this.kept.keys()) if (this.kept.size > most) this.kept.delete(key);
   }

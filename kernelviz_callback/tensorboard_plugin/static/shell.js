@@ -10,7 +10,7 @@ export function buildShell(root, { sidebar, transport, timeline, board, drawer, 
   const top = el("header", { class: "top", "aria-label": "Timeline" }, transport.root, timeline.root, transport.aside);
   const bar = el("div", { class: "bar" }, notices.legend);
   const main = el("main", { "aria-label": "Kernels and responses" }, bar, board.root, notices.notes);
-  const viewer = el("div", { class: "viewer" }, el("nav", { "aria-label": "What is shown" }, side), top, main, drawer.root);
+  const viewer = el("div", { class: "viewer" }, el("h1", { class: "unseen" }, "Kernels"), el("nav", { "aria-label": "What is shown" }, side), top, main, drawer.root);
   root.classList.add("kernels");
   root.replaceChildren(notices.banner, notices.page, viewer, tip, transport.live,
     el("div", { class: "drop-here", "aria-hidden": "true" }, "Drop an image to see how the filters respond to it"));

@@ -2,6 +2,7 @@ import { counted, el, setOptions, setText } from "./dom.js";
 import { paintProbe } from "./pictures.js";
 import { MOST_PLANES_SHOWN } from "./probes.js";
 
+const ZOOMS = [1, 2, 4, 8, 16];
 const MANY_RUNS = 8; // beyond, there is a field to find one
 
 /** What is shown, and how: runs, layer, colours, order, probe. */
@@ -29,6 +30,7 @@ export class Sidebar {
     this.order = el("select", { "data-role": "order", change: (event) => actions.setView({ order: event.target.value, ordered: null }) });
     this.orderNote = el("p", { class: "hint" });
     this.reorder = el("button", { type: "button", class: "quiet", "data-role": "reorder", click: () => actions.reorder() }, "Order by this step");
+    this.zoom = el("select", { "data-role": "zoom", change: (event) => actions.setView({ zoom: Number(event.target.value) || null }) });
     this.match = el("input", { type: "checkbox", "data-role": "match", change: () => actions.setView({ match: this.match.checked }) });
     this.matchNote = el("p", { class: "hint" });
     this.matchField = el("div", { class: "field" }, el("label", { class: "check" }, this.match, "Match filters across runs"), this.matchNote);
@@ -45,6 +47,7 @@ export class Sidebar {
       field("Difference to", this.difference, this.pin),
       field("Order", this.order, this.orderNote, this.reorder),
       this.matchField,
+      field("Tile size", this.zoom),
       group("Probe", el("div", { class: "probe" }, this.picture, el("div", {}, this.probeName, el("p", { class: "hint" }, "Or drop an image on the page; it stays in your browser."))), this.chooseImage, this.backToRun, this.file),
       el("div", { class: "group foot" }, keysHelp()));
   }
@@ -57,7 +60,7 @@ export class Sidebar {
     this.layer.disabled = model.layers.length < 2;
     this.scale.choose(view.scale);
     setText(this.scaleHint, {
-      filter: "Each by its own largest weight.",
+      filter: "Each by its own largest.",
       layer: "One for all filters of a step.",
       run: "One for all steps and runs shown.",
     }[view.scale]);
@@ -65,7 +68,8 @@ export class Sidebar {
     const pinned = view.pinned === null ? "this step" : `step ${view.pinned}`;
     setOptions(this.difference, [["none", "nothing: the weights"], ["first", "the first snapshot"], ["previous", "the snapshot before"], ["pinned", view.difference === "pinned" ? `pinned: ${pinned}` : "this step, pinned"]], view.difference);
     this.pin.hidden = view.difference !== "pinned" || view.pinned === model.step;
-    setOptions(this.order, [["index", "number"], ["norm", "norm"], ["drift", "change from the first"], ["health", "verdicts, gravest first"]], view.order);
+    setOptions(this.order, [["index", "filter number"], ["norm", "norm"], ["drift", "change from the first"], ["health", "verdicts, gravest first"]], view.order);
+    setOptions(this.zoom, [["", "fit the window"], ...ZOOMS.map((zoom) => [String(zoom), `${zoom} pixels a weight`])], String(view.zoom ?? ""));
     this.orderNote.hidden = view.order === "index" && !view.match;
     setText(this.orderNote, `As of step ${this.ordering.step}.`);
     this.showReorder();

@@ -1,5 +1,6 @@
 const MOST_OBLONG = 2; // a cell is at most so many times as long as wide, for the response beside it
-const PLANES_IN_ROW = 3; // more kernels of one filter stand in several rows
+const LEAST_PANE = 250; // pixels: room for a pane's title
+const PLANES_IN_ROW = 2; // more kernels of one filter stand in several rows
 
 /** How the kernels of one filter stand in its tile, in weights, with a line of one between them. */
 export function tileShape(shape, channel) {
@@ -11,34 +12,39 @@ export function tileShape(shape, channel) {
   return { planes, across, down, width: across * (width + 1) - 1, height: down * (height + 1) - 1 };
 }
 
-function cellAt(tile, zoom) {
+/** At a zoom: the cell of a tile, and the gap around it, wider than the lines between its kernels. */
+function cellOf(tile, zoom, gap) {
   const width = tile.width * zoom, height = tile.height * zoom;
   return {
     width: Math.max(width, Math.ceil(height / MOST_OBLONG)),
     height: Math.max(height, Math.ceil(width / MOST_OBLONG)),
+    gap: tile.planes > 1 ? gap + zoom : gap,
   };
 }
 
 /**
  * The largest whole zoom at which all tiles are in sight; where they would be smaller than `least`
- * they are that large, and one scrolls. All in device pixels.
+ * they are that large, and one scrolls. All in device pixels; `room` is that of the whole canvas.
  */
-export function fitTiles({ count, tile, room, gap, least, zoom = null }) {
-  const columnsAt = (cell) => Math.min(count, Math.floor((room.width + gap) / (cell.width + gap)));
-  const rowsAt = (cell) => Math.floor((room.height + gap) / (cell.height + gap));
+export function fitTiles({ count, tile, room, gap: usualGap, least, zoom = null }) {
+  const at = (chosen) => cellOf(tile, chosen, usualGap);
+  const columnsAt = ({ width, gap }) => Math.min(count, Math.floor((room.width - gap) / (width + gap)));
+  const rowsAt = ({ height, gap }) => Math.floor((room.height - gap) / (height + gap));
   const holds = (cell) => columnsAt(cell) * rowsAt(cell) >= count;
+  const isSmall = ({ width, height }) => Math.min(width, height) < least;
   let chosen = zoom ?? 1;
-  if (zoom === null) while (holds(cellAt(tile, chosen + 1))) chosen++;
-  while (zoom === null && Math.min(cellAt(tile, chosen).width, cellAt(tile, chosen).height) < least) chosen++;
-  while (chosen > 1 && columnsAt(cellAt(tile, chosen)) < 1) chosen--;
-  const cell = cellAt(tile, chosen);
-  const columns = evenColumns(count, Math.max(1, columnsAt(cell)), rowsAt(cell));
+  if (zoom === null) while (holds(at(chosen + 1))) chosen++;
+  while (zoom === null && isSmall(at(chosen))) chosen++;
+  while (chosen > 1 && columnsAt(at(chosen)) < 1) chosen--;
+  const { gap, ...cell } = at(chosen);
+  const mostRows = rowsAt(at(chosen));
+  const columns = evenColumns(count, Math.max(1, columnsAt(at(chosen))), mostRows);
   const rows = Math.ceil(count / columns);
   return {
     zoom: chosen, cell, columns, rows, gap, count,
-    width: columns * (cell.width + gap) - gap + 2 * gap,
-    height: rows * (cell.height + gap) - gap + 2 * gap,
-    isAllInSight: rows <= rowsAt(cell),
+    width: columns * (cell.width + gap) + gap,
+    height: rows * (cell.height + gap) + gap,
+    isAllInSight: rows <= mostRows,
   };
 }
 
@@ -75,19 +81,22 @@ export function positionAt({ columns, rows, cell, gap, count }, x, y) {
  * How the panes stand: kernels and responses of each run beside or above each other, whichever
  * shows larger tiles. With several runs a column for each, unless that costs much.
  */
-export function arrangePanes({ runs, room, head, gapBetween, fit }) {
-  const candidates = runs === 1
-    ? [{ columns: 2, byRun: true }, { columns: 1, byRun: true }]
-    : [{ columns: runs, byRun: false }, { columns: 2 * runs, byRun: true }, { columns: 2, byRun: true }];
+export function arrangePanes({ runs, hasResponses, room, head, gapBetween, fits }) {
+  const candidates = !hasResponses
+    ? [{ columns: runs, byRun: false }]
+    : runs === 1
+      ? [{ columns: 2, byRun: true }, { columns: 1, byRun: true }]
+      : [{ columns: runs, byRun: false }, { columns: 2 * runs, byRun: true }, { columns: 2, byRun: true }];
   const scored = candidates.map((way) => {
-    const rows = (2 * runs) / way.columns;
+    const rows = hasResponses ? (2 * runs) / way.columns : 1;
     const own = {
       width: Math.floor((room.width - (way.columns - 1) * gapBetween.width) / way.columns),
       height: Math.floor((room.height - (rows - 1) * gapBetween.height) / rows) - head,
     };
-    const fitted = fit(own);
-    return { ...way, rows, room: own, score: fitted.cell.width * fitted.cell.height * (fitted.isAllInSight ? 1 : 0.25) };
+    const scores = fits(own).map(({ cell, isAllInSight }) => cell.width * cell.height * (isAllInSight ? 1 : 0.25));
+    return { ...way, rows, room: own, score: Math.min(...scores) };
   });
-  const best = scored.reduce((a, b) => (b.score > a.score ? b : a));
-  return scored[0].score >= 0.75 * best.score ? scored[0] : best;
+  const roomy = scored.filter((way) => way.room.width >= LEAST_PANE);
+  const best = (roomy.length ? roomy : scored.slice(-1)).reduce((a, b) => (b.score > a.score ? b : a));
+  return roomy.includes(scored[0]) && scored[0].score >= 0.75 * best.score ? scored[0] : best;
 }
