@@ -1,0 +1,325 @@
+"""The Kernels tab in Chromium, of a real TensorBoard that shows prepared runs; and what is in it.
+
+Tests wait for what the page says of itself in the data attributes of its body.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from engine_page import chromium
+from tab_boards import Board, served
+from tab_runs import RunWriter, write_run
+from torch import Tensor
+
+from kernelviz_callback.colour import diverging, to_levels
+from kernelviz_callback.grid import paint_tiles
+
+HOSTILE = "<script>window.hacked=1</script>"
+SECONDS = 30_000  # milliseconds: more than anything ever takes
+
+
+def moving_weights(
+    steps: Sequence[int], shape: tuple[int, ...], seed: int, pace: float = 0.4
+) -> dict[int, Any]:
+    """Filters of unlike strength that go a good part of their length from snapshot to snapshot."""
+    rng = np.random.default_rng(seed)
+    strength = rng.uniform(0.5, 2, (shape[0], 1, 1, 1))
+    start, drift = rng.normal(0, 0.1, (2, *shape)) * strength
+    return {step: (start + pace * k * drift).astype(np.float32) for k, step in enumerate(steps)}
+
+
+def picture(channels: int, height: int, width: int) -> np.ndarray:
+    """A probe of whole levels: waves with some noise on them."""
+    rng = np.random.default_rng(channels)
+    y, x = np.mgrid[:height, :width] / 7
+    waves = [np.sin(x + c) * np.cos(y * (c + 1) / 3) for c in range(channels)]
+    noisy = 0.5 + 0.3 * np.stack(waves) + rng.normal(0, 0.07, (channels, height, width))
+    return (np.rint(noisy.clip(0, 1) * 255) / 255).astype(np.float32)
+
+
+STEPS = (0, 1, 2, 4, 8, 16, 30, 60, 100, 150, 200)
+OTHER_STEPS = (0, 5, 50, 120, 300)
+LONG_STEPS = range(0, 10_000, 10)
+BASE = moving_weights(STEPS, (12, 3, 7, 7), 1)
+DEEP = moving_weights(STEPS, (6, 5, 3, 3), 2)
+GREY = moving_weights(STEPS, (8, 1, 5, 5), 3)
+GROUPED = moving_weights(STEPS, (6, 2, 3, 3), 4)
+LONG = moving_weights(LONG_STEPS, (8, 3, 5, 5), 5, pace=0.01)
+# Of sizes to which a response is as large as a tile at some zoom, so that it is drawn as it is.
+PROBE = picture(3, 62, 62)
+GREY_PROBE = picture(1, 64, 64)
+GROUPED_PROBE = picture(6, 60, 62) - np.float32(0.3)
+GROUPED_GEOMETRY = {"dilation": (2, 1), "groups": 3}
+VERDICTS = {
+    0: {},
+    4: {3: ["near-zero"]},
+    30: {3: ["near-zero", "silent"]},
+    100: {3: ["near-zero"], 5: ["duplicate"], 1: ["frozen"]},
+    200: {5: ["duplicate"], 1: ["frozen"]},
+}
+
+
+def _other() -> dict[int, Any]:
+    """Filters of the base run in another order, two of them missing, and noise."""
+    order = np.random.default_rng(7).permutation(12)[:10]
+    noise = moving_weights(OTHER_STEPS, (10, 3, 7, 7), 8)
+    last = BASE[STEPS[-1]][order]
+    return {step: (0.6 * last + noise[step]).astype(np.float32) for step in OTHER_STEPS}
+
+
+OTHER = _other()
+
+
+def write_logs(folder: Path) -> None:
+    """Runs of all kinds, one of them without kernels."""
+    write_run(folder / "base", {"conv1": BASE, "deep": DEEP}, probe=PROBE, verdicts=VERDICTS)
+    write_run(folder / "other", OTHER, probe=PROBE, digest="0" * 64)
+    write_run(folder / "grey", GREY, probe=GREY_PROBE, layer="grey")
+    write_run(
+        folder / "grouped", GROUPED, probe=GROUPED_PROBE, layer="dw", geometry=GROUPED_GEOMETRY
+    )
+    write_run(folder / "long", LONG, probe=PROBE)
+    for name in ("base", "plain"):
+        with RunWriter(folder / name) as run:
+            run.scalar("loss", 0.5, 0)
+
+
+def link_to(**view: Any) -> str:
+    """The part of an address that restores a view."""
+    named = {
+        key: ",".join(quote(one, safe="") for one in view[key]) for key in view if key == "runs"
+    }
+    pairs = {**view, **named}
+    return "&".join(f"p.kernels.{key}={quote(str(value), safe='')}" for key, value in pairs.items())
+
+
+class Tab:
+    """An open Kernels tab: ``frame`` is what it runs in, ``page`` the browser's tab around it."""
+
+    def __init__(self, page: Any, frame: Any) -> None:
+        self.page, self.frame = page, frame
+
+    def wait(self, condition: str, argument: Any = None) -> None:
+        """Wait for a JavaScript expression of ``body`` (the page's data attributes), ``given``."""
+        script = f"(given) => {{ const body = document.body.dataset; return {condition}; }}"
+        self.frame.wait_for_function(script, arg=argument, timeout=SECONDS)
+
+    def drawn(self) -> None:
+        """Wait until what was asked for is loaded and the kernels are drawn."""
+        self.frame.evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
+        self.wait("body.state === 'ready' && body.loaded === body.snapshots")
+
+    def rest(self) -> None:
+        """Wait until the responses are computed and drawn too."""
+        self.drawn()
+        self.wait("body.responses === 'ready'")
+
+    def role(self, name: str) -> Any:
+        return self.frame.locator(f'[data-role="{name}"]')
+
+    @property
+    def step(self) -> int:
+        return int(self.data("step"))
+
+    def data(self, name: str) -> str:
+        return self.frame.evaluate("(name) => document.body.dataset[name]", name)
+
+    def go(self, step: int) -> None:
+        """Type a step to jump to, and wait for everything to follow."""
+        self.role("step").fill(str(step))
+        self.role("step").press("Enter")
+        self.wait("Number(body.step) === given", step)
+        self.drawn()
+
+    def choose(self, role: str, value: str) -> None:
+        """Choose one of the alternatives that stand side by side."""
+        self.frame.check(f'fieldset[data-role="{role}"] input[value="{value}"]', force=True)
+        self.drawn()
+
+    def select(self, role: str, value: str) -> None:
+        self.frame.select_option(f'select[data-role="{role}"]', value)
+        self.drawn()
+
+    def pixels(self, selector: str) -> np.ndarray:
+        """What is on a canvas: shape (H, W, 4)."""
+        height, width, data = self.frame.locator(selector).evaluate(
+            """(canvas) => {
+              const { width, height } = canvas;
+              const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+              let text = "";
+              for (let at = 0; at < data.length; at += 8192) {
+                text += String.fromCharCode(...data.subarray(at, at + 8192));
+              }
+              return [height, width, btoa(text)];
+            }"""
+        )
+        return np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)
+
+    def grid(self, kind: str, run: str) -> "Grid":
+        """The grid of a run, ``kind`` is "kernels" or "responses"."""
+        selector = f'canvas[data-kind="{kind}"][data-run={json.dumps(run)}]'
+        data = self.frame.locator(selector).evaluate("(canvas) => ({...canvas.dataset})")
+        return Grid(self.pixels(selector), data)
+
+    def tile_at(self, kind: str, run: str, filter_index: int) -> tuple[float, float]:
+        """Where the middle of a tile is in the browser's tab, for the mouse."""
+        grid = self.grid(kind, run)
+        selector = f'canvas[data-kind="{kind}"][data-run={json.dumps(run)}]'
+        box = self.frame.locator(selector).bounding_box()
+        x, y, width, height = grid.cell(filter_index)
+        ratio = box["width"] / grid.pixels.shape[1]
+        return box["x"] + (x + width / 2) * ratio, box["y"] + (y + height / 2) * ratio
+
+    def click_tile(self, filter_index: int, run: str = "base", kind: str = "kernels") -> None:
+        self.page.mouse.click(*self.tile_at(kind, run, filter_index))
+        self.role("filter-title").wait_for()
+        self.rest()
+
+    def address(self) -> str:
+        return self.page.evaluate("location.href")
+
+
+class Grid:
+    """Pixels of a grid, and where its tiles are."""
+
+    def __init__(self, pixels: np.ndarray, data: Mapping[str, str]) -> None:
+        self.pixels, self.step = pixels, int(data.get("step", -1))
+        self.order = [int(one) for one in data["order"].split(",")]
+        names = ("columns", "zoom", "gap", "cellWidth", "cellHeight")
+        self.columns, self.zoom, self.gap, self.width, self.height = (int(data[n]) for n in names)
+
+    def cell(self, filter_index: int) -> tuple[int, int, int, int]:
+        """Of a filter's tile: x, y, width, height."""
+        row, column = divmod(self.order.index(filter_index), self.columns)
+        x = self.gap + column * (self.width + self.gap)
+        return x, self.gap + row * (self.height + self.gap), self.width, self.height
+
+    def tile(self, filter_index: int, height: int, width: int) -> np.ndarray:
+        """The pixels of a tile of so many pixels, in the middle of its cell."""
+        x, y, wide, high = self.cell(filter_index)
+        left, top = x + (wide - width) // 2, y + (high - height) // 2
+        return self.pixels[top : top + height, left : left + width]
+
+
+def unzoomed(pixels: np.ndarray, zoom: int) -> np.ndarray:
+    """One pixel of each block of ``zoom`` x ``zoom``, all of which are the same."""
+    height, width, _ = pixels.shape
+    blocks = pixels.reshape(height // zoom, zoom, width // zoom, zoom, 4)
+    assert (blocks == blocks[:, :1, :, :1]).all(), "a weight is not one sharp square"
+    return blocks[:, 0, :, 0]
+
+
+def assert_painted(found: np.ndarray, values: Tensor, end: float, levels_off: int = 1) -> None:
+    """Hold pixels, shape (H, W, 4), against three planes as colours, or one, shape (C, H, W)."""
+    assert (found[..., 3] == 255).all()
+    half_range = torch.tensor([end])
+    colours = torch.from_numpy(found[..., :3].astype(np.int16)).permute(2, 0, 1)
+    if len(values) == 3:
+        expected = paint_tiles(values[None], half_range, is_rgb=True)[0]
+        assert (colours - expected.short()).abs().max() <= levels_off
+        return
+    levels = to_levels(values, half_range).short()
+    off = range(-levels_off, levels_off + 1)
+    near = torch.stack([diverging((levels + d).clamp(1, 255).byte())[0] for d in off])
+    assert ((near - colours).abs().amax(1) == 0).any(0).all()
+
+
+class Site:
+    """A TensorBoard and a browser; ``complaints`` is what must stay empty."""
+
+    def __init__(self, board: Board, browser: Any) -> None:
+        self.board, self.browser = board, browser
+        self.complaints: list[str] = []
+
+    def page(self, **settings: Any) -> Any:
+        """A page in a context of its own, watched."""
+        context = self.browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
+        page = context.new_page()
+        watch(page, self.board.url, self.complaints)
+        return page
+
+    def open(self, whole: bool = False, settings: Any = None, **view: Any) -> Tab:
+        """Open the tab with a view.
+
+        Args:
+            whole: All of TensorBoard; else the document of the tab's frame alone, which is quicker.
+            settings: Of the browser's context.
+            view: What the address tells of it.
+        """
+        page = self.page(**(settings or {}))
+        link = link_to(**view)
+        page.goto(f"{self.board.url}/#kernels&{link}" if whole else self.entry(link))
+        tab = Tab(page, frame_of(page) if whole else page.main_frame)
+        tab.rest()
+        return tab
+
+    def entry(self, link: str = "") -> str:
+        """The address of the frame's document."""
+        return f"{self.board.url}/data/plugin_entry.html?name=kernels#{link}"
+
+
+@contextmanager
+def site(logs: Path, log: Path, is_read: Callable[[Any], bool], *flags: str) -> Iterator[Site]:
+    """Serve a folder, wait until TensorBoard has read it, and start a browser."""
+    with chromium() as browser, served(f"--logdir={logs}", *flags, log=log) as board:
+        board.until(is_read)
+        yield Site(board, browser)
+
+
+@contextmanager
+def prepared_site(folder: Path) -> Iterator[Site]:
+    """The site of the prepared runs, written into an empty folder."""
+    write_logs(folder / "logs")
+    with site(folder / "logs", folder / "log", _has_all) as made:
+        yield made
+
+
+def _has_all(timeline: Any) -> bool:
+    counts = {run["name"]: len(run["layers"][-1]["snapshots"]) for run in timeline["runs"]}
+    steps = {"base": STEPS, "grey": STEPS, "grouped": STEPS, "long": LONG_STEPS}
+    return {name: len(of) for name, of in steps.items()}.items() <= counts.items()
+
+
+@contextmanager
+def opening(made: Site) -> Iterator[Callable[..., Tab]]:
+    """Open tabs of a site, close them, and check that nothing was complained of."""
+    made.complaints.clear()
+    yield made.open
+    for context in made.browser.contexts:
+        context.close()
+    assert made.complaints == []
+
+
+def watch(page: Any, url: str, complaints: list[str]) -> None:
+    """Note errors of scripts, of the console (a violated CSP among them), and foreign requests."""
+
+    def said(message: Any) -> None:
+        source = message.location["url"]
+        is_ours = "plugin/kernels" in source or "plugin_entry" in source
+        if message.type == "error" or (is_ours and message.type == "warning"):
+            complaints.append(f"{message.text} ({source})")
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith((url, "data:", "blob:")):
+            complaints.append(f"asked {request.url}")
+
+    # The document of the frame has no icon: only a page of its own is asked for one.
+    page.route("**/favicon.ico", lambda route: route.fulfill(body=b""))
+    page.on("console", said)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", asked)
+
+
+def frame_of(page: Any) -> Any:
+    """The frame of the tab in TensorBoard's page."""
+    element = page.wait_for_selector("iframe[src*='plugin_entry']", timeout=SECONDS)
+    return element.content_frame()
