@@ -17,6 +17,7 @@ from kernelviz_callback.illustrator import Illustrator, ScaleName
 from kernelviz_callback.loggers import image_experiments
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.probe import BATCH_SOURCES, Probe, ProbeSource, load_probe
+from kernelviz_callback.publisher import Publisher
 from kernelviz_callback.recorder import Recorder, Scalars
 from kernelviz_callback.resume import RunState
 from kernelviz_callback.schedule import Schedule
@@ -32,11 +33,11 @@ class KernelVizCallback(Callback):
     """Watch filters form, die, duplicate or stay noise while a network trains.
 
     At the start of training (step 0, before the first update), at each epoch end and at the end of
-    fit, the weights of the first convolution are written to ``<log_dir>/kernelviz/``, and two
-    pictures go to TensorBoard's Images: ``kernels/<layer>``, the filters, and
-    ``responses/<layer>``, what each filter makes of one fixed probe image. Without a logger that
-    takes images they become files beside the snapshots. Training with the callback is bit-identical
-    to training without it.
+    fit, the weights of the first convolution are written to ``<log_dir>/kernelviz/`` and go to
+    TensorBoard's Kernels tab, which has every step. Its Images get ``kernels/<layer>``, the
+    filters, ``responses/<layer>``, what each makes of one fixed probe image, and now and then the
+    whole training as ``film/<layer>`` and ``evolution/<layer>``. Without a logger that takes images
+    they become files beside the snapshots. Training with it is bit-identical to training without.
 
     Args:
         layers: None for the first 2-D convolution; a dotted name, a glob such as
@@ -332,7 +333,7 @@ class KernelVizCallback(Callback):
             self._run,
             self._probe,
             device=next(iter(first.weights.values())).device,
-            illustrator=illustrator,
+            publisher=Publisher(self._probe, illustrator),
             reporter=self._reporter,
             health=self.health,
             about=str(self._watch),

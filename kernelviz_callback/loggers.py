@@ -1,7 +1,7 @@
 """Hand a finished picture to whatever takes images; each picture is encoded once."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ _EVENT_BYTES = 1024
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """A picture as the bytes of a file. ``suffix`` is ".png" or ".jpg"."""
+    """A picture as the bytes of a file. ``suffix`` is ".png", ".jpg" or ".gif"."""
 
     content: bytes
     height: int
@@ -51,12 +51,13 @@ def log_images(
     images: Mapping[str, EncodedImage],
     step: int,
     scalars: Mapping[str, float] | None = None,
+    events: Sequence[Summary.Value] = (),
 ) -> None:
-    """Log images, tag to image, and numbers, tag to value, at ``step``.
+    """Log images, tag to image, numbers, tag to value, and whatever else TensorBoard is to keep.
 
     TensorBoard receives the encoded bytes as they are, through the logger's own writer: its
-    ``add_image`` would encode every picture as a large PNG. Another writer gets the pixels, and no
-    numbers: they are left to the training's thread.
+    ``add_image`` would encode every picture as a large PNG. Another writer gets the pixels of what
+    does not move, and no numbers: they are left to the training's thread.
 
     Raises:
         OSError: If TensorBoard's file cannot take it all. That is tried out before, because a
@@ -64,17 +65,21 @@ def log_images(
     """
     if isinstance(experiment, SummaryWriter):
         writer = experiment._get_file_writer()  # type: ignore[no-untyped-call]
-        events = [_summary(tag, image) for tag, image in images.items()]
+        summaries = [_summary(tag, image) for tag, image in images.items()]
+        summaries += [Summary(value=[event]) for event in events]
         if scalars:
             values = [Summary.Value(tag=tag, simple_value=x) for tag, x in scalars.items()]
-            events.append(Summary(value=values))
-        _make_sure_of_room(writer, sum(event.ByteSize() + _EVENT_BYTES for event in events))
-        for event in events:
-            writer.add_summary(event, step)
+            summaries.append(Summary(value=values))
+        if not summaries:
+            return
+        _make_sure_of_room(writer, sum(each.ByteSize() + _EVENT_BYTES for each in summaries))
+        for each in summaries:
+            writer.add_summary(each, step)
     else:
         for tag, image in images.items():
-            pixels = np.asarray(Image.open(io.BytesIO(image.content)))
-            experiment.add_image(tag, pixels, step, dataformats="HWC")
+            if image.suffix != ".gif":
+                pixels = np.asarray(Image.open(io.BytesIO(image.content)))
+                experiment.add_image(tag, pixels, step, dataformats="HWC")
 
 
 def flush(experiment: Any) -> None:

@@ -1,6 +1,5 @@
-"""What a snapshot becomes: an exact file, two pictures a layer. All of it beside the training."""
+"""What a snapshot becomes: an exact file, then pictures. All of it beside the training."""
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -14,11 +13,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from kernelviz_callback.claim import Claim, claim_folder
 from kernelviz_callback.health_log import PREFIX
-from kernelviz_callback.illustrator import Illustrator
-from kernelviz_callback.loggers import EncodedImage, flush, log_images
+from kernelviz_callback.loggers import EncodedImage
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.monitor import Monitor
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.publisher import Publisher
 from kernelviz_callback.run_folder import RunFolder, open_run_folder
 from kernelviz_callback.snapshot import (
     Snapshot,
@@ -47,8 +46,6 @@ _RECALLED = 3
 _LONG = 1.0
 _REST = 10
 
-_NO_PICTURES = "its pictures are lost; snapshot files are kept"
-
 
 class Recorder:
     """Records snapshots of the same layers, with the same probe, into the same folder.
@@ -63,7 +60,7 @@ class Recorder:
         run: Identity of the training, if it goes on.
         probe: The fixed image.
         device: Of the snapshots.
-        illustrator: Draws the pictures.
+        publisher: Shows the snapshots.
         reporter: Is told of every failure.
         health: Whether to examine the filters.
         about: What is recorded, for the opening line.
@@ -76,7 +73,7 @@ class Recorder:
         probe: Probe,
         *,
         device: torch.device,
-        illustrator: Illustrator,
+        publisher: Publisher,
         reporter: Reporter,
         health: bool,
         about: str,
@@ -89,14 +86,13 @@ class Recorder:
         self._taken = 0
         self._deleted = 0
         self._lost: list[int] = []
+        self._last: tuple[int, list[Any]] | None = None
         self._waits = 0
         self._waited = 0.0
         self._probe = probe
-        self._illustrator = illustrator
+        self._publisher = publisher
         self._reporter = reporter
         self._probe_is_kept = False
-        self._probe_is_new = True
-        self._probe_logged_to: list[Any] = []
         self._side = SideStream(device)
         self._monitor = Monitor(probe) if health else None
         self._files = Worker(
@@ -158,6 +154,8 @@ class Recorder:
         If it is interrupted it may be called again.
         """
         self._files.close()
+        if not self._pictures.is_closed:
+            self._pictures.submit(self._film)
         self._pictures.close()
         if self._claim is not None:
             self._claim.release()
@@ -232,7 +230,8 @@ class Recorder:
         found = open_run_folder(self._log_dir, run=self._run, first=first, most_unsure=MOST_UNSURE)
         self._claim, self._run = found.claim, found.claim.run
         # One that the folder has was logged when it came there.
-        self._probe_is_new = load_saved_probe(self.folder, self._probe.digest) is None
+        is_new = load_saved_probe(self.folder, self._probe.digest) is None
+        self._publisher.probe_is_new = is_new
         if found.claim.avoided is not None:
             warn(
                 f"another training is writing to {found.claim.avoided} right now; the snapshots of "
@@ -297,6 +296,11 @@ class Recorder:
                 warn(sentence)
             self._monitor.news.clear()
         self._picture(snapshot, mark, experiments, mishaps)
+        self._last = snapshot.step, experiments
+        with self._reported(snapshot.step) as films:
+            self._publisher.publish_films_if_due(
+                snapshot.epoch, snapshot.step, experiments, self.folder, films
+            )
 
     def _examined(self, snapshot: Snapshot, mishaps: Mishaps) -> Snapshot:
         if self._monitor is not None:
@@ -313,20 +317,23 @@ class Recorder:
         self, snapshot: Snapshot, mark: Mark, experiments: list[Any], mishaps: Mishaps
     ) -> None:
         with self._side.after(mark, snapshot.weights.values()):
-            images = self._illustrator.draw(snapshot, mishaps)
-        numbers = self._scalars(snapshot)
-        # Everything is drawn before anything is logged: TensorBoard's writer computes checksums in
-        # a thread of its own, which would take the processor from the drawing.
-        for experiment in experiments:
-            name = type(experiment).__name__
-            with mishaps.survive(f"log to {name}", _NO_PICTURES):
-                self._log(experiment, images, numbers, snapshot.step)
-        if not experiments:
-            with mishaps.survive(f"write to {self.folder}", "pictures are lost"):
-                for tag, image in images.items():
-                    name = f"{tag}-step-{snapshot.step:08d}{image.suffix}"
-                    write_whole(self.folder / re.sub(r"[^\w.-]", "-", name), image.content)
+            self._publisher.publish(
+                snapshot, self._scalars(snapshot), experiments, self.folder, mishaps
+            )
         self._reporter.report(mishaps, snapshot.step)
+
+    def _film(self) -> None:
+        """Show the whole training, at its end."""
+        if self._last is not None:
+            step, experiments = self._last
+            with self._reported(step) as mishaps:
+                self._publisher.publish_films(step, experiments, self.folder, mishaps)
+
+    @contextmanager
+    def _reported(self, step: int) -> Iterator[Mishaps]:
+        mishaps = Mishaps()
+        yield mishaps
+        self._reporter.report(mishaps, step)
 
     def _catch_up(self, found: RunFolder, experiments: list[Any]) -> None:
         """Learn what came before, and log again what may have been lost of it."""
@@ -336,22 +343,18 @@ class Recorder:
         if self._monitor is not None:
             self._monitor.news.clear()
         if found.unsure:
-            mishaps = Mishaps()
-            for experiment in experiments:
-                with mishaps.survive(f"log to {type(experiment).__name__}", _NO_PICTURES):
-                    flush(experiment)
-            with mishaps.survive(f"write to {self.folder}", "pictures are logged once more"):
-                found.are_sure()
-            self._reporter.report(mishaps, 0)
+            with self._reported(0) as mishaps:
+                self._publisher.flush(experiments, mishaps)
+                with mishaps.survive(f"write to {self.folder}", "pictures are logged once more"):
+                    found.are_sure()
 
     def _recall(self, before: Sequence[Folder]) -> None:
         """Let the monitor know what came before; what is logged again it will see then."""
         if self._monitor is not None and before:
-            mishaps = Mishaps()
-            with mishaps.survive("read earlier snapshots", "health is compared with this one"):
+            losing = "health is compared with this one"
+            with self._reported(0) as mishaps, mishaps.survive("read earlier snapshots", losing):
                 paths = [before[0], *before[1:][-_RECALLED:]]
                 self._monitor.recall(map(load_snapshot, paths), mishaps)
-            self._reporter.report(mishaps, 0)
 
     def _picture_again(self, path: Folder, experiments: list[Any]) -> None:
         """Log a snapshot whose pictures may have been lost when the process was killed.
@@ -366,16 +369,6 @@ class Recorder:
             self._picture(self._examined(snapshot, mishaps), None, experiments, mishaps)
             return
         self._reporter.report(mishaps, step)
-
-    def _log(
-        self, experiment: Any, images: dict[str, EncodedImage], numbers: Scalars, step: int
-    ) -> None:
-        is_first = self._probe_is_new and experiment not in self._probe_logged_to
-        if is_first:
-            images = {"probe": EncodedImage.jpeg(self._probe.to_picture()), **images}
-        log_images(experiment, images, step, numbers)
-        if is_first:
-            self._probe_logged_to.append(experiment)
 
     def _scalars(self, snapshot: Snapshot) -> Scalars:
         numbers = self._monitor.numbers(snapshot.health) if self._monitor is not None else {}

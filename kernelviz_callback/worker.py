@@ -94,6 +94,11 @@ class Worker:
         with self._changed:
             return self._wait_while(lambda: bool(self._jobs))
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` has been called: nothing can be submitted any more."""
+        return self._closing
+
     def close(self) -> None:
         """Do what is queued, then end the thread. Closing twice is once."""
         with self._changed:

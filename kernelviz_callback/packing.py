@@ -1,0 +1,69 @@
+"""Snapshots and probes as the Kernels tab and the report get them: compact, with verdicts."""
+
+import numpy as np
+import numpy.typing as npt
+
+from kernelviz_callback.health import KernelHealth
+from kernelviz_callback.probe import Probe
+from kernelviz_callback.snapshot import Snapshot
+from kernelviz_callback.streams import to_host
+from kernelviz_callback.tensorboard_plugin.codec import pack_probe, pack_snapshot
+from kernelviz_callback.tensorboard_plugin.header import ProbeHeader, SnapshotHeader
+from kernelviz_callback.verdict_names import VERDICT_NAMES
+
+
+def pack_layer(snapshot: Snapshot, layer: str, attempt: int) -> tuple[SnapshotHeader, bytes]:
+    """Pack one layer of a snapshot: a header and a payload, see `pack_snapshot`.
+
+    Args:
+        snapshot: With its health, if it was examined.
+        layer: Name of the layer.
+        attempt: When this recording began, in milliseconds since 1970: where a training takes a
+            step again, the later attempt counts.
+
+    Raises:
+        ValueError: If a kernel is too large.
+    """
+    return pack_snapshot(
+        to_host(snapshot.weights[layer].detach()).float().numpy(),
+        layer=layer,
+        step=snapshot.step,
+        epoch=snapshot.epoch,
+        wall_time=snapshot.wall_time,
+        attempt=attempt,
+        geometry=snapshot.geometry[layer].to_dict(),
+        probe=snapshot.probe_digest,
+        verdict_bits=verdict_bits(snapshot.health.get(layer)),
+    )
+
+
+def pack_image(probe: Probe, attempt: int) -> tuple[ProbeHeader, bytes]:
+    """Pack a probe: a header and a payload, see `pack_probe`.
+
+    Raises:
+        ValueError: If it is too large.
+    """
+    image = probe.image.numpy()
+    return pack_probe(image, name=probe.name, digest=probe.digest, attempt=attempt)
+
+
+def verdict_bits(health: KernelHealth | None) -> npt.NDArray[np.uint8] | None:
+    """The verdicts on each filter as the bits of a byte, in the order of `VERDICT_NAMES`.
+
+    Returns:
+        Shape (N,), uint8. None for filters that were not examined.
+
+    Example:
+        >>> from torch import randn
+        >>> from kernelviz_callback import kernel_health
+        >>> weights = randn(8, 3, 5, 5)
+        >>> weights[3] = 0
+        >>> VERDICT_NAMES[1], int(verdict_bits(kernel_health(weights))[3])
+        ('near-zero', 2)
+    """
+    if health is None:
+        return None
+    bits = np.zeros(health.shape[0], np.uint8)
+    for verdict in health.verdicts:
+        bits[verdict.filter] |= 1 << VERDICT_NAMES.index(verdict.name)
+    return bits

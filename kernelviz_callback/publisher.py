@@ -1,0 +1,145 @@
+"""Show a snapshot to everybody who looks: pictures, numbers, the Kernels tab, the films."""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary
+
+from kernelviz_callback.films import draw_films
+from kernelviz_callback.illustrator import Illustrator
+from kernelviz_callback.loggers import EncodedImage, flush, log_images
+from kernelviz_callback.mishaps import Mishaps
+from kernelviz_callback.packing import pack_image, pack_layer
+from kernelviz_callback.probe import Probe
+from kernelviz_callback.snapshot import Snapshot
+from kernelviz_callback.storage import Folder, write_whole
+from kernelviz_callback.tensorboard_plugin.codec import value_of
+
+# The first epochs at whose end the films are drawn; then twice as many, and again. Their columns
+# are spaced like that, so of a film drawn at epoch 64 none is missing until epoch 128.
+FIRST_FILM = 4
+
+_NO_PICTURES = "its pictures are lost; snapshot files are kept"
+
+
+class Publisher:
+    """Publishes the snapshots of one training, in their order.
+
+    Where no experiment takes pictures they go to the run's folder.
+
+    Args:
+        probe: The fixed image.
+        illustrator: Draws the pictures.
+
+    Attributes:
+        probe_is_new: Whether no earlier attempt of this training has shown the probe.
+    """
+
+    def __init__(self, probe: Probe, illustrator: Illustrator) -> None:
+        self.probe_is_new = True
+        self._probe = probe
+        self._illustrator = illustrator
+        self._attempt = time.time_ns() // 1_000_000
+        self._introduced_to: list[Any] = []
+        self._next_film = FIRST_FILM
+        self._filmed_step: int | None = None
+
+    def publish(
+        self,
+        snapshot: Snapshot,
+        numbers: Mapping[str, float],
+        experiments: Sequence[Any],
+        folder: Folder,
+        mishaps: Mishaps,
+    ) -> None:
+        """Draw a snapshot and log it.
+
+        Args:
+            snapshot: With its health, if it was examined.
+            numbers: Tag to value.
+            experiments: See `image_experiments`.
+            folder: Of the run.
+            mishaps: Takes what goes wrong.
+        """
+        images = self._illustrator.draw(snapshot, mishaps)
+        events = self._events(snapshot, mishaps)
+        # Everything is drawn before anything is logged: TensorBoard's writer computes checksums in
+        # a thread of its own, which would take the processor from the drawing.
+        for experiment in experiments:
+            with mishaps.survive(f"log to {type(experiment).__name__}", _NO_PICTURES):
+                if experiment not in self._introduced_to:
+                    self._introduce(experiment, snapshot.step, mishaps)
+                log_images(experiment, images, snapshot.step, numbers, events)
+        if not experiments:
+            self._write(images, f"-step-{snapshot.step:08d}", folder, mishaps)
+
+    def publish_films_if_due(
+        self, epoch: int, step: int, experiments: Sequence[Any], folder: Folder, mishaps: Mishaps
+    ) -> None:
+        """Publish the films at the end of epochs 4, 8, 16, ...
+
+        Args:
+            epoch: Of the last snapshot, from 0.
+            step: Likewise.
+            experiments: As for `publish`.
+            folder: Likewise.
+            mishaps: Likewise.
+        """
+        if epoch + 1 >= self._next_film:
+            self._next_film = 2 ** (epoch + 1).bit_length()
+            self.publish_films(step, experiments, folder, mishaps)
+
+    def publish_films(
+        self, step: int, experiments: Sequence[Any], folder: Folder, mishaps: Mishaps
+    ) -> None:
+        """Draw what the folder's snapshots were from the first to ``step``, and log it there.
+
+        A step is filmed once. The other arguments are those of `publish`.
+        """
+        if step == self._filmed_step:
+            return
+        films: dict[str, EncodedImage] = {}
+        with mishaps.survive("draw the films", "snapshot files and pictures are kept"):
+            films = draw_films(folder)
+        self._filmed_step = step
+        for experiment in experiments if films else ():
+            name = type(experiment).__name__
+            with mishaps.survive(f"log to {name}", "the films are lost; snapshot files are kept"):
+                log_images(experiment, films, step)
+        if not experiments:
+            self._write(films, "", folder, mishaps)
+
+    def flush(self, experiments: Sequence[Any], mishaps: Mishaps) -> None:
+        """Have the experiments write what they have been handed."""
+        for experiment in experiments:
+            with mishaps.survive(f"log to {type(experiment).__name__}", _NO_PICTURES):
+                flush(experiment)
+
+    def _events(self, snapshot: Snapshot, mishaps: Mishaps) -> list[Summary.Value]:
+        """What the Kernels tab gets of a snapshot, without the layers that it cannot show."""
+        events: list[Summary.Value] = []
+        for layer in snapshot.weights:
+            losing = "the Kernels tab lacks it; pictures and snapshot files are kept"
+            with mishaps.survive(f"pack {layer}", losing):
+                events.append(value_of(*pack_layer(snapshot, layer, self._attempt)))
+        return events
+
+    def _introduce(self, experiment: Any, step: int, mishaps: Mishaps) -> None:
+        """Show the probe, before the first responses to it."""
+        events: list[Summary.Value] = []
+        losing = "the Kernels tab has no responses before an image is dropped on it"
+        with mishaps.survive("pack the probe", losing):
+            events.append(value_of(*pack_image(self._probe, self._attempt)))
+        picture = {"probe": EncodedImage.jpeg(self._probe.to_picture())}
+        log_images(experiment, picture if self.probe_is_new else {}, step, events=events)
+        self._introduced_to.append(experiment)
+
+    def _write(
+        self, images: Mapping[str, EncodedImage], ending: str, folder: Folder, mishaps: Mishaps
+    ) -> None:
+        with mishaps.survive(f"write to {folder}", "pictures are lost"):
+            for tag, image in images.items():
+                name = re.sub(r"[^\w.-]", "-", f"{tag}{ending}{image.suffix}")
+                write_whole(folder / name, image.content)

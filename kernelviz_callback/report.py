@@ -1,0 +1,239 @@
+"""A run as one HTML page: the viewer of the Kernels tab with its data inside, to attach and send.
+
+The page needs nothing else: no network, no other file. Its script is the tab's modules in one.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import kernelviz_callback
+from kernelviz_callback import tensorboard_plugin
+from kernelviz_callback.examination import kernel_health
+from kernelviz_callback.opening.checkpoint import PLAIN, Checkpoint
+from kernelviz_callback.packing import pack_image, pack_layer
+from kernelviz_callback.probe import Probe, load_probe
+from kernelviz_callback.snapshot import Snapshot, load_saved_probe, load_snapshot
+from kernelviz_callback.storage import Folder, as_folder
+from kernelviz_callback.tensorboard_plugin.header import id_of
+from kernelviz_callback.tensorboard_plugin.timeline import describe_run, timeline_of
+
+# Of all weights in a page, as base64: with the viewer and a photograph it stays below 6 MB.
+MOST_BYTES = 5_200_000
+
+_ATTEMPT = 0  # there is one
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=async |class |const |function |let )", re.MULTILINE)
+
+
+def report_page(
+    snapshots: Sequence[Snapshot], layer: str, *, probe: Probe, name: str, notes: Sequence[str] = ()
+) -> str:
+    """Show a layer through a training as a page to scrub through and to send.
+
+    Args:
+        snapshots: In the order of their steps, no step twice. Health is shown where they have it.
+        layer: One that all of them have, of one shape.
+        probe: What the filters respond to.
+        name: Of the run.
+        notes: What a reader should know, a sentence each.
+
+    Returns:
+        HTML. As many snapshots as `most_snapshots` says are 5.2 MB of it.
+
+    Raises:
+        ValueError: If a kernel is too large for the viewer.
+    """
+    packed = [pack_layer(snapshot, layer, _ATTEMPT) for snapshot in snapshots]
+    image = pack_image(probe, _ATTEMPT)
+    script = f"{_bundled('source.js', 'app.js')}\nstart(document.body, new EmbeddedSource());\n"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = files(kernelviz_callback).joinpath("report.html").read_text(encoding="utf-8")
+    return Template(page).substitute(
+        title=_as_text(f"{layer} of {name}"),
+        style=_static("style.css"),
+        script=script,
+        worker=_bundled("worker.js"),
+        digest=digest,
+        data=_as_script(
+            {
+                "timeline": timeline_of([describe_run(name, [image[0], *(h for h, _ in packed)])]),
+                "payloads": {name: {layer: {id_of(h): _base64(p) for h, p in packed}}},
+                "probes": {name: {probe.digest: _base64(image[1])}},
+                "notes": list(notes),
+            }
+        ),
+    )
+
+
+def most_snapshots(snapshot: Snapshot, layer: str) -> int:
+    """How many snapshots of a layer a page has room for: no fewer than the first and the last.
+
+    Args:
+        snapshot: One of them.
+        layer: Its name.
+
+    Example:
+        >>> from torch import randn
+        >>> from kernelviz_callback.opening.checkpoint import PLAIN
+        >>> weights, geometry = {"conv": randn(64, 3, 7, 7)}, {"conv": PLAIN}
+        >>> most_snapshots(Snapshot(0, 0, 0.0, weights, geometry), "conv")
+        203
+    """
+    _, payload = pack_layer(snapshot, layer, _ATTEMPT)
+    return max(2, MOST_BYTES * 3 // 4 // len(payload))
+
+
+def save_report(
+    checkpoints: Sequence[Checkpoint],
+    path: Path,
+    *,
+    layer: str | None = None,
+    probe: Probe | None = None,
+    on_unread: Callable[[Exception], None] = lambda error: None,
+) -> None:
+    """Write the page of a run, or of other checkpoints of one training.
+
+    Args:
+        checkpoints: Opened, in the order of their steps.
+        path: Of the page.
+        layer: See `Checkpoint.resolve`; None for the first convolution.
+        probe: What the filters respond to; None for what the run recorded, else the test chart.
+        on_unread: Told why one that was chosen could not be read; the others are shown.
+
+    Raises:
+        ValueError: If there is no such layer, or none can be read.
+        OSError: If the page cannot be written.
+    """
+    notes: list[str] = []
+    ordered = _by_step(checkpoints, notes)
+    own_layer = ordered[0][1].resolve(layer)
+    taken: list[Snapshot] = []
+    for step, checkpoint in _spread(ordered, own_layer, notes):
+        try:
+            taken.append(_taken(checkpoint, step, own_layer, taken))
+        except (OSError, ValueError) as error:
+            notes.append(f"A snapshot is missing: {error}")
+            on_unread(error)
+    if not taken:
+        raise ValueError(f"none of {len(ordered)} checkpoints could be read")
+    folder = as_folder(checkpoints[0].name).parent
+    seen = probe or load_saved_probe(folder, taken[0].probe_digest) or load_probe()
+    shown = [replace(snapshot, probe_digest=seen.digest) for snapshot in taken]
+    page = report_page(shown, own_layer, probe=seen, name=_run_name(folder), notes=notes)
+    path.write_text(page, encoding="utf-8", errors="replace")
+
+
+def _by_step(
+    checkpoints: Sequence[Checkpoint], notes: list[str]
+) -> Sequence[tuple[int, Checkpoint]]:
+    """Steps and checkpoints; of several of one step the last."""
+    by_step = {c.step: c for c in checkpoints if c.step is not None}
+    if any(c.step is None for c in checkpoints):
+        notes.append("The checkpoints do not tell their steps: they are counted from 0.")
+        return list(enumerate(checkpoints))
+    return sorted(by_step.items())
+
+
+def _spread(
+    ordered: Sequence[tuple[int, Checkpoint]], layer: str, notes: list[str]
+) -> Sequence[tuple[int, Checkpoint]]:
+    """As many as the page has room for, evenly spread, the first and the last among them."""
+    for step, checkpoint in ordered:
+        with suppress(OSError, ValueError):
+            most = most_snapshots(_taken(checkpoint, step, layer, []), layer)
+            break
+    else:
+        return ordered
+    if len(ordered) <= most:
+        return ordered
+    notes.append(f"{most} of {len(ordered)} snapshots are in this page, evenly spread.")
+    return [ordered[round(k * (len(ordered) - 1) / (most - 1))] for k in range(most)]
+
+
+def _taken(checkpoint: Checkpoint, step: int, layer: str, before: Sequence[Snapshot]) -> Snapshot:
+    """A layer of a checkpoint as a snapshot, with the health it was recorded with, or has now."""
+    name = checkpoint.resolve(layer)
+    weights = checkpoint.read(name)
+    geometry = checkpoint.layers[name].geometry or PLAIN
+    if before and before[0].weights[layer].shape != weights.shape:
+        raise ValueError(
+            f"{checkpoint.name}: {name} is {tuple(weights.shape)}, and was "
+            f"{tuple(before[0].weights[layer].shape)}"
+        )
+    recorded = _recorded(checkpoint)
+    health = recorded.health.get(name) if recorded else None
+    if recorded is None:
+        first, previous = (before[i].weights[layer] if before else None for i in (0, -1))
+        health = kernel_health(
+            weights, layer, first=first, previous=previous, groups=geometry.groups
+        )
+    return Snapshot(
+        step,
+        checkpoint.epoch or 0,
+        recorded.wall_time if recorded else 0.0,
+        {layer: weights},
+        {layer: geometry},
+        probe_digest=recorded.probe_digest if recorded else None,
+        health={layer: health} if health else {},
+    )
+
+
+def _recorded(checkpoint: Checkpoint) -> Snapshot | None:
+    """The snapshot that a checkpoint is, if it is one of ours."""
+    if not checkpoint.name.endswith(".safetensors"):
+        return None
+    try:
+        return load_snapshot(checkpoint.name)
+    except ValueError:
+        return None
+
+
+def _run_name(folder: Folder) -> str:
+    """The last two folders above the snapshots: ``lightning_logs/version_0``."""
+    above = folder.parent if folder.name.startswith("kernelviz") else folder
+    return "/".join(part.strip("/") for part in above.absolute().parts[-2:])
+
+
+def _bundled(*modules: str) -> str:
+    """Modules of the viewer and all that they import as one script, what is imported first."""
+    texts: dict[str, str] = {}
+
+    def take(name: str) -> None:
+        if name not in texts:
+            text = _static(name)
+            for imported in _IMPORT.findall(text):
+                take(imported)
+            texts[name] = _EXPORT.sub("", _IMPORT.sub("", text))
+
+    for name in modules:
+        take(name)
+    return "\n".join(texts.values())
+
+
+def _static(name: str) -> str:
+    return files(tensorboard_plugin).joinpath("static").joinpath(name).read_text(encoding="utf-8")
+
+
+def _as_text(text: str) -> str:
+    # A file name may hold bytes that are no text.
+    return escape(text.encode("utf-8", "replace").decode())
+
+
+def _as_script(data: dict[str, Any]) -> str:
+    # No "<": whatever a layer is called, it cannot end the element that holds it.
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,0 +1,112 @@
+"""What a training leaves for the Kernels tab: every snapshot, in the event file of its logger."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from conftest import DEFAULT_STEPS, STEPS, TinyNet
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch import nn
+
+from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
+from kernelviz_callback.snapshot import load_saved_probe
+from kernelviz_callback.tensorboard_plugin.codec import unpack_probe, unpack_snapshot
+from kernelviz_callback.tensorboard_plugin.header import parse_header
+from kernelviz_callback.verdict_names import VERDICT_NAMES
+
+HALF = 2.0**-11  # what a float16 may be off, of the largest weight of its filter
+
+
+class Found(NamedTuple):
+    header: Any
+    payload: bytes
+    step: int
+    size: int
+
+
+def events_of(log_dir: str | Path) -> Iterator[Found]:
+    for path in sorted(Path(log_dir).glob("events*")):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "kernels":
+                    header = parse_header(value.tag, value.metadata.plugin_data.content)
+                    [payload] = value.tensor.string_val
+                    yield Found(header, payload, event.step, event.ByteSize())
+
+
+def snapshots_of(log_dir: str | Path) -> list[Found]:
+    return [found for found in events_of(log_dir) if found.header["kind"] == "snapshot"]
+
+
+def test_every_snapshot_of_a_training_with_its_verdicts(fit) -> None:
+    dead = nn.Conv2d(3, 8, 5)
+    nn.init.zeros_(dead.weight[3])
+    dead.weight.register_hook(lambda g: g * (torch.arange(8) != 3)[:, None, None, None])
+    trainer = fit(KernelVizCallback(), model=TinyNet(dead))
+    snapshots = list_snapshots(Path(trainer.log_dir) / "kernelviz")
+    found = snapshots_of(trainer.log_dir)
+    assert [each.step for each in found] == list(snapshots) == DEFAULT_STEPS
+    for each, path in zip(found, snapshots.values(), strict=True):
+        exact = load_snapshot(path)
+        stored = unpack_snapshot(each.header, each.payload)
+        weight = exact.weights["conv"].numpy()
+        assert np.array_equal(stored.scales, np.abs(weight).max((1, 2, 3)))
+        allowed = HALF * stored.scales[:, None, None, None]
+        assert (np.abs(stored.weights() - weight) <= allowed).all()
+        assert (each.header["step"], each.header["epoch"]) == (exact.step, exact.epoch)
+        assert each.header["wall_time"] == exact.wall_time
+        assert each.header["geometry"]["stride"] == [1, 1]
+        assert each.header["probe"] == exact.probe_digest
+        flagged = {name: exact.health["conv"].flagged(name) for name in VERDICT_NAMES}
+        bits = [np.flatnonzero(stored.verdict_bits >> b & 1).tolist() for b in range(7)]
+        assert dict(zip(VERDICT_NAMES, bits, strict=True)) == flagged
+        assert 3 in flagged["near-zero"]
+
+
+def test_the_probe_is_there_exactly_and_once(fit) -> None:
+    probe = torch.rand(3, 20, 24)
+    trainer = fit(KernelVizCallback(probe=probe))
+    [found] = [each for each in events_of(trainer.log_dir) if each.header["kind"] == "probe"]
+    assert found.step == 0
+    assert np.array_equal(unpack_probe(found.header, found.payload), probe.numpy())
+    assert found.header["digest"] == load_saved_probe(Path(trainer.log_dir) / "kernelviz").digest
+
+
+def test_without_health_nothing_is_said_of_verdicts(fit) -> None:
+    trainer = fit(KernelVizCallback(health=False))
+    assert {str(each.header["verdicts"]) for each in snapshots_of(trainer.log_dir)} == {"None"}
+
+
+def test_every_watched_layer_and_an_event_of_a_first_layer_is_small(fit) -> None:
+    class Deep(TinyNet):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(3, 64, 7))
+            self.rest[0] = nn.Conv2d(64, 8, 3, bias=False)
+
+    trainer = fit(KernelVizCallback(layers="*"), model=Deep())
+    found = snapshots_of(trainer.log_dir)
+    assert {each.header["layer"] for each in found} == {"conv", "rest.0"}
+    assert len(found) == 2 * len(DEFAULT_STEPS)
+    assert max(each.size for each in found if each.header["layer"] == "conv") <= 25_000
+
+
+def test_an_attempt_that_goes_on_is_a_later_one(fit, tmp_path: Path) -> None:
+    board = TensorBoardLogger(tmp_path, name="run", version="0")
+    trainer = fit(KernelVizCallback(), logger=board, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    board = TensorBoardLogger(tmp_path, name="run", version="0")
+    fit(KernelVizCallback(), logger=board, max_epochs=2, ckpt_path=tmp_path / "last.ckpt")
+    found = snapshots_of(board.log_dir)
+    attempts = [each.header["attempt"] for each in found]
+    assert [each.step for each in found] == DEFAULT_STEPS
+    assert attempts == sorted(attempts)
+    assert len(set(attempts)) == 2
+
+
+def test_the_events_stand_in_the_one_file_of_the_logger(fit) -> None:
+    trainer = fit(KernelVizCallback(every_n_train_steps=1))
+    assert len(list(Path(trainer.log_dir).glob("events*"))) == 1
+    assert len(snapshots_of(trainer.log_dir)) == STEPS + 1
