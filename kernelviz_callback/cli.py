@@ -11,6 +11,7 @@ from kernelviz_callback.comparing.conditions import Condition, parse_condition
 
 _SAVED_AS = (".png", ".svg", ".pdf", ".jpg")
 _COMPARED_AS = (".png", ".svg", ".pdf", ".html", ".json", ".csv")
+_EVOLVED_AS = (".png", ".svg", ".pdf", ".gif", ".mp4", ".html")
 _FILES = """\
 FILE may be a Lightning checkpoint, whatever else torch.save wrote, a safetensors file, a snapshot,
 a folder of torch.distributed.checkpoint, a URL that fsspec opens, or torchvision:NAME[:WEIGHTS].
@@ -48,6 +49,10 @@ def _run(options: argparse.Namespace) -> int:
         from kernelviz_callback.commands import show
 
         return show.run(options)
+    if options.command == "evolve":
+        from kernelviz_callback.commands import evolve
+
+        return evolve.run(options)
     from kernelviz_callback.commands import compare
 
     return compare.run(options)
@@ -62,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_show(commands)
     _add_compare(commands)
+    _add_evolve(commands)
     return parser
 
 
@@ -173,6 +179,42 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "(default: layer)",
     )
     compare.add_argument("--top", type=_positive, default=12, help="filters to list (default: 12)")
+
+
+def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    evolve = commands.add_parser(
+        "evolve",
+        help="show how the filters of a training came to be: film strip, animation, report",
+        description="Show how the filters of a training came to be. Without -o: tell what there "
+        "is.\n\n"
+        "  NAME.png|.svg|.pdf  film strip: a row a filter, a column a snapshot, 12 at most\n"
+        "  NAME.gif            the kernel grid in motion: 120 snapshots, 8 MB at most\n"
+        "  NAME.mp4            the same of all snapshots; needs kernelviz-callback[video]\n"
+        "  NAME.html           a page to scrub through, with all it needs in one file",
+        epilog=f"{_FILES}\nexit status: 0; 2 if a file could not be read (the others are shown all "
+        "the same) or the\ncommand is wrong.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evolve.add_argument(
+        "files", nargs="+", metavar="RUN", help="a run's folder, or checkpoints of one training"
+    )
+    _add_common(evolve)
+    evolve.add_argument(
+        "-o",
+        "--output",
+        type=_path_ending_in(_EVOLVED_AS),
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="what to make, see above; may be given several times",
+    )
+    evolve.add_argument(
+        "--scale",
+        choices=("layer", "filter"),
+        default="layer",
+        help="the colours end at the largest magnitude of all or of each filter, and stay so from "
+        "the first snapshot to the last (default: layer)",
+    )
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ SMALL_SIDE = (
     350  # pixels: about as wide and high are the kernels of an animation that is logged, ...
 )
 LARGE_SIDE = 840  # ... and of one that is made for itself
-_LARGEST_KERNEL = 84  # pixels: kernels are not enlarged beyond this
+_FEWEST = 4  # kernels that have room side by side: fewer are not enlarged beyond that
 _GAP = 2  # pixels between tiles; three times as much where each is a row
 _RULE = 2  # pixels between the kernels of a row; even, as video asks
 _CLOCK = 34  # pixels: the line below the kernels that tells step and epoch
@@ -64,7 +64,7 @@ class Stage:
         height, width = reel.cut.shape[2:]
         columns = min(count, max(1, ceil(sqrt(count * height / (planes * width)) - 1e-9)))
         room = side // max(columns * planes * width, ceil(count / columns) * height)
-        self.zoom = zoom or max(1, min(room, _LARGEST_KERNEL // max(height, width)))
+        self.zoom = zoom or max(1, min(room, side // (_FEWEST * max(height, width))))
         if is_even:
             self.zoom = max(2, self.zoom // 2 * 2)
         self.is_rgb = reel.cut.is_rgb

@@ -201,7 +201,7 @@ def test_usage_errors_and_help_load_no_torch() -> None:
 import sys
 from kernelviz_callback.cli import main
 for arguments in (["--help"], ["compare", "--help"], ["compare", "a", "--fail-if", "x"],
-                  ["show", "a", "-o", "a.doc"], []):
+                  ["show", "a", "-o", "a.doc"], ["evolve", "a", "-o", "a.csv"], []):
     try:
         main(arguments)
     except SystemExit as end:
@@ -213,7 +213,7 @@ print(*sys.modules)
     assert "expected a name ending in .png" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["show", "compare"])
+@pytest.mark.parametrize("command", ["show", "compare", "evolve"])
 def test_no_command_but_the_demo_loads_lightning(run: Path, tmp_path: Path, command: str) -> None:
     arguments = [command, str(run), "-o", str(tmp_path / "out.png")]
     code = (

@@ -2,12 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from rich.console import Console
 from tqdm import tqdm
 
+from kernelviz_callback.commands.failures import Failures, check_folders
 from kernelviz_callback.comparing.compare import CompareWalk
 from kernelviz_callback.comparing.comparison import Comparison
 from kernelviz_callback.comparing.conditions import Condition
@@ -18,7 +18,6 @@ from kernelviz_callback.comparing.files import (
 )
 from kernelviz_callback.comparing.table import comparison_table
 from kernelviz_callback.opening.checkpoint import open_checkpoint
-from kernelviz_callback.opening.sources import find_checkpoints
 from kernelviz_callback.probe import load_probe
 
 # Work that takes no longer than this shows no progress, in seconds.
@@ -27,9 +26,10 @@ _QUICK = 1.0
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
-    _check_outputs(options)
-    failures = _Failures()
-    names = _expand(options.files, failures)
+    check_folders(options.output)
+    _check_responses(options)
+    failures = Failures()
+    names = failures.expand(options.files)
     if options.list:
         for name in names:
             with failures.survive():
@@ -54,40 +54,11 @@ def run(options: argparse.Namespace) -> int:
     return max(failures.status, _judge(comparison, options.fail_if))
 
 
-def _check_outputs(options: argparse.Namespace) -> None:
-    """Refuse what could not be written before the work is done."""
-    for path in options.output:
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write to")
+def _check_responses(options: argparse.Namespace) -> None:
     pictures = [p for p in options.output if p.suffix.lower() in PICTURE_SUFFIXES]
     if options.responses and not pictures:
         endings = ", ".join(PICTURE_SUFFIXES)
         raise ValueError(f"--responses is for a picture; add -o NAME ending in {endings}")
-
-
-class _Failures:
-    """Says what could not be read, and lets the rest go on."""
-
-    def __init__(self) -> None:
-        self.status = 0
-
-    @contextmanager
-    def survive(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except (ValueError, OSError) as error:
-            tqdm.write(f"kernelviz: {error}", file=sys.stderr)
-            self.status = 2
-
-
-def _expand(files: Iterable[str], failures: _Failures) -> list[str]:
-    names: list[str] = []
-    for given in files:
-        with failures.survive():
-            names += find_checkpoints(given)
-    return names
 
 
 def _judge(comparison: Comparison, conditions: Sequence[Condition]) -> int:

@@ -1,0 +1,178 @@
+"""``kernelviz evolve``: how the filters of a training came to be, as whatever is asked for."""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from kernelviz_callback.colour import largest_magnitude
+from kernelviz_callback.commands.failures import Failures, check_folders
+from kernelviz_callback.evolution import evolution_gif, moving_pictures
+from kernelviz_callback.film import MOST_COLUMNS, film_strip
+from kernelviz_callback.history import LayerHistory, by_steps
+from kernelviz_callback.opening.checkpoint import Checkpoint, open_checkpoint
+from kernelviz_callback.reel import (
+    MOST_PIXELS,
+    Reading,
+    Reel,
+    ReelScale,
+    Shot,
+    gather_reels,
+    on_scale,
+)
+from kernelviz_callback.stage import LARGE_SIDE, Stage
+from kernelviz_callback.video import check_encoder, save_mp4
+
+# What is made for itself may be larger than what is logged.
+_MOST_MOVING_PIXELS = 2**17
+_MOST_GIF_SHOTS = 120
+_MOST_GIF_BYTES = 8_000_000  # what mail and issue trackers take
+_SECONDS = 20  # that a video lasts, about, ...
+_SLOWEST, _FASTEST = 4, 60  # frames a second: ... unless it has very few frames or very many
+_HOLD = 2  # seconds that the last one stays
+_QUICK = 1.0  # seconds: work that takes no longer shows no progress
+_KINDS = "film.png (.svg, .pdf), evolution.gif, evolution.mp4 or report.html"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; return its exit status."""
+    check_folders(options.output)
+    suffixes = {path.suffix.lower() for path in options.output}
+    if options.probe and ".html" not in suffixes:
+        raise ValueError("--probe is for a report; add -o NAME.html")
+    if ".mp4" in suffixes:
+        check_encoder()
+    failures = Failures()
+    files = failures.expand(options.files)
+    names, notes = by_steps(_progress(files, "step"), failures.survive)
+    first = _first_opened(names, failures)
+    print("\n".join(_summary(names, notes)))
+    if options.list or not options.output:
+        print(f"from {first.name}\nto {list(names.values())[-1]}\n{first.describe()}")
+        print(f"-o makes of a layer: {_KINDS}")
+        return failures.status
+    layer = _Layer(LayerHistory(names, first, options.layer), list(names), failures)
+    for path in options.output:
+        with failures.survive():
+            if path.suffix.lower() == ".html":
+                _save_report(list(names.values()), path, layer.name, options.probe, failures)
+            else:
+                layer.save(path, options.scale)
+            print(path)
+    return failures.status
+
+
+class _Layer:
+    """One layer through all its snapshots. What cannot be read is said once, and left out."""
+
+    def __init__(self, history: LayerHistory, steps: Sequence[int], failures: Failures) -> None:
+        self.name = history.layer
+        self._history = history
+        self._steps = steps
+        self._failures = failures
+        self._unread: dict[int, Exception] = {}
+
+    def save(self, path: Path, scale: ReelScale) -> None:
+        """Write the film, the animation or the video, as the suffix asks."""
+        suffix = path.suffix.lower()
+        if suffix == ".mp4":
+            self._save_video(path, scale)
+        elif suffix == ".gif":
+            reel = self._reel(_MOST_GIF_SHOTS, _MOST_MOVING_PIXELS)
+            content = evolution_gif(reel, scale=scale, side=LARGE_SIDE, most_bytes=_MOST_GIF_BYTES)
+            path.write_bytes(content)
+        else:
+            film_strip(self._reel(MOST_COLUMNS, MOST_PIXELS), scale=scale).save(path)
+
+    def _reel(self, most: int, most_pixels: int) -> Reel:
+        with _progress(None, "snapshot", total=min(most, len(self._steps))) as bar:
+
+            def read(step: int) -> Reading:
+                bar.update()
+                return self._read(step)
+
+            reels = gather_reels(self._steps, read, most=most, most_pixels=most_pixels)
+        if not reels:
+            raise ValueError(f"found no snapshot of {self.name} that can be read")
+        return reels[self.name]
+
+    def _save_video(self, path: Path, scale: ReelScale) -> None:
+        """All snapshots are frames: they are read once for the scale, and again to be drawn."""
+        ends = self._reel(2, _MOST_MOVING_PIXELS)
+        largest = torch.zeros(len(ends.cut.filters))
+        steps = []
+        for shot in self._shots(ends, self._steps):
+            largest = torch.maximum(largest, largest_magnitude(shot.weights))
+            steps.append(shot.step)
+        half_ranges = on_scale(largest, scale)
+        ends = replace(ends, unread=ends.taken - len(steps))
+        stage = Stage(ends, steps, half_ranges, scale=scale, side=LARGE_SIDE, is_even=True)
+        rate = min(max(len(steps) // _SECONDS, _SLOWEST), _FASTEST)
+        save_mp4(
+            path,
+            moving_pictures(stage, self._shots(ends, steps), half_ranges),
+            rate=rate,
+            hold=_HOLD * rate,
+            even=(stage.layout.top, stage.layout.left),
+        )
+
+    def _shots(self, ends: Reel, steps: Sequence[int]) -> Iterator[Shot]:
+        for step in _progress(steps, "snapshot"):
+            try:
+                reading = self._read(step)
+            except (ValueError, OSError):
+                continue
+            yield Shot(step, reading.epoch, ends.cut.of(reading.weights[self.name]))
+
+    def _read(self, step: int) -> Reading:
+        if step in self._unread:
+            raise self._unread[step]
+        try:
+            return self._history.read(step)
+        except (ValueError, OSError) as error:
+            self._unread[step] = error
+            self._failures.say(error)
+            raise
+
+
+def _save_report(
+    names: Sequence[str], path: Path, layer: str, probe: str | None, failures: Failures
+) -> None:
+    from kernelviz_callback.probe import load_probe
+    from kernelviz_callback.report import save_report
+
+    checkpoints: list[Checkpoint] = []
+    for name in _progress(names, "snapshot"):
+        with failures.survive():
+            checkpoints.append(open_checkpoint(name))
+    save_report(
+        checkpoints,
+        path,
+        layer=layer,
+        probe=load_probe(probe) if probe else None,
+        on_unread=failures.say,
+    )
+
+
+def _progress(items: Sequence[Any] | None, unit: str, total: int | None = None) -> Any:
+    return tqdm(items, unit=unit, total=total, delay=_QUICK, leave=False, disable=None)
+
+
+def _first_opened(names: dict[int, str], failures: Failures) -> Checkpoint:
+    """Open the first that can be; those before it are said and left out."""
+    for step, name in list(names.items()):
+        with failures.survive():
+            return open_checkpoint(name)
+        del names[step]
+    raise ValueError("found no snapshot or checkpoint that can be read")
+
+
+def _summary(names: Mapping[int, str], notes: Sequence[str]) -> list[str]:
+    steps = list(names)
+    if len(steps) == 1:
+        return [f"1 snapshot, step {steps[0]}: nothing moves yet", *notes]
+    return [f"{len(steps)} snapshots, steps {steps[0]} to {steps[-1]}", *notes]
