@@ -268,18 +268,21 @@ class Site:
 
 
 @contextmanager
-def site(logs: Path, log: Path, is_read: Callable[[Any], bool], *flags: str) -> Iterator[Site]:
-    """Serve a folder, wait until TensorBoard has read it, and start a browser."""
-    with chromium() as browser, served(f"--logdir={logs}", *flags, log=log) as board:
+def serving(
+    browser: Any, folder: Path, is_read: Callable[[Any], bool], *flags: str
+) -> Iterator[Site]:
+    """Serve ``logs`` in a folder, and wait until TensorBoard has read it."""
+    logs = folder / "logs"
+    with served(f"--logdir={logs}", *flags, log=folder / "tensorboard.log") as board:
         board.until(is_read)
         yield Site(board, browser)
 
 
 @contextmanager
 def prepared_site(folder: Path) -> Iterator[Site]:
-    """The site of the prepared runs, written into an empty folder."""
+    """The site of the prepared runs, written into an empty folder, and a browser."""
     write_logs(folder / "logs")
-    with site(folder / "logs", folder / "log", _has_all) as made:
+    with chromium() as browser, serving(browser, folder, _has_all) as made:
         yield made
 
 

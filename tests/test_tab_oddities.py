@@ -1,0 +1,106 @@
+"""What the Kernels tab shows of runs with odd names, of damaged ones, and of none at all."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine_page import chromium
+from tab_page import (
+    BASE,
+    HOSTILE,
+    PROBE,
+    STEPS,
+    Site,
+    Tab,
+    frame_of,
+    moving_weights,
+    opening,
+    serving,
+)
+from tab_runs import ATTEMPT, GEOMETRY, RunWriter, raw_value, write_run
+
+from kernelviz_callback.tensorboard_plugin.codec import pack_snapshot
+from kernelviz_callback.tensorboard_plugin.header import tag_of, to_content
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def odd(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Runs with names like scripts, and one with damaged snapshots."""
+    folder = tmp_path_factory.mktemp("odd")
+    weights = moving_weights(STEPS, (4, 3, 3, 3), 1)
+    verdicts = {step: {1: ["near-zero"]} for step in STEPS}
+    write_run(folder / "logs" / HOSTILE, weights, layer=HOSTILE, probe=PROBE, verdicts=verdicts)
+    fields = {"layer": "conv1", "epoch": 0, "wall_time": 1.0, "attempt": ATTEMPT}
+    with RunWriter(folder / "logs" / "damaged") as run:
+        for step in STEPS[:3]:
+            run.snapshot(weights[step], step)
+        for step, cut in ((10, 7), (20, None)):
+            header, payload = pack_snapshot(weights[0], step=step, geometry=GEOMETRY, **fields)
+            content = to_content(header) if cut else b"{ no header"
+            run.value(raw_value(tag_of(header), content, payload[:cut]), step)
+    with serving(browser, folder, lambda timeline: len(timeline["runs"]) == 2) as made:
+        yield made
+
+
+def test_names_are_text_and_nothing_else(odd: Site) -> None:
+    with opening(odd) as look:
+        tab = look(whole=True, runs=[HOSTILE], layer=HOSTILE, filter=1)
+        assert tab.role("runs").get_by_text(HOSTILE, exact=True).is_visible()
+        layer = tab.frame.locator('select[data-role="layer"]')
+        assert layer.input_value() == HOSTILE
+        assert HOSTILE in tab.role("drawer").get_attribute("aria-label")
+        tab.role("runs").get_by_label("damaged").check()
+        tab.frame.get_by_text(f"This run has no layer {HOSTILE}.").wait_for()
+        tab.page.mouse.move(*tab.tile_at("kernels", HOSTILE, 2))
+        tab.role("tip").wait_for()
+        assert tab.page.evaluate("window.hacked === undefined")
+        assert tab.frame.evaluate("window.hacked === undefined")
+        assert tab.frame.locator("script", has_text="hacked").count() == 0
+
+
+def test_damaged_snapshots_are_skipped_and_reported(odd: Site) -> None:
+    with opening(odd) as look:
+        tab = look(runs=["damaged"], step=1)
+        tab.role("notes").locator("summary").click()
+        told = tab.role("notes").locator("li").all_text_contents()
+        assert any(re.search(r"Skipped k/conv1/weights/0+20-\d+: .*no JSON", one) for one in told)
+        assert tab.grid("kernels", "damaged").step == 1
+        tab.page.keyboard.press("End")
+        tab.frame.get_by_text(
+            re.compile("Skipped k/conv1/weights/0+10-.*: .*holds 7 bytes")
+        ).wait_for()
+        tab.rest()
+        assert tab.step == 2
+        assert tab.data("snapshots") == "3"
+
+
+def test_an_empty_folder_says_what_to_do_and_fills(browser: Any, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    soon = "--reload_interval=1"
+    with serving(browser, tmp_path, lambda _: True, soon) as made, opening(made):
+        page = made.page()
+        page.goto(f"{made.board.url}/#kernels")
+        tab = Tab(page, frame_of(page))
+        tab.wait("body.state === 'empty'")
+        said = tab.role("state").inner_text()
+        assert "No run has kernels yet" in said
+        assert "Trainer(callbacks=[KernelVizCallback()])" in said
+        assert "tensorboard --logdir" in said
+        assert not tab.role("board").is_visible()
+        with RunWriter(logs / "plain") as run:
+            run.scalar("loss", 1.0, 0)
+        write_run(logs / "run", BASE, probe=PROBE)
+        tab.rest()
+        assert not tab.role("state").is_visible()
+        assert tab.grid("kernels", "run").step == STEPS[-1]
