@@ -24,12 +24,13 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 # The tables of the README.
-benchmark: $(INSTALLED)
+benchmark: $(INSTALLED) browser
 	$(BIN)/python benchmarks/snapshot.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/health.py
 	$(BIN)/python benchmarks/checkpoints.py
+	$(BIN)/python benchmarks/tab.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,273 @@
+"""What the Kernels tab takes, in a real TensorBoard and headless Chromium, beside its targets.
+
+Runs of 1,000 snapshots of 64x3x7x7, with a photo of 224 pixels as the probe, next to a run of what
+a user would log otherwise: 1,000 grids through ``add_image``, and a scalar with each. What is seen
+is timed inside the page, at the frame after the one in which it was drawn.
+
+    python benchmarks/tab.py [--rounds 3] [--quick]
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+from skimage import data
+from snapshot import bytes_below
+from timed_tab import Tab, pace, tab
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid
+
+from kernelviz_callback import load_probe
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from engine_page import CHROMIUM, QUIET
+from tab_boards import Board, served
+from tab_runs import RunWriter, random_weights
+
+COUNT = 1000
+MANY = 10_000
+SIDE = 224  # pixels of the probe
+ANSWERED = range(111, 666, 111)  # steps, where the slider rests
+WRITTEN = 5  # snapshots, while the page is open
+RELOADED = 5  # seconds: how often TensorBoard looks for new events
+LOADERS = {"fast": "--load_fast=true", "Python": "--load_fast=false"}
+
+# Prints milliseconds, and what the tab has imported that it should not have.
+_START = """
+import json, sys, time
+from importlib.metadata import entry_points
+from tensorboard import default, program
+from tensorboard.plugins.base_plugin import TBContext
+default.get_static_plugins()
+(point,) = entry_points(group="tensorboard_plugins", name="kernels")
+start = time.perf_counter()
+plugin = point.load()().load(TBContext())
+plugin.get_plugin_apps(), plugin.frontend_metadata()
+taken = time.perf_counter() - start
+print(json.dumps([taken * 1e3, [name for name in ("torch", "lightning") if name in sys.modules]]))
+"""
+
+Row = tuple[str, str, str]
+
+
+class Bench:
+    """Everything that is measured, over the same files with the same browser."""
+
+    def __init__(self, root: Path, browser: Browser, rounds: int) -> None:
+        self.root, self.browser, self.rounds = root, browser, rounds
+
+    def write(self, many: int) -> RunWriter:
+        """Write all runs; the one returned is still being written to."""
+        weights = [random_weights(range(COUNT), seed=seed) for seed in range(2)]
+        write_otherwise(self.root / "plain" / "otherwise", weights[0])
+        shutil.copytree(self.root / "plain", self.root / "one")
+        with RunWriter(self.root / "two" / "b") as run:
+            write_snapshots(run, weights[1], COUNT)
+        with RunWriter(self.root / "many" / "a") as run:
+            write_snapshots(run, weights[0], many)
+        live = RunWriter(self.root / "one" / "a")
+        write_snapshots(live, weights[0], COUNT)
+        shutil.copytree(self.root / "one" / "a", self.root / "two" / "a")
+        return live
+
+    def serve(self, name: str, *flags: str) -> AbstractContextManager[Board]:
+        """Start TensorBoard on one of the folders."""
+        return served(f"--logdir={self.root / name}", *flags, log=self.root / "log")
+
+    def beside(self) -> Iterator[Row]:
+        """What TensorBoard has of the same 1,000 steps, by the tab and by its own dashboard."""
+        with self.serve("one") as board:
+            await_all(board)
+            ours, theirs = [each["step"] for each in snapshots(board)], images(board)
+        yield "snapshots kept", f"{len(ours):,}", f"{len(theirs):,}"
+        yield "the first one is there", *("yes" if 0 in steps else "no" for steps in (ours, theirs))
+        sizes = [bytes_below(self.root / run) / COUNT for run in ("two/a", "plain/otherwise")]
+        yield "bytes a snapshot", *(f"{size / 1e3:.1f} KB" for size in sizes)
+
+    def figures(self, live: RunWriter) -> Iterator[Row]:
+        """All that has a target, in the order in which it is measured."""
+        yield from self.starting()
+        yield from self.memory()
+        with self.serve("one") as board:
+            await_all(board)
+            yield from self.opening(board)
+            with tab(self.browser) as page:
+                page.open(board.url)
+                page.load(COUNT)
+                yield "1,000 snapshots: memory of the page", "", f"{page.megabytes():.0f} MB"
+                yield from self.moving(page, "one run")
+            with tab(self.browser) as page:
+                page.open(board.url)
+                yield from self.living(page, live)
+        with self.serve("two") as board, tab(self.browser) as page:
+            board.until(lambda _: all(len(snapshots(board, run)) == COUNT for run in "ab"))
+            page.open(board.url, "&p.kernels.runs=a%2Cb")
+            page.load(2 * COUNT)
+            yield from self.moving(page, "two runs")
+
+    def starting(self) -> Iterator[Row]:
+        """What the plugin adds before TensorBoard answers, in interpreters of their own."""
+        command = [sys.executable, "-c", _START]
+        rounds = range(2 * self.rounds + 1)
+        found = [json.loads(subprocess.check_output(command, text=True)) for _ in rounds]
+        yield "added to TensorBoard's start", "50 ms", spread([taken for taken, _ in found], "ms")
+        imported = sorted({name for _, names in found for name in names})
+        yield "torch or lightning imported by it", "no", ", ".join(imported) or "no"
+
+    def memory(self) -> Iterator[Row]:
+        """What our events cost TensorBoard, with each loader."""
+        for loader, flag in LOADERS.items():
+            with self.serve("plain", flag) as board:
+                without = megabytes(board, ours=0)
+            with self.serve("one", flag) as board:
+                all_in_all = megabytes(board, ours=COUNT)
+            told = f"{all_in_all - without:.0f} MB ({all_in_all:.0f} MB less {without:.0f} MB)"
+            yield f"the tab's share of TensorBoard's memory, {loader} loader", "100 MB", told
+
+    def opening(self, board: Board) -> Iterator[Row]:
+        """How long until there is something to see, and until all is there."""
+        clicked, before, opened, loaded = [], [], [], []
+        for _ in range(self.rounds):
+            with tab(self.browser) as page:
+                clicked.append(page.click(board.url))
+            with tab(self.browser) as page:
+                own, seen = page.open(board.url)
+                before.append(own)
+                opened.append(seen)
+                loaded.append(page.load(COUNT))
+        yield "click on the tab, until kernels are seen", "1 s", spread(clicked, "s", 2)
+        told = f"{spread(opened, 's', 2)}, after {spread(before, 's', 2)} of TensorBoard itself"
+        yield "page loaded anew, until kernels are seen", "1 s", told
+        yield "until all 1,000 snapshots are in the browser", "5 s", spread(loaded, "s", 2)
+
+    def moving(self, page: Tab, runs: str) -> Iterator[Row]:
+        """How the page follows."""
+        for what, move in (("playing", page.play), ("dragging the slider", page.drag)):
+            rates, gaps = pace([move() for _ in range(self.rounds)])
+            told = f"{spread(rates, 'a second')}, 95 % within {np.percentile(gaps, 95):.0f} ms"
+            yield f"pictures, {what}, {runs}", "30 a second", told
+        answered = [page.respond(step) for step in ANSWERED]
+        yield f"slider at rest, until all responses, {runs}", "1.5 s", spread(answered, "s", 2)
+
+    def living(self, page: Tab, live: RunWriter) -> Iterator[Row]:
+        """How long until a snapshot that was just written is seen."""
+        chance, (weights,) = random.Random(0), random_weights(range(1)).values()
+        taken = []
+        for step in range(COUNT, COUNT + WRITTEN):
+            time.sleep(chance.uniform(0, RELOADED))
+            page.record()
+            written = time.time()
+            live.snapshot(weights, step)
+            live.flush()
+            page.until("data-step", step)
+            taken.append(page.pictures()[-1] - written)
+        yield "snapshot written, until it is seen", "6 s", spread(taken, "s", 1)
+
+    def many(self, count: int) -> Iterator[Row]:
+        """Whether ten times as many are too many."""
+        name = f"{count:,} snapshots"
+        with self.serve("many") as board, tab(self.browser) as page:
+            board.until(lambda _: len(snapshots(board)) == count)
+            _, seen = page.open(board.url)
+            yield f"{name}: page loaded anew, until kernels are seen", "", f"{seen:.2f} s"
+            yield f"{name}: until all are in the browser", "", f"{page.load(count):.1f} s"
+            yield f"{name}: memory of the page", "", f"{page.megabytes():.0f} MB"
+            yield from self.moving(page, name)
+
+
+def write_otherwise(folder: Path, weights: dict[int, np.ndarray]) -> None:
+    """Write what TensorBoard's own dashboards show: scalars, and grids by ``add_image``."""
+    with SummaryWriter(str(folder), max_queue=1000) as writer:
+        for step, values in weights.items():
+            writer.add_scalar("loss", 1 / (1 + step), step)
+            grid = make_grid(torch.from_numpy(values), normalize=True, scale_each=True)
+            writer.add_image("conv1", grid, step)
+
+
+def write_snapshots(run: RunWriter, weights: dict[int, np.ndarray], count: int) -> None:
+    """Write a run of the tab with its probe, and let TensorBoard see it."""
+    photo = load_probe(Image.fromarray(data.astronaut()), size=SIDE)
+    run.probe(photo.image.numpy(), digest=photo.digest)
+    for step in range(count):
+        run.snapshot(weights[step % len(weights)], step, probe=photo.digest)
+    run.flush()
+
+
+def images(board: Board) -> list[int]:
+    """The steps that the stock Images dashboard has."""
+    reply = board.get("/data/plugin/images/images?run=otherwise&tag=conv1&sample=0")
+    return [each["step"] for each in reply.json()] if reply.status == 200 else []
+
+
+def snapshots(board: Board, name: str = "a") -> list[dict[str, Any]]:
+    """Those that the tab has of a run."""
+    run = board.run(name)
+    return run["layers"][0]["snapshots"] if run else []
+
+
+def await_all(board: Board, ours: int = COUNT) -> None:
+    """Wait until TensorBoard has read both runs to their ends, ours of so many snapshots."""
+    board.until(lambda _: images(board)[-1:] == [COUNT - 1] and len(snapshots(board)) == ours)
+
+
+def megabytes(board: Board, ours: int) -> float:
+    """Resident memory of TensorBoard and its data server, once all snapshots were asked for."""
+    await_all(board, ours)
+    assert all(board.payloads("a", "conv1", [each["id"] for each in snapshots(board)]))
+    assert board.process is not None
+    server = psutil.Process(board.process.pid)
+    return sum(each.memory_info().rss for each in [server, *server.children(recursive=True)]) / 1e6
+
+
+def spread(values: Sequence[float], unit: str, digits: int = 0) -> str:
+    """The median, and the least and the most."""
+    low, middle, high = (f"{of(values):.{digits}f}" for of in (min, statistics.median, max))
+    return f"{middle} {unit} ({low} to {high})"
+
+
+def print_table(headline: str, rows: Iterable[Row]) -> None:
+    """Print a table in Markdown, row by row as it is measured."""
+    print(f"\n{headline}\n|---|---|---|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def main() -> None:
+    """Print the tables of the README."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one round, no 10,000 snapshots")
+    options = parser.parse_args()
+    if CHROMIUM is None:
+        parser.error("found no chromium on the PATH to open the tab with; install it")
+    many, rounds = (0, 1) if options.quick else (MANY, options.rounds)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        bench = Bench(Path(folder), browser, rounds)
+        with bench.write(many) as live:
+            print(f"{rounds} rounds, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before")
+            print_table("| the same 1,000 steps | Kernels tab | `add_image` |", bench.beside())
+            print_table("| Kernels tab | target | measured |", bench.figures(live))
+        for row in bench.many(many) if many else []:
+            print(f"| {' | '.join(row)} |", flush=True)
+        print(f"\nload {os.getloadavg()[0]:.1f} after")
+
+
+if __name__ == "__main__":
+    main()

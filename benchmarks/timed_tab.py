@@ -1,0 +1,153 @@
+"""The Kernels tab in a browser that notes when something was drawn, for `tab.py`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+from playwright.sync_api import Browser, Frame, Page
+
+WINDOW = {"width": 1280, "height": 800}
+PLAYED = 3  # seconds
+DRAGGED = 150  # places of the mouse, over the whole slider
+PATIENCE = 60  # seconds
+SETTLED = 50  # milliseconds until what was drawn has been noted
+
+# Notes what was drawn: [milliseconds since 1970 at the next frame, by whom, attribute, value].
+_RECORDER = """
+const now = () => performance.timeOrigin + performance.now();
+window.record = [];
+if (location.pathname.endsWith("plugin_entry.html")) {
+  new MutationObserver((changes) => {
+    const drawn = changes.flatMap(({ target, attributeName, oldValue }) => {
+      const value = target.getAttribute(attributeName);
+      return value === oldValue ? [] : [[target.dataset.kind ?? "page", attributeName, value]];
+    });
+    requestAnimationFrame(() => window.record.push(...drawn.map((one) => [now(), ...one])));
+  }).observe(document, {
+    subtree: true, attributeOldValue: true,
+    attributeFilter: ["data-step", "data-loaded", "data-responses"],
+  });
+} else {
+  document.addEventListener("click", () => window.record.push(now()), { capture: true });
+}
+"""
+
+
+class Tab:
+    """The tab in a page of its own: what a person does, and when it was seen."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.frame: Frame = page.main_frame
+
+    def open(self, url: str, view: str = "") -> tuple[float, float]:
+        """Load TensorBoard with the tab open.
+
+        Returns:
+            Seconds until TensorBoard opens the tab, and from there until kernels are seen.
+        """
+        self.page.goto(f"{url}/#kernels{view}", wait_until="commit")
+        self._find()
+        opened = self._origin(self.frame)
+        return opened - self._origin(self.page.main_frame), self._first("kernels") - opened
+
+    def click(self, url: str) -> float:
+        """Load TensorBoard, and click on the tab: seconds until kernels are seen."""
+        self.page.goto(f"{url}/#timeseries", wait_until="networkidle")
+        self.page.get_by_role("tab", name="Kernels").click()
+        self._find()
+        return self._first("kernels") - self.page.evaluate("record.at(-1)") / 1e3
+
+    def load(self, count: int) -> float:
+        """Seconds from the tab's opening until so many snapshots are in the browser."""
+        self.until("data-loaded", count)
+        return self._first("page", "data-loaded", str(count)) - self._origin(self.frame)
+
+    def until(self, attribute: str, value: object) -> None:
+        """Wait for an attribute of the page."""
+        self.frame.wait_for_selector(f'body[{attribute}="{value}"]', timeout=PATIENCE * 1e3)
+
+    def record(self) -> list[list[Any]]:
+        """Take what was noted since the last time."""
+        self.page.wait_for_timeout(SETTLED)
+        return self.frame.evaluate("record.splice(0)")
+
+    def pictures(self) -> list[float]:
+        """When the kernels of another step were drawn, in seconds, since the last time."""
+        drawn = {at for at, *what in self.record() if what[:2] == ["kernels", "data-step"]}
+        return [at / 1e3 for at in sorted(drawn)]
+
+    def play(self) -> list[float]:
+        """Play for a while at the highest speed: when there was a new picture."""
+        self.frame.press("body", "Home")
+        fastest = self.frame.locator("[data-role=speed] option").last.get_attribute("value")
+        self.frame.select_option("[data-role=speed]", fastest)
+        self.frame.click("[data-role=play]")
+        self.page.wait_for_timeout(500)
+        self.record()
+        self.page.wait_for_timeout(PLAYED * 1e3)
+        pictures = self.pictures()
+        self.frame.click("[data-role=play]")
+        return pictures
+
+    def drag(self) -> list[float]:
+        """Drag the slider from one end to the other: when there was a new picture."""
+        box = self.frame.locator("[data-role=slider]").bounding_box()
+        assert box is not None
+        middle = box["y"] + box["height"] / 2
+        self.page.mouse.move(box["x"] + 1, middle)
+        self.page.mouse.down()
+        self.record()
+        self.page.mouse.move(box["x"] + box["width"] - 1, middle, steps=DRAGGED)
+        pictures = self.pictures()
+        self.page.mouse.up()
+        return pictures
+
+    def respond(self, step: int) -> float:
+        """Go to a step never seen: seconds from then until all responses are drawn."""
+        self.until("data-responses", "ready")
+        self.record()
+        self.frame.fill("[data-role=step]", str(step))
+        self.frame.press("[data-role=step]", "Enter")
+        self.until("data-step", step)
+        self.until("data-responses", "ready")
+        record = self.record()
+        moved = next(at for at, *what in record if what == ["page", "data-step", str(step)])
+        done = [at for at, *what in record if what == ["page", "data-responses", "ready"]]
+        return (done[-1] - moved) / 1e3
+
+    def megabytes(self) -> float:
+        """Memory of the page's scripts and of the weights that they hold."""
+        self.page.context.new_cdp_session(self.page).send("HeapProfiler.collectGarbage")
+        return self.frame.evaluate("performance.memory.usedJSHeapSize") / 1e6
+
+    def _find(self) -> None:
+        frame = self.page.wait_for_selector("iframe").content_frame()
+        assert frame is not None
+        self.frame = frame
+        self.frame.wait_for_selector("body[data-state=ready]")
+
+    def _first(self, by: str, attribute: str = "data-step", value: str | None = None) -> float:
+        self.page.wait_for_timeout(SETTLED)
+        wanted = [by, attribute] if value is None else [by, attribute, value]
+        record = self.frame.evaluate("record")
+        return next(at / 1e3 for at, *what in record if what[: len(wanted)] == wanted)
+
+    def _origin(self, frame: Frame) -> float:
+        return frame.evaluate("performance.timeOrigin") / 1e3
+
+
+@contextmanager
+def tab(browser: Browser) -> Iterator[Tab]:
+    """A page in a profile of its own: nothing is in its cache."""
+    context = browser.new_context(viewport=WINDOW)
+    context.add_init_script(_RECORDER)
+    yield Tab(context.new_page())
+    context.close()
+
+
+def pace(rounds: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+    """New pictures a second in each round, and all times from one to the next in milliseconds."""
+    gaps = [[b - a for a, b in pairwise(each)] for each in rounds]
+    return [len(each) / sum(each) for each in gaps], [gap * 1e3 for each in gaps for gap in each]
