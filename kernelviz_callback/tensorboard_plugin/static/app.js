@@ -195,9 +195,6 @@ class Viewer {
     this.rested();
   }
 
-  /** Focus on a grid selects nothing, but its arrows start at the selection. */
-  focus() {}
-
   /** To the next filter, in the order of the tiles. */
   step(by) {
     const { track, filter } = this.selection();

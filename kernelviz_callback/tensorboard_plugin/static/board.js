@@ -153,7 +153,7 @@ export class Board {
     const isReady = track.isReady(index, view);
     const { kernels, responses } = set;
     const isElsewhere = model.tracks.length > 1 && entry.step !== model.step, reference = track.reference(index, view);
-    setText(kernels.note, [kernels.what, isElsewhere ? `step ${entry.step}` : "",
+    setText(kernels.note, [isElsewhere ? `step ${entry.step}` : "", kernels.what,
       reference < 0 ? "" : `minus those of step ${track.entries[reference].step}`].filter(Boolean).join(", "));
     kernels.spinner.hidden = isReady;
     kernels.stage.classList.toggle("stale", !isReady && set.painted !== "");

@@ -27,15 +27,15 @@ export class Drawer {
     this.norm = new CurveView("Norm", "norm", actions);
     this.change = new CurveView("Change from the first", "change", actions);
     this.health = el("div", { class: "healths" });
-    this.body = el("div", { class: "drawer-body" }, this.verdicts, this.plates,
-      section("Film strip", this.films), section("Over the steps", this.norm.root, this.change.root, this.health));
+    this.body = el("div", { class: "drawer-body" }, this.verdicts, this.plates, el("div", {},
+      section("Film strip", this.films), section("Over the steps", this.norm.root, this.change.root, this.health)));
     this.root = el("aside", { class: "drawer", "aria-label": "Selected filter", hidden: true, "data-role": "drawer" }, this.head, this.body);
     new ResizeObserver(([entry]) => {
       const room = Math.floor(entry.contentRect.width);
       if (room === this.room) return;
       this.room = room;
       actions.refresh();
-    }).observe(this.body);
+    }).observe(this.plates);
   }
 
   get isOpen() {
@@ -87,7 +87,7 @@ export class Drawer {
     }));
     this.norm.draw(model.axis, lines((series, k) => series.norms(k)));
     this.change.draw(model.axis, lines((series, k) => series.changes(k)));
-    for (const [track, filter] of this.chosen()) this.parts.get(track)?.bars.draw(model, track, filter);
+    for (const [track, filter] of this.chosen()) this.parts.get(track)?.bars.draw(model, track, filter, model.tracks.length > 1 ? track.run : null);
   }
 
   /** What follows the slider. */

@@ -107,13 +107,13 @@ export class HealthBars {
     this.note = el("p", { class: "hint" });
   }
 
-  draw(model, track, filter) {
+  draw(model, track, filter, run) {
     const rows = model.verdictNames.map((name, bit) => ({ name, spans: spansOf(track, filter, bit, model.axis) }))
       .filter(({ spans }) => spans.length);
     const isExamined = track.entries.some((entry) => entry.verdicts);
     setText(this.note, !isExamined ? "Health was not examined in this run." : rows.length ? "" : "No verdict in the snapshots loaded.");
     this.root.replaceChildren(...rows.map(({ name, spans }) => el("div", { class: "health-row" },
-      el("span", {}, name),
+      el("span", {}, name, run ? ` (${run})` : ""),
       el("div", { class: "health-lane" }, ...spans.map(([from, to]) => el("i", {
         style: `left:${100 * from}%;width:max(3px, ${100 * (to - from)}%);background:${model.colourOfVerdict(name)}`,
       }))))), this.note);

@@ -45,7 +45,6 @@ export class GridView {
       if (filter >= 0) actions.select(this.track, filter);
     });
     tiles.addEventListener("keydown", (event) => this.onKey(event));
-    tiles.addEventListener("focus", () => actions.focus(this.track));
   }
 
   /** Arrows move the selection; the slider has shift and the rest of the page. */

@@ -9,10 +9,10 @@ export function buildShell(root, { sidebar, transport, timeline, board, drawer, 
   timeline.lane.append(notices.loading);
   const top = el("header", { class: "top", "aria-label": "Timeline" }, transport.root, timeline.root, transport.aside);
   const bar = el("div", { class: "bar" }, notices.legend);
-  const main = el("main", { "aria-label": "Kernels and responses" }, bar, board.root, notices.notes);
-  const viewer = el("div", { class: "viewer" }, el("h1", { class: "unseen" }, "Kernels"), el("nav", { "aria-label": "What is shown" }, side), top, main, drawer.root);
+  const main = el("main", { "aria-label": "Kernels and responses" }, el("h1", { class: "unseen" }, "Kernels"), bar, board.root, notices.notes);
+  const viewer = el("div", { class: "viewer" }, el("nav", { "aria-label": "What is shown" }, side), top, main, drawer.root);
   root.classList.add("kernels");
-  root.replaceChildren(notices.banner, notices.page, viewer, tip, transport.live,
+  root.append(notices.banner, notices.page, viewer, tip, transport.live,
     el("div", { class: "drop-here", "aria-hidden": "true" }, "Drop an image to see how the filters respond to it"));
   const wide = matchMedia(WIDE);
   const fold = () => (side.open = wide.matches);

@@ -1,5 +1,5 @@
 const MOST_OBLONG = 2; // a cell is at most so many times as long as wide, for the response beside it
-const LEAST_PANE = 250; // pixels: room for a pane's title
+const LEAST_PANE = 190; // pixels: room for a pane's title
 const PLANES_IN_ROW = 2; // more kernels of one filter stand in several rows
 
 /** How the kernels of one filter stand in its tile, in weights, with a line of one between them. */
@@ -48,14 +48,15 @@ export function fitTiles({ count, tile, room, gap: usualGap, least, zoom = null 
   };
 }
 
-/** Of the numbers of columns that fit, the one with the fullest last row. */
+/** The most columns that fit; fewer if that makes a full rectangle, or as many rows of which the last is fuller. */
 function evenColumns(count, most, mostRows) {
   let best = most, fewest = Infinity;
   for (let columns = most; columns >= 1; columns--) {
     const rows = Math.ceil(count / columns);
     if (rows > Math.max(mostRows, Math.ceil(count / most))) break;
     const empty = columns * rows - count;
-    if (empty < fewest) [best, fewest] = [columns, empty];
+    const isWorth = empty === 0 || rows === Math.ceil(count / most);
+    if (empty < fewest && isWorth) [best, fewest] = [columns, empty];
   }
   return best;
 }
