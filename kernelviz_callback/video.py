@@ -10,7 +10,7 @@ from kernelviz_callback.caption import BACKGROUND
 from kernelviz_callback.reel_caption import Canvas
 
 _CODEC = "libx264"
-_OPTIONS = {"crf": "14", "preset": "medium", "tune": "animation"}  # no loss can be seen
+_OPTIONS = {"crf": "14", "preset": "veryfast", "tune": "animation"}  # no loss can be seen
 _BT709 = 1  # primaries, transfer and matrix, in the terms of ITU-T H.273
 _LIMITED = 1  # 16 to 235
 

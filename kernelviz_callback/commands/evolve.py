@@ -52,8 +52,8 @@ def run(options: argparse.Namespace) -> int:
     first = _first_opened(names, failures)
     print("\n".join(_summary(names, notes)))
     if options.list or not options.output:
-        print(f"from {first.name}\nto {list(names.values())[-1]}\n{first.describe()}")
-        print(f"-o makes of a layer: {_KINDS}")
+        print(*dict.fromkeys([first.name, list(names.values())[-1]]), sep=" to\n")
+        print(f"{first.describe()}\n-o makes of a layer: {_KINDS}")
         return failures.status
     layer = _Layer(LayerHistory(names, first, options.layer), list(names), failures)
     for path in options.output:
