@@ -242,7 +242,8 @@ class Site:
 
     def page(self, **settings: Any) -> Any:
         """A page in a context of its own, watched."""
-        context = self.browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
+        size = {"viewport": {"width": 1280, "height": 900}}
+        context = self.browser.new_context(**{**size, **settings})
         page = context.new_page()
         watch(page, self.board.url, self.complaints)
         return page
