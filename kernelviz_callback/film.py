@@ -100,7 +100,7 @@ def film_strip(
         >>> [reel] = gather_reels(range(9), lambda s: Reading(0, {"conv": s * weights})).values()
         >>> picture = film_strip(reel)
         >>> picture.layout.frames, picture.layout.rows, picture.tile(63).shape
-        (9, 32, torch.Size([35, 331, 3]))
+        (9, 22, torch.Size([35, 331, 3]))
     """
     fitting = max(1, MOST_BYTES // (_BYTES_A_PIXEL * reel.cut.pixels))
     shots = reel.thinned(min(most_columns, fitting)).shots
