@@ -1,6 +1,6 @@
 """The demo's training with the options of the callback spelled out.
 
-Watch it while it runs: tensorboard --logdir runs --samples_per_plugin images=500
+Watch it while it runs, under Kernels: tensorboard --logdir runs
 """
 
 import argparse

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +9,13 @@ import numpy as np
 from lightning.pytorch.loggers import Logger
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from kernelviz_callback.picture import to_jpeg, to_png
+from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.storage import as_folder, rehearse_growth
 
 # What an event adds to what it holds: its frame, the time, the step.
 _EVENT_BYTES = 1024
-
-
-@dataclass(frozen=True)
-class EncodedImage:
-    """A picture as the bytes of a file. ``suffix`` is ".png", ".jpg" or ".gif"."""
-
-    content: bytes
-    height: int
-    width: int
-    suffix: str
-
-    @classmethod
-    def png(cls, pixels: Tensor) -> "EncodedImage":
-        """Encode (H, W, 3) uint8 pixels without loss."""
-        return cls(to_png(pixels), pixels.shape[0], pixels.shape[1], ".png")
-
-    @classmethod
-    def jpeg(cls, pixels: Tensor) -> "EncodedImage":
-        """Encode (H, W, 3) uint8 pixels with little loss, in a fifth of the bytes."""
-        return cls(to_jpeg(pixels), pixels.shape[0], pixels.shape[1], ".jpg")
 
 
 def image_experiments(loggers: Iterable[Logger]) -> list[Any]:

@@ -134,6 +134,32 @@ def _save_vector(pixels: Tensor, path: Path) -> None:
         figure.savefig(path, dpi=72, metadata=date)
 
 
+@dataclass(frozen=True)
+class EncodedImage:
+    """A picture as the bytes of a file. ``suffix`` is ".png", ".jpg" or ".gif"."""
+
+    content: bytes
+    height: int
+    width: int
+    suffix: str
+
+    @classmethod
+    def png(cls, pixels: Tensor) -> "EncodedImage":
+        """Encode (H, W, 3) uint8 pixels without loss."""
+        return cls(to_png(pixels), pixels.shape[0], pixels.shape[1], ".png")
+
+    @classmethod
+    def jpeg(cls, pixels: Tensor) -> "EncodedImage":
+        """Encode (H, W, 3) uint8 pixels with little loss, in a fifth of the bytes."""
+        return cls(to_jpeg(pixels), pixels.shape[0], pixels.shape[1], ".jpg")
+
+    @classmethod
+    def gif(cls, content: bytes) -> "EncodedImage":
+        """Take an animation as it is; its size is in its header."""
+        width, height = struct.unpack_from("<HH", content, len(b"GIF89a"))
+        return cls(content, height, width, ".gif")
+
+
 def to_png(pixels: Tensor) -> bytes:
     """Encode (H, W, 3) uint8 pixels as PNG, without loss: right for kernels.
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from kernelviz_callback.films import draw_films
+from kernelviz_callback.filming.films import draw_films
 from kernelviz_callback.illustrator import Illustrator
-from kernelviz_callback.loggers import EncodedImage, flush, log_images
+from kernelviz_callback.loggers import flush, log_images
 from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.packing import pack_image, pack_layer
+from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole

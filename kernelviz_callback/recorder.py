@@ -13,9 +13,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from kernelviz_callback.claim import Claim, claim_folder
 from kernelviz_callback.health_log import PREFIX
-from kernelviz_callback.loggers import EncodedImage
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.monitor import Monitor
+from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.publisher import Publisher
 from kernelviz_callback.run_folder import RunFolder, open_run_folder

@@ -39,7 +39,7 @@ def test_the_demo_trains_and_says_where_to_look(tmp_path: Path) -> None:
     done = kernelviz("demo", "--epochs", "2", "--batches", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "demo" / "version_0"
-    assert "tensorboard --logdir runs/demo --samples_per_plugin images=500" in done.stdout
+    assert "tensorboard --logdir runs/demo\n" in done.stdout
     for line in done.stdout.splitlines():
         if line.endswith(".png"):
             assert (tmp_path / line.strip()).is_file()

@@ -13,11 +13,11 @@ from reels import drawn, gathered, noise
 from torch import Tensor
 
 from kernelviz_callback.colour import diverging, to_levels
-from kernelviz_callback.evolution import durations, evolution_gif, moving_pictures
-from kernelviz_callback.film import MOST_BYTES
-from kernelviz_callback.gif import CLEAR, encode_gif, fitted_palette, numbers_of
-from kernelviz_callback.reel import Reel
-from kernelviz_callback.stage import Stage
+from kernelviz_callback.filming.evolution import durations, evolution_gif, moving_pictures
+from kernelviz_callback.filming.film import MOST_BYTES
+from kernelviz_callback.filming.gif import CLEAR, encode_gif, fitted_palette, numbers_of
+from kernelviz_callback.filming.reel import Reel
+from kernelviz_callback.filming.stage import Stage
 
 MAGENTA = [255, 0, 255]
 

@@ -15,8 +15,8 @@ from reels import drawn, gathered
 from kernelviz_callback import Geometry, Snapshot, save_snapshot
 from kernelviz_callback.cli import main
 from kernelviz_callback.commands import evolve
-from kernelviz_callback.film import film_strip
-from kernelviz_callback.reel import MOST_SHOTS
+from kernelviz_callback.filming.film import film_strip
+from kernelviz_callback.filming.reel import MOST_SHOTS
 
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
 STEPS = (0, 1, 2, 4, 8, 16, 30, 60)

@@ -8,9 +8,9 @@ from reels import drawn, gathered, noise
 from torch import Tensor
 
 from kernelviz_callback.colour import diverging, to_levels
-from kernelviz_callback.film import MOST_BYTES, FilmLayout, film_strip
+from kernelviz_callback.filming.captioned import caption_lines
+from kernelviz_callback.filming.film import MOST_BYTES, FilmLayout, film_strip
 from kernelviz_callback.picture import Picture, to_png
-from kernelviz_callback.reel_caption import caption_lines
 
 MAGENTA = torch.tensor([255, 0, 255], dtype=torch.uint8)
 

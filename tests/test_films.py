@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from reels import drawn, gathered
 
-from kernelviz_callback import Geometry, Snapshot, films, load_snapshot, save_snapshot
-from kernelviz_callback.evolution import evolution_gif
-from kernelviz_callback.film import film_strip
-from kernelviz_callback.films import draw_films
+from kernelviz_callback import Geometry, Snapshot, load_snapshot, save_snapshot
+from kernelviz_callback.filming import films
+from kernelviz_callback.filming.evolution import evolution_gif
+from kernelviz_callback.filming.film import film_strip
+from kernelviz_callback.filming.films import draw_films
 
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
 STEPS = (0, 1, 2, 4, 8, 16, 20, 40)

@@ -8,7 +8,7 @@ import torch
 from reels import drawn
 
 from kernelviz_callback import open_checkpoint
-from kernelviz_callback.history import LayerHistory, by_steps
+from kernelviz_callback.filming.history import LayerHistory, by_steps
 
 
 class Said:

@@ -5,7 +5,8 @@ import torch
 from conftest import logged_images
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from kernelviz_callback.loggers import EncodedImage, image_experiments, log_images
+from kernelviz_callback.loggers import image_experiments, log_images
+from kernelviz_callback.picture import EncodedImage
 
 
 def test_tensorboard_gets_the_encoded_bytes_in_one_event_file(tmp_path: Path) -> None:

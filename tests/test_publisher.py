@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_failures import trained_weights
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, publisher
-from kernelviz_callback.films import draw_films
+from kernelviz_callback.filming.films import draw_films
 
 EVERY_EPOCH = {"early_steps": False}
 

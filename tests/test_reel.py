@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reels import drawn, gathered
 
-from kernelviz_callback.reel import MOST_ROWS, Reading, film_steps, gather_reels
+from kernelviz_callback.filming.reel import MOST_ROWS, Reading, film_steps, gather_reels
 
 STEPS = st.lists(st.integers(0, 10**7), min_size=1, max_size=60)
 

@@ -13,9 +13,9 @@ from engine_page import chromium
 from PIL import Image
 from reels import drawn, gathered
 
-from kernelviz_callback.evolution import moving_pictures
-from kernelviz_callback.stage import Stage
-from kernelviz_callback.video import save_mp4
+from kernelviz_callback.filming.evolution import moving_pictures
+from kernelviz_callback.filming.stage import Stage
+from kernelviz_callback.filming.video import save_mp4
 
 RATE, HOLD = 10, 20
 

@@ -17,12 +17,13 @@ The first and the last pictures:
 
 {pictures}
 
-Every snapshot is in TensorBoard, under Images:
+Every snapshot is in TensorBoard, under Kernels; the film of the training under Images:
 
-    tensorboard --logdir {shlex.quote(str(folder.parent))} --samples_per_plugin images=500
+    tensorboard --logdir {shlex.quote(str(folder.parent))}
 
-What changed, in numbers and as a page:
+The same as one file to send, or as an animation; and what changed, in numbers:
 
+    kernelviz evolve {run_name} -o report.html -o evolution.gif
     kernelviz compare {run_name} -o compare.html
 
 The exact weights of every snapshot are in {folder / "kernelviz"}"""

@@ -11,11 +11,10 @@ from tqdm import tqdm
 
 from kernelviz_callback.colour import largest_magnitude
 from kernelviz_callback.commands.failures import Failures, check_folders
-from kernelviz_callback.evolution import evolution_gif, moving_pictures
-from kernelviz_callback.film import MOST_COLUMNS, film_strip
-from kernelviz_callback.history import LayerHistory, by_steps
-from kernelviz_callback.opening.checkpoint import Checkpoint, open_checkpoint
-from kernelviz_callback.reel import (
+from kernelviz_callback.filming.evolution import evolution_gif, moving_pictures
+from kernelviz_callback.filming.film import MOST_COLUMNS, film_strip
+from kernelviz_callback.filming.history import LayerHistory, by_steps
+from kernelviz_callback.filming.reel import (
     MOST_PIXELS,
     Reading,
     Reel,
@@ -24,8 +23,9 @@ from kernelviz_callback.reel import (
     gather_reels,
     on_scale,
 )
-from kernelviz_callback.stage import LARGE_SIDE, Stage
-from kernelviz_callback.video import check_encoder, save_mp4
+from kernelviz_callback.filming.stage import LARGE_SIDE, Stage
+from kernelviz_callback.filming.video import check_encoder, save_mp4
+from kernelviz_callback.opening.checkpoint import Checkpoint, open_checkpoint
 
 # What is made for itself may be larger than what is logged.
 _MOST_MOVING_PIXELS = 2**17

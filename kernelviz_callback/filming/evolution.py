@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback.colour import NON_FINITE_COLOURS, diverging
-from kernelviz_callback.film import MOST_BYTES
-from kernelviz_callback.gif import encode_gif, fitted_palette, numbers_of
-from kernelviz_callback.reel import Reel, ReelScale, Shot
-from kernelviz_callback.reel_caption import Canvas
-from kernelviz_callback.stage import SMALL_SIDE, Stage, kernel_colours, mixed, non_finite
+from kernelviz_callback.filming.captioned import Canvas
+from kernelviz_callback.filming.film import MOST_BYTES
+from kernelviz_callback.filming.gif import encode_gif, fitted_palette, numbers_of
+from kernelviz_callback.filming.reel import Reel, ReelScale, Shot
+from kernelviz_callback.filming.stage import SMALL_SIDE, Stage, kernel_colours, mixed, non_finite
 
 _LEAST_SHOTS = 12  # of an animation that is too large: then its kernels become smaller instead
 _MILLISECONDS = 6000  # that all frames together take, about

@@ -1,12 +1,11 @@
 """The training of every watched layer as two pictures: what the callback logs now and then."""
 
-import struct
 from contextlib import suppress
 
-from kernelviz_callback.evolution import evolution_gif
-from kernelviz_callback.film import MOST_BYTES, film_strip
-from kernelviz_callback.loggers import EncodedImage
-from kernelviz_callback.reel import Reading, gather_reels
+from kernelviz_callback.filming.evolution import evolution_gif
+from kernelviz_callback.filming.film import MOST_BYTES, film_strip
+from kernelviz_callback.filming.reel import Reading, gather_reels
+from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.snapshot import list_snapshots, load_snapshot
 from kernelviz_callback.storage import Location
 
@@ -42,10 +41,5 @@ def draw_films(folder: Location) -> dict[str, EncodedImage]:
         if len(film.content) <= MOST_BYTES:
             images[f"film/{layer}"] = film
         with suppress(ValueError):
-            images[f"evolution/{layer}"] = _gif(evolution_gif(reel))
+            images[f"evolution/{layer}"] = EncodedImage.gif(evolution_gif(reel))
     return images
-
-
-def _gif(content: bytes) -> EncodedImage:
-    width, height = struct.unpack_from("<HH", content, 6)
-    return EncodedImage(content, height, width, ".gif")

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from kernelviz_callback.caption import BACKGROUND
 from kernelviz_callback.colour import STRIPE, diverging, to_levels
+from kernelviz_callback.filming.captioned import HEADER, Canvas, captioned
+from kernelviz_callback.filming.reel import Reel, ReelScale, Shot
 from kernelviz_callback.picture import Layout
-from kernelviz_callback.reel import Reel, ReelScale, Shot
-from kernelviz_callback.reel_caption import HEADER, Canvas, captioned
 
 SMALL_SIDE = (
     350  # pixels: about as wide and high are the kernels of an animation that is logged, ...

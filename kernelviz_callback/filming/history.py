@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 
+from kernelviz_callback.filming.reel import Reading
 from kernelviz_callback.opening.checkpoint import STEP_IN_NAME, Checkpoint, open_checkpoint
 from kernelviz_callback.opening.lining_up import line_up
-from kernelviz_callback.reel import Reading
 
 Survive = Callable[[], AbstractContextManager[None]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kernelviz_callback.caption import BACKGROUND
-from kernelviz_callback.reel_caption import Canvas
+from kernelviz_callback.filming.captioned import Canvas
 
 _CODEC = "libx264"
 _OPTIONS = {"crf": "14", "preset": "veryfast", "tune": "animation"}  # no loss can be seen

@@ -9,7 +9,7 @@ import torch
 from PIL import GifImagePlugin, Image
 from torch import Tensor
 
-from kernelviz_callback.reel_caption import Canvas
+from kernelviz_callback.filming.captioned import Canvas
 
 CLEAR = 255  # the number of no colour: what was there before stays
 _ROUNDS = 3  # of k-means, after which a palette hardly improves

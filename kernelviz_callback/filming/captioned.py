@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kernelviz_callback.caption import framed
 from kernelviz_callback.colour import diverging
+from kernelviz_callback.filming.reel import Reel, ReelScale
 from kernelviz_callback.picture import Layout
-from kernelviz_callback.reel import Reel, ReelScale
 
 Canvas: TypeAlias = npt.NDArray[np.uint8]
 
@@ -54,7 +54,7 @@ def caption_lines(reel: Reel, what: str, shown: int) -> list[str]:
         shown: How many shots of it are.
 
     Example:
-        >>> from kernelviz_callback.reel import Reading, gather_reels
+        >>> from kernelviz_callback.filming.reel import Reading, gather_reels
         >>> read = lambda step: Reading(0, {"conv": torch.ones(8, 3, 5, 5)})
         >>> [reel] = gather_reels(range(100), read).values()
         >>> for line in caption_lines(reel, "film", shown=12):

@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from kernelviz_callback.caption import BACKGROUND
+from kernelviz_callback.filming.captioned import HEADER, Canvas, captioned
+from kernelviz_callback.filming.reel import Reel, ReelScale
 from kernelviz_callback.grid import paint_tiles
 from kernelviz_callback.picture import Layout, Picture
-from kernelviz_callback.reel import Reel, ReelScale
-from kernelviz_callback.reel_caption import HEADER, Canvas, captioned
 
 MOST_COLUMNS = 12
 MOST_BYTES = 1_000_000  # of a film strip or an animation that is logged
@@ -95,7 +95,7 @@ def film_strip(
 
     Example:
         >>> from torch import randn
-        >>> from kernelviz_callback.reel import Reading, gather_reels
+        >>> from kernelviz_callback.filming.reel import Reading, gather_reels
         >>> weights = randn(64, 3, 7, 7)
         >>> [reel] = gather_reels(range(9), lambda s: Reading(0, {"conv": s * weights})).values()
         >>> picture = film_strip(reel)

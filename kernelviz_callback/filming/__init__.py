@@ -1,0 +1,1 @@
+"""The filters of a training through time: film strips, animations, videos."""
