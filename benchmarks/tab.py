@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 from skimage import data
 from snapshot import bytes_below
-from timed_tab import Tab, pace, tab
+from timed_tab import Tab, tab
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
@@ -158,12 +158,19 @@ class Bench:
 
     def moving(self, page: Tab, runs: str) -> Iterator[Row]:
         """How the page follows."""
-        for what, move in (("playing", page.play), ("dragging the slider", page.drag)):
-            rates, gaps = pace([move() for _ in range(self.rounds)])
-            told = f"{spread(rates, 'a second')}, 95 % within {np.percentile(gaps, 95):.0f} ms"
-            yield f"pictures, {what}, {runs}", "30 a second", told
+        yield self.pace(f"playing, {runs}", page.play)
+        yield self.pace(f"dragging the slider, {runs}", page.drag)
         answered = [page.respond(step) for step in ANSWERED]
         yield f"slider at rest, until all responses, {runs}", "1.5 s", spread(answered, "s", 2)
+        page.enlarge()
+        yield self.pace(f"dragging the slider, {runs}, a filter enlarged", page.drag)
+
+    def pace(self, what: str, move: Callable[[], list[float]]) -> Row:
+        """How often there is a new picture."""
+        gaps = [np.diff(move()) for _ in range(self.rounds)]
+        rate = spread([1 / each.mean() for each in gaps], "a second")
+        within = np.percentile(np.concatenate(gaps), 95) * 1e3
+        return f"pictures, {what}", "30 a second", f"{rate}, 95 % within {within:.0f} ms"
 
     def living(self, page: Tab, live: RunWriter) -> Iterator[Row]:
         """How long until a snapshot that was just written is seen."""
@@ -188,7 +195,7 @@ class Bench:
             yield f"{name}: page loaded anew, until kernels are seen", "", f"{seen:.2f} s"
             yield f"{name}: until all are in the browser", "", f"{page.load(count):.1f} s"
             yield f"{name}: memory of the page", "", f"{page.megabytes():.0f} MB"
-            yield from self.moving(page, name)
+            yield self.pace(f"dragging the slider, {name}", page.drag)
 
 
 def write_otherwise(folder: Path, weights: dict[int, np.ndarray]) -> None:

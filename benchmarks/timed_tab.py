@@ -1,15 +1,14 @@
 """The Kernels tab in a browser that notes when something was drawn, for `tab.py`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 from playwright.sync_api import Browser, Frame, Page
 
 WINDOW = {"width": 1280, "height": 800}
 PLAYED = 3  # seconds
-DRAGGED = 150  # places of the mouse, over the whole slider
+DRAGGED = 150  # places of the pointer, over the whole slider
 PATIENCE = 60  # seconds
 SETTLED = 50  # milliseconds until what was drawn has been noted
 
@@ -30,6 +29,19 @@ if (location.pathname.endsWith("plugin_entry.html")) {
   });
 } else {
   document.addEventListener("click", () => window.record.push(now()), { capture: true });
+}
+"""
+
+# One move of the pointer a frame, as Chromium hands on those of a mouse: a driver that waits for an
+# answer to each would set the pace itself.
+_SWEEP = """
+async (places) => {
+  const lane = document.querySelector("[data-role=slider]"), box = lane.getBoundingClientRect();
+  for (let k = 1; k <= places; k++) {
+    await new Promise(requestAnimationFrame);
+    const clientX = box.left + (box.width * k) / places;
+    lane.dispatchEvent(new PointerEvent("pointermove", { clientX }));
+  }
 }
 """
 
@@ -93,13 +105,10 @@ class Tab:
 
     def drag(self) -> list[float]:
         """Drag the slider from one end to the other: when there was a new picture."""
-        box = self.frame.locator("[data-role=slider]").bounding_box()
-        assert box is not None
-        middle = box["y"] + box["height"] / 2
-        self.page.mouse.move(box["x"] + 1, middle)
+        self.frame.hover("[data-role=slider]", position={"x": 2, "y": 9})
         self.page.mouse.down()
         self.record()
-        self.page.mouse.move(box["x"] + box["width"] - 1, middle, steps=DRAGGED)
+        self.frame.evaluate(_SWEEP, DRAGGED)
         pictures = self.pictures()
         self.page.mouse.up()
         return pictures
@@ -116,6 +125,11 @@ class Tab:
         moved = next(at for at, *what in record if what == ["page", "data-step", str(step)])
         done = [at for at, *what in record if what == ["page", "data-responses", "ready"]]
         return (done[-1] - moved) / 1e3
+
+    def enlarge(self) -> None:
+        """Open the drawer with the first filter."""
+        self.frame.locator("[data-role=tiles]").first.click(position={"x": 12, "y": 12})
+        self.frame.wait_for_selector("[data-role=drawer]")
 
     def megabytes(self) -> float:
         """Memory of the page's scripts and of the weights that they hold."""
@@ -145,9 +159,3 @@ def tab(browser: Browser) -> Iterator[Tab]:
     context.add_init_script(_RECORDER)
     yield Tab(context.new_page())
     context.close()
-
-
-def pace(rounds: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
-    """New pictures a second in each round, and all times from one to the next in milliseconds."""
-    gaps = [[b - a for a, b in pairwise(each)] for each in rounds]
-    return [len(each) / sum(each) for each in gaps], [gap * 1e3 for each in gaps for gap in each]
