@@ -14,7 +14,7 @@ import { Timeline } from "./timeline.js";
 import { Transport } from "./transport.js";
 import { ViewLink } from "./view_state.js";
 
-const POLL_MILLISECONDS = 1500;
+const POLL_MILLISECONDS = 750; // TensorBoard itself looks every 5 s: a snapshot is seen within 6
 const POLL_SHARE = 10; // a long timeline is asked for less often: it takes the server that much
 const UNREACHABLE = "Cannot reach TensorBoard; trying again.";
 const REST_MILLISECONDS = 120;
