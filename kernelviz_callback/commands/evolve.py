@@ -55,11 +55,12 @@ def run(options: argparse.Namespace) -> int:
         print(*dict.fromkeys([first.name, list(names.values())[-1]]), sep=" to\n")
         print(f"{first.describe()}\n-o makes of a layer: {_KINDS}")
         return failures.status
-    layer = _Layer(LayerHistory(names, first, options.layer), list(names), failures)
+    history = LayerHistory(names, first, options.layer)
+    layer = _Layer(history, list(names), failures)
     for path in options.output:
         with failures.survive():
             if path.suffix.lower() == ".html":
-                _save_report(list(names.values()), path, layer.name, options.probe, failures)
+                _save_report(history, path, options.probe, notes, failures)
             else:
                 layer.save(path, options.scale)
             print(path)
@@ -140,21 +141,18 @@ class _Layer:
 
 
 def _save_report(
-    names: Sequence[str], path: Path, layer: str, probe: str | None, failures: Failures
+    history: LayerHistory, path: Path, probe: str | None, notes: Sequence[str], failures: Failures
 ) -> None:
     from kernelviz_callback.probe import load_probe
     from kernelviz_callback.report import save_report
 
-    checkpoints: list[Checkpoint] = []
-    for name in _progress(names, "snapshot"):
-        with failures.survive():
-            checkpoints.append(open_checkpoint(name))
     save_report(
-        checkpoints,
+        history,
         path,
-        layer=layer,
         probe=load_probe(probe) if probe else None,
+        notes=notes,
         on_unread=failures.say,
+        progress=lambda steps: _progress(steps, "snapshot"),
     )
 
 

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 
 from kernelviz_callback.filming.reel import Reading
-from kernelviz_callback.opening.checkpoint import STEP_IN_NAME, Checkpoint, open_checkpoint
+from kernelviz_callback.opening.checkpoint import PLAIN, STEP_IN_NAME, Checkpoint, open_checkpoint
 from kernelviz_callback.opening.lining_up import line_up
 
 Survive = Callable[[], AbstractContextManager[None]]
@@ -41,8 +41,14 @@ def by_steps(names: Iterable[str], survive: Survive) -> tuple[dict[int, str], li
 class LayerHistory:
     """Reads one layer out of checkpoints.
 
+    Attributes:
+        names: Step to what `open_checkpoint` takes, ascending.
+        layer: Name.
+        shape: Of its weights.
+        geometry: How it slides, where that is known.
+
     Args:
-        names: Step to what `open_checkpoint` takes.
+        names: As above.
         first: A checkpoint that names the layer; the others' names are lined up with it.
         layer: See `Checkpoint.resolve`.
 
@@ -51,10 +57,11 @@ class LayerHistory:
     """
 
     def __init__(self, names: Mapping[int, str], first: Checkpoint, layer: str | None) -> None:
+        self.names = names
         self.layer = first.resolve(layer)
         self.shape = first.layers[self.layer].shape
+        self.geometry = first.layers[self.layer].geometry or PLAIN
         self._wanted = layer
-        self._names = names
 
     def read(self, step: int) -> Reading:
         """Read the layer at a step.
@@ -63,7 +70,7 @@ class LayerHistory:
             ValueError: If the checkpoint has no such layer, of this shape, or is damaged.
             OSError: If it cannot be read.
         """
-        checkpoint = open_checkpoint(self._names[step])
+        checkpoint = open_checkpoint(self.names[step])
         here = line_up(checkpoint, self._wanted, self.layer, self.shape)
         shape = checkpoint.layers[here].shape
         if shape != self.shape:
