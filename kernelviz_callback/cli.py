@@ -198,7 +198,7 @@ def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     evolve.add_argument(
         "files", nargs="+", metavar="RUN", help="a run's folder, or checkpoints of one training"
     )
-    _add_common(evolve)
+    _add_common(evolve, probe="that of the run, else a test chart")
     evolve.add_argument(
         "-o",
         "--output",
@@ -217,7 +217,7 @@ def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
 
 
-def _add_common(command: argparse.ArgumentParser) -> None:
+def _add_common(command: argparse.ArgumentParser, *, probe: str = "a test chart") -> None:
     command.add_argument(
         "--layer",
         help="name of the layer, or the end of it (default: the first convolution)",
@@ -225,9 +225,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--list", action="store_true", help="list the layers and their shapes, and do nothing else"
     )
-    command.add_argument(
-        "--probe", metavar="IMAGE", help="image to respond to (default: a test chart)"
-    )
+    command.add_argument("--probe", metavar="IMAGE", help=f"image to respond to (default: {probe})")
 
 
 def _positive(text: str) -> int:
