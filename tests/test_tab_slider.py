@@ -1,9 +1,10 @@
 """The step of the Kernels tab: the slider over all snapshots, play, keys, and the step typed in."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from tab_page import LONG_STEPS, STEPS, Site, Tab, opening, prepared_site
+from tab_page import LONG_STEPS, STEPS, Site, Tab, link_to, opening, prepared_site
 
 pytestmark = pytest.mark.browser
 
@@ -187,3 +188,30 @@ def test_marks_stand_where_verdicts_began(opened: Open) -> None:
     needle = tab.frame.locator(".lane .needle").bounding_box()
     assert box["x"] + box["width"] / 2 == pytest.approx(needle["x"] + needle["width"] / 2, abs=1.5)
     assert slider["x"] < needle["x"] < slider["x"] + slider["width"]
+
+
+def test_a_snapshot_that_is_on_its_way_is_waited_for(site: Site, opened: Open) -> None:
+    held: list[Any] = []
+    page = site.page()
+    page.route("**/kernels/snapshots?*", lambda route: held.append(route))
+    page.goto(site.entry(link_to(runs=["base"], layer="conv1", verdict="near-zero")))
+    tab = Tab(page, page.main_frame)
+    page.wait_for_event("request", lambda request: "snapshots" in request.url)
+    while not held:
+        tab.frame.evaluate(FRAMES, 1)
+    held.pop(0).continue_()  # the first request: the last snapshot and the first
+    tab.wait("body.state === 'ready' && body.responses === 'ready'")
+    for step in (100, 30):
+        tab.role("step").fill(str(step))
+        tab.role("step").press("Enter")
+        tab.wait("Number(body.step) === given", step)
+        assert tab.grid("kernels", "base").step == STEPS[-1]
+        assert tab.frame.locator(".pane.kernels .spinner").is_visible()
+        needle = tab.frame.locator(".lane .needle").bounding_box()
+        mark = tab.frame.locator(f'.mark[data-step="{step}"]').bounding_box()
+        assert needle["x"] == pytest.approx(mark["x"] + mark["width"] / 2, abs=2)
+    page.unroute("**/kernels/snapshots?*")
+    for route in held:
+        route.continue_()
+    tab.rest()
+    assert tab.grid("kernels", "base").step == 30
