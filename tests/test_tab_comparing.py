@@ -182,3 +182,25 @@ def test_filters_with_the_gravest_verdict_first(opened: Open) -> None:
     _ordered(tab, [3, 5, 1, 0, 2, 4, *range(6, 12)])
     grid = tab.grid("kernels", "base")
     assert grid.cell(3)[:2] == (grid.gap, grid.gap)
+
+
+def test_a_layer_that_changes_under_the_mouse_is_no_fault(opened: Open) -> None:
+    tab = opened(runs=["base", "grey"], layer="conv1", filter=3)
+    tab.frame.evaluate(
+        """() => {
+          const tiles = document.querySelector('.pane.kernels [data-role="tiles"]');
+          const frame = document.querySelector('[data-role="drawer"] .frame');
+          const layer = document.querySelector('select[data-role="layer"]');
+          layer.value = "grey";
+          layer.dispatchEvent(new Event("change"));
+          for (const element of [tiles, frame]) {
+            const { left, top } = element.getBoundingClientRect();
+            const at = { clientX: left + 20, clientY: top + 20 };
+            for (const name of ["pointermove", "click", "pointerleave"]) {
+              element.dispatchEvent(new PointerEvent(name, at));
+            }
+          }
+        }"""
+    )
+    tab.drawn()
+    assert tab.grid("kernels", "grey").step == STEPS[-1]

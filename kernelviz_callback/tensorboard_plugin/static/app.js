@@ -210,7 +210,7 @@ class Viewer {
   }
 
   hover(track, filter, event) {
-    const isOn = Boolean(track) && filter >= 0;
+    const isOn = Boolean(track?.series) && filter >= 0;
     this.board.light(isOn ? track : null, filter);
     this.tip(isOn ? this.describe(track, filter) : null, event);
   }

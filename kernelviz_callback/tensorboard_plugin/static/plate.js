@@ -146,7 +146,7 @@ export class Plate {
   read(values = this.values, channel = this.channel) {
     Object.assign(this, { values, channel });
     const { cell } = this;
-    if (!cell || !values) {
+    if (!cell || !values || !this.track.series) {
       setText(this.readout, "");
       return;
     }
