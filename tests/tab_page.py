@@ -5,7 +5,7 @@ Tests wait for what the page says of itself in the data attributes of its body.
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,80 +15,13 @@ import numpy as np
 import torch
 from engine_page import chromium
 from tab_boards import Board, served
-from tab_runs import RunWriter, write_run
+from tab_prepared import LONG_STEPS, STEPS, write_logs
 from torch import Tensor
 
 from kernelviz_callback.colour import diverging, to_levels
 from kernelviz_callback.grid import paint_tiles
 
-HOSTILE = "<script>window.hacked=1</script>"
 SECONDS = 30_000  # milliseconds: more than anything ever takes
-
-
-def moving_weights(
-    steps: Sequence[int], shape: tuple[int, ...], seed: int, pace: float = 0.4
-) -> dict[int, Any]:
-    """Filters of unlike strength that go a good part of their length from snapshot to snapshot."""
-    rng = np.random.default_rng(seed)
-    strength = rng.uniform(0.5, 2, (shape[0], 1, 1, 1))
-    start, drift = rng.normal(0, 0.1, (2, *shape)) * strength
-    return {step: (start + pace * k * drift).astype(np.float32) for k, step in enumerate(steps)}
-
-
-def picture(channels: int, height: int, width: int) -> np.ndarray:
-    """A probe of whole levels: waves with some noise on them."""
-    rng = np.random.default_rng(channels)
-    y, x = np.mgrid[:height, :width] / 7
-    waves = [np.sin(x + c) * np.cos(y * (c + 1) / 3) for c in range(channels)]
-    noisy = 0.5 + 0.3 * np.stack(waves) + rng.normal(0, 0.07, (channels, height, width))
-    return (np.rint(noisy.clip(0, 1) * 255) / 255).astype(np.float32)
-
-
-STEPS = (0, 1, 2, 4, 8, 16, 30, 60, 100, 150, 200)
-OTHER_STEPS = (0, 5, 50, 120, 300)
-LONG_STEPS = range(0, 10_000, 10)
-BASE = moving_weights(STEPS, (12, 3, 7, 7), 1)
-DEEP = moving_weights(STEPS, (6, 5, 3, 3), 2)
-GREY = moving_weights(STEPS, (8, 1, 5, 5), 3)
-GROUPED = moving_weights(STEPS, (6, 2, 3, 3), 4)
-LONG = moving_weights(LONG_STEPS, (8, 3, 5, 5), 5, pace=0.01)
-# Of sizes to which a response is as large as a tile at some zoom, so that it is drawn as it is.
-PROBE = picture(3, 62, 62)
-GREY_PROBE = picture(1, 64, 64)
-GROUPED_PROBE = picture(6, 60, 62) - np.float32(0.3)
-GROUPED_GEOMETRY = {"dilation": (2, 1), "groups": 3}
-VERDICTS = {
-    0: {},
-    4: {3: ["near-zero"]},
-    30: {3: ["near-zero", "silent"]},
-    100: {3: ["near-zero"], 5: ["duplicate"], 1: ["frozen"]},
-    200: {5: ["duplicate"], 1: ["frozen"]},
-}
-
-
-def _other() -> dict[int, Any]:
-    """Filters of the base run in another order, two of them missing, and noise."""
-    order = np.random.default_rng(7).permutation(12)[:10]
-    noise = moving_weights(OTHER_STEPS, (10, 3, 7, 7), 8)
-    last = BASE[STEPS[-1]][order]
-    return {step: (0.6 * last + noise[step]).astype(np.float32) for step in OTHER_STEPS}
-
-
-OTHER = _other()
-
-
-def write_logs(folder: Path) -> None:
-    """Runs of all kinds, one of them without kernels."""
-    write_run(folder / "base", {"conv1": BASE, "deep": DEEP}, probe=PROBE, verdicts=VERDICTS)
-    write_run(folder / "other", OTHER, probe=PROBE, digest="0" * 64)
-    write_run(folder / "grey", GREY, probe=GREY_PROBE, layer="grey")
-    write_run(
-        folder / "grouped", GROUPED, probe=GROUPED_PROBE, layer="dw", geometry=GROUPED_GEOMETRY
-    )
-    write_run(folder / "long", LONG, probe=PROBE)
-    for name in ("base", "plain"):
-        with RunWriter(folder / name) as run:
-            run.scalar("loss", 0.5, 0)
 
 
 def link_to(**view: Any) -> str:

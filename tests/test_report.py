@@ -13,7 +13,8 @@ import pytest
 import torch
 from conftest import DEFAULT_STEPS
 from engine_page import chromium
-from tab_page import HOSTILE, Tab, assert_painted, moving_weights, picture, unzoomed
+from tab_page import Tab, assert_painted, unzoomed
+from tab_prepared import HOSTILE, moving_weights, picture
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot, report

@@ -5,14 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tab_page import (
-    SECONDS,
-    Site,
-    Tab,
-    frame_of,
-    opening,
-    prepared_site,
-)
+from tab_page import SECONDS, Site, Tab, frame_of, opening, prepared_site
 
 pytestmark = pytest.mark.browser
 

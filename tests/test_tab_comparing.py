@@ -8,18 +8,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
-from tab_page import (
-    BASE,
-    OTHER,
-    OTHER_STEPS,
-    STEPS,
-    Site,
-    Tab,
-    assert_painted,
-    opening,
-    prepared_site,
-    unzoomed,
-)
+from tab_page import Site, Tab, assert_painted, opening, prepared_site, unzoomed
+from tab_prepared import BASE, OTHER, OTHER_STEPS, STEPS
 
 from kernelviz_callback.comparing.matching import cosines
 

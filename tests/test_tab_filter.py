@@ -7,17 +7,8 @@ from math import log1p
 import numpy as np
 import pytest
 import torch
-from tab_page import (
-    BASE,
-    DEEP,
-    STEPS,
-    Site,
-    Tab,
-    assert_painted,
-    opening,
-    prepared_site,
-    unzoomed,
-)
+from tab_page import Site, Tab, assert_painted, opening, prepared_site, unzoomed
+from tab_prepared import BASE, DEEP, STEPS
 
 pytestmark = pytest.mark.browser
 

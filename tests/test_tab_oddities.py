@@ -7,18 +7,8 @@ from typing import Any
 
 import pytest
 from engine_page import chromium
-from tab_page import (
-    BASE,
-    HOSTILE,
-    PROBE,
-    STEPS,
-    Site,
-    Tab,
-    frame_of,
-    moving_weights,
-    opening,
-    serving,
-)
+from tab_page import Site, Tab, frame_of, opening, serving
+from tab_prepared import BASE, HOSTILE, PROBE, STEPS, moving_weights
 from tab_runs import ATTEMPT, GEOMETRY, RunWriter, raw_value, write_run
 
 from kernelviz_callback.tensorboard_plugin.codec import pack_snapshot
@@ -82,6 +72,21 @@ def test_damaged_snapshots_are_skipped_and_reported(odd: Site) -> None:
         tab.rest()
         assert tab.step == 2
         assert tab.data("snapshots") == "3"
+
+
+def test_an_attempt_that_was_given_up_is_said(browser: Any, tmp_path: Path) -> None:
+    for attempt, steps in ((1000, STEPS), (2000, (30, 45, 60))):
+        weights = moving_weights(steps, (4, 3, 3, 3), attempt)
+        write_run(tmp_path / "logs" / "run", weights, attempt=attempt)
+    with (
+        serving(browser, tmp_path, lambda timeline: timeline["runs"]) as made,
+        opening(made) as look,
+    ):
+        tab = look()
+        tab.wait("body.snapshots === '9'")
+        assert tab.step == 60
+        said = "5 snapshots of an earlier attempt are left out"
+        assert said in tab.role("notes").text_content()
 
 
 def test_an_empty_folder_says_what_to_do_and_fills(browser: Any, tmp_path: Path) -> None:

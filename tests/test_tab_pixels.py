@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tab_page import (
+from tab_page import Site, Tab, assert_painted, opening, prepared_site, unzoomed
+from tab_prepared import (
     BASE,
     DEEP,
     GREY,
@@ -17,15 +18,11 @@ from tab_page import (
     GROUPED,
     GROUPED_GEOMETRY,
     GROUPED_PROBE,
+    LARGE,
     PROBE,
+    SPOILT,
     STEPS,
-    Site,
-    Tab,
-    assert_painted,
-    opening,
     picture,
-    prepared_site,
-    unzoomed,
 )
 from torch import Tensor
 
@@ -132,6 +129,27 @@ def test_layers_of_one_and_of_five_channels(opened: Open) -> None:
     _check_kernels(tab, "base", weights[:, 3:4], ends, filters=range(6))
 
 
+def test_a_large_layer_is_kept_in_fewer_bits(opened: Open) -> None:
+    tab = opened(runs=["large"], step=10)
+    weights = torch.from_numpy(LARGE[10])
+    _check_kernels(tab, "large", weights, _ends(weights, "filter", LARGE), filters=(0, 31))
+
+
+def test_what_is_not_finite_is_striped(opened: Open) -> None:
+    tab = opened(runs=["spoilt"], step=10)
+    grid = tab.grid("kernels", "spoilt")
+    zoom = grid.zoom
+    for i, y, x in ((2, 3, 4), (1, 0, 0)):
+        tile = grid.tile(i, 5 * zoom, 5 * zoom)
+        block = tile[y * zoom : (y + 1) * zoom, x * zoom : (x + 1) * zoom, :3]
+        colours = {tuple(pixel) for pixel in block.reshape(-1, 3).tolist()}
+        assert colours == {(255, 0, 255), (0, 0, 0)}
+        beside = torch.from_numpy(SPOILT[10][i])[:, 2:3, 2:3]
+        end = largest_magnitude(torch.from_numpy(SPOILT[10]))[i]
+        middle = tile[2 * zoom : 3 * zoom, 2 * zoom : 3 * zoom]
+        assert_painted(unzoomed(middle, zoom), beside, float(end))
+
+
 def test_a_verdict_frames_its_tile(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=30)
     grid = tab.grid("kernels", "base")
@@ -235,14 +253,20 @@ def _png(image: np.ndarray) -> bytes:
     return content.getvalue()
 
 
-def test_an_image_is_dropped_and_stays_in_the_browser(opened: Open) -> None:
+@pytest.mark.parametrize("way", ["dropped", "chosen"])
+def test_an_image_of_ones_own_stays_in_the_browser(opened: Open, way: str) -> None:
     tab = opened(runs=["base"], layer="conv1", filter=2, step=30, zoom=8)
     tab.rest()
     own = picture(3, 62, 62)[::-1, ::-1].copy()
     asked: list[str] = []
     tab.page.on("request", lambda request: asked.append(f"{request.method} {request.url}"))
-    _drop(tab, _png(own), "mine.png")
-    tab.role("probe-name").get_by_text("mine.png, 62 × 62").wait_for()
+    if way == "dropped":
+        _drop(tab, _png(own), "mine.png")
+    else:
+        with tab.page.expect_file_chooser() as chooser:
+            tab.role("choose-probe").click()
+        chooser.value.set_files({"name": "mine.png", "mimeType": "", "buffer": _png(own)})
+    tab.frame.get_by_text("mine.png, 62 × 62").wait_for()
     tab.rest()
     weights = torch.from_numpy(BASE[30])
     expected = channel_responses(_probe(own), weights)
@@ -251,7 +275,7 @@ def test_an_image_is_dropped_and_stays_in_the_browser(opened: Open) -> None:
     assert_painted(large, expected[2], float(expected[2].abs().max()))
     assert all(one.startswith("GET ") and "/timeline?" in one for one in asked)
     tab.role("run-probe").click()
-    tab.role("probe-name").get_by_text("image, 62 × 62").wait_for()
+    tab.frame.get_by_text("image, 62 × 62").wait_for()
     tab.rest()
     expected = channel_responses(_probe(PROBE), weights)
     _check_responses(tab, "base", expected, largest_magnitude(expected))
@@ -263,7 +287,7 @@ def test_a_dropped_image_serves_a_layer_that_no_photograph_fits(opened: Open) ->
     assert "reads 5 input channels; the probe (image) has 3" in message.text_content()
     assert "Drop an image" in message.text_content()
     _drop(tab, _png(PROBE), "mine.png")
-    tab.role("probe-name").get_by_text("mine.png").wait_for()
+    tab.frame.get_by_text("mine.png, 62 × 62").wait_for()
     tab.rest()
     grey = Probe(_probe(PROBE), "mine.png").for_channels(1).repeat(5, 1, 1)
     expected = summed_responses(grey, torch.from_numpy(DEEP[30]))[4]
@@ -274,4 +298,4 @@ def test_a_dropped_image_serves_a_layer_that_no_photograph_fits(opened: Open) ->
 def test_what_is_no_image_is_said(opened: Open) -> None:
     tab = opened(runs=["base"], step=0)
     _drop(tab, b"no image", "notes.txt")
-    tab.role("banner").get_by_text("notes.txt is no image").wait_for()
+    tab.frame.get_by_text("notes.txt is no image").wait_for()

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tab_page import LONG_STEPS, STEPS, Site, Tab, link_to, opening, prepared_site
+from tab_page import Site, Tab, link_to, opening, prepared_site
+from tab_prepared import LONG_STEPS, STEPS
 
 pytestmark = pytest.mark.browser
 
