@@ -84,7 +84,15 @@ class Tab:
 
     def pixels(self, selector: str) -> np.ndarray:
         """What is on a canvas: shape (H, W, 4)."""
-        height, width, data = self.frame.locator(selector).evaluate(
+        return self._read(selector)[0]
+
+    def grid(self, kind: str, run: str) -> "Grid":
+        """The grid of a run, ``kind`` is "kernels" or "responses"."""
+        return Grid(*self._read(f'canvas[data-kind="{kind}"][data-run={json.dumps(run)}]'))
+
+    def _read(self, selector: str) -> tuple[np.ndarray, Mapping[str, str]]:
+        """Pixels and data attributes of a canvas, of the same moment."""
+        height, width, data, about = self.frame.locator(selector).evaluate(
             """(canvas) => {
               const { width, height } = canvas;
               const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
@@ -92,16 +100,11 @@ class Tab:
               for (let at = 0; at < data.length; at += 8192) {
                 text += String.fromCharCode(...data.subarray(at, at + 8192));
               }
-              return [height, width, btoa(text)];
+              return [height, width, btoa(text), { ...canvas.dataset }];
             }"""
         )
-        return np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)
-
-    def grid(self, kind: str, run: str) -> "Grid":
-        """The grid of a run, ``kind`` is "kernels" or "responses"."""
-        selector = f'canvas[data-kind="{kind}"][data-run={json.dumps(run)}]'
-        data = self.frame.locator(selector).evaluate("(canvas) => ({...canvas.dataset})")
-        return Grid(self.pixels(selector), data)
+        pixels = np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)
+        return pixels, about
 
     def tile_at(self, kind: str, run: str, filter_index: int) -> tuple[float, float]:
         """Where the middle of a tile is in the browser's tab, for the mouse."""

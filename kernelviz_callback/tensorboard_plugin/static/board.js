@@ -310,7 +310,7 @@ export class Board {
   }
 
   get isDone() {
-    return this.model.shown.every((track) => {
+    return this.hasResponses === this.mayRespond() && this.model.shown.every((track) => {
       const set = this.sets.get(track);
       return set && set.painted !== "" && (set.feed.isDone || !set.responses.message.hidden);
     });
