@@ -15,6 +15,7 @@ from torchvision.models import resnet50
 from kernelviz_callback import kernel_grid, list_snapshots, load_snapshot
 
 ROOT = Path(__file__).parent.parent
+SHOWN = ("kernels", "responses", "film", "evolution")
 
 
 def run(*command: str, cwd: Path, code: int = 0) -> str:
@@ -55,7 +56,7 @@ def test_train_photos_and_resume(tmp_path: Path) -> None:
     images = logged_images(runs / "version_0")
     assert set(images) == {
         "probe",
-        *(f"{kind}/{name}" for kind in ("kernels", "responses") for name in ("conv1", "rest.3")),
+        *(f"{kind}/{name}" for kind in SHOWN for name in ("conv1", "rest.3")),
     }
 
 
