@@ -18,8 +18,8 @@ from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.tensorboard_plugin.codec import value_of
 
-# The first epochs at whose end the films are drawn; then twice as many, and again. Their columns
-# are spaced like that, so of a film drawn at epoch 64 none is missing until epoch 128.
+# Films are drawn when so many epochs are over, then twice as many, and again. Their columns are
+# spaced like that, so of a film drawn after 64 epochs none is missing until 128.
 FIRST_FILM = 4
 
 _NO_PICTURES = "its pictures are lost; snapshot files are kept"
@@ -79,7 +79,7 @@ class Publisher:
     def publish_films_if_due(
         self, epoch: int, step: int, experiments: Sequence[Any], folder: Folder, mishaps: Mishaps
     ) -> None:
-        """Publish the films at the end of epochs 4, 8, 16, ...
+        """Publish the films once 4, 8, 16, ... epochs are over, with the first snapshot after that.
 
         Args:
             epoch: Of the last snapshot, from 0.
@@ -104,10 +104,10 @@ class Publisher:
         films: dict[str, EncodedImage] = {}
         with mishaps.survive("draw the films", "snapshot files and pictures are kept"):
             films = draw_films(folder)
-        self._filmed_step = step
+            self._filmed_step = step
         for experiment in experiments if films else ():
             name = type(experiment).__name__
-            with mishaps.survive(f"log to {name}", "the films are lost; snapshot files are kept"):
+            with mishaps.survive(f"log films to {name}", "they are lost; snapshot files are kept"):
                 log_images(experiment, films, step)
         if not experiments:
             self._write(films, "", folder, mishaps)

@@ -14,6 +14,7 @@ from threadpoolctl import ThreadpoolController
 
 Job = Callable[[], None]
 
+_LOOK = 1.0  # seconds between looks whether the thread is still there
 NICENESS = 10  # of 19: a tenth of a processor that others want, all of one that nobody wants
 
 
@@ -53,6 +54,7 @@ class Worker:
         self._jobs: deque[tuple[Job, int]] = deque()  # the first is the one being done
         self._bytes = 0
         self._closing = False
+        self._ended = False
         self._changed = threading.Condition()
         # A daemon: a program that ends without `close` does not hang on its last pictures.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -100,10 +102,17 @@ class Worker:
         return self._closing
 
     def close(self) -> None:
-        """Do what is queued, then end the thread. Closing twice is once."""
+        """Do what is queued, then end the thread. Closing twice is once.
+
+        If it is interrupted, the work goes on, and it may be called again.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+            # Not `join`: interrupted, it takes a thread that lives for one that has ended
+            # (python/cpython#90882). A forked child has no thread to wait for.
+            while not self._ended and self._thread.is_alive():
+                self._changed.wait(_LOOK)
         self._thread.join()
 
     def _wait_while(self, holds: Callable[[], bool]) -> float:
@@ -127,6 +136,8 @@ class Worker:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs or self._closing)
                 if not self._jobs:
+                    self._ended = True
+                    self._changed.notify_all()
                     return
                 job, size = self._jobs[0]
             self._do(job)

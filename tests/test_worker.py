@@ -1,6 +1,7 @@
 """The background thread: order, bounds, survival, and the training keeps its processors."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -122,3 +123,16 @@ def test_others_go_first(worker) -> None:
     worker.drain()
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert found == [max(own, NICENESS)]
+
+
+def test_a_real_interrupt_while_closing_loses_no_job() -> None:
+    done: list[int] = []
+    worker = Worker("slow", most_jobs=4, most_bytes=100, on_error=print)
+    for i in range(3):
+        worker.submit(lambda i=i: (time.sleep(0.3), done.append(i)))
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        worker.close()
+    assert len(done) < 3
+    worker.close()
+    assert done == [0, 1, 2]
