@@ -186,6 +186,16 @@ def test_hovering_a_tile_lights_its_twin(opened: Open) -> None:
     assert change == pytest.approx(
         np.linalg.norm(weights - first) / np.linalg.norm(first), abs=2e-3
     )
+    tab.page.keyboard.press("ArrowRight")
+    tab.role("tip").wait_for(state="hidden")
+    assert not tab.frame.locator(".ring.hover:visible").count()
+    tab.page.mouse.move(*tab.tile_at("kernels", "base", 7))
+    tab.role("tip").wait_for()
+    tab.click_tile(5)
+    tab.role("drawer").wait_for()
+    tab.drawn()
+    assert not tab.frame.locator(".ring.hover:visible").count()
+    assert not tab.role("tip").is_visible()
 
 
 def test_a_verdict_of_the_legend_leaves_only_its_filters_bright(opened: Open) -> None:

@@ -97,6 +97,27 @@ def test_a_step_is_typed(opened: Open) -> None:
     field.press("Enter")
     assert field.input_value() == "0"
     assert tab.step == 0
+    _press(tab, "ArrowRight", 10)
+    field.fill("5000")
+    field.press("Escape")
+    assert field.input_value() == "10"
+    _press(tab, "ArrowRight", 20)
+
+
+def test_keys_are_the_sliders_after_a_click(opened: Open) -> None:
+    tab = opened(runs=["base"], layer="conv1", step=16)
+    tab.click_tile(5)
+    _press(tab, "ArrowRight", 30)
+    tab.choose("scale", "layer")
+    _press(tab, "ArrowLeft", 16)
+    tab.role("legend").get_by_role("button").first.click()
+    _press(tab, "Home", 0)
+    tab.role("next-filter").click()
+    tab.page.keyboard.press("Escape")
+    tab.role("drawer").wait_for(state="hidden")
+    assert tab.role("slider").evaluate("(slider) => slider === document.activeElement")
+    tab.page.keyboard.press("Space")
+    tab.wait("Number(body.step) > 0")
 
 
 def test_keys_typed_into_a_field_are_its_own(opened: Open) -> None:

@@ -3,7 +3,7 @@ import { probeOfBitmap } from "./decode.js";
 import { clamp, eachFrame, say, settled, throttled } from "./dom.js";
 import { Drawer } from "./drawer.js";
 import { copied, followTheme, onReload } from "./host.js";
-import { listenToDrops, listenToKeys } from "./keys.js";
+import { listenToClicks, listenToDrops, listenToKeys } from "./keys.js";
 import { Model } from "./model.js";
 import { Notices } from "./notices.js";
 import { cosineOf, Ordering } from "./ordering.js";
@@ -58,6 +58,7 @@ class Viewer {
     this.setState("loading");
     followTheme();
     listenToKeys(this);
+    listenToClicks(this);
     listenToDrops(this.root, (file) => this.useImage(file));
     onReload(() => this.poll());
     this.link.listen((view) => this.replaceView(view));
@@ -143,6 +144,7 @@ class Viewer {
     this.model.moveTo(position);
     if (this.model.position === before) return;
     this.isResting = false;
+    this.unhover();
     this.refresh();
     if (!this.transport.isPlaying) this.rested();
     this.tell();
@@ -207,12 +209,23 @@ class Viewer {
 
   escape() {
     if (this.selection().track) this.select(null, null);
+    this.focusSlider();
+  }
+
+  focusSlider() {
+    this.timeline.lane.focus({ preventScroll: true });
   }
 
   hover(track, filter, event) {
     const isOn = Boolean(track?.series) && filter >= 0;
+    this.isHovering = isOn;
     this.board.light(isOn ? track : null, filter);
     this.tip(isOn ? this.describe(track, filter) : null, event);
+  }
+
+  /** What was under the pointer is elsewhere now, or something else. */
+  unhover() {
+    if (this.isHovering) this.hover(null, -1);
   }
 
   tip(lines, anchor) {

@@ -107,6 +107,7 @@ export class Board {
       set.painted = set.answered = "";
     }
     this.pick();
+    this.actions.unhover();
     this.actions.refresh();
   }
 

@@ -20,7 +20,7 @@ export class Drawer {
     this.head = el("div", { class: "drawer-head" }, this.title,
       button("previous-filter", "Previous filter ( [ )", BACK, () => actions.step(-1)),
       button("next-filter", "Next filter ( ] )", ON, () => actions.step(1)),
-      button("close", "Close (Esc)", CROSS, () => actions.select(null, null)));
+      button("close", "Close (Esc)", CROSS, () => actions.escape()));
     this.verdicts = el("ul", { class: "verdicts", "data-role": "verdicts" });
     this.plates = el("div", { class: "plates" });
     this.films = el("div", { class: "films" });

@@ -23,6 +23,16 @@ export function listenToKeys(actions) {
   });
 }
 
+/** After a click of a mouse or a finger the arrows and space are the slider's again. */
+export function listenToClicks(actions) {
+  let isPointed = false;
+  document.addEventListener("pointerdown", () => (isPointed = true), true);
+  document.addEventListener("keydown", () => (isPointed = false), true);
+  document.addEventListener("click", ({ target }) => {
+    if (isPointed && target.closest(".tiles, input[type=radio], .chip, .film-frame, .mark")) actions.focusSlider();
+  });
+}
+
 /** A file dropped anywhere on the page; calls with null when one leaves it again. */
 export function listenToDrops(root, onFile) {
   let depth = 0;

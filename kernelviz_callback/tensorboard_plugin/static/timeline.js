@@ -144,8 +144,8 @@ export class Timeline {
         type: "button", class: "mark", style: `left:${x}px;--verdict:${model.colourOfVerdict(gravest)}`,
         "aria-label": told.join("; "), "data-step": step,
         click: () => this.actions.moveTo(axis.at(step)),
-        pointerenter: (event) => this.actions.tip(told, event.currentTarget),
-        focus: (event) => this.actions.tip(told, event.currentTarget),
+        pointerenter: (event) => event.pointerType !== "touch" && this.actions.tip(told, event.currentTarget),
+        focus: (event) => event.target.matches(":focus-visible") && this.actions.tip(told, event.currentTarget),
         pointerleave: () => this.actions.tip(null), blur: () => this.actions.tip(null),
       });
     }));

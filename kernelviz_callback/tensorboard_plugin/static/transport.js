@@ -12,7 +12,7 @@ export class Transport {
     this.step = el("input", {
       type: "text", inputmode: "numeric", autocomplete: "off", "data-role": "step", "aria-label": "Step to jump to",
       change: () => this.jump(), focus: (event) => event.target.select(),
-      keydown: (event) => event.key === "Enter" && this.jump(),
+      keydown: ({ key }) => this.leave(key),
       blur: () => this.show(true),
     });
     this.of = el("span", { class: "of", "data-role": "of" });
@@ -84,6 +84,13 @@ export class Transport {
     const wanted = Number(this.step.value.replaceAll(/[\s,]/g, ""));
     if (this.step.value.trim() !== "" && Number.isFinite(wanted)) this.actions.moveTo(this.model.axis.at(wanted));
     this.show(true);
+  }
+
+  /** The keys that end typing give the arrows back to the slider. */
+  leave(key) {
+    if (key === "Enter") this.jump();
+    if (key === "Escape") this.show(true);
+    if (key === "Enter" || key === "Escape") this.actions.focusSlider();
   }
 
   show(evenInUse = false) {
