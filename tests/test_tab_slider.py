@@ -184,6 +184,25 @@ def test_moving_the_slider_ends_play(opened: Open) -> None:
     assert tab.role("play").get_attribute("aria-label") == "Play"
 
 
+def test_the_axis_says_and_changes_its_scale(opened: Open) -> None:
+    tab = opened(runs=["base"], layer="conv1", step=16)
+    kind, needle = tab.role("axis"), tab.frame.locator(".lane .needle")
+    assert kind.text_content() == "log"
+    before = needle.bounding_box()["x"]
+    kind.click()
+    tab.drawn()
+    assert kind.text_content() == "linear"
+    assert needle.bounding_box()["x"] < before - 100
+    tab.frame.wait_for_function("location.hash.includes('axis=linear')")
+    tab.page.reload()
+    tab.rest()
+    assert kind.text_content() == "linear"
+    kind.click()
+    tab.drawn()
+    assert needle.bounding_box()["x"] == pytest.approx(before, abs=2)
+    assert opened(runs=["long"]).role("axis").text_content() == "linear"
+
+
 def test_marks_stand_where_verdicts_began(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=0)
     marks = tab.frame.get_by_role("group", name="Where verdicts began").get_by_role("button")

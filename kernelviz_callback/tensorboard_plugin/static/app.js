@@ -125,7 +125,7 @@ class Viewer {
 
   setView(changes) {
     Object.assign(this.model.view, changes);
-    if ("runs" in changes || "layer" in changes) {
+    if (["runs", "layer", "axis"].some((key) => key in changes)) {
       this.model.choose();
       this.extraNotes = this.missing();
     }

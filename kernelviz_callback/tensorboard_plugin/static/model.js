@@ -9,6 +9,7 @@ export class Model {
   constructor(source, view, onChange) {
     Object.assign(this, { source, view, onChange, tracks: [], runs: [], axis: new StepAxis([]), position: 0 });
     this.timeline = null;
+    this.hasBunched = false;
   }
 
   get verdictNames() {
@@ -34,9 +35,17 @@ export class Model {
     this.layers = [...new Set(chosen.flatMap((run) => run.layers.map((layer) => layer.name)))];
     this.layer = this.layers.includes(this.view.layer) ? this.view.layer : this.layers[0] ?? null;
     chosen.forEach((run, k) => this.tracks[k].setLayer(run.layers.find((layer) => layer.name === this.layer) ?? null));
-    this.axis = new StepAxis(this.shown.flatMap((track) => track.entries.map((entry) => entry.step)));
+    this.axis = this.axisOf(this.shown.flatMap((track) => track.entries.map((entry) => entry.step)));
     this.position = this.view.step === null ? Math.max(0, this.axis.last) : this.axis.at(this.view.step);
     this.load();
+  }
+
+  /** As chosen; else logarithmic from the first time on that steps bunch, so as not to flip to and fro. */
+  axisOf(steps) {
+    const axis = new StepAxis(steps);
+    this.hasBunched ||= axis.isBunched;
+    const isLogarithmic = this.view.axis === "auto" ? this.hasBunched : this.view.axis === "log";
+    return isLogarithmic ? new StepAxis(axis.steps, true) : axis;
   }
 
   /** Those asked for; else the one that was written last. */

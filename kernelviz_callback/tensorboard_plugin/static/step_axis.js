@@ -1,19 +1,25 @@
 const BUNCHED = 0.2; // of the way: where the middle snapshot lies, at most, on a logarithmic axis
+const CROWDED = 0.75; // of an even spacing: how far apart the first snapshots are, at most, on one
 
-/**
- * The steps of everything on the page, one after the other, and where they lie along the timeline.
- * Steps that bunch at the beginning are drawn on a logarithmic scale, or nobody could point at them.
- */
+/** The steps of everything on the page, one after the other, and where they lie along the timeline. */
 export class StepAxis {
-  constructor(steps) {
+  constructor(steps, isLogarithmic = false) {
     this.steps = Float64Array.from(new Set(steps)).sort();
     const first = this.steps[0] ?? 0, span = (this.steps.at(-1) ?? 0) - first;
-    const middle = (this.steps[this.steps.length >> 1] ?? 0) - first;
-    this.isLogarithmic = this.steps.length > 4 && middle < BUNCHED * span;
-    this.place = this.isLogarithmic
+    this.isLogarithmic = isLogarithmic;
+    this.place = isLogarithmic && span
       ? (step) => Math.log1p(step - first) / Math.log1p(span)
       : (step) => span ? (step - first) / span : 0.5;
     this.shares = this.steps.map(this.place);
+  }
+
+  /** Whether steps bunch at the beginning, so that on a linear scale nobody could point at them. */
+  get isBunched() {
+    const { steps, last } = this;
+    if (last < 4) return false;
+    const first = steps[0], span = steps[last] - first;
+    const isCrowded = (steps[3] - first) / 3 < (CROWDED * span) / last;
+    return isCrowded || steps[steps.length >> 1] - first < BUNCHED * span;
   }
 
   get last() {

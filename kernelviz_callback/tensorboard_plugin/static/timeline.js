@@ -20,7 +20,11 @@ export class Timeline {
     }, this.curve, this.loadedDrawing, this.caption, this.needle);
     this.marks = el("div", { class: "marks", role: "group", "aria-label": "Where verdicts began" });
     this.ticks = el("div", { class: "ticks", "aria-hidden": "true" });
-    this.root = el("div", { class: "track", "data-role": "track" }, this.marks, this.lane, this.ticks);
+    this.kind = el("button", {
+      type: "button", class: "quiet axis-kind", "data-role": "axis",
+      click: () => actions.setView({ axis: model.axis.isLogarithmic ? "linear" : "log" }),
+    });
+    this.root = el("div", { class: "track", "data-role": "track" }, this.marks, this.lane, this.ticks, this.kind);
     this.listen();
     new ResizeObserver(() => this.resize()).observe(this.lane);
   }
@@ -104,7 +108,8 @@ export class Timeline {
 
   drawTicks() {
     const { axis } = this.model;
-    const key = `${axis.steps[0]} ${axis.steps.at(-1)} ${axis.steps.length}`;
+    const [own, other] = axis.isLogarithmic ? ["log", "linear"] : ["linear", "log"];
+    const key = `${own} ${axis.steps[0]} ${axis.steps.at(-1)} ${axis.steps.length}`;
     if (this.ticks.dataset.key === key || axis.last < 0) return;
     this.ticks.dataset.key = key;
     const chosen = new Set(Array.from({ length: TICKS }, (_, k) => axis.nearest(k / (TICKS - 1))));
@@ -112,7 +117,8 @@ export class Timeline {
       k === 0 || k === all.length - 1 || (axis.shares[at] - axis.shares[all[k - 1]] > 0.1 && axis.shares.at(-1) - axis.shares[at] > 0.1));
     this.ticks.replaceChildren(...places.map((at) =>
       el("span", { style: `left:${100 * axis.shares[at]}%` }, grouped(axis.steps[at]))));
-    this.ticks.title = axis.isLogarithmic ? "Steps, on a logarithmic scale" : "Steps";
+    setText(this.kind, own);
+    this.kind.title = `Steps on a ${own === "log" ? "logarithmic" : "linear"} scale; press for ${other}`;
   }
 
   /** One button for the verdicts that began at about the same place. */

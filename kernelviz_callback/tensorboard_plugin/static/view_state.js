@@ -15,6 +15,7 @@ const VIEW = {
   runs: [null, NAMES],
   layer: [null, TEXT],
   step: [null, NUMBER], // null: the last, and the next ones as they come
+  axis: ["auto", choice("auto", "log", "linear")],
   scale: ["filter", choice("filter", "layer", "run")],
   channel: ["rgb", TEXT],
   response: ["auto", choice("auto", "channels", "sum")], // auto: planes where they make a colour, else the sum
