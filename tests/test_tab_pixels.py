@@ -117,6 +117,19 @@ def test_tiles_are_differences(opened: Open, kind: str, of: int) -> None:
         assert set(np.unique(grid.tile(0, 7 * grid.zoom, 7 * grid.zoom)[..., 0])) == {247}
 
 
+def test_what_has_no_scale_is_said(opened: Open) -> None:
+    tab = opened(runs=["base"], layer="conv1", step=16, filter=3)
+    tab.select("difference", "pinned")
+    tab.rest()
+    for kind in ("kernels", "responses"):
+        said = tab.frame.locator(f'.pane.{kind} [data-role="scale-high"]')
+        assert said.text_content() == "no difference"
+    assert "kernel, no difference" in tab.role("drawer").text_content()
+    tab.go(30)
+    tab.rest()
+    assert said.text_content() != "no difference"
+
+
 def test_layers_of_one_and_of_five_channels(opened: Open) -> None:
     tab = opened(runs=["grey"], step=0)
     weights = torch.from_numpy(GREY[0])

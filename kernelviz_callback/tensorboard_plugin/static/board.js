@@ -186,7 +186,8 @@ export class Board {
     const ends = track.halfRanges(values, index, view, model.commonHalfRange);
     atlas.paint(values, track.shape, ends, channel);
     set.ends = ends;
-    kernels.sayScale(ends, view.scale, track.shape[1] === 3 && channel === "rgb");
+    set.why = track.whyNoScale(values, index, view);
+    kernels.sayScale(ends, view.scale, track.shape[1] === 3 && channel === "rgb", set.why);
     const { context, fit, order } = kernels;
     context.imageSmoothingEnabled = false;
     context.clearRect(0, 0, fit.width, fit.height);
@@ -242,7 +243,7 @@ export class Board {
     this.drawResponses(track, set, index);
   }
 
-  drawResponses(track, { responses, feed }, index) {
+  drawResponses(track, { responses, feed, why }, index) {
     const { context, fit, order } = responses;
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
@@ -254,7 +255,7 @@ export class Board {
     });
     context.globalAlpha = 1;
     const { view } = this.model;
-    responses.sayScale(feed.ends, view.scale, feed.channel === "rgb");
+    responses.sayScale(feed.ends, view.scale, feed.channel === "rgb", feed.isDone ? why : null);
     responses.canvas.dataset.state = feed.isDone ? "ready" : "stale";
     if (feed.isDone) responses.canvas.dataset.step = track.entries[index].step;
   }

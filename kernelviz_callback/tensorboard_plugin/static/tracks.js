@@ -82,6 +82,12 @@ export class Track {
     return halfRanges(values, this.shape, view.scale === "run" ? common : view.scale, { floor });
   }
 
+  /** Why the values have no scale, in words; null where they have one. */
+  whyNoScale(values, index, view) {
+    if (!values.some(Number.isFinite)) return "not finite";
+    return this.reference(index, view) === index ? "no difference" : null;
+  }
+
   /** Take what has been loaded into the scale of the run; true when nothing is left to do. */
   widen(view) {
     if (view.difference === "none") {
