@@ -8,8 +8,15 @@ from kernelviz_callback.probe import Probe
 from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.streams import to_host
 from kernelviz_callback.tensorboard_plugin.codec import pack_probe, pack_snapshot
-from kernelviz_callback.tensorboard_plugin.header import ProbeHeader, SnapshotHeader
+from kernelviz_callback.tensorboard_plugin.header import (
+    USUAL_DATA_BYTES,
+    ProbeHeader,
+    SnapshotHeader,
+)
 from kernelviz_callback.verdict_names import VERDICT_NAMES
+
+# Of all layers of a snapshot together: 1,000 such snapshots are a gibibyte in TensorBoard's memory.
+MOST_BYTES = 2**20
 
 
 def pack_layer(snapshot: Snapshot, layer: str, attempt: int) -> tuple[SnapshotHeader, bytes]:
@@ -34,6 +41,7 @@ def pack_layer(snapshot: Snapshot, layer: str, attempt: int) -> tuple[SnapshotHe
         geometry=snapshot.geometry[layer].to_dict(),
         probe=snapshot.probe_digest,
         verdict_bits=verdict_bits(snapshot.health.get(layer)),
+        room=min(USUAL_DATA_BYTES, MOST_BYTES // len(snapshot.weights)),
     )
 
 

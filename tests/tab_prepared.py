@@ -36,7 +36,7 @@ BASE = moving_weights(STEPS, (12, 3, 7, 7), 1)
 DEEP = moving_weights(STEPS, (6, 5, 3, 3), 2)
 GREY = moving_weights(STEPS, (8, 1, 5, 5), 3)
 GROUPED = moving_weights(STEPS, (6, 2, 3, 3), 4)
-LARGE = moving_weights((0, 10), (32, 24, 7, 7), 6)  # too large for 16 bits a weight
+LARGE = moving_weights((0, 10), (112, 24, 7, 7), 6)  # too large for 16 bits a weight
 LONG = moving_weights(LONG_STEPS, (8, 3, 5, 5), 5, pace=0.01)
 # Of sizes to which a response is as large as a tile at some zoom, so that it is drawn as it is.
 PROBE = picture(3, 62, 62)

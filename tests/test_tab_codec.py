@@ -96,7 +96,7 @@ def test_a_payload_is_what_the_format_says() -> None:
 
 def test_a_payload_of_a_large_layer_is_what_the_format_says() -> None:
     weights = np.tile(peculiar_weights(), (240, 1, 1, 1))
-    header, payload = pack(weights)
+    header, payload = pack(weights, room=weights.size)
     assert header["dtype"] == "uint8"
     expected = packed_slowly(weights[:8], [0] * 8, "uint8")
     stored = unpack_snapshot(header, payload)
@@ -107,7 +107,7 @@ def test_a_payload_of_a_large_layer_is_what_the_format_says() -> None:
 
 def test_eight_bits_are_those_of_the_pictures() -> None:
     weights = np.random.default_rng(2).normal(0, 0.1, (700, 3, 5, 5)).astype(np.float32)
-    header, payload = pack(weights)
+    header, payload = pack(weights, room=weights.size)
     stored = unpack_snapshot(header, payload)
     scales = torch.from_numpy(stored.scales.copy())[:, None, None, None]
     assert np.array_equal(stored.data, to_levels(torch.from_numpy(weights), scales).numpy())
@@ -147,14 +147,15 @@ def test_weights_may_come_in_another_precision(dtype: type) -> None:
     ("shape", "stored", "dtype"),
     [
         ((64, 3, 7, 7), [64, 3, 7, 7], "float16"),
-        ((128, 4, 8, 8), [128, 4, 8, 8], "float16"),  # exactly 64 KiB
-        ((128, 4, 8, 9), [128, 4, 8, 9], "uint8"),
-        ((1024, 16, 8, 8), [1024, 16, 8, 8], "uint8"),  # exactly 1 MiB
-        ((512, 512, 3, 3), [512, 227, 3, 3], "uint8"),  # the first channels
-        ((2048, 3, 16, 16), [1365, 3, 16, 16], "uint8"),  # the colours are kept
-        ((5000, 1, 16, 16), [4096, 1, 16, 16], "uint8"),  # the first filters
-        ((40000, 64, 3, 3), [38836, 3, 3, 3], "uint8"),
-        ((2, 3, 700, 700), [1, 2, 700, 700], "uint8"),
+        ((96, 3, 11, 11), [96, 3, 11, 11], "float16"),
+        ((512, 4, 8, 8), [512, 4, 8, 8], "float16"),  # exactly 256 KiB
+        ((512, 4, 8, 9), [512, 4, 8, 9], "uint8"),
+        ((256, 16, 8, 8), [256, 16, 8, 8], "uint8"),  # exactly 256 KiB
+        ((512, 512, 3, 3), [512, 56, 3, 3], "uint8"),  # the first channels
+        ((2048, 3, 16, 16), [341, 3, 16, 16], "uint8"),  # the colours are kept
+        ((5000, 1, 16, 16), [1024, 1, 16, 16], "uint8"),  # the first filters
+        ((40000, 64, 3, 3), [9709, 3, 3, 3], "uint8"),
+        ((2, 3, 700, 700), [1, 1, 700, 700], "uint8"),  # one kernel, in any case
         ((1, 1, 1024, 1024), [1, 1, 1024, 1024], "uint8"),
     ],
 )

@@ -11,7 +11,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
 
-from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
+from kernelviz_callback import KernelVizCallback, Snapshot, list_snapshots, load_snapshot
+from kernelviz_callback.opening.checkpoint import PLAIN
+from kernelviz_callback.packing import pack_layer
 from kernelviz_callback.snapshot import load_saved_probe
 from kernelviz_callback.tensorboard_plugin.codec import unpack_probe, unpack_snapshot
 from kernelviz_callback.tensorboard_plugin.header import parse_header
@@ -110,3 +112,11 @@ def test_the_events_stand_in_the_one_file_of_the_logger(fit) -> None:
     trainer = fit(KernelVizCallback(every_n_train_steps=1))
     assert len(list(Path(trainer.log_dir).glob("events*"))) == 1
     assert len(snapshots_of(trainer.log_dir)) == STEPS + 1
+
+
+def test_many_layers_share_the_room_of_a_snapshot() -> None:
+    layers = {f"conv{i}": torch.rand(256, 256, 3, 3) for i in range(20)}
+    snapshot = Snapshot(0, 0, 0.0, layers, dict.fromkeys(layers, PLAIN))
+    packed = [pack_layer(snapshot, layer, 0) for layer in layers]
+    assert 2**19 < sum(len(payload) for _, payload in packed) < 1.1 * 2**20
+    assert {tuple(header["shape"]) for header, _ in packed} == {(256, 22, 3, 3)}

@@ -25,8 +25,8 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 
 from kernelviz_callback.tensorboard_plugin.header import (
     MOST_DATA_BYTES,
-    MOST_FLOAT16_BYTES,
     MOST_PROBE_BYTES,
+    USUAL_DATA_BYTES,
     VERSION,
     Header,
     ProbeHeader,
@@ -78,10 +78,11 @@ def pack_snapshot(
     geometry: Mapping[str, Any],
     probe: str | None = None,
     verdict_bits: npt.NDArray[np.uint8] | None = None,
+    room: int = USUAL_DATA_BYTES,
 ) -> tuple[SnapshotHeader, bytes]:
-    """Pack a layer at one step: 11 bits of a weight survive, or 8 of a large layer.
+    """Pack a layer at one step: 11 bits of a weight survive, or 8 where 16 a weight do not fit.
 
-    Of a layer beyond 1 MiB the first channels are packed, no fewer than three; if that is not
+    Where 8 do not fit either, the first channels are packed, no fewer than three; if that is not
     enough, the first filters.
 
     Args:
@@ -96,6 +97,7 @@ def pack_snapshot(
         probe: `Probe.digest`.
         verdict_bits: Shape (N,), bit b where a filter has the verdict ``VERDICT_NAMES[b]``; None if
             the filters were not examined.
+        room: Bytes that the weights may take, unless a single kernel takes more.
 
     Returns:
         The header and the payload.
@@ -106,9 +108,9 @@ def pack_snapshot(
     if weights.ndim != 4 or 0 in weights.shape:
         raise ValueError(f"weights need the shape (N, C, kH, kW); found {weights.shape}")
     filters, channels, height, width = weights.shape
-    is_large = 2 * weights.size > MOST_FLOAT16_BYTES
+    is_large = 2 * weights.size > room
     dtype: Literal["float16", "uint8"] = "uint8" if is_large else "float16"
-    kept_filters, kept_channels = _kept(weights.shape)
+    kept_filters, kept_channels = _kept(weights.shape, room)
     if verdict_bits is not None and verdict_bits.shape != (filters,):
         raise ValueError(f"verdict_bits need the shape ({filters},); found {verdict_bits.shape}")
     header: SnapshotHeader = {
@@ -239,13 +241,15 @@ def value_of(header: Header, payload: bytes) -> Summary.Value:
     return Summary.Value(tag=tag_of(header), metadata=about, tensor=tensor)
 
 
-def _kept(shape: tuple[int, ...]) -> tuple[int, int]:
+def _kept(shape: tuple[int, ...], room: int) -> tuple[int, int]:
+    """How many filters and channels fit, of 8 bits a weight; one kernel is kept in any case."""
     filters, channels, height, width = shape
-    if height * width > MOST_DATA_BYTES:
+    kernel = height * width
+    if kernel > MOST_DATA_BYTES:
         raise ValueError(f"a kernel of {height}x{width} is more than the Kernels tab can hold")
-    fitting = MOST_DATA_BYTES // (filters * height * width)
-    channels = min(channels, max(_RGB, fitting), MOST_DATA_BYTES // (height * width))
-    return min(filters, MOST_DATA_BYTES // (channels * height * width)), channels
+    fitting = max(_RGB, room // (filters * kernel))
+    channels = min(channels, fitting, max(1, room // kernel))
+    return min(filters, max(1, room // (channels * kernel))), channels
 
 
 def _largest_magnitudes(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
