@@ -113,6 +113,11 @@ def test_the_film_strip_spans_the_run_on_one_scale(opened: Open) -> None:
         tab.drawn()
         assert frame.get_attribute("aria-current") == "step"
         assert tab.role("film").locator("[aria-current]").count() == 1
+    between = next(step for step in STEPS if step not in steps)
+    tab.go(between)
+    assert tab.role("film").locator("[aria-current]").count() == 0
+    passed = tab.role("film").locator(".passed").get_attribute("data-step")
+    assert int(passed) == max(step for step in steps if step < between)
 
 
 def test_curves_are_the_numbers_of_the_filter(opened: Open) -> None:

@@ -60,11 +60,12 @@ export class Film {
     });
   }
 
-  /** Which frame the slider stands at. */
+  /** Which frame the slider stands at, or, in outline, has passed last. */
   place(step) {
     const current = this.frames.findLast((frame) => frame.step <= step) ?? this.frames[0];
     for (const frame of this.frames) {
-      if (frame === current) frame.button.setAttribute("aria-current", "step");
+      frame.button.classList.toggle("passed", frame === current && frame.step !== step);
+      if (frame.step === step) frame.button.setAttribute("aria-current", "step");
       else frame.button.removeAttribute("aria-current");
     }
   }
