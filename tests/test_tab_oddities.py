@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from engine_page import chromium
 from tab_page import Site, Tab, frame_of, opening, serving
-from tab_prepared import BASE, HOSTILE, PROBE, STEPS, moving_weights
+from tab_prepared import BASE, HOSTILE, PROBE, STEPS, moving_weights, picture
 from tab_runs import ATTEMPT, GEOMETRY, RunWriter, raw_value, write_run
 
 from kernelviz_callback.tensorboard_plugin.codec import pack_snapshot
@@ -72,6 +72,21 @@ def test_damaged_snapshots_are_skipped_and_reported(odd: Site) -> None:
         tab.rest()
         assert tab.step == 2
         assert tab.data("snapshots") == "3"
+
+
+def test_a_layer_too_large_to_store_says_what_it_is_of(browser: Any, tmp_path: Path) -> None:
+    weights = moving_weights((0, 10), (32, 700, 7, 7), 1)
+    write_run(tmp_path / "logs" / "run", weights, probe=picture(700, 16, 16))
+    with (
+        serving(browser, tmp_path, lambda timeline: timeline["runs"]) as made,
+        opening(made) as look,
+    ):
+        tab = look(filter=1)
+        said = re.compile("of the first [0-9]+ of 700 channels")
+        notes = (".pane.responses .pane-note", ".plate figure:first-child", ".plate figure + figure")
+        for note in notes:
+            assert said.search(tab.frame.locator(note).text_content())
+        assert "Stored with 8 bits." in tab.role("about-layer").text_content()
 
 
 def test_an_attempt_that_was_given_up_is_said(browser: Any, tmp_path: Path) -> None:

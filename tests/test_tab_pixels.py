@@ -121,6 +121,8 @@ def test_what_has_no_scale_is_said(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=16, filter=3)
     tab.select("difference", "pinned")
     tab.rest()
+    note = tab.frame.locator('.pane.kernels [data-role="pane-note"]')
+    assert note.text_content() == note.get_attribute("title") == "− step 16"
     for kind in ("kernels", "responses"):
         said = tab.frame.locator(f'.pane.{kind} [data-role="scale-high"]')
         assert said.text_content() == "no difference"

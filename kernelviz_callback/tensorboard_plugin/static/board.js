@@ -1,4 +1,4 @@
-import { el, setText } from "./dom.js";
+import { el } from "./dom.js";
 import { GridView } from "./grid_view.js";
 import { Atlas } from "./pictures.js";
 import { responseRequest } from "./probes.js";
@@ -154,8 +154,7 @@ export class Board {
     const isReady = track.isReady(index, view);
     const { kernels, responses } = set;
     const isElsewhere = model.tracks.length > 1 && entry.step !== model.step, reference = track.reference(index, view);
-    setText(kernels.note, [isElsewhere ? `step ${entry.step}` : "", kernels.what,
-      reference < 0 ? "" : `minus those of step ${track.entries[reference].step}`].filter(Boolean).join(", "));
+    kernels.sayNote(isElsewhere && `step ${entry.step}`, reference >= 0 && `− step ${track.entries[reference].step}`, kernels.what);
     kernels.spinner.hidden = isReady;
     kernels.stage.classList.toggle("stale", !isReady && set.painted !== "");
     if (!isReady) {
@@ -228,14 +227,14 @@ export class Board {
     if (probe.why || set.refusal) {
       responses.say(`${probe.why ?? set.refusal} Drop an image on the page to use that.`);
       responses.sayScale(null);
-      setText(responses.note, responses.what);
+      responses.sayNote(responses.what);
       if (probe.why) return;
     }
     if (!probe.planes) return;
     const key = this.responseKey(track, index, probe);
     feed.expect(key);
     feed.setScale(view.scale);
-    setText(responses.note, [responses.what, `to ${probe.name}${probe.note ? ` ${probe.note}` : ""}`].filter(Boolean).join(" "));
+    responses.sayNote(track.part, [responses.what, `to ${probe.name}`, probe.note].filter(Boolean).join(" "));
     const drawn = [feed.version, view.verdict, this.ordering.partners.size].join();
     if (set.answered === drawn || !feed.shown || !responses.fit) return;
     set.answered = drawn;

@@ -105,7 +105,7 @@ export class Drawer {
       const values = track.values(index, view), channel = model.channelOf(track);
       parts.plate.show(filter, set.atlas, Math.floor((room - GAP_OF_PLATE) * PLATE_SHARE), dpr);
       parts.plate.read(values, channel);
-      setText(parts.plate.kernelNote, `kernel, ${set.why ?? `±${say(set.ends[filter])}`}`);
+      setText(parts.plate.kernelNote, `kernel${track.part && ` ${track.part}`}, ${set.why ?? `±${say(set.ends[filter])}`}`);
       const probe = this.probes.adapted(model, track, index);
       const key = [this.board.responseKey(track, index, probe), filter, view.scale, view.scale === "filter" ? "" : set.feed.widest].join("\n");
       parts.plate.answer(key, values, channel, view, probe, set.feed, isResting ? Infinity : LIVE_MILLISECONDS / chosen.length);

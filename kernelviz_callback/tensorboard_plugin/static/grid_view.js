@@ -143,6 +143,13 @@ export class GridView {
     this.scale.dataset.high = high;
   }
 
+  /** What the picture is of, said in full where the head has no room for it. */
+  sayNote(...parts) {
+    const text = parts.filter(Boolean).join(", ");
+    setText(this.note, text);
+    if (this.note.title !== text) this.note.title = text;
+  }
+
   say(text) {
     this.message.hidden = text === null;
     this.stage.hidden = text !== null;

@@ -97,7 +97,7 @@ export class Plate {
   }
 
   drawResponse({ data, planes, height, width }, view, feed) {
-    const one = [1, planes, height, width];
+    const one = [1, planes, height, width], { track } = this;
     const [end] = halfRanges(data, one, view.scale === "filter" ? "filter" : feed.widest);
     const picture = paintAtlas(data, one, [end], { channel: planes === 3 ? "rgb" : "all", into: this.picture });
     this.picture = picture;
@@ -106,7 +106,7 @@ export class Plate {
     }
     this.response.getContext("2d").putImageData(picture, 0, 0);
     this.response.dataset.halfRange = end;
-    setText(this.responseNote, `response, ±${say(end)}`);
+    setText(this.responseNote, `response${track.part && ` ${track.part}`}, ±${say(end)}`);
   }
 
   sayWhy(text) {

@@ -92,7 +92,8 @@ export class Sidebar {
     const { filters, channels, height, width } = lead.series.shape, { total } = lead.series;
     const stored = filters < total.filters ? ` The first ${filters} are stored.` : "";
     const partly = channels < total.channels ? ` The first ${channels} channels are stored.` : "";
-    setText(this.about, `${counted(total.filters, "filter")}, ${total.channels} × ${height} × ${width}; ${counted(lead.entries.length, "snapshot")}.${stored}${partly}`);
+    const coarsely = lead.entries.some((entry) => entry.dtype === "uint8") ? " Stored with 8 bits." : "";
+    setText(this.about, `${counted(total.filters, "filter")}, ${total.channels} × ${height} × ${width}; ${counted(lead.entries.length, "snapshot")}.${stored}${partly}${coarsely}`);
     const channel = String(this.model.channelOf(lead));
     this.channels.root.hidden = channels !== 3;
     this.channelField.hidden = channels === 3 || channels === 1;

@@ -30,6 +30,12 @@ export class Track {
     return [filters, channels, height, width];
   }
 
+  /** What there is of a layer of which not all channels are stored, in words. */
+  get part() {
+    const { shape, total } = this.series;
+    return shape.channels < total.channels ? `of the first ${shape.channels} of ${total.channels} channels` : "";
+  }
+
   /** Where its own snapshots lie, made once for what there is of them. */
   get axis() {
     if (this.axisOf !== this.entries) {
