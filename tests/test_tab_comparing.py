@@ -77,6 +77,8 @@ def test_two_runs_share_the_slider(opened: Open) -> None:
 
 def test_two_runs_on_one_scale(opened: Open) -> None:
     tab = opened(runs=["base", "other"], layer="conv1", step=4, scale="run")
+    legend = tab.role("legend").locator("[data-verdict=near-zero] b")
+    assert legend.text_content() == "1 · 0"
     end = max(np.abs(w).max() for of in (BASE, OTHER) for w in of.values())
     for run, weights in (("base", BASE[4]), ("other", OTHER[0])):
         grid = tab.grid("kernels", run)

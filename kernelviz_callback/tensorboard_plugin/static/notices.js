@@ -79,10 +79,6 @@ export class Notices {
   /** The verdicts of what is shown, with counts; pressing one leaves only its filters bright. */
   showLegend(actions) {
     const { model } = this;
-    const counts = new Map();
-    for (const track of model.shown) {
-      for (const [name, count] of Object.entries(model.entryOf(track).verdicts ?? {})) counts.set(name, (counts.get(name) ?? 0) + count);
-    }
     const ever = new Set(model.shown.flatMap((track) => track.series.verdictMarks().map((mark) => mark.name)));
     const names = model.verdictNames.filter((name) => ever.has(name));
     const key = JSON.stringify([names, model.view.verdict]);
@@ -97,9 +93,9 @@ export class Notices {
       }, el("i", { class: "verdict-swatch", style: `--verdict:${model.colourOfVerdict(name)}` }), name, this.chips.get(name))));
     }
     for (const name of names) {
-      const count = counts.get(name) ?? 0;
-      setText(this.chips.get(name), String(count));
-      this.chips.get(name).parentElement.classList.toggle("none", count === 0);
+      const counts = model.shown.map((track) => model.entryOf(track).verdicts?.[name] ?? 0);
+      setText(this.chips.get(name), counts.join(" · "));
+      this.chips.get(name).parentElement.classList.toggle("none", !counts.some(Boolean));
     }
   }
 }
