@@ -136,6 +136,37 @@ def test_networks_that_tell_no_step_are_numbered(tmp_path: Path, capsys) -> None
     assert "2 of 2 do not tell their step: all are numbered from 0" in capsys.readouterr().out
 
 
+def test_two_trainings_are_refused_by_name(tmp_path: Path, capsys) -> None:
+    runs = [str(snapshots(tmp_path / "runs" / name)) for name in ("bad", "good")]
+    out = tmp_path / "mix.png"
+    for named in (runs, [str(tmp_path / "runs" / "*")]):
+        assert main(["evolve", *named, "-o", str(out)]) == 2
+        assert f"2 trainings: {runs[0]}, {runs[1]}; name one" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["evolve", str(tmp_path / "runs")]) == 2
+    assert "these are runs: bad, good; name one" in capsys.readouterr().err
+
+
+def test_the_folders_of_one_run_are_one_training(run: Path, tmp_path: Path) -> None:
+    (run / "checkpoints").mkdir()
+    for step in (70, 80):
+        torch.save({"conv.weight": weights(step)}, run / "checkpoints" / f"step={step}.ckpt")
+    assert main(["evolve", str(run / "kernelviz"), str(run / "checkpoints")]) == 0
+
+
+def test_filters_in_another_order_are_warned_of(tmp_path: Path, capsys) -> None:
+    start = drawn(16, 3, 5, 5)
+    for step, moved in enumerate((start, start * 1.1, start.flip(0), start.flip(0) * 2)):
+        torch.save({"conv.weight": moved}, tmp_path / f"step={step}.pt")
+    names = [str(tmp_path / f"step={step}.pt") for step in range(4)]
+    out = ["-o", str(tmp_path / "film.png")]
+    assert main(["evolve", *names[:2], *out]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["evolve", *names, *out]) == 0
+    warned = f"the filters of {names[2]} are in another order than those before it: as of another"
+    assert capsys.readouterr().err == f"kernelviz: {warned} training\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

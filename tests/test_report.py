@@ -140,9 +140,10 @@ def test_a_damaged_file_in_the_middle_is_left_out_and_said(tmp_path: Path) -> No
 
 
 def test_another_shape_in_the_middle_is_left_out_and_said(tmp_path: Path) -> None:
-    odd = {**WEIGHTS, 5: WEIGHTS[5][:4]}
+    history = _saved(tmp_path, WEIGHTS)
+    _saved(tmp_path, {5: WEIGHTS[5][:4]})
     unread: list[Exception] = []
-    save_report(_saved(tmp_path, odd), tmp_path / "report.html", on_unread=unread.append)
+    save_report(history, tmp_path / "report.html", on_unread=unread.append)
     assert _steps((tmp_path / "report.html").read_text(encoding="utf-8")) == [0, 1, 20, 100]
     assert "expected 12x3x7x7 of conv1; found 4x3x7x7" in str(unread[0])
 

@@ -1,6 +1,7 @@
 """``kernelviz evolve``: how the filters of a training came to be, as whatever is asked for."""
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from kernelviz_callback.colour import largest_magnitude
 from kernelviz_callback.commands.failures import Failures, check_folders
+from kernelviz_callback.commands.trainings import of_one_training, other_order
 from kernelviz_callback.filming.evolution import evolution_gif, moving_pictures
 from kernelviz_callback.filming.film import MOST_COLUMNS, film_strip
 from kernelviz_callback.filming.history import LayerHistory, by_steps
@@ -47,8 +49,8 @@ def run(options: argparse.Namespace) -> int:
     if ".mp4" in suffixes:
         check_encoder()
     failures = Failures()
-    files = failures.expand(options.files)
-    names, notes = by_steps(_progress(files, "step"), failures.survive)
+    files = of_one_training(options.files, failures)
+    names, notes = by_steps(_progress(files, "step"), failures.survive, options.layer)
     first = _first_opened(names, failures)
     print("\n".join(_summary(names, notes)))
     if options.list or not options.output:
@@ -56,6 +58,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"{first.describe()}\n-o makes of a layer: {_KINDS}")
         return failures.status
     history = LayerHistory(names, first, options.layer)
+    warning = other_order(history)
+    if warning:
+        print(f"kernelviz: {warning}", file=sys.stderr)
     layer = _Layer(history, list(names), failures)
     for path in options.output:
         with failures.survive():

@@ -27,7 +27,7 @@ from kernelviz_callback.opening.walk import mapping_of
 from kernelviz_callback.storage import Folder, Location, as_folder
 
 TORCHVISION = "torchvision:"
-STEP_IN_NAME = re.compile(r"step[=_-]?(\d+)")
+STEP_IN_NAME = re.compile(r"(?<![a-z])step[=_-]?(\d+)")
 _EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d+)")
 _MOST_NAMED = 20
 _MOST_STEPS = 1 << 62
