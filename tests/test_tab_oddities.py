@@ -83,7 +83,11 @@ def test_a_layer_too_large_to_store_says_what_it_is_of(browser: Any, tmp_path: P
     ):
         tab = look(filter=1)
         said = re.compile("of the first [0-9]+ of 700 channels")
-        notes = (".pane.responses .pane-note", ".plate figure:first-child", ".plate figure + figure")
+        notes = (
+            ".pane.responses .pane-note",
+            ".plate figure:first-child",
+            ".plate figure + figure",
+        )
         for note in notes:
             assert said.search(tab.frame.locator(note).text_content())
         assert "Stored with 8 bits." in tab.role("about-layer").text_content()

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from kernelviz_callback.chart import make_chart
 from kernelviz_callback.comparing.matching import cosines
-from kernelviz_callback.grid import fitting_shrink
 from kernelviz_callback.probe import CHART, Probe
 from kernelviz_callback.responses import channel_responses, summed_responses
 
@@ -113,19 +112,6 @@ def test_a_probe_that_does_not_fit_is_told(engine: Engine) -> None:
     assert said.startswith("A response covers 13x13 pixels of the probe, which has only 9x30.")
     shape = engine(script, probeShape=[3, 224, 224], options={"shrink": 2, "summed": True})
     assert shape == {"filters": 4, "planes": 1, "height": 109, "width": 109}
-
-
-def test_responses_are_shrunk_as_in_the_pictures(engine: Engine) -> None:
-    cases = [
-        (n, c, h, w)
-        for n in (1, 7, 64, 96, 1024)
-        for c in (1, 2, 3, 16)
-        for h, w in ((218, 218), (30, 222), (1, 1), (500, 90))
-    ]
-    found = engine(
-        "return cases.map((one) => fittingShrink(...one))", cases=[list(c) for c in cases]
-    )
-    assert found == [fitting_shrink(*case) for case in cases]
 
 
 # The worker, and the page without one.

@@ -6,21 +6,6 @@
  * probe is made once for all filters.
  */
 
-const GRID_SIDE = 956; // pixels: `grid.GRID_SIDE` and its slack
-const LARGEST_GRID_SIDE = 1800;
-const SMALLEST_RESPONSE_SIDE = 32;
-
-/** By what whole factor to shrink responses so that their grid fits a screen, as `grid.fitting_shrink`. */
-export function fittingShrink(filters, planes, height, width) {
-  const beside = planes === 3 ? 1 : planes;
-  const square = Math.ceil(Math.sqrt((filters * height) / (beside * width)) - 1e-9);
-  const columns = Math.min(filters, Math.max(1, square));
-  const side = Math.max(columns * beside * width, Math.ceil(filters / columns) * height);
-  const fitting = Math.min(
-    Math.ceil(side / GRID_SIDE), Math.floor(Math.min(height, width) / SMALLEST_RESPONSE_SIDE));
-  return Math.max(1, fitting, Math.min(Math.ceil(side / LARGEST_GRID_SIDE), height, width));
-}
-
 /** The shape of what `respond` returns for all filters; throws, for people, if the probe does not fit. */
 export function responseShape(probeShape, shape, { dilation = [1, 1], groups = 1, shrink = 1, summed = false } = {}) {
   if (probeShape[0] % groups || probeShape[0] / groups < shape[1]) {

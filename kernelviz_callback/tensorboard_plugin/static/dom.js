@@ -45,7 +45,9 @@ export function say(number) {
   return text.replaceAll("-", "−");
 }
 
-export const grouped = (number) => number.toLocaleString("en-US");
+const GROUPING = new Intl.NumberFormat("en-US");
+
+export const grouped = (number) => GROUPING.format(number);
 
 export const counted = (number, noun) => `${grouped(number)} ${noun}${number === 1 ? "" : "s"}`;
 

@@ -31,7 +31,7 @@ const VIEW = {
   zoom: [null, NUMBER],
 };
 
-export const defaultView = () => Object.fromEntries(Object.entries(VIEW).map(([key, [value]]) => [key, value]));
+const defaultView = () => Object.fromEntries(Object.entries(VIEW).map(([key, [value]]) => [key, value]));
 
 function decoded(text) {
   try {
@@ -42,7 +42,7 @@ function decoded(text) {
 }
 
 /** TensorBoard's own way of writing: the tab, then key=value, joined by "&". */
-export function viewOfHash(hash, prefix) {
+function viewOfHash(hash, prefix) {
   const view = defaultView();
   for (const pair of hash.replace(/^#/, "").split("&")) {
     const [name, text] = pair.split("=");
@@ -54,7 +54,7 @@ export function viewOfHash(hash, prefix) {
 }
 
 /** The same hash with the view in it, what else is there left alone. */
-export function hashWithView(hash, view, prefix) {
+function hashWithView(hash, view, prefix) {
   const others = hash.replace(/^#/, "").split("&").filter((pair) => pair && !(
     pair.includes("=") && decoded(pair.split("=")[0]).startsWith(prefix)
     && Object.hasOwn(VIEW, decoded(pair.split("=")[0]).slice(prefix.length))));
