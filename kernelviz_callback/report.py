@@ -25,7 +25,7 @@ from kernelviz_callback.filming.history import LayerHistory
 from kernelviz_callback.packing import pack_image, pack_layer
 from kernelviz_callback.probe import Probe, load_probe
 from kernelviz_callback.snapshot import Snapshot, load_saved_probe, load_snapshot
-from kernelviz_callback.storage import Folder, as_folder
+from kernelviz_callback.storage import Folder, as_folder, write_whole
 from kernelviz_callback.tensorboard_plugin.header import id_of
 from kernelviz_callback.tensorboard_plugin.timeline import describe_run, timeline_of
 
@@ -132,7 +132,7 @@ def save_report(
     seen = probe or load_saved_probe(folder, taken[0].probe_digest) or load_probe()
     shown = [replace(snapshot, probe_digest=seen.digest) for snapshot in taken]
     page = report_page(shown, history.layer, probe=seen, name=_run_name(folder), notes=said)
-    path.write_text(page, encoding="utf-8", errors="replace")
+    write_whole(path, page.encode("utf-8", "replace"))
 
 
 def _spread(history: LayerHistory, notes: list[str]) -> Sequence[int]:

@@ -16,7 +16,8 @@ from kernelviz_callback import Geometry, Snapshot, save_snapshot
 from kernelviz_callback.cli import main
 from kernelviz_callback.commands import evolve
 from kernelviz_callback.filming.film import film_strip
-from kernelviz_callback.filming.reel import MOST_SHOTS
+from kernelviz_callback.filming.history import LayerHistory
+from kernelviz_callback.filming.reel import MOST_SHOTS, Reading
 
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
 STEPS = (0, 1, 2, 4, 8, 16, 30, 60)
@@ -173,6 +174,9 @@ def test_filters_in_another_order_are_warned_of(tmp_path: Path, capsys) -> None:
         (["missing"], "missing: there is no such file or folder"),
         (["RUN", "--layer", "head", "-o", "o.png"], "found no single layer 'head'"),
         (["RUN", "-o", "nowhere/o.png"], "there is no folder nowhere"),
+        (["RUN", "-o", "/proc/x.gif"], "kernelviz: /proc/x.gif: it cannot be written there: "),
+        (["RUN", "-o", "/proc/x.html"], "kernelviz: /proc/x.html: it cannot be written there: "),
+        (["RUN", "-o", "/proc/x.mp4"], "kernelviz: /proc/x.mp4: it cannot be written there: "),
         (["RUN", "-o", "o.gif", "--probe", "x.png"], "--probe is for a report"),
     ],
 )
@@ -192,6 +196,36 @@ def test_one_output_that_fails_leaves_the_others(run: Path, tmp_path: Path) -> N
         path.mkdir()
     assert main(["evolve", str(run), *(o for p in names for o in ("-o", str(p)))]) == 2
     assert names[2].is_file()
+
+
+def test_an_interrupted_output_leaves_the_one_before(
+    run: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    names = [tmp_path / f"o.{suffix}" for suffix in ("mp4", "gif", "html")]
+    for path in names:
+        path.write_bytes(b"before")
+    calls = 0
+    read = LayerHistory.read
+
+    def interrupted(history: LayerHistory, step: int) -> Reading:
+        nonlocal calls
+        calls += 1
+        if calls > 2 * len(STEPS):  # the video is being encoded
+            raise KeyboardInterrupt
+        return read(history, step)
+
+    monkeypatch.setattr(LayerHistory, "read", interrupted)
+    for path in names:
+        calls = 0 if path.suffix == ".mp4" else 2 * len(STEPS)
+        assert main(["evolve", str(run), "-o", str(path)]) == 130
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == (
+        dict.fromkeys(names, b"before")
+    )
+    monkeypatch.undo()
+    for path in names:
+        assert main(["evolve", str(run), "-o", str(path)]) == 0
+        assert path.stat().st_size > 100
+    assert len([path for path in tmp_path.iterdir() if path.is_file()]) == len(names)
 
 
 def test_without_an_encoder_the_extra_is_named_before_the_work(

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from kernelviz_callback.colour import largest_magnitude
 from kernelviz_callback.commands.failures import Failures, check_folders
+from kernelviz_callback.commands.outputs import written_whole
 from kernelviz_callback.commands.trainings import of_one_training, other_order
 from kernelviz_callback.filming.evolution import evolution_gif, moving_pictures
 from kernelviz_callback.filming.film import MOST_COLUMNS, film_strip
@@ -64,10 +65,11 @@ def run(options: argparse.Namespace) -> int:
     layer = _Layer(history, list(names), failures)
     for path in options.output:
         with failures.survive():
-            if path.suffix.lower() == ".html":
-                _save_report(history, path, options.probe, notes, failures)
-            else:
-                layer.save(path, options.scale)
+            with written_whole(path) as beside:
+                if path.suffix.lower() == ".html":
+                    _save_report(history, beside, options.probe, notes, failures)
+                else:
+                    layer.save(beside, options.scale)
             print(path)
     return failures.status
 
