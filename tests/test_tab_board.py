@@ -101,6 +101,8 @@ def test_what_a_link_asks_for_and_there_is_not_is_said(opened: Open) -> None:
     notes = tab.role("notes").locator("li").all_text_contents()
     assert "There is no run gone." in notes
     assert any("no layer missing" in note for note in notes)
+    assert tab.role("notes").locator("li").first.is_visible()
+    assert "There is no run gone." in tab.role("banner").text_content()
 
 
 def test_other_tabs_work_and_coming_back_keeps_the_view(opened: Open) -> None:

@@ -98,7 +98,7 @@ class Viewer {
       return;
     }
     if (this.root.dataset.state !== "ready") this.setState("loading");
-    this.extraNotes = this.missing();
+    this.sayMissing();
     this.restructure();
   }
 
@@ -117,8 +117,20 @@ class Viewer {
     const names = new Set(model.runs.map((run) => run.name));
     const runs = (view.runs ?? []).filter((name) => !names.has(name)).map((name) => `There is no run ${name}.`);
     const isAbsent = view.layer !== null && model.layer !== view.layer;
-    const given = this.source.notes ?? [];
-    return [...given, ...runs, ...(isAbsent ? [`There is no layer ${view.layer} in the runs shown; this is ${model.layer}.`] : [])];
+    return [...runs, ...(isAbsent ? [`There is no layer ${view.layer} in the runs shown; this is ${model.layer}.`] : [])];
+  }
+
+  /** What is shown instead must not be taken for what was asked for. */
+  sayMissing() {
+    if (!this.model.runs.length) return;
+    const missing = this.missing(), text = missing.join(" ");
+    this.extraNotes = [...missing, ...(this.source.notes ?? [])];
+    if (text === this.missed) return;
+    this.missed = text;
+    this.notices.say("missing", text || null);
+    if (!text) return;
+    this.notices.notes.open = true;
+    setTimeout(() => this.notices.say("missing", null), READ_MILLISECONDS);
   }
 
   // What a person does.
@@ -127,7 +139,7 @@ class Viewer {
     Object.assign(this.model.view, changes);
     if (["runs", "layer", "axis"].some((key) => key in changes)) {
       this.model.choose();
-      this.extraNotes = this.missing();
+      this.sayMissing();
     }
     this.restructure();
     this.link.write(this.model.view);
@@ -136,6 +148,7 @@ class Viewer {
   replaceView(view) {
     Object.assign(this.model.view, view);
     this.model.choose();
+    this.sayMissing();
     this.restructure();
   }
 

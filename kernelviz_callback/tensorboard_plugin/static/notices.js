@@ -54,7 +54,7 @@ export class Notices {
   /** What of the data is not as it should be, in a list that stays folded. */
   listNotes(extra) {
     const { model } = this;
-    const notes = model.tracks.flatMap((track) => this.ofRun(track)).concat(extra);
+    const notes = extra.concat(model.tracks.flatMap((track) => this.ofRun(track)));
     this.notes.hidden = notes.length === 0;
     setText(this.count, counted(notes.length, "note"));
     const key = JSON.stringify(notes);
