@@ -191,8 +191,9 @@ def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "  NAME.gif            the kernel grid in motion: 120 snapshots, 8 MB at most\n"
         "  NAME.mp4            the same of all snapshots; needs kernelviz-callback[video]\n"
         "  NAME.html           a page to scrub through, with all it needs in one file",
-        epilog=f"{_FILES}\nexit status: 0; 2 if a file could not be read (the others are shown all "
-        "the same) or the\ncommand is wrong.",
+        epilog=_FILES.replace("FILE", "RUN")
+        + "\nexit status: 0; 2 if a file could not be read (the "
+        "others are shown all the same) or the\ncommand is wrong.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     evolve.add_argument(

@@ -98,6 +98,28 @@ def test_a_single_snapshot_works_and_says_so(run: Path, tmp_path: Path, capsys) 
     assert frames_of(tmp_path / "o.gif") == 1
 
 
+def test_a_checkpoint_that_tells_no_step_is_said_to(tmp_path: Path, capsys) -> None:
+    torch.save({"conv.weight": drawn(4, 3, 3, 3)}, tmp_path / "last.pt")
+    assert main(["evolve", str(tmp_path / "last.pt")]) == 0
+    assert "it tells no step: 0 stands for it" in capsys.readouterr().out
+
+
+def test_a_network_without_a_convolution_is_an_error(tmp_path: Path, capsys) -> None:
+    torch.save({"head.weight": drawn(4, 3)}, tmp_path / "noconv.ckpt")
+    assert main(["evolve", str(tmp_path / "noconv.ckpt")]) == 2
+    told = capsys.readouterr()
+    assert "noconv.ckpt: found no 2-D convolution" in told.err
+    assert told.out == ""
+
+
+def test_the_help_speaks_of_runs(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["evolve", "--help"])
+    told = capsys.readouterr().out
+    assert "RUN may be a Lightning checkpoint" in told
+    assert "FILE" not in told
+
+
 def test_what_cannot_be_read_is_said_once_and_the_rest_shown(
     run: Path, tmp_path: Path, capsys
 ) -> None:

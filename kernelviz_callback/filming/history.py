@@ -44,7 +44,9 @@ def by_steps(
     told = _fitting(told, survive, layer)
     notes: list[str] = []
     untold = sum(one.step is None for one in told)
-    if untold and len(told) > 1:
+    if untold and len(told) == 1:
+        notes.append("it tells no step: 0 stands for it")
+    elif untold:
         verb = "does not tell its" if untold == 1 else "do not tell their"
         notes.append(f"{untold} of {len(told)} {verb} step: all are numbered from 0")
     steps = {
