@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reels import drawn, gathered
 
+from kernelviz_callback.filming.captioned import caption_lines
 from kernelviz_callback.filming.reel import MOST_ROWS, Reading, film_steps, gather_reels
 
 STEPS = st.lists(st.integers(0, 10**7), min_size=1, max_size=60)
@@ -144,3 +145,20 @@ def test_one_scale_spans_all_shots() -> None:
     reel = gathered(weights)
     assert torch.equal(reel.half_ranges("filter"), finite.amax((0, 2, 3, 4)))
     assert torch.equal(reel.half_ranges("layer"), finite.amax().expand(5))
+
+
+def test_a_shot_that_diverged_does_not_end_the_colours() -> None:
+    weights = {step: drawn(4, 3, 3, 3, seed=step) for step in range(6)}
+    usual = gathered(weights).half_ranges("filter")
+    assert gathered(weights).clipped is None
+    weights[6] = weights[5] * 1e21
+    diverged = gathered(weights)
+    assert torch.equal(diverged.half_ranges("filter"), usual)
+    assert diverged.clipped == (6, pytest.approx(weights[6].abs().max().item()))
+    size = f"{weights[6].abs().max().item():.2g}"
+    assert f"clipped: the largest |weight| at step 6 reaches {size}" in caption_lines(
+        diverged, "film", shown=7
+    )
+    weights[6] = weights[5] * 100
+    assert gathered(weights).clipped is None
+    assert gathered({0: torch.zeros(4, 3, 3, 3), 1: torch.zeros(4, 3, 3, 3)}).clipped is None

@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from kernelviz_callback.colour import largest_magnitude
 from kernelviz_callback.commands.failures import Failures, check_folders
 from kernelviz_callback.commands.outputs import written_whole
 from kernelviz_callback.commands.trainings import of_one_training, other_order
@@ -25,6 +23,7 @@ from kernelviz_callback.filming.reel import (
     Shot,
     gather_reels,
     on_scale,
+    usual_range,
 )
 from kernelviz_callback.filming.stage import LARGE_SIDE, Stage
 from kernelviz_callback.filming.video import check_encoder, save_mp4
@@ -111,13 +110,10 @@ class _Layer:
     def _save_video(self, path: Path, scale: ReelScale) -> None:
         """All snapshots are frames: they are read once for the scale, and again to be drawn."""
         ends = self._reel(2, _MOST_MOVING_PIXELS)
-        largest = torch.zeros(len(ends.cut.filters))
-        steps = []
-        for shot in self._shots(ends, self._steps):
-            largest = torch.maximum(largest, largest_magnitude(shot.weights))
-            steps.append(shot.step)
+        largest, clipped = usual_range(self._shots(ends, self._steps))
+        steps = [step for step in self._steps if step not in self._unread]
         half_ranges = on_scale(largest, scale)
-        ends = replace(ends, unread=ends.taken - len(steps))
+        ends = replace(ends, unread=ends.taken - len(steps), clipped=clipped)
         stage = Stage(ends, steps, half_ranges, scale=scale, side=LARGE_SIDE, is_even=True)
         rate = min(max(len(steps) // _SECONDS, _SLOWEST), _FASTEST)
         save_mp4(

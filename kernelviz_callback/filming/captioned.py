@@ -64,7 +64,7 @@ def caption_lines(reel: Reel, what: str, shown: int) -> list[str]:
         RGB = input channels 0, 1, 2; grey is zero
     """
     lines = [f"{reel.layer} {what} · {_filters(reel)}", _snapshots(reel, shown), _tiles(reel)]
-    return lines + _non_finite(reel)
+    return lines + _clipped(reel) + _non_finite(reel)
 
 
 def _scale_note(half_ranges: Tensor, scale: ReelScale) -> tuple[str, tuple[str, str]]:
@@ -112,6 +112,13 @@ def _tiles(reel: Reel) -> str:
     if count == 1:
         return colours
     return f"each tile: input channels 0 to {shown - 1} of {count}; {colours}"
+
+
+def _clipped(reel: Reel) -> list[str]:
+    if reel.clipped is None:
+        return []
+    step, magnitude = reel.clipped
+    return [f"clipped: the largest |weight| at step {step} reaches {magnitude:.2g}"]
 
 
 def _non_finite(reel: Reel) -> list[str]:

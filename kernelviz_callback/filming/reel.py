@@ -1,7 +1,7 @@
 """A layer through a training, cut down to what a film strip or an animation of it shows."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import expm1, log1p
 from typing import Literal, NamedTuple, TypeAlias
@@ -18,6 +18,7 @@ Shape: TypeAlias = tuple[int, int, int, int]
 MOST_SHOTS = 24  # a few seconds of animation, and twice the columns of a film strip
 MOST_ROWS = 128  # filters in one picture: of more, none could be followed with the eye
 MOST_CHANNELS = 4  # of a filter, where they are no colours
+_DIVERGED = 1000  # times the median shot's largest magnitude: no scale shows both
 MOST_PIXELS = 12_288  # of the kernels in one shot, not enlarged: 101 of 11x11, 48 of 16x16
 
 
@@ -34,6 +35,13 @@ class Shot(NamedTuple):
     step: int
     epoch: int | None
     weights: Tensor
+
+
+class Peak(NamedTuple):
+    """The largest magnitude in a training, and when it was reached."""
+
+    step: int
+    magnitude: float
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,7 @@ class Reel:
         shots: By their steps, the first and the last that could be read included.
         taken: How many snapshots there were to choose from.
         unread: How many of those that were chosen could not be read; others took their place.
+        clipped: A step at which weights are far beyond the colours' ends, and how large they are.
     """
 
     layer: str
@@ -87,18 +96,19 @@ class Reel:
     shots: tuple[Shot, ...]
     taken: int
     unread: int = 0
+    clipped: Peak | None = None
 
     def half_ranges(self, scale: ReelScale = "layer") -> Tensor:
         """The magnitude at the ends of each drawn filter's colours, the same in all shots.
 
         Args:
-            scale: "layer", the largest of all; "filter", each filter's own.
+            scale: "layer", the largest of all; "filter", each filter's own. Shots that would let
+                all others look grey do not count, see `usual_range`.
 
         Returns:
             Shape (filters,), float32.
         """
-        largest = torch.stack([largest_magnitude(shot.weights) for shot in self.shots]).amax(0)
-        return on_scale(largest, scale)
+        return on_scale(usual_range(self.shots)[0], scale)
 
     def thinned(self, most: int) -> "Reel":
         """Keep no more than ``most`` shots, see `film_steps`."""
@@ -192,12 +202,8 @@ def gather_reels(
                 shots[step] = _shots(*found, cuts)
     chosen = [shots[step] for step in film_steps(readable, most)]
     return {
-        name: Reel(
-            name,
-            cut,
-            tuple(shot[name] for shot in chosen if name in shot),
-            taken,
-            taken - len(readable),
+        name: _reel(
+            name, cut, [shot[name] for shot in chosen if name in shot], taken, len(readable)
         )
         for name, cut in cuts.items()
     }
@@ -231,11 +237,35 @@ def on_scale(largest: Tensor, scale: ReelScale) -> Tensor:
     return largest if scale == "filter" else largest.amax().expand(len(largest))
 
 
+def usual_range(shots: Iterable[Shot]) -> tuple[Tensor, Peak | None]:
+    """The largest magnitude of each filter, but for shots of a training that has diverged.
+
+    Args:
+        shots: One at least; each is looked at once. Those whose largest magnitude is more than
+            1,000 times that of the median shot do not count.
+
+    Returns:
+        Shape (filters,), float32, and the largest magnitude of what does not count.
+    """
+    steps, found = zip(*((s.step, largest_magnitude(s.weights)) for s in shots), strict=True)
+    largest = torch.stack(found)
+    peaks = largest.amax(1)
+    is_usual = peaks <= _DIVERGED * peaks.median()
+    if is_usual.all() or peaks.median() == 0:
+        return largest.amax(0), None
+    worst = int(peaks.argmax())
+    return largest[is_usual].amax(0), Peak(steps[worst], peaks[worst].item())
+
+
 def _nearest(ordered: Sequence[int], target: float) -> int:
     """The place of the step whose logarithm is nearest to ``target``, the earlier one of two."""
     after = min(max(bisect_left(ordered, expm1(target)), 1), len(ordered) - 1)
     below, above = log1p(ordered[after - 1]), log1p(ordered[after])
     return after - 1 if target - below <= above - target else after
+
+
+def _reel(layer: str, cut: Cut, shots: Sequence[Shot], taken: int, readable: int) -> Reel:
+    return Reel(layer, cut, tuple(shots), taken, taken - readable, usual_range(shots)[1])
 
 
 def _shots(step: int, reading: Reading, cuts: Mapping[str, Cut]) -> dict[str, Shot]:
