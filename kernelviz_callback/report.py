@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -22,9 +22,12 @@ import kernelviz_callback
 from kernelviz_callback import tensorboard_plugin
 from kernelviz_callback.examination import kernel_health
 from kernelviz_callback.filming.history import LayerHistory
+from kernelviz_callback.health import FilterMeasures, KernelHealth
+from kernelviz_callback.opening.region import readable_in_parts
+from kernelviz_callback.opening.safetensors_file import open_tensors
 from kernelviz_callback.packing import pack_image, pack_layer
 from kernelviz_callback.probe import Probe, load_probe
-from kernelviz_callback.snapshot import Snapshot, load_saved_probe, load_snapshot
+from kernelviz_callback.snapshot import SCHEMA_VERSION, Snapshot, load_saved_probe
 from kernelviz_callback.storage import Folder, as_folder, write_whole
 from kernelviz_callback.tensorboard_plugin.header import id_of
 from kernelviz_callback.tensorboard_plugin.timeline import describe_run, timeline_of
@@ -152,14 +155,11 @@ def _taken(history: LayerHistory, step: int, before: Sequence[Snapshot]) -> Snap
     reading = history.read(step)
     weights = reading.weights[layer]
     snapshot = _snapshot(history, step, reading.epoch or 0, weights)
-    recorded = _recorded(history.names[step])
+    recorded = _recorded(history.names[step], reading.name or layer)
     if recorded is not None:
-        return replace(
-            snapshot,
-            wall_time=recorded.wall_time,
-            probe_digest=recorded.probe_digest,
-            health={name: health for name, health in recorded.health.items() if name == layer},
-        )
+        wall_time, digest, health = recorded
+        examined = {} if health is None else {layer: health}
+        return replace(snapshot, wall_time=wall_time, probe_digest=digest, health=examined)
     first, previous = (before[i].weights[layer] if before else None for i in (0, -1))
     groups = history.geometry.groups
     health = kernel_health(weights, layer, first=first, previous=previous, groups=groups)
@@ -171,13 +171,27 @@ def _snapshot(history: LayerHistory, step: int, epoch: int, weights: Tensor) -> 
     return Snapshot(step, epoch, 0.0, {layer: weights}, {layer: history.geometry})
 
 
-def _recorded(name: str) -> Snapshot | None:
-    """The snapshot that a checkpoint is, if it is one of ours."""
+def _recorded(name: str, layer: str) -> tuple[float, str | None, KernelHealth | None] | None:
+    """When a snapshot of ours was taken, its probe, and the health of a layer: only that is read.
+
+    None if the file is none of ours.
+    """
     if not name.endswith(".safetensors"):
         return None
     try:
-        return load_snapshot(name)
-    except ValueError:
+        stored, described = open_tensors(readable_in_parts(as_folder(name)))
+        if described["schema_version"] > SCHEMA_VERSION:
+            return None
+        wall_time = float(described["wall_time"])
+        digest = (described["probe"] or {}).get("digest")
+        told = described.get("health", {}).get(layer)
+        if told is None:
+            return wall_time, digest, None
+        numbers = {
+            f.name: stored[f"{layer}/health/{f.name}"].read() for f in fields(FilterMeasures)
+        }
+        return wall_time, digest, KernelHealth.from_dict(told, FilterMeasures(**numbers))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -18,12 +18,14 @@ from tab_prepared import HOSTILE, moving_weights, picture
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot, report
+from kernelviz_callback.examination import kernel_health
 from kernelviz_callback.filming.history import LayerHistory, by_steps
 from kernelviz_callback.opening.checkpoint import PLAIN, open_checkpoint
+from kernelviz_callback.opening.region import Numbers
 from kernelviz_callback.probe import Probe, load_probe
 from kernelviz_callback.report import most_snapshots, report_page, save_report
 from kernelviz_callback.responses import channel_responses
-from kernelviz_callback.snapshot import Snapshot
+from kernelviz_callback.snapshot import Snapshot, save_snapshot
 
 STEPS = (0, 1, 5, 20, 100)
 WEIGHTS = moving_weights(STEPS, (12, 3, 7, 7), 1)
@@ -177,6 +179,33 @@ def test_a_run_is_reported_as_it_was_recorded(fit: Any, tmp_path: Path) -> None:
         names = Counter(verdict.name for verdict in exact.health["conv"].verdicts)
         assert {name: n for name, n in told["verdicts"].items() if n} == dict(names)
     assert data["notes"] == []
+
+
+def test_of_a_recorded_snapshot_only_the_layer_is_read(tmp_path: Path) -> None:
+    weights = torch.from_numpy(WEIGHTS[5])
+    health = kernel_health(weights, "net.conv1", first=None, previous=None, groups=1)
+    named = {"net.conv1": weights, "large": torch.ones(64, 64, 3, 3)}
+    about = {"geometry": dict.fromkeys(named, PLAIN), "health": {"net.conv1": health}}
+    path = save_snapshot(Snapshot(5, 0, 7.0, named, **about), tmp_path)
+    base = tmp_path / "step=0.pt"
+    torch.save({"conv1.weight": torch.from_numpy(WEIGHTS[0])}, base)
+    sizes: list[int] = []
+    read = Numbers.read
+
+    def counted(numbers: Numbers) -> torch.Tensor:
+        found = read(numbers)
+        sizes.append(found.numel())
+        return found
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Numbers, "read", counted)
+        save_report(_history([base, Path(path)]), tmp_path / "report.html")
+    assert max(sizes) == weights.numel()
+    [run] = _data((tmp_path / "report.html").read_text(encoding="utf-8"))["timeline"]["runs"]
+    last = run["layers"][0]["snapshots"][-1]
+    assert (last["step"], last["time"]) == (5, 7.0)
+    expected = Counter(verdict.name for verdict in health.verdicts)
+    assert {name: n for name, n in last["verdicts"].items() if n} == dict(expected)
 
 
 # In a browser.

@@ -97,7 +97,7 @@ class LayerHistory:
         """
         checkpoint = open_checkpoint(self.names[step])
         here = _lined_up(checkpoint, self._wanted, self.layer, self.shape)
-        return Reading(checkpoint.epoch, {self.layer: checkpoint.read(here)})
+        return Reading(checkpoint.epoch, {self.layer: checkpoint.read(here)}, here)
 
 
 class _Told(NamedTuple):

@@ -23,10 +23,14 @@ MOST_PIXELS = 12_288  # of the kernels in one shot, not enlarged: 101 of 11x11, 
 
 
 class Reading(NamedTuple):
-    """What one snapshot or checkpoint holds: layer to filters, float32, on the CPU."""
+    """What one snapshot or checkpoint holds: layer to filters, float32, on the CPU.
+
+    Of one layer alone, ``name`` is what the checkpoint itself calls it.
+    """
 
     epoch: int | None
     weights: Mapping[str, Tensor]
+    name: str | None = None
 
 
 class Shot(NamedTuple):

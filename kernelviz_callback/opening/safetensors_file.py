@@ -10,6 +10,7 @@ from kernelviz_callback.opening.layers import Layers, StoredLayer, StoredTensor,
 from kernelviz_callback.opening.plain_pickle import quoted, whole_numbers
 from kernelviz_callback.opening.region import FLOATS, Numbers, Region, Source, open_source, size_of
 
+_SENSELESS = "damaged: its header makes no sense"
 _LENGTH_BYTES = 8  # of the header, before it
 # As the safetensors library has it.
 _LONGEST_HEADER = 100_000_000
@@ -38,6 +39,24 @@ def open_safetensors(source: Source) -> tuple[Layers, Mapping[str, Any]]:
         ValueError: If the file is damaged.
         OSError: If it cannot be read.
     """
+    stored, described = open_tensors(source)
+    try:
+        layers = described.get("layers")
+        if not layers:
+            return find_layers(stored), described
+        found = {name: _of_snapshot(stored[f"{name}/weight"], layers[name]) for name in layers}
+        return Layers(found, {}), described
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(_SENSELESS) from error
+
+
+def open_tensors(source: Source) -> tuple[Mapping[str, StoredTensor], Mapping[str, Any]]:
+    """Find the tensors of a safetensors file, and what a snapshot of ours tells of itself.
+
+    Raises:
+        ValueError: If the file is damaged.
+        OSError: If it cannot be read.
+    """
     size = size_of(source)
     with open_source(source) as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
@@ -53,13 +72,9 @@ def open_safetensors(source: Source) -> tuple[Layers, Mapping[str, Any]]:
             for name, entry in entries.items()
             if name.isprintable()
         }
-        layers = described.get("layers")
-        if not layers:
-            return find_layers(stored), described
-        found = {name: _of_snapshot(stored[f"{name}/weight"], layers[name]) for name in layers}
-        return Layers(found, {}), described
+        return stored, described
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError("damaged: its header makes no sense") from error
+        raise ValueError(_SENSELESS) from error
 
 
 def _of_snapshot(weights: StoredTensor, fields: Mapping[str, Any]) -> StoredLayer:
