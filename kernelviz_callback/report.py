@@ -123,12 +123,15 @@ def save_report(
     """
     said = list(notes)
     taken: list[Snapshot] = []
-    for step in progress(_spread(history, said)):
-        try:
-            taken.append(_taken(history, step, taken))
-        except (OSError, ValueError) as error:
-            said.append(f"A snapshot is missing: {error}")
-            on_unread(error)
+    chosen = _spread(history, said)
+    for step in progress(chosen):
+        for instead in _instead(step, list(history.names), chosen):
+            try:
+                taken.append(_taken(history, instead, taken))
+                break
+            except (OSError, ValueError) as error:
+                said.append(f"A snapshot is missing: {error}")
+                on_unread(error)
     if not taken:
         raise ValueError(f"none of {len(history.names)} checkpoints could be read")
     folder = as_folder(next(iter(history.names.values()))).parent
@@ -147,6 +150,17 @@ def _spread(history: LayerHistory, notes: list[str]) -> Sequence[int]:
         return steps
     notes.append(f"{most} of {len(steps)} snapshots are in this page, evenly spread.")
     return [steps[round(k * (len(steps) - 1) / (most - 1))] for k in range(most)]
+
+
+def _instead(step: int, steps: Sequence[int], chosen: Sequence[int]) -> Sequence[int]:
+    """A chosen step and those up to the next one, which take its place if it cannot be read.
+
+    Of the last one they lie before it.
+    """
+    place, at = chosen.index(step), steps.index(step)
+    if step != chosen[-1]:
+        return steps[at : steps.index(chosen[place + 1])]
+    return steps[at : steps.index(chosen[-2]) if place else None : -1]
 
 
 def _taken(history: LayerHistory, step: int, before: Sequence[Snapshot]) -> Snapshot:

@@ -95,6 +95,18 @@ def test_of_more_than_fit_some_are_shown_and_it_is_said(
     assert any(f"{kept} of 13 snapshots" in note for note in _data(page)["notes"])
 
 
+def test_a_neighbour_takes_the_place_of_one_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = _saved(tmp_path, moving_weights(range(0, 130, 10), (4, 3, 5, 5), 2))
+    own = most_snapshots(_snapshots(moving_weights([0], (4, 3, 5, 5), 2))[0], "conv1")
+    monkeypatch.setattr(report, "MOST_BYTES", int(report.MOST_BYTES * 3.5 / own))
+    for step in (0, 60, 70, 120):
+        (tmp_path / f"step={step}.pt").write_bytes(b"")
+    save_report(history, tmp_path / "report.html")
+    assert _steps((tmp_path / "report.html").read_text(encoding="utf-8")) == [10, 80, 110]
+
+
 def _saved(folder: Path, weights: Any, told: bool = True) -> LayerHistory:
     """Plain torch checkpoints of a module."""
     paths = []
