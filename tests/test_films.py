@@ -113,3 +113,11 @@ def test_training_in_half_precision_changes_nothing_and_nothing_is_changed(run: 
         assert torch.equal(torch.get_rng_state(), state)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_of_many_layers_the_first_are_filmed(tmp_path: Path) -> None:
+    named = {f"conv{i}": drawn(2, 3, 3, 3, seed=i) for i in range(12)}
+    for step in (0, 1):
+        save_snapshot(Snapshot(step, 0, 0.0, named, dict.fromkeys(named, PLAIN)), tmp_path)
+    filmed = [tag.removeprefix("film/") for tag in draw_films(tmp_path) if tag.startswith("film/")]
+    assert filmed == list(named)[:8]

@@ -1,6 +1,7 @@
 """The training of every watched layer as two pictures: what the callback logs now and then."""
 
 from contextlib import suppress
+from itertools import islice
 
 from kernelviz_callback.filming.evolution import evolution_gif
 from kernelviz_callback.filming.film import MOST_BYTES, film_strip
@@ -9,9 +10,12 @@ from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.snapshot import list_snapshots, load_snapshot
 from kernelviz_callback.storage import Location
 
+# Of a training that watches more, the first are filmed: fifty take ten seconds of a processor.
+MOST_LAYERS = 8
+
 
 def draw_films(folder: Location) -> dict[str, EncodedImage]:
-    """Draw the film strip and the animation of every layer that a run has snapshots of.
+    """Draw the film strip and the animation of the first 8 layers that a run has snapshots of.
 
     Of all snapshots 24 are read, one at a time, each once for all layers; one that cannot be read
     is left out, another takes its place, and the captions say so.
@@ -31,7 +35,7 @@ def draw_films(folder: Location) -> dict[str, EncodedImage]:
 
     def read(step: int) -> Reading:
         snapshot = load_snapshot(paths[step])
-        return Reading(snapshot.epoch, snapshot.weights)
+        return Reading(snapshot.epoch, dict(islice(snapshot.weights.items(), MOST_LAYERS)))
 
     images: dict[str, EncodedImage] = {}
     for layer, reel in gather_reels(list(paths), read).items():
