@@ -115,8 +115,14 @@ _SHOW_THE_END = """async (address) => {
   await video.play();
   video.pause();
   const sought = heard("seeked");
+  const painted = new Promise((resolve) => {
+    const look = (_, frame) =>
+      frame.mediaTime > video.duration - 0.2 ? resolve() : video.requestVideoFrameCallback(look);
+    video.requestVideoFrameCallback(look);
+  });
   video.currentTime = video.duration - 0.05;
   await sought;
+  await painted;
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
