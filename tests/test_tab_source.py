@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from engine_page import STATIC, chromium, install
+from tab_boards import Board, served
 from tab_runs import DIGEST, GEOMETRY, random_weights, write_run
-from tab_server import tensorboard
 
 from kernelviz_callback.responses import channel_responses
 from kernelviz_callback.tensorboard_plugin.codec import pack_probe, pack_snapshot, unpack_snapshot
@@ -80,7 +80,8 @@ def test_a_real_tensorboard_is_read_whole(
     browser: Any, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
     write_run(tmp_path / "run & more", random_weights(STEPS, SHAPE), layer=HOSTILE, probe=PROBE)
-    with tensorboard(tmp_path, *flags) as address, _opened(browser, address) as page:
+    log = tmp_path / "said.txt"
+    with served(f"--logdir={tmp_path}", *flags, log=log) as board, _opened(browser, board) as page:
         engine = install(page)
         _wait(lambda: engine("return (await new TabSource().timeline()).runs.length"))
         _check(engine(f"const source = new TabSource(); {READ}"))
@@ -103,7 +104,8 @@ def test_a_real_tensorboard_is_read_whole(
 @pytest.mark.browser
 def test_a_request_that_fails_is_sent_again(browser: Any, tmp_path: Path) -> None:
     write_run(tmp_path / "run", random_weights(range(3), SHAPE))
-    with tensorboard(tmp_path) as address, _opened(browser, address) as page:
+    log = tmp_path / "said.txt"
+    with served(f"--logdir={tmp_path}", log=log) as board, _opened(browser, board) as page:
         engine = install(page)
         _wait(lambda: engine("return (await new TabSource().timeline()).runs.length"))
         page.route("**/timeline*", lambda route: route.abort(), times=1)
@@ -118,12 +120,12 @@ def test_a_request_that_fails_is_sent_again(browser: Any, tmp_path: Path) -> Non
 
 
 @contextmanager
-def _opened(browser: Any, address: str) -> Iterator[Any]:
+def _opened(browser: Any, board: Board) -> Iterator[Any]:
     """The document that TensorBoard puts in the tab's frame, without the tab's own doings."""
     page = browser.new_page()
     nothing = "export const render = () => {};"
     page.route("**/index.js", lambda route: route.fulfill(body=nothing, content_type=_JAVASCRIPT))
-    page.goto(f"{address}data/plugin_entry.html?name=kernels")
+    page.goto(f"{board.url}/data/plugin_entry.html?name=kernels")
     yield page
     page.close()
 
