@@ -29,6 +29,7 @@ from torchvision.utils import make_grid
 from kernelviz_callback import load_probe
 from kernelviz_callback.illustrator import Illustrator
 from kernelviz_callback.mishaps import Mishaps, Reporter
+from kernelviz_callback.publisher import Publisher
 from kernelviz_callback.recorder import Recorder
 from kernelviz_callback.watch import Watch
 
@@ -80,15 +81,14 @@ def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
     def snapshot(step: int) -> None:
         taken = watch.take(step=step, epoch=0, probe=probe, keep=True)
         if not recorder:
+            illustrator = Illustrator(probe, response="channels", scale="filter", run_scales={})
             recorder.append(
                 Recorder(
                     writer.log_dir,
                     None,
                     probe,
                     device=conv.weight.device,
-                    illustrator=Illustrator(
-                        probe, response="channels", scale="filter", run_scales={}
-                    ),
+                    publisher=Publisher(probe, illustrator),
                     reporter=Reporter(),
                     health=True,
                     about="conv1",
