@@ -1,14 +1,15 @@
 """Whose folder it is: two trainings never write to the same one, not even at the same time.
 
-A run folder holds the identity of its training, and a lock file that the training holds while it
-lives; the operating system takes the lock back however the process ends. Remote stores know no
-locks: there only the identity tells trainings apart.
+A run folder holds the identity of its training with the number of the last attempt, and a lock file
+that the training holds while it lives; the operating system takes the lock back however the process
+ends. Remote stores know no locks: there only the identity tells trainings apart.
 """
 
 import contextlib
 import errno
 import os
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class Claim:
     Attributes:
         folder: ``<log_dir>/kernelviz``, or ``kernelviz-2``, ... where others are taken.
         run: Identity of the training.
+        attempt: When this was claimed, in milliseconds since 1970. Of a training that goes on it is
+            later than any before, whatever the clocks of the machines say.
         continues: Whether the folder was this training's before.
         avoided: The folder that it would have got if another training did not write there now.
         was_killed: Whether the last training that had the folder never gave it back.
@@ -46,6 +49,7 @@ class Claim:
 
     folder: Folder
     run: str
+    attempt: int
     continues: bool
     avoided: Folder | None
     was_killed: bool
@@ -54,7 +58,7 @@ class Claim:
     def is_lost(self) -> bool:
         """Tell whether somebody has deleted the folder, and perhaps claimed it since."""
         try:
-            if (self.folder / _IDENTITY).read_text() != self.run:
+            if _read_identity(self.folder)[0] != self.run:
                 return True
             if self._lock is None or not isinstance(self.folder, Path):
                 return False
@@ -94,7 +98,8 @@ def claim_folder(log_dir: Location, *, run: str | None = None) -> Claim:
     for folder in _candidates(log_dir, run):
         if folder.exists() and not folder.is_dir():
             continue
-        continues = run is not None and _identity(folder) == run
+        found, last_attempt = _identity(folder)
+        continues = run is not None and found == run
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder) if isinstance(folder, Path) else None
         if lock == _BUSY:
@@ -103,29 +108,36 @@ def claim_folder(log_dir: Location, *, run: str | None = None) -> Claim:
             _unlock(lock)
         else:
             own = run if run and not avoided else uuid.uuid4().hex
+            attempt = max(time.time_ns() // 1_000_000, last_attempt + 1 if continues else 0)
             try:
                 was_killed = _mark_held(lock)
-                write_whole(folder / _IDENTITY, own.encode())
+                write_whole(folder / _IDENTITY, f"{own}\n{attempt}".encode())
                 remove_leftovers(folder)
             except BaseException:
                 _unlock(lock)
                 raise
-            return Claim(folder, own, continues, avoided, was_killed, lock)
+            return Claim(folder, own, attempt, continues, avoided, was_killed, lock)
     raise OSError(errno.EMFILE, f"{_MOST_FOLDERS} run folders are taken or locked", str(log_dir))
 
 
 def _candidates(log_dir: Folder, run: str | None) -> Iterator[Folder]:
     if run is not None:
-        yield from (f for f in log_dir.glob(f"{_NAME}*") if _identity(f) == run)
+        yield from (f for f in log_dir.glob(f"{_NAME}*") if _identity(f)[0] == run)
     for number in range(1, _MOST_FOLDERS + 1):
         yield log_dir / (_NAME if number == 1 else f"{_NAME}-{number}")
 
 
-def _identity(folder: Folder) -> str | None:
+def _identity(folder: Folder) -> tuple[str | None, int]:
+    """Of the training that had the folder last, and the number of its attempt."""
     try:
-        return (folder / _IDENTITY).read_text()
+        return _read_identity(folder)
     except OSError:
-        return None
+        return None, 0
+
+
+def _read_identity(folder: Folder) -> tuple[str, int]:
+    run, _, attempt = (folder / _IDENTITY).read_text().partition("\n")
+    return run, int(attempt) if attempt.isdecimal() else 0
 
 
 def _lock(folder: Path) -> int | None:

@@ -1,5 +1,7 @@
 """Snapshots and probes as the Kernels tab and the report get them: compact, with verdicts."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,40 +21,58 @@ from kernelviz_callback.verdict_names import VERDICT_NAMES
 MOST_BYTES = 2**20
 
 
-def pack_layer(snapshot: Snapshot, layer: str, attempt: int) -> tuple[SnapshotHeader, bytes]:
+@dataclass(frozen=True)
+class Attempt:
+    """One recording of a training: of all of it, or from a checkpoint on.
+
+    Attributes:
+        training: Identity of the training.
+        number: When it began, in milliseconds since 1970; later than any attempt before.
+        began_at: Step of the first snapshot: what attempts before took later was given up.
+    """
+
+    training: str
+    number: int
+    began_at: int
+
+
+def pack_layer(snapshot: Snapshot, layer: str, attempt: Attempt) -> tuple[SnapshotHeader, bytes]:
     """Pack one layer of a snapshot: a header and a payload, see `pack_snapshot`.
 
     Args:
         snapshot: With its health, if it was examined.
         layer: Name of the layer.
-        attempt: When this recording began, in milliseconds since 1970: where a training takes a
-            step again, the later attempt counts.
+        attempt: Which recording took it.
 
     Raises:
         ValueError: If a kernel is too large.
     """
+    health = snapshot.health.get(layer)
     return pack_snapshot(
         to_host(snapshot.weights[layer].detach()).float().numpy(),
         layer=layer,
         step=snapshot.step,
         epoch=snapshot.epoch,
         wall_time=snapshot.wall_time,
-        attempt=attempt,
+        training=attempt.training,
+        attempt=attempt.number,
+        began_at=attempt.began_at,
         geometry=snapshot.geometry[layer].to_dict(),
         probe=snapshot.probe_digest,
-        verdict_bits=verdict_bits(snapshot.health.get(layer)),
+        drift=None if health is None else health.totals.drift,
+        verdict_bits=verdict_bits(health),
         room=min(USUAL_DATA_BYTES, MOST_BYTES // len(snapshot.weights)),
     )
 
 
-def pack_image(probe: Probe, attempt: int) -> tuple[ProbeHeader, bytes]:
+def pack_image(probe: Probe, attempt: Attempt) -> tuple[ProbeHeader, bytes]:
     """Pack a probe: a header and a payload, see `pack_probe`.
 
     Raises:
         ValueError: If it is too large.
     """
     image = probe.image.numpy()
-    return pack_probe(image, name=probe.name, digest=probe.digest, attempt=attempt)
+    return pack_probe(image, name=probe.name, digest=probe.digest, attempt=attempt.number)
 
 
 def verdict_bits(health: KernelHealth | None) -> npt.NDArray[np.uint8] | None:

@@ -1,7 +1,6 @@
 """Show a snapshot to everybody who looks: pictures, numbers, the Kernels tab, the films."""
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from kernelviz_callback.filming.films import draw_films
 from kernelviz_callback.illustrator import Illustrator
 from kernelviz_callback.loggers import flush, log_images
 from kernelviz_callback.mishaps import Mishaps
-from kernelviz_callback.packing import pack_image, pack_layer
+from kernelviz_callback.packing import Attempt, pack_image, pack_layer
 from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.snapshot import Snapshot
@@ -33,19 +32,26 @@ class Publisher:
     Args:
         probe: The fixed image.
         illustrator: Draws the pictures.
-
-    Attributes:
-        probe_is_new: Whether no earlier attempt of this training has shown the probe.
     """
 
     def __init__(self, probe: Probe, illustrator: Illustrator) -> None:
-        self.probe_is_new = True
         self._probe = probe
         self._illustrator = illustrator
-        self._attempt = time.time_ns() // 1_000_000
+        self._attempt: Attempt | None = None
+        self._probe_is_new = True
         self._introduced_to: list[Any] = []
         self._next_film = FIRST_FILM
         self._filmed_step: int | None = None
+
+    def begin(self, attempt: Attempt, *, probe_is_new: bool) -> None:
+        """Say whose snapshots are going to be published, before the first is.
+
+        Args:
+            attempt: It stays the same until the end.
+            probe_is_new: Whether no earlier attempt of this training has shown the probe.
+        """
+        self._attempt = attempt
+        self._probe_is_new = probe_is_new
 
     def publish(
         self,
@@ -120,6 +126,7 @@ class Publisher:
 
     def _events(self, snapshot: Snapshot, mishaps: Mishaps) -> list[Summary.Value]:
         """What the Kernels tab gets of a snapshot, without the layers that it cannot show."""
+        assert self._attempt is not None
         events: list[Summary.Value] = []
         for layer in snapshot.weights:
             losing = "the Kernels tab lacks it; pictures and snapshot files are kept"
@@ -129,12 +136,13 @@ class Publisher:
 
     def _introduce(self, experiment: Any, step: int, mishaps: Mishaps) -> None:
         """Show the probe, before the first responses to it."""
+        assert self._attempt is not None
         events: list[Summary.Value] = []
         losing = "the Kernels tab has no responses before an image is dropped on it"
         with mishaps.survive("pack the probe", losing):
             events.append(value_of(*pack_image(self._probe, self._attempt)))
         picture = {"probe": EncodedImage.jpeg(self._probe.to_picture())}
-        log_images(experiment, picture if self.probe_is_new else {}, step, events=events)
+        log_images(experiment, picture if self._probe_is_new else {}, step, events=events)
         self._introduced_to.append(experiment)
 
     def _write(

@@ -15,6 +15,7 @@ from kernelviz_callback.claim import Claim, claim_folder
 from kernelviz_callback.health_log import PREFIX
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.monitor import Monitor
+from kernelviz_callback.packing import Attempt
 from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.publisher import Publisher
@@ -231,7 +232,8 @@ class Recorder:
         self._claim, self._run = found.claim, found.claim.run
         # One that the folder has was logged when it came there.
         is_new = load_saved_probe(self.folder, self._probe.digest) is None
-        self._publisher.probe_is_new = is_new
+        attempt = Attempt(found.claim.run, found.claim.attempt, began_at=first.step)
+        self._publisher.begin(attempt, probe_is_new=is_new)
         if found.claim.avoided is not None:
             warn(
                 f"another training is writing to {found.claim.avoided} right now; the snapshots of "

@@ -25,17 +25,17 @@ from kernelviz_callback.filming.history import LayerHistory
 from kernelviz_callback.health import FilterMeasures, KernelHealth
 from kernelviz_callback.opening.region import readable_in_parts
 from kernelviz_callback.opening.safetensors_file import open_tensors
-from kernelviz_callback.packing import pack_image, pack_layer
+from kernelviz_callback.packing import Attempt, pack_image, pack_layer
 from kernelviz_callback.probe import Probe, load_probe
 from kernelviz_callback.snapshot import SCHEMA_VERSION, Snapshot, load_saved_probe
 from kernelviz_callback.storage import Folder, as_folder, write_whole
 from kernelviz_callback.tensorboard_plugin.header import id_of
-from kernelviz_callback.tensorboard_plugin.timeline import describe_run, timeline_of
+from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline, timeline_of
 
 # Of all weights in a page, as base64: with the viewer and a photograph it stays below 6 MB.
 MOST_BYTES = 5_200_000
 
-_ATTEMPT = 0  # there is one
+_ATTEMPT = Attempt("", 0, 0)  # there is one
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=async |class |const |function |let )", re.MULTILINE)
 
@@ -60,6 +60,8 @@ def report_page(
     """
     packed = [pack_layer(snapshot, layer, _ATTEMPT) for snapshot in snapshots]
     image = pack_image(probe, _ATTEMPT)
+    run = RunTimeline.of([image[0], *(header for header, _ in packed)])
+    _, timeline = timeline_of({name: run})
     script = f"{_bundled('source.js', 'app.js')}\nstart(document.body, new EmbeddedSource());\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = files(kernelviz_callback).joinpath("report.html").read_text(encoding="utf-8")
@@ -71,7 +73,7 @@ def report_page(
         digest=digest,
         data=_as_script(
             {
-                "timeline": timeline_of([describe_run(name, [image[0], *(h for h, _ in packed)])]),
+                "timeline": json.loads(timeline),
                 "payloads": {name: {layer: {id_of(h): _base64(p) for h, p in packed}}},
                 "probes": {name: {probe.digest: _base64(image[1])}},
                 "notes": list(notes),

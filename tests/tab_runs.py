@@ -115,6 +115,7 @@ def write_run(
     verdicts: Mapping[int, Mapping[int, Sequence[str]]] | None = None,
     geometry: Mapping[str, Any] | None = None,
     attempt: int = ATTEMPT,
+    training: str = "",
 ) -> Path:
     """Write a whole run.
 
@@ -128,6 +129,7 @@ def write_run(
             were not examined. Of every layer.
         geometry: What is unlike `GEOMETRY`.
         attempt: When the recording began, in milliseconds.
+        training: Whose attempt it is.
 
     Returns:
         The folder.
@@ -137,6 +139,8 @@ def write_run(
     about = {
         "geometry": {**GEOMETRY, **(geometry or {})},
         "probe": None if probe is None else digest,
+        "training": training,
+        "began_at": min(step for of_layer in layers.values() for step in of_layer),
     }
     with RunWriter(folder, attempt) as run:
         if probe is not None:

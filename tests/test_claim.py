@@ -117,6 +117,26 @@ def test_a_training_that_goes_on_gets_its_folder_again(tmp_path: Path, where: st
         claim.release()
 
 
+def test_an_attempt_is_later_than_the_one_before_whatever_the_clock_says(tmp_path: Path) -> None:
+    """A node whose clock is years ahead, then one whose clock is right."""
+    claim = claim_folder(tmp_path)
+    leave_a_snapshot(claim.folder)
+    claim.release()
+    ahead = 10 * claim.attempt
+    (claim.folder / ".run").write_text(f"{claim.run}\n{ahead}")
+    attempts = []
+    for _ in range(3):
+        again = claim_folder(tmp_path, run=claim.run)
+        assert again.continues
+        assert not again.is_lost()
+        attempts.append(again.attempt)
+        again.release()
+    assert attempts == [ahead + 1, ahead + 2, ahead + 3]
+    other = claim_folder(tmp_path)
+    assert claim.attempt <= other.attempt < ahead
+    other.release()
+
+
 def test_a_training_that_goes_on_elsewhere_starts_a_folder(tmp_path: Path) -> None:
     claim = claim_folder(tmp_path / "a")
     claim.release()

@@ -192,7 +192,8 @@ def test_a_header_is_compact_json_with_what_the_timeline_needs() -> None:
     geometry = geometry_of(torch.nn.Conv2d(3, 4, 3, padding="same", dilation=2)).to_dict()
     bits = bits_of({0: ["duplicate", "frozen"], 2: ["duplicate"]}, 4)
     weights = np.ones((4, 3, 3, 3), np.float32)
-    header, _ = pack(weights, geometry=geometry, probe=DIGEST, verdict_bits=bits, layer="a.b/ü")
+    about = {"training": "abc", "began_at": 5, "drift": 0.25, "probe": DIGEST}
+    header, _ = pack(weights, geometry=geometry, verdict_bits=bits, layer="a.b/ü", **about)
     assert json.loads(to_content(header).decode()) == {
         "version": 1,
         "kind": "snapshot",
@@ -200,13 +201,16 @@ def test_a_header_is_compact_json_with_what_the_timeline_needs() -> None:
         "step": 7,
         "epoch": 1,
         "wall_time": 1.5,
+        "training": "abc",
         "attempt": ATTEMPT,
+        "began_at": 5,
         "shape": [4, 3, 3, 3],
         "filters": 4,
         "channels": 3,
         "dtype": "float16",
         "geometry": {**geometry, "stride": [1, 1], "dilation": [2, 2]},
         "probe": DIGEST,
+        "drift": 0.25,
         "verdicts": {"duplicate": 2, "frozen": 1},
     }
     assert b": " not in to_content(header)
@@ -326,6 +330,9 @@ BEYOND = 2**53
         *[("epoch", each) for each in (-1, 0.5, None)],
         *[("wall_time", each) for each in ("now", None, True, [1])],
         *[("attempt", each) for each in (-1, 5, 1e3, None)],
+        *[("began_at", each) for each in (-1, 0.5, True, None)],
+        *[("training", each) for each in (1, None, [])],
+        *[("drift", each) for each in (-0.1, True, "1", [])],
         *[("shape", each) for each in (None, [4, 3, 3], [4, 3, 3, 0], [4, 3, 3, 3.0], "4333")],
         *[("shape", each) for each in ([4, 3, 3, BEYOND], [4, 3, 10**4, 10**4], [5, 3, 3, 3])],
         *[("filters", each) for each in (3, -4, None, "4")],

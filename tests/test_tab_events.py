@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from conftest import DEFAULT_STEPS, STEPS, TinyNet
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -13,10 +14,11 @@ from torch import nn
 
 from kernelviz_callback import KernelVizCallback, Snapshot, list_snapshots, load_snapshot
 from kernelviz_callback.opening.checkpoint import PLAIN
-from kernelviz_callback.packing import pack_layer
+from kernelviz_callback.packing import Attempt, pack_layer
 from kernelviz_callback.snapshot import load_saved_probe
 from kernelviz_callback.tensorboard_plugin.codec import unpack_probe, unpack_snapshot
 from kernelviz_callback.tensorboard_plugin.header import parse_header
+from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline
 from kernelviz_callback.verdict_names import VERDICT_NAMES
 
 HALF = 2.0**-11  # what a float16 may be off, of the largest weight of its filter
@@ -41,6 +43,10 @@ def events_of(log_dir: str | Path) -> Iterator[Found]:
 
 def snapshots_of(log_dir: str | Path) -> list[Found]:
     return [found for found in events_of(log_dir) if found.header["kind"] == "snapshot"]
+
+
+def shown_of(log_dir: str | Path) -> list[RunTimeline]:
+    return RunTimeline.of_trainings([found.header for found in events_of(log_dir)], [])
 
 
 def test_every_snapshot_of_a_training_with_its_verdicts(fit) -> None:
@@ -108,6 +114,53 @@ def test_an_attempt_that_goes_on_is_a_later_one(fit, tmp_path: Path) -> None:
     assert len(set(attempts)) == 2
 
 
+def test_after_a_kill_what_cannot_be_read_again_is_shown_as_it_was_logged(fit, tmp_path) -> None:
+    board = TensorBoardLogger(tmp_path, name="run", version="0")
+    every_step = {"every_n_train_steps": 1, "every_n_epochs": None}
+    trainer = fit(KernelVizCallback(**every_step), logger=board, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    folder = Path(board.log_dir) / "kernelviz"
+    (folder / ".lock").write_text("held")
+    list_snapshots(folder)[2].write_bytes(b"damaged")
+    board = TensorBoardLogger(tmp_path, name="run", version="0")
+    with pytest.warns(UserWarning, match="could not read .*00000002"):
+        fit(
+            KernelVizCallback(**every_step),
+            logger=board,
+            max_epochs=2,
+            ckpt_path=tmp_path / "last.ckpt",
+        )
+    [run] = shown_of(board.log_dir)
+    shown = run.layers["conv"].values()
+    assert [each["step"] for each in shown] == list(range(STEPS + 1))
+    first = min(each["attempt"] for each in shown)
+    assert [each["step"] for each in shown if each["attempt"] == first] == [2]
+    assert run.superseded == 0
+
+
+def test_two_trainings_in_one_folder_are_told_apart(fit, tmp_path: Path) -> None:
+    for epochs in (2, 1):
+        board = TensorBoardLogger(tmp_path, name="run", version="0")
+        fit(KernelVizCallback(), logger=board, max_epochs=epochs)
+    one, other = shown_of(board.log_dir)
+    assert [each["step"] for each in one.layers["conv"].values()] == DEFAULT_STEPS
+    assert [each["step"] for each in other.layers["conv"].values()] == DEFAULT_STEPS[:-1]
+    assert one.superseded == other.superseded == 0
+    assert [*one.probes] == [*other.probes]
+
+
+def test_the_drift_is_that_of_the_exact_weights(fit) -> None:
+    trainer = fit(KernelVizCallback())
+    first, *later = (
+        load_snapshot(path).weights["conv"].double()
+        for path in list_snapshots(Path(trainer.log_dir) / "kernelviz").values()
+    )
+    drifts = [each.header["drift"] for each in snapshots_of(trainer.log_dir)]
+    assert drifts[0] is None
+    expected = [float((each - first).norm() / first.norm()) for each in later]
+    assert drifts[1:] == pytest.approx(expected, rel=1e-9)
+
+
 def test_the_events_stand_in_the_one_file_of_the_logger(fit) -> None:
     trainer = fit(KernelVizCallback(every_n_train_steps=1))
     assert len(list(Path(trainer.log_dir).glob("events*"))) == 1
@@ -117,6 +170,6 @@ def test_the_events_stand_in_the_one_file_of_the_logger(fit) -> None:
 def test_many_layers_share_the_room_of_a_snapshot() -> None:
     layers = {f"conv{i}": torch.rand(256, 256, 3, 3) for i in range(20)}
     snapshot = Snapshot(0, 0, 0.0, layers, dict.fromkeys(layers, PLAIN))
-    packed = [pack_layer(snapshot, layer, 0) for layer in layers]
+    packed = [pack_layer(snapshot, layer, Attempt("", 0, 0)) for layer in layers]
     assert 2**19 < sum(len(payload) for _, payload in packed) < 1.1 * 2**20
     assert {tuple(header["shape"]) for header, _ in packed} == {(256, 22, 3, 3)}

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from engine_page import chromium
-from tab_page import Site, Tab, frame_of, opening, serving
+from tab_page import Site, Tab, assert_painted, frame_of, opening, serving, unzoomed
 from tab_prepared import BASE, HOSTILE, PROBE, STEPS, moving_weights, picture
 from tab_runs import ATTEMPT, GEOMETRY, RunWriter, raw_value, write_run
 
@@ -104,7 +105,7 @@ def test_an_attempt_that_was_given_up_is_said(browser: Any, tmp_path: Path) -> N
         tab = look()
         tab.wait("body.snapshots === '9'")
         assert tab.step == 60
-        said = "5 snapshots of an earlier attempt are left out"
+        said = "4 snapshots of an earlier attempt are left out"
         assert said in tab.role("notes").text_content()
 
 
@@ -128,3 +129,23 @@ def test_an_empty_folder_says_what_to_do_and_fills(browser: Any, tmp_path: Path)
         tab.rest()
         assert not tab.role("state").is_visible()
         assert tab.grid("kernels", "run").step == STEPS[-1]
+
+
+def test_two_trainings_in_one_folder_are_two_runs(browser: Any, tmp_path: Path) -> None:
+    weights = {
+        name: moving_weights((0, 30, 60), (4, 3, 3, 3), seed) for seed, name in enumerate("xy")
+    }
+    for attempt, name in enumerate("xy", start=1000):
+        write_run(tmp_path / "logs" / "run", weights[name], attempt=attempt, training=name)
+    with (
+        serving(browser, tmp_path, lambda timeline: len(timeline["runs"]) == 2) as made,
+        opening(made) as look,
+    ):
+        tab = look(runs=["run", "run (2)"])
+        assert tab.role("runs").get_by_role("checkbox", checked=True).count() == 2
+        for run, name in (("run", "x"), ("run (2)", "y")):
+            grid = tab.grid("kernels", run)
+            assert grid.step == 60
+            for i, own in enumerate(torch.from_numpy(weights[name][60])):
+                tile = unzoomed(grid.tile(i, 3 * grid.zoom, 3 * grid.zoom), grid.zoom)
+                assert_painted(tile, own, float(own.abs().max()))

@@ -11,6 +11,7 @@ the value; deflated (RFC 1950).
 `kernelviz_callback.tensorboard_plugin.header` has the limits of what is stored.
 """
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +77,10 @@ def pack_snapshot(
     wall_time: float,
     attempt: int,
     geometry: Mapping[str, Any],
+    training: str = "",
+    began_at: int = 0,
     probe: str | None = None,
+    drift: float | None = None,
     verdict_bits: npt.NDArray[np.uint8] | None = None,
     room: int = USUAL_DATA_BYTES,
 ) -> tuple[SnapshotHeader, bytes]:
@@ -91,10 +95,14 @@ def pack_snapshot(
         step: ``trainer.global_step``.
         epoch: From 0.
         wall_time: Seconds since 1970.
-        attempt: When this recording began, milliseconds since 1970. Of a run, a later recording
-            takes the place of earlier ones from its first step on.
+        attempt: When this recording began, milliseconds since 1970. Of a training, a later
+            recording takes the place of earlier ones from ``began_at`` on.
         geometry: `Geometry.to_dict`.
+        training: What all attempts of a training have in common.
+        began_at: At which step this recording began.
         probe: `Probe.digest`.
+        drift: Distance of the layer from the first snapshot, in lengths of that; None or NaN if it
+            is not known.
         verdict_bits: Shape (N,), bit b where a filter has the verdict ``VERDICT_NAMES[b]``; None if
             the filters were not examined.
         room: Bytes that the weights may take, unless a single kernel takes more.
@@ -120,13 +128,16 @@ def pack_snapshot(
         "step": int(step),
         "epoch": int(epoch),
         "wall_time": float(wall_time),
+        "training": training,
         "attempt": int(attempt),
+        "began_at": int(began_at),
         "shape": [kept_filters, kept_channels, height, width],
         "filters": filters,
         "channels": channels,
         "dtype": dtype,
         "geometry": {k: list(v) if isinstance(v, tuple) else v for k, v in geometry.items()},
         "probe": probe,
+        "drift": float(drift) if drift is not None and math.isfinite(drift) else None,
         "verdicts": None if verdict_bits is None else _counts(verdict_bits),
     }
     bits = np.zeros(filters, np.uint8) if verdict_bits is None else verdict_bits

@@ -29,8 +29,11 @@ class SnapshotHeader(TypedDict):
     """One layer at one step.
 
     ``shape`` is that of the weights in the event, ``filters`` and ``channels`` are those of the
-    layer. ``attempt`` says when this recording began, in milliseconds since 1970. ``verdicts``
-    counts the filters of the layer by verdict, without zeros; None if it was not examined.
+    layer. ``training`` is what all attempts of a training have in common. ``attempt`` says when
+    this one began, in milliseconds since 1970, and ``began_at`` at which step: what an earlier
+    attempt has of later steps was given up. ``drift`` is that of the whole layer from the first
+    snapshot, and ``verdicts`` counts its filters by verdict, without zeros; None if that is not
+    known.
     """
 
     version: int
@@ -39,13 +42,16 @@ class SnapshotHeader(TypedDict):
     step: int
     epoch: int
     wall_time: float
+    training: str
     attempt: int
+    began_at: int
     shape: list[int]
     filters: int
     channels: int
     dtype: Literal["float16", "uint8"]
     geometry: dict[str, Any]
     probe: str | None
+    drift: float | None
     verdicts: dict[str, int] | None
 
 
@@ -163,8 +169,12 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value <= _LARGEST_COUNT
 
 
-def _is_time(value: object) -> bool:
+def _is_finite(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(cast(float, value))
+
+
+def _is_drift(value: object) -> bool:
+    return value is None or (_is_finite(value) and cast(float, value) >= 0)
 
 
 def _are_counts(value: object, length: int, least: int = 1) -> bool:
@@ -208,14 +218,17 @@ _SNAPSHOT_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "layer": _TEXT,
     "step": _COUNT,
     "epoch": _COUNT,
-    "wall_time": ("a time in seconds", _is_time),
+    "wall_time": ("a time in seconds", _is_finite),
+    "training": _TEXT,
     "attempt": _COUNT,
+    "began_at": _COUNT,
     "shape": ("four whole numbers from 1", lambda value: _are_counts(value, 4)),
     "filters": _COUNT,
     "channels": _COUNT,
     "dtype": _one_of(["float16", "uint8"]),
     "geometry": ("a geometry", _is_geometry),
     "probe": ("a digest or null", lambda value: value is None or _is_text(value)),
+    "drift": ("a number from 0 or null", _is_drift),
     "verdicts": ("null or verdicts", lambda value: value is None or _are_verdicts(value)),
 }
 _PROBE_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {

@@ -14,7 +14,7 @@ from tensorboard.plugins.base_plugin import FrontendMetadata, TBContext, TBPlugi
 from tensorboard.util import tb_logging
 from werkzeug import Request, Response
 
-from kernelviz_callback.tensorboard_plugin.catalogue import Catalogue
+from kernelviz_callback.tensorboard_plugin.catalogue import Catalogue, Listed
 from kernelviz_callback.tensorboard_plugin.codec import PLUGIN_NAME, check_payload
 from kernelviz_callback.tensorboard_plugin.event_store import EventStore
 from kernelviz_callback.tensorboard_plugin.header import Header, tag_of
@@ -105,12 +105,12 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
             raise errors.InvalidArgumentError(
                 f"at most {MOST_IDS} ids at a time; found {len(ids)}: ask for the rest separately"
             )
-        timeline = self._run(context, experiment, run, lambda found: layer in found.layers)
-        snapshots = timeline.layers.get(layer)
+        listed = self._run(context, experiment, run, lambda found: layer in found.layers)
+        snapshots = listed.timeline.layers.get(layer)
         if snapshots is None:
             raise errors.NotFoundError(f"run {run!r} has no layer {layer!r}")
         headers = {tag_of(snapshots[each]): snapshots[each] for each in ids if each in snapshots}
-        payloads = self._read(context, experiment, run, headers)
+        payloads = self._read(context, experiment, listed.origin, headers)
         return [
             payloads.get(tag_of(snapshots[each]), b"") if each in snapshots else b"" for each in ids
         ]
@@ -121,12 +121,12 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
         Raises:
             NotFoundError: If there is no such run or probe, or it cannot be read.
         """
-        timeline = self._run(context, experiment, run, lambda found: digest in found.probes)
-        header = timeline.probes.get(digest)
+        listed = self._run(context, experiment, run, lambda found: digest in found.probes)
+        header = listed.timeline.probes.get(digest)
         if header is None:
             raise errors.NotFoundError(f"run {run!r} has no probe {digest!r}")
         tag = tag_of(header)
-        payload = self._read(context, experiment, run, {tag: header}).get(tag)
+        payload = self._read(context, experiment, listed.origin, {tag: header}).get(tag)
         if payload is None:
             raise errors.NotFoundError(f"the probe {digest!r} of run {run!r} cannot be read")
         return payload
@@ -146,10 +146,10 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
         experiment: str,
         run: str,
         is_complete: Callable[[RunTimeline], bool],
-    ) -> RunTimeline:
+    ) -> Listed:
         """Look a run up, listing everything again only where it or a part of it is unknown."""
         runs = self._known(experiment).runs
-        if run not in runs or not is_complete(runs[run]):
+        if run not in runs or not is_complete(runs[run].timeline):
             runs = self._refreshed(context, experiment).runs
         if run not in runs:
             raise errors.NotFoundError(
@@ -158,18 +158,18 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
         return runs[run]
 
     def _read(
-        self, context: RequestContext, experiment: str, run: str, headers: Mapping[str, Header]
+        self, context: RequestContext, experiment: str, origin: str, headers: Mapping[str, Header]
     ) -> dict[str, bytes]:
         """Read what is not damaged, tag to payload; what is will be told with the timeline."""
         payloads, damaged = {}, {}
-        for tag, payload in self._store.payloads(context, experiment, run, [*headers]).items():
+        for tag, payload in self._store.payloads(context, experiment, origin, [*headers]).items():
             try:
                 check_payload(headers[tag], payload)
                 payloads[tag] = payload
             except ValueError as error:
                 damaged[tag] = str(error)
         if damaged:
-            self._catalogue = self._known(experiment).without(run, damaged)
+            self._catalogue = self._known(experiment).without(origin, damaged)
         return payloads
 
 

@@ -4,8 +4,9 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kernelviz_callback.tensorboard_plugin.header import (
@@ -46,10 +47,10 @@ class RunTimeline:
 
     @classmethod
     def of(cls, headers: Iterable[Header], damaged: Iterable[Fault] = ()) -> "RunTimeline":
-        """Sort the events of one run, given in the order in which its layers are to appear.
+        """Sort the events of one training, given in the order in which its layers are to appear.
 
-        Where a training was resumed, it repeats steps: what an earlier attempt recorded at or after
-        the first step of a later one is left out.
+        Where a training was resumed it repeats steps: what an earlier attempt recorded after the
+        step at which a later one began is left out.
         """
         found: dict[str, list[SnapshotHeader]] = {}
         probes: dict[str, ProbeHeader] = {}
@@ -60,59 +61,88 @@ class RunTimeline:
                 probes[header["digest"]] = header
         layers, superseded, faults = {}, 0, [*damaged]
         for layer, snapshots in found.items():
-            current = _current(snapshots)
-            superseded += len(snapshots) - len(current)
+            valid = _not_given_up(snapshots)
+            superseded += len(snapshots) - len(valid)
+            current = _latest_of_each_step(valid)
             form = _last_form(current)
             layers[layer] = {id_of(each): each for each in current if _form(each) == form}
             reason = f"it does not fit a layer that is {form}"
             faults += [Fault(tag_of(each), reason) for each in current if _form(each) != form]
         return cls(layers, probes, superseded, faults)
 
-    def to_dict(self, name: str) -> dict[str, Any]:
-        """Return what the page is told of the run, as JSON-able values."""
+    @classmethod
+    def of_trainings(
+        cls, headers: Sequence[Header], damaged: Iterable[Fault]
+    ) -> "list[RunTimeline]":
+        """Sort the events of all trainings that were recorded into one run, the first one first.
+
+        What is damaged may be anybody's, and is told with the first.
+        """
+        snapshots = [header for header in headers if header["kind"] == "snapshot"]
+        probes = [header for header in headers if header["kind"] == "probe"]
+        began = {
+            each["training"]: each["attempt"]
+            for each in sorted(snapshots, key=lambda each: each["attempt"], reverse=True)
+        }
+        first, *others = sorted(began, key=began.__getitem__) or [""]
+        of_each = {training: list[Header](probes) for training in (first, *others)}
+        for each in snapshots:
+            of_each[each["training"]].append(each)
+        return [cls.of(of_each[first], damaged), *(cls.of(of_each[each]) for each in others)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the page is told of the run, but its name, as JSON-able values.
+
+        The snapshots of a layer stand in the order of their steps. What a later attempt has
+        replaced is counted under "superseded" and otherwise left out.
+        """
         return {
-            "name": name,
             "layers": [_layer_entry([*layer.values()]) for layer in self.layers.values()],
             "probes": [_probe_entry(probe) for probe in self.probes.values()],
             "superseded": self.superseded,
             "damaged": [{"tag": each.tag, "reason": each.reason} for each in self.damaged],
         }
 
+    @cached_property
+    def text(self) -> str:
+        """`to_dict` as JSON."""
+        return _json(self.to_dict())
 
-def describe_run(
-    name: str, headers: Iterable[Header], damaged: Iterable[Fault] = ()
-) -> dict[str, Any]:
-    """Describe a run to the page, as JSON-able values; the arguments are those of `RunTimeline.of`.
 
-    The snapshots of a layer stand in the order of their steps. What a later attempt has replaced is
-    counted under "superseded" and otherwise left out.
+def timeline_of(runs: Mapping[str, RunTimeline]) -> tuple[str, str]:
+    """Describe runs by name: all that the page knows before it loads weights.
+
+    Returns:
+        What tells it from any other timeline, and the timeline, as JSON.
     """
-    return RunTimeline.of(headers, damaged).to_dict(name)
-
-
-def timeline_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Describe several runs of `describe_run`: all that the page knows before it loads weights."""
-    in_order = sorted(runs, key=lambda run: str(run["name"]))
-    digest = hashlib.blake2b(json.dumps(in_order).encode(), digest_size=16)
-    return {
+    described = ",".join(f'{{"name":{_json(name)},{runs[name].text[1:]}' for name in sorted(runs))
+    revision = hashlib.blake2b(described.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    about = {
         "version": VERSION,
-        "revision": digest.hexdigest(),
+        "revision": revision,
         "verdict_names": [*VERDICT_NAMES],
         "verdict_colours": {name: [*colour] for name, colour in VERDICT_COLOURS.items()},
-        "runs": in_order,
     }
+    return revision, f'{_json(about)[:-1]},"runs":[{described}]}}'
 
 
-def _current(snapshots: Sequence[SnapshotHeader]) -> list[SnapshotHeader]:
-    first: dict[int, int] = {}
-    for each in snapshots:
-        first[each["attempt"]] = min(each["step"], first.get(each["attempt"], each["step"]))
-    until, end = {}, math.inf
-    for attempt in sorted(first, reverse=True):
-        until[attempt] = end
-        end = min(end, first[attempt])
-    kept = [each for each in snapshots if each["step"] < until[each["attempt"]]]
-    return sorted(kept, key=lambda each: each["step"])
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _not_given_up(snapshots: Sequence[SnapshotHeader]) -> list[SnapshotHeader]:
+    began_at = {each["attempt"]: each["began_at"] for each in snapshots}
+    last, end = {}, math.inf
+    for attempt in sorted(began_at, reverse=True):
+        last[attempt] = end
+        end = min(end, began_at[attempt])
+    return [each for each in snapshots if each["step"] <= last[each["attempt"]]]
+
+
+def _latest_of_each_step(snapshots: Sequence[SnapshotHeader]) -> list[SnapshotHeader]:
+    """In the order of their steps. After a kill an attempt logs again what may have been lost."""
+    in_order = sorted(snapshots, key=lambda each: (each["step"], each["attempt"]))
+    return [*{each["step"]: each for each in in_order}.values()]
 
 
 def _last_form(snapshots: Sequence[SnapshotHeader]) -> str:
@@ -150,6 +180,7 @@ def _snapshot_entry(header: SnapshotHeader) -> dict[str, Any]:
         "time": header["wall_time"],
         "dtype": header["dtype"],
         "probe": header["probe"],
+        "drift": header["drift"],
         "verdicts": header["verdicts"],
     }
 

@@ -127,10 +127,10 @@ export class Series {
     return this.isKnown(index) ? this.derived.changes(this.slots[index].row) : null;
   }
 
-  /** How far the layer has gone, as `measures.movement` has it. NaN until known. */
+  /** How far the layer has gone: as was recorded, else of the weights stored. NaN until known. */
   drift(index) {
     const row = this.slots[index]?.row ?? -1;
-    return row < 0 ? NaN : this.derived.drifts[row];
+    return this.entries[index]?.drift ?? (row < 0 ? NaN : this.derived.drifts[row]);
   }
 
   /** Where a verdict began, or had more filters than ever before: [{index, name, count}]. */
