@@ -2,16 +2,18 @@
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from engine_page import Engine, chromium, engine_page
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
+from tab_page import Site, Tab, opening, prepared_site
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -117,6 +119,34 @@ def _nothing_is_lost(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFi
     if not request.node.get_closest_marker("loses_something"):
         lost = [r.getMessage() for r in caplog.get_records("call") if "could not" in r.getMessage()]
         assert not lost
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; tests are skipped where there is none."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def engine(browser: Any) -> Iterator[Engine]:
+    """Runs scripts with the modules of the Kernels tab."""
+    with engine_page(browser) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A TensorBoard that shows the prepared runs."""
+    with prepared_site(browser, tmp_path_factory.mktemp("site")) as made:
+        yield made
+
+
+@pytest.fixture
+def opened(site: Site) -> Iterator[Callable[..., Tab]]:
+    """Opens tabs of the site; nothing may be complained of in them."""
+    with opening(site) as look:
+        yield look
 
 
 @pytest.fixture

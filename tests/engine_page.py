@@ -86,9 +86,9 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def engine_page() -> Iterator[Engine]:
+def engine_page(browser: Any) -> Iterator[Engine]:
     """A page served from the folder of the modules; nothing may be complained of in it."""
-    with chromium() as browser, _served() as address:
+    with _served() as address:
         page = browser.new_page()
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 import numpy as np
 import torch
-from engine_page import chromium
 from tab_boards import Board, served
 from tab_prepared import LONG_STEPS, STEPS, write_logs
 from torch import Tensor
@@ -31,6 +30,9 @@ def link_to(**view: Any) -> str:
     }
     pairs = {**view, **named}
     return "&".join(f"p.kernels.{key}={quote(str(value), safe='')}" for key, value in pairs.items())
+
+
+Open = Callable[..., "Tab"]
 
 
 class Tab:
@@ -216,10 +218,10 @@ def serving(
 
 
 @contextmanager
-def prepared_site(folder: Path) -> Iterator[Site]:
-    """The site of the prepared runs, written into an empty folder, and a browser."""
+def prepared_site(browser: Any, folder: Path) -> Iterator[Site]:
+    """The site of the prepared runs, written into an empty folder."""
     write_logs(folder / "logs")
-    with chromium() as browser, serving(browser, folder, _has_all) as made:
+    with serving(browser, folder, _has_all) as made:
         yield made
 
 

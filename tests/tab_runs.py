@@ -43,6 +43,12 @@ def random_weights(
     }
 
 
+def packed(weights: np.ndarray, **about: Any) -> tuple[Any, bytes]:
+    """Pack a layer; ``about`` is what is unlike the usual arguments of `pack_snapshot`."""
+    fields = {"layer": "conv1", "step": 7, "epoch": 1, "wall_time": 1.5, "attempt": ATTEMPT}
+    return pack_snapshot(weights, **{**fields, "geometry": GEOMETRY, **about})
+
+
 class RunWriter:
     """Writes one run, with the writer that a `SummaryWriter` has; use it in a ``with``.
 

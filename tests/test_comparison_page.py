@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +18,6 @@ from kernelviz_callback.grid import paint_tiles
 from kernelviz_callback.verdicts import Verdict
 
 HOSTILE = "</script><script>alert(1)</script><!--"
-CHROMIUM = shutil.which("chromium")
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 def _trained(count: int, *shape: int, filters: int = 12) -> list[nn.Module]:
@@ -148,19 +138,8 @@ def _hostile(run: Comparison, where: str) -> Comparison:
 # In a browser.
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on the PATH to open the page with")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def opened(chromium: Any, tmp_path: Path) -> Iterator[Any]:
+def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
     """Opens the page of a comparison from the disk; nothing may be complained of or fetched."""
     complaints: list[str] = []
     tabs = []
@@ -168,7 +147,7 @@ def opened(chromium: Any, tmp_path: Path) -> Iterator[Any]:
     def look(comparison: Comparison, **settings: Any) -> Any:
         path = tmp_path / f"compare {len(tabs)}.html"
         path.write_text(comparison_page(comparison), encoding="utf-8")
-        tab = chromium.new_page(**{"viewport": {"width": 1280, "height": 900}, **settings})
+        tab = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **settings})
         tab.on("console", lambda message: complaints.append(message.text))
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.on("request", lambda request: _note_fetch(request.url, path, complaints))

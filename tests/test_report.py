@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import DEFAULT_STEPS
-from engine_page import chromium
 from tab_page import Tab, assert_painted, unzoomed
 from tab_prepared import HOSTILE, moving_weights, picture
 from torch import nn
@@ -221,12 +220,6 @@ def test_of_a_recorded_snapshot_only_the_layer_is_read(tmp_path: Path) -> None:
 
 
 # In a browser.
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """The Kernels tab for everybody: names, focus, contrast, and a narrow window."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tab_page import Site, Tab, opening, prepared_site
+from tab_page import Open
 
 pytestmark = pytest.mark.browser
 
-Open = Callable[..., Tab]
 CONTROLS = {
     "button",
     "checkbox",
@@ -73,18 +71,6 @@ FOCUSED = """() => {
     isInSight: element.checkVisibility(),
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with prepared_site(tmp_path_factory.mktemp("site")) as made:
-        yield made
-
-
-@pytest.fixture
-def opened(site: Site) -> Iterator[Open]:
-    with opening(site) as look:
-        yield look
 
 
 # All that the page has: two runs, a selected filter, verdicts, a pinned step, another order.

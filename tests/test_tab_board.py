@@ -1,28 +1,14 @@
 """The Kernels tab inside TensorBoard: opened, linked to, and what happens when something fails."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from tab_page import SECONDS, Site, Tab, frame_of, opening, prepared_site
+from tab_page import SECONDS, Open, Site, Tab, frame_of, opening
 
 pytestmark = pytest.mark.browser
 
-Open = Callable[..., Tab]
 DATA = "**/data/plugin/kernels/*"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with prepared_site(tmp_path_factory.mktemp("site")) as made:
-        yield made
-
-
-@pytest.fixture
-def opened(site: Site) -> Iterator[Open]:
-    with opening(site) as look:
-        yield look
 
 
 def _to_tab(page: Any, name: str) -> None:

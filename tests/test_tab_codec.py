@@ -1,7 +1,5 @@
 """The bytes of the Kernels tab's events: held against loops, limits, and everything unexpected."""
 
-import contextlib
-import json
 import math
 import struct
 import zlib
@@ -14,16 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tab_runs import ATTEMPT, DIGEST, GEOMETRY, RunWriter, bits_of, random_weights
+from tab_runs import ATTEMPT, DIGEST, RunWriter, bits_of, packed, random_weights
 from tensorboard.util import tensor_util
 
 from kernelviz_callback.colour import to_levels
-from kernelviz_callback.filters import geometry_of
 from kernelviz_callback.probe import load_probe
 from kernelviz_callback.tensorboard_plugin.codec import (
     check_payload,
     pack_probe,
-    pack_snapshot,
     unpack_probe,
     unpack_snapshot,
     value_of,
@@ -33,11 +29,6 @@ from kernelviz_callback.verdict_names import VERDICT_NAMES
 
 FEW = 2.0**-11  # of the largest weight of its filter: what float16 may lose
 LEVEL = 1 / 127
-
-
-def pack(weights: np.ndarray, **about: Any) -> tuple[Any, bytes]:
-    fields = {"layer": "conv1", "step": 7, "epoch": 1, "wall_time": 1.5, "attempt": ATTEMPT}
-    return pack_snapshot(weights, **{**fields, "geometry": GEOMETRY, **about})
 
 
 def packed_slowly(weights: np.ndarray, bits: list[int], dtype: str) -> bytes:
@@ -87,7 +78,7 @@ def peculiar_weights(filters: int = 8) -> np.ndarray:
 def test_a_payload_is_what_the_format_says() -> None:
     weights = peculiar_weights()
     bits = bits_of({3: ["non-finite"], 1: ["near-zero", "frozen"]}, 8)
-    header, payload = pack(weights, verdict_bits=bits)
+    header, payload = packed(weights, verdict_bits=bits)
     assert payload == packed_slowly(weights, [0, 0b100010, 0, 1, 0, 0, 0, 0], "float16")
     stored = unpack_snapshot(header, payload)
     assert np.array_equal(stored.weights(), unpacked_slowly(header, payload), equal_nan=True)
@@ -96,7 +87,7 @@ def test_a_payload_is_what_the_format_says() -> None:
 
 def test_a_payload_of_a_large_layer_is_what_the_format_says() -> None:
     weights = np.tile(peculiar_weights(), (240, 1, 1, 1))
-    header, payload = pack(weights, room=weights.size)
+    header, payload = packed(weights, room=weights.size)
     assert header["dtype"] == "uint8"
     expected = packed_slowly(weights[:8], [0] * 8, "uint8")
     stored = unpack_snapshot(header, payload)
@@ -107,7 +98,7 @@ def test_a_payload_of_a_large_layer_is_what_the_format_says() -> None:
 
 def test_eight_bits_are_those_of_the_pictures() -> None:
     weights = np.random.default_rng(2).normal(0, 0.1, (700, 3, 5, 5)).astype(np.float32)
-    header, payload = pack(weights, room=weights.size)
+    header, payload = packed(weights, room=weights.size)
     stored = unpack_snapshot(header, payload)
     scales = torch.from_numpy(stored.scales.copy())[:, None, None, None]
     assert np.array_equal(stored.data, to_levels(torch.from_numpy(weights), scales).numpy())
@@ -124,7 +115,7 @@ def test_eight_bits_are_those_of_the_pictures() -> None:
 )
 def test_any_weights_survive_within_what_float16_can_hold(weights: np.ndarray) -> None:
     before = weights.copy()
-    header, payload = pack(weights)
+    header, payload = packed(weights)
     assert np.array_equal(weights, before, equal_nan=True)
     stored = unpack_snapshot(header, payload)
     finite = np.isfinite(weights)
@@ -139,8 +130,8 @@ def test_any_weights_survive_within_what_float16_can_hold(weights: np.ndarray) -
 @pytest.mark.parametrize("dtype", [np.float64, np.float16])
 def test_weights_may_come_in_another_precision(dtype: type) -> None:
     weights = np.random.default_rng(3).normal(0, 1, (2, 3, 5, 5)).astype(dtype)
-    assert pack(weights)[1] == pack(weights.astype(np.float32))[1]
-    assert np.isnan(unpack_snapshot(*pack(np.full((1, 1, 1, 1), 1e300))).weights()).all()
+    assert packed(weights)[1] == packed(weights.astype(np.float32))[1]
+    assert np.isnan(unpack_snapshot(*packed(np.full((1, 1, 1, 1), 1e300))).weights()).all()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +155,7 @@ def test_what_is_stored_of_a_large_layer(shape: Any, stored: list[int], dtype: s
     weights = np.zeros(shape, np.float32)
     weights[:, 0, 0, 0] = 1
     weights[0, -1, -1, -1] = 2
-    header, payload = pack(weights, verdict_bits=bits_of({shape[0] - 1: ["silent"]}, shape[0]))
+    header, payload = packed(weights, verdict_bits=bits_of({shape[0] - 1: ["silent"]}, shape[0]))
     assert (header["shape"], header["dtype"]) == (stored, dtype)
     assert (header["filters"], header["channels"]) == shape[:2]
     assert header["verdicts"] == {"silent": 1}
@@ -177,47 +168,15 @@ def test_what_is_stored_of_a_large_layer(shape: Any, stored: list[int], dtype: s
 
 def test_what_cannot_be_packed_is_refused() -> None:
     with pytest.raises(ValueError, match="1025x1024"):
-        pack(np.zeros((1, 1, 1025, 1024)))
+        packed(np.zeros((1, 1, 1025, 1024)))
     with pytest.raises(ValueError, match=r"shape \(N, C, kH, kW\); found \(2, 3\)"):
-        pack(np.zeros((2, 3)))
+        packed(np.zeros((2, 3)))
     with pytest.raises(ValueError, match="found"):
-        pack(np.zeros((0, 3, 3, 3)))
+        packed(np.zeros((0, 3, 3, 3)))
     with pytest.raises(ValueError, match=r"shape \(2,\); found \(3,\)"):
-        pack(np.zeros((2, 3, 3, 3)), verdict_bits=np.zeros(3, np.uint8))
+        packed(np.zeros((2, 3, 3, 3)), verdict_bits=np.zeros(3, np.uint8))
     with pytest.raises(ValueError, match="JSON"):
-        to_content(pack(np.zeros((2, 3, 3, 3)), wall_time=math.nan)[0])
-
-
-def test_a_header_is_compact_json_with_what_the_timeline_needs() -> None:
-    geometry = geometry_of(torch.nn.Conv2d(3, 4, 3, padding="same", dilation=2)).to_dict()
-    bits = bits_of({0: ["duplicate", "frozen"], 2: ["duplicate"]}, 4)
-    weights = np.ones((4, 3, 3, 3), np.float32)
-    about = {"training": "abc", "began_at": 5, "drift": 0.25, "probe": DIGEST}
-    header, _ = pack(weights, geometry=geometry, verdict_bits=bits, layer="a.b/ü", **about)
-    assert json.loads(to_content(header).decode()) == {
-        "version": 1,
-        "kind": "snapshot",
-        "layer": "a.b/ü",
-        "step": 7,
-        "epoch": 1,
-        "wall_time": 1.5,
-        "training": "abc",
-        "attempt": ATTEMPT,
-        "began_at": 5,
-        "shape": [4, 3, 3, 3],
-        "filters": 4,
-        "channels": 3,
-        "dtype": "float16",
-        "geometry": {**geometry, "stride": [1, 1], "dilation": [2, 2]},
-        "probe": DIGEST,
-        "drift": 0.25,
-        "verdicts": {"duplicate": 2, "frozen": 1},
-    }
-    assert b": " not in to_content(header)
-    assert tag_of(header) == f"k/a.b/ü/weights/0000000007-{ATTEMPT}"
-    assert parse_header(tag_of(header), to_content(header)) == header
-    assert pack(weights)[0]["verdicts"] is None
-    assert pack(weights, verdict_bits=np.zeros(4, np.uint8))[0]["verdicts"] == {}
+        to_content(packed(np.zeros((2, 3, 3, 3)), wall_time=math.nan)[0])
 
 
 def test_an_event_is_small_in_the_file(tmp_path: Path) -> None:
@@ -235,7 +194,7 @@ def test_an_event_is_small_in_the_file(tmp_path: Path) -> None:
 
 
 def test_an_event_is_what_tensorboard_keeps() -> None:
-    header, payload = pack(np.ones((2, 1, 3, 3), np.float32))
+    header, payload = packed(np.ones((2, 1, 3, 3), np.float32))
     value = value_of(header, payload)
     assert value.tag == tag_of(header)
     assert value.metadata.plugin_data.plugin_name == "kernels"
@@ -292,7 +251,7 @@ def test_a_probe_that_does_not_fit_is_refused() -> None:
     ],
 )
 def test_a_payload_that_is_not_what_its_header_says_is_refused(payload: Any, reason: str) -> None:
-    header, right = pack(np.ones((2, 1, 3, 3), np.float32))
+    header, right = packed(np.ones((2, 1, 3, 3), np.float32))
     check_payload(header, right)
     with pytest.raises(ValueError, match=reason):
         check_payload(header, payload)
@@ -313,118 +272,3 @@ def test_a_probe_that_does_not_unpack_to_its_shape_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match="its image does not unpack"):
             check_payload(header, wrong)
-
-
-SNAPSHOT = pack(np.ones((4, 3, 3, 3), np.float32), probe=DIGEST)[0]
-PROBE = pack_probe(np.ones((1, 8, 8)), name="a", digest=DIGEST, attempt=1)[0]
-BEYOND = 2**53
-
-
-@pytest.mark.parametrize(
-    ("field", "wrong"),
-    [
-        *[("version", each) for each in (2, 0, "1", True, 1.0, None)],
-        *[("kind", each) for each in ("weights", None, ["snapshot"], {})],
-        *[("layer", each) for each in (None, 3, ["conv1"], "conv2")],
-        *[("step", each) for each in (-1, 8, 7.0, "7", True, BEYOND, None)],
-        *[("epoch", each) for each in (-1, 0.5, None)],
-        *[("wall_time", each) for each in ("now", None, True, [1])],
-        *[("attempt", each) for each in (-1, 5, 1e3, None)],
-        *[("began_at", each) for each in (-1, 0.5, True, None)],
-        *[("training", each) for each in (1, None, [])],
-        *[("drift", each) for each in (-0.1, True, "1", [])],
-        *[("shape", each) for each in (None, [4, 3, 3], [4, 3, 3, 0], [4, 3, 3, 3.0], "4333")],
-        *[("shape", each) for each in ([4, 3, 3, BEYOND], [4, 3, 10**4, 10**4], [5, 3, 3, 3])],
-        *[("filters", each) for each in (3, -4, None, "4")],
-        *[("channels", each) for each in (2, 3.5, None)],
-        *[("dtype", each) for each in ("float32", None, ["float16"], "")],
-        *[("geometry", each) for each in (None, {}, [], {**SNAPSHOT["geometry"], "more": 1})],
-        *[
-            ("geometry", {**SNAPSHOT["geometry"], name: wrong})
-            for name, wrong in (
-                ("kind", 1),
-                ("stride", 1),
-                ("stride", [0, 1]),
-                ("padding", [1]),
-                ("padding", [-1, 0]),
-                ("padding", None),
-                ("dilation", [1, 1, 1]),
-                ("groups", 0),
-                ("groups", "1"),
-            )
-        ],
-        *[("probe", each) for each in (3, [DIGEST])],
-        *[("verdicts", each) for each in ([], {"tired": 1}, {"silent": -1}, {"silent": 5}, 0)],
-    ],
-)
-def test_a_header_is_read_strictly(field: str, wrong: object) -> None:
-    content = json.dumps({**SNAPSHOT, field: wrong}).encode()
-    with pytest.raises(ValueError, match=r"^its|^it holds"):
-        parse_header(tag_of(SNAPSHOT), content)
-
-
-@pytest.mark.parametrize("header", [SNAPSHOT, PROBE])
-def test_a_header_has_all_its_fields_and_no_others(header: Any) -> None:
-    for field in header:
-        rest = {name: value for name, value in header.items() if name != field}
-        with pytest.raises(ValueError, match=f"{field}|no JSON|version|kind"):
-            parse_header(tag_of(header), json.dumps(rest).encode())
-    with pytest.raises(ValueError, match="more"):
-        parse_header(tag_of(header), json.dumps({**header, "more": 1}).encode())
-    with pytest.raises(ValueError, match="belongs to the tag"):
-        parse_header("k/elsewhere", to_content(header))
-
-
-@pytest.mark.parametrize(
-    ("field", "wrong"),
-    [
-        ("shape", [1, 8]),
-        ("shape", [1, 8, 10**7]),
-        ("dtype", "float16"),
-        ("name", 3),
-        ("digest", None),
-        ("digest", "e" * 64),
-    ],
-)
-def test_the_header_of_a_probe_is_read_strictly(field: str, wrong: object) -> None:
-    with pytest.raises(ValueError, match=r"^its"):
-        parse_header(tag_of(PROBE), json.dumps({**PROBE, field: wrong}).encode())
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\x08\x01",
-        b"\xff\xfe",
-        b"null",
-        b"[1]",
-        b'"text"',
-        b"{",
-        b"[" * 100_000,
-        b'{"version": NaN}',
-        b'{"version": ' + b"9" * 5000 + b"}",
-        to_content(SNAPSHOT).replace(b"1.5", b"1e999"),
-        to_content(SNAPSHOT).replace(b"1.5", b"Infinity"),
-    ],
-)
-def test_what_is_no_header_is_refused_in_a_short_sentence(content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"^its") as caught:
-        parse_header(tag_of(SNAPSHOT), content)
-    assert len(str(caught.value)) < 300
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=8,
-)
-
-
-@given(st.sampled_from([SNAPSHOT, PROBE]), st.data())
-def test_no_header_whatever_fails_in_another_way(header: Any, data: st.DataObject) -> None:
-    field = data.draw(st.sampled_from([*header]))
-    content = json.dumps({**header, field: data.draw(JSON)}).encode()
-    for each in (content, data.draw(st.binary(max_size=30)), json.dumps(data.draw(JSON)).encode()):
-        with contextlib.suppress(ValueError):
-            parse_header(tag_of(header), each)

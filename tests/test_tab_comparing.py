@@ -1,34 +1,20 @@
 """Runs side by side in the Kernels tab, and in which order their filters stand."""
 
 import re
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
-from tab_page import Site, Tab, assert_painted, opening, prepared_site, unzoomed
+from tab_page import Open, Site, Tab, assert_painted, unzoomed
 from tab_prepared import BASE, OTHER, OTHER_STEPS, STEPS
 
 from kernelviz_callback.comparing.matching import cosines
 
 pytestmark = pytest.mark.browser
 
-Open = Callable[..., Tab]
 FAINT, BRIGHT = range(40, 100), 255  # of 255: how opaque a tile is
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with prepared_site(tmp_path_factory.mktemp("site")) as made:
-        yield made
-
-
-@pytest.fixture
-def opened(site: Site) -> Iterator[Open]:
-    with opening(site) as look:
-        yield look
 
 
 def _check(tab: Tab, run: str, weights: np.ndarray, filters: Any) -> None:

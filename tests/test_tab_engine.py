@@ -2,13 +2,12 @@
 
 import itertools
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine_page import Engine, engine_page
+from engine_page import Engine
 from torch import Tensor
 
 from kernelviz_callback.colour import diverging, largest_magnitude
@@ -20,12 +19,6 @@ pytestmark = pytest.mark.browser
 
 GEOMETRY: dict[str, Any] = {"kind": "Conv2d", "stride": (1, 1), "padding": (0, 0), "groups": 1}
 SHAPES = [(5, 1, 3, 3), (4, 2, 5, 5), (64, 3, 7, 7), (7, 3, 1, 4), (3, 8, 3, 2), (1, 1, 1, 1)]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with engine_page() as page:
-        yield page
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:

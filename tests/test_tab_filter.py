@@ -1,30 +1,15 @@
 """The selected filter of the Kernels tab: its values, verdicts, film strip and curves."""
 
 import re
-from collections.abc import Callable, Iterator
 from math import log1p
 
 import numpy as np
 import pytest
 import torch
-from tab_page import Site, Tab, assert_painted, opening, prepared_site, unzoomed
+from tab_page import Open, Tab, assert_painted, unzoomed
 from tab_prepared import BASE, DEEP, STEPS
 
 pytestmark = pytest.mark.browser
-
-Open = Callable[..., Tab]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with prepared_site(tmp_path_factory.mktemp("site")) as made:
-        yield made
-
-
-@pytest.fixture
-def opened(site: Site) -> Iterator[Open]:
-    with opening(site) as look:
-        yield look
 
 
 def _numbers(text: str) -> list[float]:

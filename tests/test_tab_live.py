@@ -1,13 +1,11 @@
 """The Kernels tab while a real training writes: what is new appears, and nobody is moved by it."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TinyNet
-from engine_page import chromium
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tab_page import SECONDS, Tab, assert_painted, frame_of, opening, serving, unzoomed
@@ -31,12 +29,6 @@ class Gate(Callback):
 
     def on_train_batch_start(self, *_: Any) -> None:
         assert self._allowed.acquire(timeout=SECONDS / 1000)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 def test_a_training_is_watched_as_it_goes(browser: Any, tmp_path: Path) -> None:

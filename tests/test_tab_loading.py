@@ -1,12 +1,11 @@
 """How the Kernels tab loads snapshots: in what order, how often, and what it makes of faults."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine_page import Engine, engine_page
+from engine_page import Engine
 from tab_runs import GEOMETRY
 
 from kernelviz_callback.measures import filter_norms, movement
@@ -42,12 +41,6 @@ const server = {
 };
 const series = new Series(server, "run");
 """
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with engine_page() as page:
-        yield page
 
 
 def _serve(engine: Engine, script: str, **given: Any) -> Any:

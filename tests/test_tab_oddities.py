@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from engine_page import chromium
 from tab_page import Site, Tab, assert_painted, frame_of, opening, serving, unzoomed
 from tab_prepared import BASE, HOSTILE, PROBE, STEPS, moving_weights, picture
 from tab_runs import ATTEMPT, GEOMETRY, RunWriter, raw_value, write_run
@@ -16,12 +15,6 @@ from kernelviz_callback.tensorboard_plugin.codec import pack_snapshot
 from kernelviz_callback.tensorboard_plugin.header import tag_of, to_content
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,13 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tab_page import Site, Tab, assert_painted, opening, prepared_site, unzoomed
+from tab_page import Open, Tab, assert_painted, unzoomed
 from tab_prepared import (
     BASE,
     DEEP,
@@ -33,21 +32,8 @@ from kernelviz_callback.verdict_names import VERDICT_COLOURS
 
 pytestmark = pytest.mark.browser
 
-Open = Callable[..., Tab]
 FIRST, LAST = STEPS[0], STEPS[-1]
 SOME = (0, 3, 7, 11)  # filters, one of them with a verdict
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with prepared_site(tmp_path_factory.mktemp("site")) as made:
-        yield made
-
-
-@pytest.fixture
-def opened(site: Site) -> Iterator[Open]:
-    with opening(site) as look:
-        yield look
 
 
 def _ends(values: Tensor, scale: str, run: dict[int, np.ndarray]) -> Tensor:

@@ -1,12 +1,11 @@
 """Responses and matchings that the Kernels tab computes in a browser: those of torch and SciPy."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine_page import Engine, engine_page
+from engine_page import Engine
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -16,12 +15,6 @@ from kernelviz_callback.probe import CHART, Probe
 from kernelviz_callback.responses import channel_responses, summed_responses
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with engine_page() as page:
-        yield page
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:

@@ -1,15 +1,13 @@
 """The step of the Kernels tab: the slider over all snapshots, play, keys, and the step typed in."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tab_page import Site, Tab, link_to, opening, prepared_site
+from tab_page import Open, Site, Tab, link_to
 from tab_prepared import LONG_STEPS, STEPS
 
 pytestmark = pytest.mark.browser
 
-Open = Callable[..., Tab]
 FRAMES = """(count) => new Promise((done) => {
   const next = () => (count-- ? requestAnimationFrame(next) : done());
   next();
@@ -25,18 +23,6 @@ PACE = """(over) => new Promise((done) => {
   };
   look();
 })"""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with prepared_site(tmp_path_factory.mktemp("site")) as made:
-        yield made
-
-
-@pytest.fixture
-def opened(site: Site) -> Iterator[Open]:
-    with opening(site) as look:
-        yield look
 
 
 def _press(tab: Tab, key: str, step: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_page import STATIC, chromium, install
+from engine_page import STATIC, install
 from tab_boards import Board, served
 from tab_runs import DIGEST, GEOMETRY, random_weights, write_run
 
@@ -48,12 +48,6 @@ await new Promise((resolve) => responder.grid(request, (chunk) => {
 return {weights: series.entries.map((_, index) => series.weights(index)), planes: seen.planes,
   chunks, hasWorker: responder.worker !== null, name: runs[0].name, layer: layer.name};
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 def _stored() -> dict[int, tuple[Any, bytes]]:

@@ -9,7 +9,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from engine_page import chromium
 from PIL import Image
 from reels import drawn, gathered
 
@@ -91,13 +90,12 @@ def test_a_folder_that_is_missing_is_an_os_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_a_browser_plays_it(tmp_path: Path) -> None:
+def test_a_browser_plays_it(browser: Any, tmp_path: Path) -> None:
     frames, stage = filmed(tmp_path / "v.mp4", 3)
     address = base64.b64encode((tmp_path / "v.mp4").read_bytes()).decode()
-    with chromium() as browser:
-        page = browser.new_page()
-        page.set_content("<video muted></video>")
-        shown: Any = page.evaluate(_SHOW_THE_END, f"data:video/mp4;base64,{address}")
+    page = browser.new_page()
+    page.set_content("<video muted></video>")
+    shown: Any = page.evaluate(_SHOW_THE_END, f"data:video/mp4;base64,{address}")
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown))).convert("RGB"))
     error = error_of(picture, frames[-1], stage)
     assert error.mean() < 4
