@@ -33,6 +33,8 @@ def test_the_tab_is_listed_and_opens(site: Site, opened: Open) -> None:
     assert tab.frame.title() == "Kernels"
     shown = tab.role("runs").get_by_role("checkbox", checked=True)
     assert [one.get_attribute("data-run") for one in shown.all()] == ["long"]  # the latest
+    page.keyboard.press("Home")  # keys work at once
+    tab.wait("Number(body.step) === 0")
 
 
 def test_an_address_restores_the_view(site: Site, opened: Open) -> None:

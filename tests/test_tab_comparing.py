@@ -74,10 +74,51 @@ def test_two_runs_on_one_scale(opened: Open) -> None:
             assert_painted(found, torch.from_numpy(weights[i]), float(end))
 
 
+def test_responses_of_two_runs_on_one_scale_whatever_was_seen_before(opened: Open) -> None:
+    tab = opened(runs=["base", "other"], layer="conv1", step=300, scale="run")
+    for step in (300, 4):
+        tab.go(step)
+        tab.rest()
+        shrunk = {name: tab.grid("responses", name) for name in ("base", "other")}
+        ends = {
+            float(
+                tab.frame.locator('.pane.responses [data-role="scale-high"]').nth(k).text_content()
+            )
+            for k in range(2)
+        }
+        assert len(ends) == 1, shrunk
+        again = opened(runs=["base", "other"], layer="conv1", step=step, scale="run")
+        for name, grid in shrunk.items():
+            assert np.array_equal(grid.pixels, again.grid("responses", name).pixels)
+        again.page.close()
+
+
+def test_the_tab_key_goes_through_panes_in_the_order_of_their_places(opened: Open) -> None:
+    tab = opened(runs=["other"], layer="conv1")
+    tab.role("runs").get_by_label("base").check()
+    tab.rest()
+    places = tab.frame.locator(".pane").evaluate_all(
+        "(panes) => panes.map((pane) => [pane.offsetTop, pane.offsetLeft])"
+    )
+    assert len(places) == 4
+    assert places == sorted(places)
+
+
 def _partners(one: np.ndarray, other: np.ndarray) -> dict[int, int]:
     similarity = cosines(torch.from_numpy(one), torch.from_numpy(other)).numpy()
     rows, columns = linear_sum_assignment(similarity, maximize=True)
     return dict(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def _chance() -> float:
+    """What matched filters of noise have in common, on average of many draws."""
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(100):
+        one, other = rng.standard_normal((12, 3, 7, 7)), rng.standard_normal((10, 3, 7, 7))
+        similarity = cosines(torch.from_numpy(one), torch.from_numpy(other)).numpy()
+        means.append(similarity[linear_sum_assignment(similarity, maximize=True)].mean())
+    return float(np.mean(means))
 
 
 def test_filters_are_matched_as_scipy_does(opened: Open) -> None:
@@ -85,6 +126,12 @@ def test_filters_are_matched_as_scipy_does(opened: Open) -> None:
     tab.role("match").check()
     partners = _partners(BASE[200], OTHER[120])
     _ordered(tab, [partners[i] for i in range(12) if i in partners], "other")
+    one, other = (torch.from_numpy(w).flatten(1) for w in (BASE[200], OTHER[120]))
+    pairs = torch.cosine_similarity(one[[*partners]], other[[*partners.values()]])
+    said = tab.frame.get_by_text("Mean cosine of the pairs").text_content()
+    mean, chance = (float(number) for number in re.findall(r"\d\.\d+", said))
+    assert mean == pytest.approx(pairs.mean().item(), abs=2e-3)
+    assert chance == pytest.approx(_chance(), abs=0.03)
     alone = set(range(12)) - set(partners)
     assert len(alone) == 2
     grid = tab.grid("kernels", "base")

@@ -111,12 +111,14 @@ def test_what_a_later_attempt_replaced_is_dropped(engine: Engine) -> None:
         resumed.snapshots.push(...layerOf([30, 40], 2).snapshots);
         const before = server.asked.length;
         series.update(resumed);
-        const loaded = series.loadedCount;
+        const loaded = series.loadedCount, largest = [series.largest];
         await until(() => series.loadedCount === 32);
-        return {loaded, asked: server.asked.slice(before).flat(), at: series.indexAt(45),
+        largest.push(series.largest);
+        return {loaded, largest, asked: server.asked.slice(before).flat(), at: series.indexAt(45),
                 value: series.weights(31)[0]};""",
     )
     assert found["loaded"] == 30
+    assert found["largest"] == [30, 41]
     assert sorted(found["asked"]) == [30, 40]
     assert (found["at"], found["value"]) == (31, 41)
 

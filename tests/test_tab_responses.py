@@ -7,6 +7,7 @@ import pytest
 import torch
 from engine_page import Engine
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import kstest
 from torch import Tensor
 
 from kernelviz_callback.chart import make_chart
@@ -235,16 +236,31 @@ def test_filters_are_matched_beside_the_page(engine: Engine, worker: str) -> Non
     script = f"""
     const responder = new Responder({WORKERS[worker]}), shape = [24, 3, 5, 5];
     const refused = responder.match(ones, shape, ones, [24, 75, 1, 1]).catch((e) => e.message);
-    return [await responder.match(ones, shape, others, [20, 3, 5, 5]), await refused];"""
+    const match = await responder.match(ones, shape, others, [20, 3, 5, 5]);
+    return [match.partner, match.mean, await refused];"""
     shuffled = weights[order][:20].contiguous()
-    partner, refused = engine(script, ones=weights, others=shuffled)
+    shuffled += 0.1 * _random(*shuffled.shape, seed=1)
+    partner, mean, refused = engine(script, ones=weights, others=shuffled)
     expected = np.full(24, -1)
     expected[order[:20].numpy()] = np.arange(20)
     np.testing.assert_array_equal(partner, expected)
+    alike = torch.cosine_similarity(weights[order][:20].flatten(1), shuffled.flatten(1))
+    assert mean == pytest.approx(alike.mean().item(), abs=1e-5)
     assert refused == "Filters of 3x5x5 and 75x1x1 weights cannot be matched."
 
 
 # Matching.
+
+
+def test_noise_is_normal_and_the_same_again(engine: Engine) -> None:
+    script = (
+        "return [noiseOf([50, 3, 7, 7], 1), noiseOf([50, 3, 7, 7], 1), noiseOf([50, 3, 7, 7], 2)]"
+    )
+    one, again, other = engine(script)
+    np.testing.assert_array_equal(one, again)
+    assert kstest(one, "norm").pvalue > 0.01
+    for a, b in ((one, other), (one[:-1], one[1:]), (one[:-147], one[147:])):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(len(a))
 
 
 def test_cosines_are_those_of_the_comparison(engine: Engine) -> None:

@@ -95,8 +95,7 @@ export class Board {
     const inOrder = way.byRun
       ? sets.flatMap((set) => [set.kernels.root, set.responses.root])
       : [...sets.map((set) => set.kernels.root), ...sets.map((set) => set.responses.root)];
-    inOrder.forEach((root, k) => (root.style.order = k)); // moving it would lose its focus
-    this.panes.append(...inOrder.filter((root) => !root.isConnected));
+    this.place(inOrder);
     for (const track of model.tracks) {
       const set = this.sets.get(track);
       if (track.series) {
@@ -109,6 +108,15 @@ export class Board {
     this.pick();
     this.actions.unhover();
     this.actions.refresh();
+  }
+
+  /** In this order, also for the tab key; what has the focus keeps it. */
+  place(roots) {
+    const { children } = this.panes;
+    if (roots.length === children.length && roots.every((root, k) => root === children[k])) return;
+    const focused = document.activeElement;
+    this.panes.replaceChildren(...roots);
+    if (this.panes.contains(focused)) focused.focus({ preventScroll: true });
   }
 
   /** Whether any run has a probe that fits: without, kernels have the room to themselves. */
@@ -131,12 +139,18 @@ export class Board {
 
   /** Draw what the slider shows; what is drawn already is left alone. */
   paint() {
+    this.shareScale();
     for (const track of this.model.tracks) {
       const set = this.sets.get(track);
       if (!set) continue;
       if (track.series) this.paintRun(track, set);
       else this.sayAbsent(track, set);
     }
+  }
+
+  shareScale() {
+    const feeds = this.model.shown.map((track) => this.sets.get(track)?.feed).filter((feed) => feed?.shown);
+    if (feeds.every((feed) => feed.isDone)) for (const feed of feeds) feed.share(Math.max(...feeds.map((one) => one.largest)));
   }
 
   sayAbsent(track, { kernels, responses }) {
@@ -210,8 +224,7 @@ export class Board {
 
   isMeant(track, index, filter) {
     const { verdict } = this.model.view;
-    const bit = this.model.verdictNames.indexOf(verdict);
-    if (bit >= 0 && track.entries[index].verdicts && !(track.series.bits(index)[filter] & (1 << bit))) return false;
+    if (verdict && track.verdicts(index, filter, this.model.verdictNames)?.includes(verdict) === false) return false;
     return this.ordering.isMatched(track, filter);
   }
 
@@ -272,8 +285,7 @@ export class Board {
         const request = responseRequest(track, track.values(index, view), channel, view.response, probe);
         const { cell } = set.responses.fit;
         const room = Math.min(request.size.width / cell.width, request.size.height / cell.height);
-        const family = [track.layer, channel, view.response, view.difference, probe.name].join("\n");
-        set.feed.show(key, family, request, Math.max(1, Math.floor(room)), view.scale);
+        set.feed.show(key, request, Math.max(1, Math.floor(room)), view.scale);
       } catch (error) {
         set.refusal = error.message;
         set.feed.clear();

@@ -107,7 +107,7 @@ export class Drawer {
       parts.plate.read(values, channel);
       setText(parts.plate.kernelNote, `kernel${track.part && ` ${track.part}`}, ${set.why ?? `±${say(set.ends[filter])}`}`);
       const probe = this.probes.adapted(model, track, index);
-      const key = [this.board.responseKey(track, index, probe), filter, view.scale, view.scale === "filter" ? "" : set.feed.widest].join("\n");
+      const key = [this.board.responseKey(track, index, probe), filter, view.scale, view.scale === "filter" ? "" : set.feed.end].join("\n");
       parts.plate.answer(key, values, channel, view, probe, set.feed, isResting ? Infinity : LIVE_MILLISECONDS / chosen.length);
     }
     this.placeNeedles(chosen);

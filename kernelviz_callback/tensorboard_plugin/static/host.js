@@ -21,6 +21,12 @@ function outerBody() {
   }
 }
 
+/** Keys work at once, for the tab was just opened; unless somebody types elsewhere. */
+export function takeFocus() {
+  const focused = outerBody()?.ownerDocument.activeElement;
+  if (!focused?.matches("input, textarea, [contenteditable]")) window.focus();
+}
+
 /** Calls when TensorBoard's reload button was pressed: the handshake of its plugin library. */
 export function onReload(callback) {
   if (window.parent === window) return;

@@ -1,4 +1,5 @@
 import { start } from "./app.js";
+import { takeFocus } from "./host.js";
 import { TabSource } from "./source.js";
 
 /** What TensorBoard calls in the frame of the tab. */
@@ -10,4 +11,5 @@ export function render() {
   // Without its style a page flashes, and grids measure rooms that they will not have.
   style.onload = style.onerror = () => start(document.body, new TabSource());
   document.head.append(style);
+  takeFocus();
 }

@@ -14,6 +14,7 @@ const LANDMARKS = 32; // snapshots, log-spaced, that are loaded before the rest
 export class Slot {
   entry = null;
   payload = null;
+  largest = 0; // of its weights
   row = -1; // of what was derived of it
   retryAt = 0;
   tries = 0;

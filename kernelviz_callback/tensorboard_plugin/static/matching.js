@@ -1,5 +1,26 @@
 /** Which filter of one layer is which of another, as `comparing.matching` has it. */
 
+/** The partner of each filter, -1 where there is none, and how alike the pairs are on average. */
+export function matched(ones, shapeOnes, others, shapeOthers) {
+  const [rows] = shapeOnes, [columns] = shapeOthers;
+  const similarity = cosines(ones, shapeOnes, others, shapeOthers);
+  const partner = assign(similarity, rows, columns);
+  let sum = 0;
+  partner.forEach((column, row) => (sum += column < 0 ? 0 : similarity[row * columns + column]));
+  return { partner, mean: sum / Math.min(rows, columns) };
+}
+
+/** Filters of nothing but noise, always the same for a seed: what pairs are like by chance. */
+export function noiseOf(shape, seed) {
+  const values = new Float32Array(shape.reduce((product, side) => product * side, 1));
+  let state = seed;
+  const uniform = () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0; // Numerical Recipes, section 7.1
+    return (state + 0.5) / 2 ** 32;
+  };
+  return values.map(() => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()));
+}
+
 /** How alike the weights of each pair of filters are, N x M; 0 for a filter of zeros, or with NaN. */
 export function cosines(ones, shapeOnes, others, shapeOthers) {
   if (shapeOnes.slice(1).join() !== shapeOthers.slice(1).join()) {

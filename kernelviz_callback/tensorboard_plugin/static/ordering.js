@@ -1,10 +1,15 @@
+import { grouped } from "./dom.js";
+import { noiseOf } from "./matching.js";
+
+const MOST_MATCHED = 1024; // filters: the time goes with the cube of their number
+
 /**
  * In which order tiles stand, and which filter of one run is which of another. Both are found at
  * one step and then kept, so that no tile jumps while the slider moves.
  */
 export class Ordering {
   constructor(model, onChange) {
-    Object.assign(this, { model, onChange, key: "", orders: new Map(), partners: new Map(), step: null, why: null });
+    Object.assign(this, { model, onChange, key: "", orders: new Map(), partners: new Map(), alike: new Map(), chances: new Map(), step: null, why: null });
   }
 
   /** Find them again if what they depend on has changed. */
@@ -33,7 +38,9 @@ export class Ordering {
     if (!others.length) return "Choose a second run to match with.";
     const size = (track) => track.shape.slice(1).join(" × ");
     const other = others.find((track) => size(track) !== size(lead));
-    return other ? `Filters of ${size(lead)} and ${size(other)} weights cannot be matched.` : null;
+    if (other) return `Filters of ${size(lead)} and ${size(other)} weights cannot be matched.`;
+    const most = Math.max(...this.model.shown.map((track) => track.shape[0]));
+    return most > MOST_MATCHED ? `Up to ${grouped(MOST_MATCHED)} filters can be matched here; kernelviz compare matches more.` : null;
   }
 
   async find(key) {
@@ -42,19 +49,31 @@ export class Ordering {
     const matches = view.match && !this.why;
     const needed = view.order === "index" && !matches ? [] : matches || view.order !== "index" ? shown : [];
     await Promise.all(needed.map((track) => track.series.require(at(track))));
-    const partners = new Map();
+    const partners = new Map(), alike = new Map();
     for (const track of matches ? shown.slice(1) : []) {
       const weights = (of) => of.series.weights(at(of));
-      partners.set(track, await lead.responder.match(weights(lead), lead.shape, weights(track), track.shape));
+      const { partner, mean } = await lead.responder.match(weights(lead), lead.shape, weights(track), track.shape);
+      partners.set(track, partner);
+      alike.set(track, { mean, chance: await this.chanceOf(lead, track) });
     }
     if (this.key !== key) return;
-    this.partners = partners;
+    Object.assign(this, { partners, alike });
     for (const track of shown) {
       const follows = track !== lead && (partners.has(track) || track.shape[0] === lead.shape[0]);
       const own = () => sortedFilters(track, at(track), view.order);
       this.orders.set(track, follows ? this.following(track) : own());
     }
     this.onChange();
+  }
+
+  /** The mean cosine of pairs of filters of noise, of the shapes of two layers. */
+  async chanceOf({ responder, shape }, other) {
+    const key = `${shape} ${other.shape}`;
+    if (!this.chances.has(key)) {
+      const { mean } = await responder.match(noiseOf(shape, 1), shape, noiseOf(other.shape, 2), other.shape);
+      this.chances.set(key, mean);
+    }
+    return this.chances.get(key);
   }
 
   following(track) {

@@ -98,7 +98,7 @@ export class Plate {
 
   drawResponse({ data, planes, height, width }, view, feed) {
     const one = [1, planes, height, width], { track } = this;
-    const [end] = halfRanges(data, one, view.scale === "filter" ? "filter" : feed.widest);
+    const [end] = halfRanges(data, one, view.scale === "filter" ? "filter" : feed.end);
     const picture = paintAtlas(data, one, [end], { channel: planes === 3 ? "rgb" : "all", into: this.picture });
     this.picture = picture;
     if (this.response.width !== picture.width || this.response.height !== picture.height) {

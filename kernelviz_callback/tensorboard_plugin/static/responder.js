@@ -1,5 +1,5 @@
 import { averagesOf, respond, responseShape } from "./convolve.js";
-import { assign, cosines } from "./matching.js";
+import { matched } from "./matching.js";
 
 /** Responses for the page: of one filter at once, of all from the worker or, without one, in slices. */
 
@@ -53,7 +53,7 @@ export class Responder {
     };
   }
 
-  /** The partner of each filter of `a` among those of `b`, -1 where there is none. */
+  /** Pair the filters of `a` with those of `b` off: resolves to what `matched` returns. */
   match(a, shapeA, b, shapeB) {
     const id = ++this.lastId;
     return new Promise((resolve, reject) => {
@@ -98,10 +98,10 @@ export class Responder {
     for (const id of this.matches.keys()) this.matchHere(id);
   }
 
-  receive({ id, chunk, partner, error }) {
-    const match = this.matches.get(id);
+  receive({ id, chunk, match, error }) {
+    const waiting = this.matches.get(id);
     this.matches.delete(id);
-    if (match) error ? match.reject(new Error(error)) : match.resolve(partner);
+    if (waiting) error ? waiting.reject(new Error(error)) : waiting.resolve(match);
     else if (id === this.job?.id) error ? this.inSlices(this.job) : this.deliver(this.job, chunk);
   }
 
@@ -137,7 +137,7 @@ export class Responder {
       const { layers: { a, shapeA, b, shapeB }, resolve, reject } = this.matches.get(id);
       this.matches.delete(id);
       try {
-        resolve(assign(cosines(a, shapeA, b, shapeB), shapeA[0], shapeB[0]));
+        resolve(matched(a, shapeA, b, shapeB));
       } catch (error) {
         reject(error);
       }

@@ -10,7 +10,7 @@ const KEPT_BYTES_OF_RESPONSES = 48 * 2 ** 20;
  */
 export class ResponseFeed {
   constructor(responder, onChange) {
-    Object.assign(this, { responder, onChange, key: "", cancel: null, shown: null, version: 0, widest: 0, family: "", shrink: 1 });
+    Object.assign(this, { responder, onChange, key: "", cancel: null, shown: null, version: 0, largest: 0, common: 0, shrink: 1 });
     this.canvas = document.createElement("canvas");
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
     this.kept = new Map();
@@ -32,14 +32,10 @@ export class ResponseFeed {
     return this.shown !== null && this.wanted === this.key && this.stale.size === 0;
   }
 
-  /**
-   * Compute, or take from memory, the responses that the key names. Those of one family, of the same
-   * layer and probe, share the scale of a run.
-   */
-  show(key, family, request, shrink, scale) {
+  /** Compute, or take from memory, the responses that the key names. */
+  show(key, request, shrink, scale) {
     if (key === this.key && shrink >= this.shrink) return;
     this.stop();
-    if (family !== this.family) Object.assign(this, { family, widest: 0 });
     const filters = request.shape[0];
     const { planes, height, width } = request.size;
     const shape = [filters, planes, Math.floor(height / shrink), Math.floor(width / shrink)];
@@ -55,6 +51,7 @@ export class ResponseFeed {
       return;
     }
     this.shrink = shrink;
+    this.largest = 0;
     this.prepare(shape);
     this.shown = { shape, shrink, data: new Float32Array(filters * planes * shape[2] * shape[3]) };
     this.stale = new Set(Array.from({ length: filters }, (_, k) => k));
@@ -88,8 +85,10 @@ export class ResponseFeed {
     const { shape } = this.shown;
     const size = shape[1] * shape[2] * shape[3];
     this.shown.data.set(data, first * size);
+    const own = halfRanges(data, [filters, ...shape.slice(1)], "filter");
+    for (const end of own) this.largest = Math.max(this.largest, end);
     for (let filter = first; filter < first + filters; filter++) {
-      this.paint(filter);
+      this.paint(filter, this.scale === "filter" ? own[filter - first] : this.end);
       this.stale.delete(filter);
     }
     if (done) {
@@ -112,26 +111,32 @@ export class ResponseFeed {
     if (this.shown) this.repaint();
   }
 
-  /** "run" is the widest seen so far: nobody has computed all responses of a run. */
+  /** The largest response of the runs at this step: the scale "run", as nobody has those of all steps. */
+  share(common) {
+    if (common === this.common) return;
+    this.common = common;
+    if (this.shown && this.scale === "run") this.repaint();
+  }
+
+  /** What the colours of all filters end at. */
+  get end() {
+    return this.scale === "run" ? Math.max(this.common, this.largest) : this.largest;
+  }
+
   repaint() {
     const { shape, data } = this.shown;
     const own = halfRanges(data, shape, "filter");
-    const layer = own.reduce((a, b) => Math.max(a, b), 0);
-    this.widest = Math.max(this.widest, layer);
-    const common = this.scale === "run" ? this.widest : layer;
-    this.ends = this.scale === "filter" ? own : own.fill(common);
-    for (let filter = 0; filter < shape[0]; filter++) if (!this.stale.has(filter)) this.paint(filter, this.ends[filter]);
+    this.largest = own.reduce((a, b) => Math.max(a, b), 0);
+    const ends = this.scale === "filter" ? own : own.fill(this.end);
+    for (let filter = 0; filter < shape[0]; filter++) if (!this.stale.has(filter)) this.paint(filter, ends[filter]);
     this.touch();
   }
 
-  paint(filter, half = null) {
+  paint(filter, end) {
     const { shape, data } = this.shown;
     const size = shape[1] * shape[2] * shape[3], one = [1, ...shape.slice(1)];
     const values = data.subarray(filter * size, (filter + 1) * size);
-    const end = half ?? halfRanges(values, one, this.scale === "filter" ? "filter" : this.widest)[0];
-    this.widest = Math.max(this.widest, end);
-    this.ends ??= new Float32Array(shape[0]);
-    if (this.ends.length !== shape[0]) this.ends = new Float32Array(shape[0]);
+    if (this.ends?.length !== shape[0]) this.ends = new Float32Array(shape[0]);
     this.ends[filter] = end;
     const picture = paintAtlas(values, one, [end], { channel: this.channel });
     const { columns, tileWidth, tileHeight } = this.layout;

@@ -54,6 +54,7 @@ export class Series {
       return Object.assign(slot, { entry });
     });
     for (const slot of before.values()) this.drop(slot);
+    if (before.size) this.largest = this.slots.reduce((most, slot) => Math.max(most, slot.largest), 0);
     this.chooseReference();
     if (this.around !== null) this.load(this.around);
     this.changed();
@@ -182,7 +183,8 @@ export class Series {
 
   take(slot, payload) {
     const { scales } = decodePayload(payload, slot.entry, this.info);
-    for (const scale of scales) if (scale > this.largest) this.largest = scale;
+    slot.largest = scales.reduce((a, b) => Math.max(a, b), 0);
+    this.largest = Math.max(this.largest, slot.largest);
     slot.payload = payload;
     this.loadedCount++;
     this.kept.add(slot);

@@ -1,4 +1,4 @@
-import { counted, el, setOptions, setText } from "./dom.js";
+import { counted, el, say, setOptions, setText } from "./dom.js";
 import { paintProbe } from "./pictures.js";
 import { MOST_PLANES_SHOWN } from "./probes.js";
 
@@ -62,7 +62,7 @@ export class Sidebar {
     setText(this.scaleHint, {
       filter: "Each by its own largest.",
       layer: "One for all filters of a step.",
-      run: "One for all steps and runs shown.",
+      run: "One for all steps and runs shown; of responses, for the runs at this step.",
     }[view.scale]);
     if (lead) this.ofLayer(lead);
     const pinned = view.pinned === null ? "this step" : `step ${view.pinned}`;
@@ -76,7 +76,7 @@ export class Sidebar {
     this.matchField.hidden = model.tracks.length < 2;
     this.match.disabled = this.ordering.why !== null;
     this.match.checked = view.match && !this.match.disabled;
-    setText(this.matchNote, this.ordering.why ?? (view.match ? "Filters without a partner are faint, at the end." : ""));
+    setText(this.matchNote, this.ordering.why ?? (view.match ? this.describeMatch() : ""));
   }
 
   /** What a moving slider changes here. */
@@ -85,6 +85,14 @@ export class Sidebar {
     const isFixed = view.order === "index" && !view.match;
     this.reorder.hidden = isFixed || this.ordering.step === step;
     this.pin.hidden = view.difference !== "pinned" || view.pinned === step;
+  }
+
+  /** A mean alone would deceive: the best pairs of any filters are somewhat alike. */
+  describeMatch() {
+    const { tracks } = this.model, { alike } = this.ordering;
+    const told = [...alike].map(([track, { mean, chance }]) =>
+      `Mean cosine of the pairs${tracks.length > 2 ? ` with ${track.run}` : ""} ${say(mean)}; random filters reach ${say(chance)}.`);
+    return [...told, "Filters without a partner are faint, at the end."].join(" ");
   }
 
   ofLayer(lead) {

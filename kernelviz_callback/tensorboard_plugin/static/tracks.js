@@ -10,7 +10,7 @@ export class Track {
   constructor(source, run, onChange) {
     Object.assign(this, { source, run, onChange, layer: null, series: null, info: null });
     this.responder = new Responder(source);
-    this.widest = { key: "", value: 0, done: new Set() };
+    this.widest = { key: "", value: 0, done: new Map() };
   }
 
   /** The layer, and of a live run what it has become; null where the run has no such layer. */
@@ -97,20 +97,29 @@ export class Track {
   /** Take what has been loaded into the scale of the run; true when nothing is left to do. */
   widen(view) {
     if (view.difference === "none") {
-      this.widest = { key: "", value: this.series.largest, done: new Set() };
+      this.widest = { key: "", value: this.series.largest, done: new Map() };
       return true;
     }
     const key = [this.layer, view.difference, view.difference === "pinned" ? view.pinned : ""].join(" ");
-    if (this.widest.key !== key) this.widest = { key, value: 0, done: new Set() };
-    const until = performance.now() + WIDENING_MILLISECONDS;
+    if (this.widest.key !== key || this.widest.entries !== this.entries) this.beginWidening(key, view);
+    const { widest } = this, until = performance.now() + WIDENING_MILLISECONDS;
+    if (widest.done.size === this.entries.length) return true;
     for (let index = 0; index < this.entries.length; index++) {
-      const { id } = this.entries[index];
-      if (this.widest.done.has(id) || !this.isReady(index, view)) continue;
+      const name = this.key(index, view);
+      if (widest.done.has(name) || !this.isReady(index, view)) continue;
       if (performance.now() > until) return false;
-      this.widest.done.add(id);
-      this.widest.value = Math.max(this.widest.value, this.largest(index, view));
+      widest.done.set(name, this.largest(index, view));
+      widest.value = Math.max(widest.value, widest.done.get(name));
     }
     return true;
+  }
+
+  /** Keep what is known of differences that there still are. */
+  beginWidening(key, view) {
+    const before = this.widest.key === key ? this.widest.done : new Map();
+    const names = this.entries.map((_, index) => this.key(index, view)).filter((name) => before.has(name));
+    const done = new Map(names.map((name) => [name, before.get(name)]));
+    this.widest = { key, entries: this.entries, done, value: Math.max(0, ...done.values()) };
   }
 
   largest(index, view) {

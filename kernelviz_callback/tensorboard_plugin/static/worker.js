@@ -1,5 +1,5 @@
 import { averagesOf, respond } from "./convolve.js";
-import { assign, cosines } from "./matching.js";
+import { matched } from "./matching.js";
 
 /** Computes beside the page: responses chunk by chunk, matchings at once. */
 
@@ -20,8 +20,8 @@ export async function answer(message) {
 }
 
 function answerMatch({ id, a, shapeA, b, shapeB }) {
-  const partner = assign(cosines(a, shapeA, b, shapeB), shapeA[0], shapeB[0]);
-  self.postMessage({ id, partner }, [partner.buffer]);
+  const match = matched(a, shapeA, b, shapeB);
+  self.postMessage({ id, match }, [match.partner.buffer]);
 }
 
 async function answerGrid({ id, planes, probeShape, kernels, shape, options }) {
