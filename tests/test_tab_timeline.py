@@ -233,6 +233,7 @@ def test_a_catalogue_lists_what_is_damaged_until_it_is_gone() -> None:
     more = part.updated(contents_of(a=[*headers, snapshot(2)]))
     assert [*more.runs["a"].timeline.layers["conv1"]] == [f"1-{ATTEMPT}", f"2-{ATTEMPT}"]
     assert part.updated({}).updated(contents).revision == whole.revision
+    assert part.without("gone", {tags[0]: "no"}) is part.without("a", {"k/gone": "no"}) is part
 
 
 def test_a_layer_without_a_readable_snapshot_is_no_layer() -> None:

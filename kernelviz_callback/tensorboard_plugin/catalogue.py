@@ -107,14 +107,17 @@ class Catalogue:
         return self if is_same else Catalogue(self.experiment, events)
 
     def without(self, run: str, faults: Mapping[str, str]) -> "Catalogue":
-        """Leave events out that turned out to be damaged.
+        """Leave events out that turned out to be damaged, if they still are there.
 
         Args:
             run: TensorBoard's.
             faults: Tag to reason.
         """
-        found = {tag: Fault(tag, reason) for tag, reason in faults.items()}
-        events = replace(self.events[run], damaged={**self.events[run].damaged, **found})
+        known = self.events.get(run, RunEvents())
+        found = {tag: Fault(tag, why) for tag, why in faults.items() if tag in known.contents}
+        if not found:
+            return self
+        events = replace(known, damaged={**known.damaged, **found})
         return replace(self, events={**self.events, run: events})
 
     @cached_property
