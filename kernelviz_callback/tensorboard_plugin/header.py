@@ -7,6 +7,7 @@ weights. Event files come from anywhere: nothing that a header says is taken on 
 import json
 import math
 import reprlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
@@ -170,7 +171,8 @@ def _is_count(value: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(cast(float, value))
+    # Not math.isfinite: it fails for a whole number that no float can hold.
+    return type(value) in (int, float) and abs(cast(float, value)) <= sys.float_info.max
 
 
 def _is_drift(value: object) -> bool:

@@ -20,6 +20,7 @@ export class Ordering {
     this.key = key;
     this.orders.clear();
     this.partners.clear();
+    this.alike.clear();
     this.step = view.ordered ?? lead.entries.at(-1).step;
     this.why = this.whyNoMatch();
     this.find(key).catch(() => {

@@ -183,7 +183,7 @@ export class Series {
 
   take(slot, payload) {
     const { scales } = decodePayload(payload, slot.entry, this.info);
-    slot.largest = scales.reduce((a, b) => Math.max(a, b), 0);
+    slot.largest = scales.reduce((a, b) => (b > a && b < Infinity ? b : a), 0); // damage may be NaN
     this.largest = Math.max(this.largest, slot.largest);
     slot.payload = payload;
     this.loadedCount++;
