@@ -32,26 +32,23 @@ class Publisher:
     Args:
         probe: The fixed image.
         illustrator: Draws the pictures.
+
+    Attributes:
+        probe_is_new: Whether no earlier attempt of this training has shown the probe.
     """
 
     def __init__(self, probe: Probe, illustrator: Illustrator) -> None:
+        self.probe_is_new = True
         self._probe = probe
         self._illustrator = illustrator
         self._attempt: Attempt | None = None
-        self._probe_is_new = True
         self._introduced_to: list[Any] = []
         self._next_film = FIRST_FILM
         self._filmed_step: int | None = None
 
-    def begin(self, attempt: Attempt, *, probe_is_new: bool) -> None:
-        """Say whose snapshots are going to be published, before the first is.
-
-        Args:
-            attempt: It stays the same until the end.
-            probe_is_new: Whether no earlier attempt of this training has shown the probe.
-        """
+    def begin(self, attempt: Attempt) -> None:
+        """Say whose snapshots are going to be published, before the first is."""
         self._attempt = attempt
-        self._probe_is_new = probe_is_new
 
     def publish(
         self,
@@ -142,7 +139,7 @@ class Publisher:
         with mishaps.survive("pack the probe", losing):
             events.append(value_of(*pack_image(self._probe, self._attempt)))
         picture = {"probe": EncodedImage.jpeg(self._probe.to_picture())}
-        log_images(experiment, picture if self._probe_is_new else {}, step, events=events)
+        log_images(experiment, picture if self.probe_is_new else {}, step, events=events)
         self._introduced_to.append(experiment)
 
     def _write(

@@ -230,10 +230,10 @@ class Recorder:
         """Claim the folder and say where it is; tell whether it has the first snapshot already."""
         found = open_run_folder(self._log_dir, run=self._run, first=first, most_unsure=MOST_UNSURE)
         self._claim, self._run = found.claim, found.claim.run
+        self._publisher.begin(Attempt(found.claim.run, found.claim.attempt, began_at=first.step))
         # One that the folder has was logged when it came there.
         is_new = load_saved_probe(self.folder, self._probe.digest) is None
-        attempt = Attempt(found.claim.run, found.claim.attempt, began_at=first.step)
-        self._publisher.begin(attempt, probe_is_new=is_new)
+        self._publisher.probe_is_new = is_new
         if found.claim.avoided is not None:
             warn(
                 f"another training is writing to {found.claim.avoided} right now; the snapshots of "

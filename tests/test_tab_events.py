@@ -12,7 +12,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
 
-from kernelviz_callback import KernelVizCallback, Snapshot, list_snapshots, load_snapshot
+from kernelviz_callback import (
+    KernelVizCallback,
+    Snapshot,
+    list_snapshots,
+    load_snapshot,
+    recorder,
+)
 from kernelviz_callback.opening.checkpoint import PLAIN
 from kernelviz_callback.packing import Attempt, pack_layer
 from kernelviz_callback.snapshot import load_saved_probe
@@ -173,3 +179,20 @@ def test_many_layers_share_the_room_of_a_snapshot() -> None:
     packed = [pack_layer(snapshot, layer, Attempt("", 0, 0)) for layer in layers]
     assert 2**19 < sum(len(payload) for _, payload in packed) < 1.1 * 2**20
     assert {tuple(header["shape"]) for header, _ in packed} == {(256, 22, 3, 3)}
+
+
+@pytest.mark.loses_something
+def test_a_store_that_fails_while_the_folder_is_begun_costs_no_events(fit, monkeypatch) -> None:
+    look, calls = recorder.load_saved_probe, []
+
+    def fail_once(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise RuntimeError("the store is gone")
+        return look(*args)
+
+    monkeypatch.setattr(recorder, "load_saved_probe", fail_once)
+    with pytest.warns(UserWarning, match="the store is gone"):
+        trainer = fit(KernelVizCallback())
+    # The first had its file lost: it was on its way to the folder that failed.
+    assert [each.step for each in snapshots_of(trainer.log_dir)][-4:] == DEFAULT_STEPS[1:]
