@@ -111,8 +111,10 @@ def test_curves_are_the_numbers_of_the_filter(opened: Open) -> None:
     norms = [float(np.linalg.norm(BASE[step][4])) for step in STEPS]
     moved = [float(np.linalg.norm(BASE[s][4] - first) / np.linalg.norm(first)) for s in STEPS]
     for kind, values in (("norm", norms), ("change", moved)):
-        path = tab.role(f"{kind}-curve").locator("path").get_attribute("d")
-        points = np.array(_numbers(path)).reshape(-1, 2)
+        line = tab.role(f"{kind}-curve").locator("path")
+        while len(_numbers(line.get_attribute("d") or "")) < 2 * len(STEPS):  # drawn now and then
+            tab.drawn()
+        points = np.array(_numbers(line.get_attribute("d"))).reshape(-1, 2)
         np.testing.assert_allclose(
             points[:, 0] / 1000, [log1p(s) / log1p(200) for s in STEPS], atol=1e-3
         )

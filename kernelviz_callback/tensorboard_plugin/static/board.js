@@ -108,6 +108,7 @@ export class Board {
     this.pick();
     this.actions.unhover();
     this.actions.refresh();
+    this.actions.rested(); // tiles of another size want responses of another
   }
 
   /** In this order, also for the tab key; what has the focus keeps it. */

@@ -32,31 +32,36 @@ export class ResponseFeed {
     return this.shown !== null && this.wanted === this.key && this.stale.size === 0;
   }
 
-  /** Compute, or take from memory, the responses that the key names. */
+  /**
+   * Compute, or take from memory, the responses that the key names, averaged over shrink x shrink
+   * pixels. Finer ones at hand do not serve: they have other extremes, and so another scale.
+   */
   show(key, request, shrink, scale) {
-    if (key === this.key && shrink >= this.shrink) return;
+    if (key === this.key && shrink === this.shrink) return;
     this.stop();
-    const filters = request.shape[0];
-    const { planes, height, width } = request.size;
-    const shape = [filters, planes, Math.floor(height / shrink), Math.floor(width / shrink)];
-    this.key = this.wanted = key;
-    this.scale = scale;
-    const kept = this.kept.get(key);
-    if (kept && kept.shrink <= shrink) {
-      this.shrink = kept.shrink;
+    Object.assign(this, { key, wanted: key, shrink, scale });
+    const kept = this.kept.get(this.name);
+    if (kept) {
       this.prepare(kept.shape);
       this.shown = kept;
       this.stale.clear();
       this.repaint();
       return;
     }
-    this.shrink = shrink;
+    const filters = request.shape[0];
+    const { planes, height, width } = request.size;
+    const shape = [filters, planes, Math.floor(height / shrink), Math.floor(width / shrink)];
     this.largest = 0;
     this.prepare(shape);
-    this.shown = { shape, shrink, data: new Float32Array(filters * planes * shape[2] * shape[3]) };
+    this.shown = { shape, data: new Float32Array(filters * planes * shape[2] * shape[3]) };
     this.stale = new Set(Array.from({ length: filters }, (_, k) => k));
     this.cancel = this.responder.grid({ ...request, shrink }, (chunk) => this.receive(chunk));
     this.touch();
+  }
+
+  /** Of what is kept. */
+  get name() {
+    return `${this.key}\n${this.shrink}`;
   }
 
   stop() {
@@ -99,10 +104,10 @@ export class ResponseFeed {
   }
 
   keep() {
-    this.kept.delete(this.key);
-    this.kept.set(this.key, this.shown);
+    this.kept.delete(this.name);
+    this.kept.set(this.name, this.shown);
     const most = Math.max(1, Math.floor(KEPT_BYTES_OF_RESPONSES / this.shown.data.byteLength));
-    for (const key of this.kept.keys()) if (this.kept.size > most) this.kept.delete(key);
+    for (const name of this.kept.keys()) if (this.kept.size > most) this.kept.delete(name);
   }
 
   setScale(scale) {
