@@ -27,6 +27,7 @@ from torchvision.models import resnet50
 from torchvision.utils import make_grid
 
 from kernelviz_callback import load_probe
+from kernelviz_callback.claim import LastClaim
 from kernelviz_callback.illustrator import Illustrator
 from kernelviz_callback.mishaps import Mishaps, Reporter
 from kernelviz_callback.publisher import Publisher
@@ -85,7 +86,7 @@ def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
             recorder.append(
                 Recorder(
                     writer.log_dir,
-                    None,
+                    LastClaim(),
                     probe,
                     device=conv.weight.device,
                     publisher=Publisher(probe, illustrator),

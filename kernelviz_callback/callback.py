@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from kernelviz_callback.batch_probe import probe_of_batch, probe_of_loader
+from kernelviz_callback.claim import LastClaim
 from kernelviz_callback.health_log import HealthLog
 from kernelviz_callback.illustrator import Illustrator, ScaleName
 from kernelviz_callback.loggers import image_experiments
@@ -103,7 +104,7 @@ class KernelVizCallback(Callback):
         self._watch: Watch | None = None
         self._restored = RunState()
         self._run_scales: dict[str, float] = {}
-        self._run: str | None = None
+        self._last_claim = LastClaim()
         self._log_dir = ""
         self._recorder: Recorder | None = None
         self._reporter = Reporter()
@@ -220,7 +221,7 @@ class KernelVizCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         restored = self._restored = RunState.from_dict(state_dict)
         self._run_scales = dict(restored.run_scales)
-        self._run = restored.run
+        self._last_claim = restored.last_claim
         source = self._batch_source
         if restored.batch_probe is not None and source and source == restored.batch_source:
             self._probe = Probe(restored.batch_probe, source)
@@ -234,7 +235,7 @@ class KernelVizCallback(Callback):
             batch_source=self._batch_source,
             batch_probe=self._probe.image if self._batch_source else None,
             run_scales=dict(self._run_scales),
-            run=self._recorder.run if self._recorder is not None else self._run,
+            **(self._recorder.last_claim if self._recorder else self._last_claim)._asdict(),
         )
 
     def _take_probe(self, probe: Probe) -> None:
@@ -330,7 +331,7 @@ class KernelVizCallback(Callback):
         )
         return Recorder(
             self._log_dir,
-            self._run,
+            self._last_claim,
             self._probe,
             device=next(iter(first.weights.values())).device,
             publisher=Publisher(self._probe, illustrator),
@@ -365,7 +366,7 @@ class KernelVizCallback(Callback):
                 said = self._recorder.close()
                 rank_zero_info(f"kernelviz: {said}")
             self._reporter.report(mishaps, self._step)
-            self._run = self._recorder.run
+            self._last_claim = self._recorder.last_claim
             self._recorder = None
 
 

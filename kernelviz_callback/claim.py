@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kernelviz_callback.snapshot import list_snapshots
 from kernelviz_callback.storage import (
@@ -31,6 +32,13 @@ _MOST_FOLDERS = 1000
 _BUSY = -1
 
 _held: set[int] = set()  # descriptors of locked files
+
+
+class LastClaim(NamedTuple):
+    """What a training that goes on knows of its last attempt; see `Claim`."""
+
+    run: str | None = None
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,13 +89,15 @@ class Claim:
             _unlock(self._lock)
 
 
-def claim_folder(log_dir: Location, *, run: str | None = None) -> Claim:
+def claim_folder(log_dir: Location, *, run: str | None = None, after: int = 0) -> Claim:
     """Choose and claim the folder of a training.
 
     Args:
         log_dir: Path or URL; made if need be.
         run: Identity of a training that goes on. It gets its folder again, unless another process
-            writes there right now. Any other training gets a folder without snapshots.
+            writes there right now: then it is a training of its own. Any other training gets a
+            folder without snapshots.
+        after: Number of its last attempt, should the folder not tell.
 
     Raises:
         OSError: If nothing can be written there.
@@ -95,6 +105,7 @@ def claim_folder(log_dir: Location, *, run: str | None = None) -> Claim:
     log_dir = as_folder(log_dir)
     log_dir.mkdir(parents=True, exist_ok=True)
     avoided: Folder | None = None
+    is_forked = False
     for folder in _candidates(log_dir, run):
         if folder.exists() and not folder.is_dir():
             continue
@@ -104,11 +115,13 @@ def claim_folder(log_dir: Location, *, run: str | None = None) -> Claim:
         lock = _lock(folder) if isinstance(folder, Path) else None
         if lock == _BUSY:
             avoided = avoided or folder
+            is_forked = is_forked or continues
         elif not continues and list_snapshots(folder):
             _unlock(lock)
         else:
-            own = run if run and not avoided else uuid.uuid4().hex
-            attempt = max(time.time_ns() // 1_000_000, last_attempt + 1 if continues else 0)
+            own = run if run and not is_forked else uuid.uuid4().hex
+            before = max(after, last_attempt if continues else 0)
+            attempt = max(time.time_ns() // 1_000_000, before + 1)
             try:
                 was_killed = _mark_held(lock)
                 write_whole(folder / _IDENTITY, f"{own}\n{attempt}".encode())

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
-from kernelviz_callback.claim import Claim, claim_folder
+from kernelviz_callback.claim import Claim, LastClaim, claim_folder
 from kernelviz_callback.health_log import PREFIX
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.monitor import Monitor
@@ -58,7 +58,7 @@ class Recorder:
     Args:
         log_dir: Where the folder is claimed when the first snapshot is written, see `claim_folder`.
             The pictures go there too if nobody else takes them.
-        run: Identity of the training, if it goes on.
+        last_claim: Of the training, if it goes on.
         probe: The fixed image.
         device: Of the snapshots.
         publisher: Shows the snapshots.
@@ -70,7 +70,7 @@ class Recorder:
     def __init__(
         self,
         log_dir: str,
-        run: str | None,
+        last_claim: LastClaim,
         probe: Probe,
         *,
         device: torch.device,
@@ -80,7 +80,7 @@ class Recorder:
         about: str,
     ) -> None:
         self._log_dir = log_dir
-        self._run = run
+        self._last_claim = last_claim
         self._about = about
         self._claim: Claim | None = None
         self._rests_until = 0.0
@@ -113,11 +113,11 @@ class Recorder:
         return self._claim.folder
 
     @property
-    def run(self) -> str | None:
-        """Identity of the training, for which the folder must have been claimed: wait for that."""
+    def last_claim(self) -> LastClaim:
+        """What the training goes on with, for which its folder must be claimed: wait for that."""
         if self._claim is None:
             self._count(self._files.drain())
-        return self._run
+        return self._last_claim
 
     def wait_for_turn(self) -> None:
         """Wait until the file of the snapshot before is written; then the next may be taken."""
@@ -228,9 +228,10 @@ class Recorder:
 
     def _begin(self, first: Snapshot, experiments: list[Any]) -> bool:
         """Claim the folder and say where it is; tell whether it has the first snapshot already."""
-        found = open_run_folder(self._log_dir, run=self._run, first=first, most_unsure=MOST_UNSURE)
-        self._claim, self._run = found.claim, found.claim.run
-        self._publisher.begin(Attempt(found.claim.run, found.claim.attempt, began_at=first.step))
+        found = open_run_folder(
+            self._log_dir, last=self._last_claim, first=first, most_unsure=MOST_UNSURE
+        )
+        self._take_over(found.claim, first.step)
         # One that the folder has was logged when it came there.
         is_new = load_saved_probe(self.folder, self._probe.digest) is None
         self._publisher.probe_is_new = is_new
@@ -265,8 +266,12 @@ class Recorder:
         self._taken = 0
         self._probe_is_kept = False
         self._claim.release()
-        self._claim = claim_folder(self.folder.parent, run=self._run)
-        self._run = self._claim.run
+        run, attempt = self._last_claim
+        self._take_over(claim_folder(self.folder.parent, run=run, after=attempt), step)
+
+    def _take_over(self, claim: Claim, step: int) -> None:
+        self._claim, self._last_claim = claim, LastClaim(claim.run, claim.attempt)
+        self._publisher.begin(Attempt(claim.run, claim.attempt, began_at=step))
 
     def _keep_probe(self) -> None:
         if self._probe_is_kept:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kernelviz_callback.claim import LastClaim
 from kernelviz_callback.probe import Probe
 
 
@@ -18,7 +19,8 @@ class RunState:
         batch_source: "train_batch" or "val_batch" where the probe is an image of the data.
         batch_probe: That image, shape (C, H, W).
         run_scales: See `Recorder`.
-        run: Identity of the run folder, see `claim_folder`. None on other processes than rank zero.
+        run: Identity of the training, see `Claim`. None on other processes than rank zero.
+        attempt: Number of the attempt, likewise; 0 there.
     """
 
     layers: dict[str, list[int]] = field(default_factory=dict)
@@ -27,6 +29,12 @@ class RunState:
     batch_probe: Tensor | None = None
     run_scales: dict[str, float] = field(default_factory=dict)
     run: str | None = None
+    attempt: int = 0
+
+    @property
+    def last_claim(self) -> LastClaim:
+        """What the run folder is claimed with again."""
+        return LastClaim(self.run, self.attempt)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as values that a ``weights_only`` checkpoint may hold; none if empty."""

@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass, field
 
-from kernelviz_callback.claim import Claim, claim_folder
+from kernelviz_callback.claim import Claim, LastClaim, claim_folder
 from kernelviz_callback.snapshot import Snapshot, list_snapshots, load_snapshot, set_aside
 from kernelviz_callback.storage import Folder, Location, write_whole
 
@@ -35,20 +35,20 @@ class RunFolder:
 
 
 def open_run_folder(
-    log_dir: Location, *, run: str | None, first: Snapshot, most_unsure: int
+    log_dir: Location, *, last: LastClaim, first: Snapshot, most_unsure: int
 ) -> RunFolder:
     """Claim the folder of a training: where this very one has recorded before, if it has.
 
     Args:
         log_dir: See `claim_folder`.
-        run: Likewise.
+        last: What is known of the last attempt.
         first: The first snapshot to come. What lies there of later steps is set aside.
         most_unsure: Of how many snapshots, at most, a process that is killed loses the pictures.
 
     Raises:
         OSError: If nothing can be written there; it is as if nobody had tried, then.
     """
-    claim = claim_folder(log_dir, run=run)
+    claim = claim_folder(log_dir, run=last.run, after=last.attempt)
     if not claim.continues:
         return RunFolder(claim)
     try:

@@ -137,6 +137,20 @@ def test_an_attempt_is_later_than_the_one_before_whatever_the_clock_says(tmp_pat
     other.release()
 
 
+def test_an_attempt_is_later_than_the_one_that_the_training_remembers(tmp_path: Path) -> None:
+    """Its folder was deleted, and the clock is behind."""
+    claim = claim_folder(tmp_path, run="me", after=2**51)
+    assert (claim.run, claim.attempt, claim.continues) == ("me", 2**51 + 1, False)
+    claim.release()
+
+
+def test_a_stranger_who_writes_does_not_take_ones_identity(tmp_path: Path, other) -> None:
+    other()
+    claim = claim_folder(tmp_path, run="me")
+    assert (claim.folder.name, claim.run) == ("kernelviz-2", "me")
+    claim.release()
+
+
 def test_a_training_that_goes_on_elsewhere_starts_a_folder(tmp_path: Path) -> None:
     claim = claim_folder(tmp_path / "a")
     claim.release()
@@ -175,6 +189,7 @@ def test_two_processes_that_resume_the_same_run_are_kept_apart(tmp_path: Path, o
     second = claim_folder(tmp_path, run=first.run)
     assert second.folder.name == "kernelviz-2"
     assert not second.continues
+    assert second.run != first.run
     second.release()
 
 

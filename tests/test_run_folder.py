@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from kernelviz_callback.claim import LastClaim
 from kernelviz_callback.run_folder import RunFolder, open_run_folder
 from kernelviz_callback.snapshot import Snapshot, save_snapshot
 
@@ -18,7 +19,7 @@ def kill(found: RunFolder) -> None:
 
 
 def begin(log_dir: Path, run: str | None, first: int) -> RunFolder:
-    return open_run_folder(log_dir, run=run, first=snapshot(first), most_unsure=3)
+    return open_run_folder(log_dir, last=LastClaim(run), first=snapshot(first), most_unsure=3)
 
 
 def steps(paths: list[Path]) -> list[int]:
@@ -46,7 +47,7 @@ def test_a_resumed_training_finds_its_snapshots(tmp_path: Path) -> None:
     assert again.unsure == []
     again.claim.release()
     other = open_run_folder(
-        tmp_path, run=found.claim.run, first=snapshot(4, filters=8), most_unsure=3
+        tmp_path, last=LastClaim(found.claim.run), first=snapshot(4, filters=8), most_unsure=3
     )
     assert not other.has_first, "the layer has other filters now"
     other.claim.release()

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
-from tab_page import Open, Site, Tab, assert_painted, unzoomed
-from tab_prepared import BASE, OTHER, OTHER_STEPS, STEPS
+from tab_page import Open, Site, Tab, assert_painted, link_to, unzoomed
+from tab_prepared import BASE, OTHER, OTHER_STEPS, PROBE, STEPS
 
 from kernelviz_callback.comparing.matching import cosines
+from kernelviz_callback.responses import channel_responses
 
 pytestmark = pytest.mark.browser
 
@@ -91,6 +92,30 @@ def test_responses_of_two_runs_on_one_scale_whatever_was_seen_before(opened: Ope
         for name, grid in shrunk.items():
             assert np.array_equal(grid.pixels, again.grid("responses", name).pixels)
         again.page.close()
+
+
+def test_a_run_that_is_not_read_yet_does_not_keep_the_scale_of_another_step(
+    site: Site, opened: Open
+) -> None:
+    page = site.page()
+    asked: list[str] = []
+
+    def answer(route: Any) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 1:
+            route.continue_()  # the last snapshot and the first
+
+    page.route(re.compile(r"snapshots\?run=other"), answer)
+    page.goto(site.entry(link_to(runs=["base", "other"], layer="conv1", scale="run", zoom=8)))
+    tab = Tab(page, page.main_frame)
+    tab.wait("body.responses === 'ready'")
+    tab.role("step").fill("50")
+    tab.role("step").press("Enter")
+    own = channel_responses(torch.from_numpy(PROBE), torch.from_numpy(BASE[30])).abs().max()
+    drawn = 'canvas[data-kind="responses"][data-run="base"][data-state="ready"][data-step="30"]'
+    tab.frame.locator(drawn).wait_for()
+    said = tab.frame.locator('.pane.responses [data-role="scale-high"]').first.text_content()
+    assert float(said) == pytest.approx(own.item(), abs=2e-3)
 
 
 def test_the_tab_key_goes_through_panes_in_the_order_of_their_places(opened: Open) -> None:

@@ -1,5 +1,7 @@
 """What a training leaves for the Kernels tab: every snapshot, in the event file of its logger."""
 
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import DEFAULT_STEPS, STEPS, TinyNet
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
@@ -19,6 +22,7 @@ from kernelviz_callback import (
     load_snapshot,
     recorder,
 )
+from kernelviz_callback.claim import Claim, claim_folder
 from kernelviz_callback.opening.checkpoint import PLAIN
 from kernelviz_callback.packing import Attempt, pack_layer
 from kernelviz_callback.snapshot import load_saved_probe
@@ -196,3 +200,51 @@ def test_a_store_that_fails_while_the_folder_is_begun_costs_no_events(fit, monke
         trainer = fit(KernelVizCallback())
     # The first had its file lost: it was on its way to the folder that failed.
     assert [each.step for each in snapshots_of(trainer.log_dir)][-4:] == DEFAULT_STEPS[1:]
+
+
+def test_a_resume_is_later_though_its_folder_is_gone_and_its_clock_behind(fit, tmp_path) -> None:
+    board = TensorBoardLogger(tmp_path, name="run", version="0")
+    trainer = fit(KernelVizCallback(), logger=board, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    [state] = [s for name, s in checkpoint["callbacks"].items() if "KernelViz" in name]
+    assert state["attempt"] == snapshots_of(board.log_dir)[0].header["attempt"]
+    assert state["run"] == snapshots_of(board.log_dir)[0].header["training"]
+    state["attempt"] = ahead = 2**51
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    shutil.rmtree(Path(board.log_dir) / "kernelviz")
+    board = TensorBoardLogger(tmp_path, name="run", version="0")
+    fit(KernelVizCallback(), logger=board, max_epochs=2, ckpt_path=tmp_path / "last.ckpt")
+    found = snapshots_of(board.log_dir)
+    assert {each.header["attempt"] for each in found if each.step > 4} == {ahead + 1}
+    [run] = shown_of(board.log_dir)
+    assert [each["step"] for each in run.layers["conv"].values()] == DEFAULT_STEPS
+
+
+class Usurp(Callback):
+    """Deletes the folder in the middle of a training, and claims it as another training."""
+
+    claim: Claim | None = None
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == 5:
+            folder = Path(trainer.log_dir) / "kernelviz"
+            while len(list_snapshots(folder)) < 6:
+                time.sleep(0.01)
+            shutil.rmtree(folder)
+            self.claim = claim_folder(trainer.log_dir)
+
+
+def test_a_training_whose_folder_is_taken_stays_one(fit) -> None:
+    usurp = Usurp()
+    callback = KernelVizCallback(every_n_train_steps=1, every_n_epochs=None)
+    with pytest.warns(UserWarning, match="it was deleted"):
+        trainer = fit(callback, usurp)
+    assert usurp.claim is not None
+    usurp.claim.release()
+    [run] = shown_of(trainer.log_dir)
+    assert [each["step"] for each in run.layers["conv"].values()] == list(range(STEPS + 1))
+    assert run.superseded == 0
+    told = {each.header["training"] for each in snapshots_of(trainer.log_dir)}
+    assert told == {callback.state_dict()["run"]}
+    assert usurp.claim.run not in told

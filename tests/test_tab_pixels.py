@@ -274,6 +274,11 @@ def test_an_image_of_ones_own_stays_in_the_browser(opened: Open, way: str) -> No
     _check_responses(tab, "base", expected, largest_magnitude(expected))
     large = tab.pixels('canvas[data-kind="response"]')
     assert_painted(large, expected[2], float(expected[2].abs().max()))
+    other = own[:, ::-1].copy()
+    _drop(tab, _png(other), "mine.png")  # of the same name and size
+    tab.frame.wait_for_function("document.body.dataset.responses === 'stale'")
+    expected = channel_responses(_probe(other), weights)
+    _check_responses(tab, "base", expected, largest_magnitude(expected))
     assert all(one.startswith("GET ") and "/timeline?" in one for one in asked)
     tab.role("run-probe").click()
     tab.frame.get_by_text("image, 62 × 62").wait_for()

@@ -150,7 +150,10 @@ export class Board {
   }
 
   shareScale() {
-    const feeds = this.model.shown.map((track) => this.sets.get(track)?.feed).filter((feed) => feed?.shown);
+    const { shown, view } = this.model;
+    const answers = (track, index) => track.isReady(index, view) && this.probes.adapted(this.model, track, index).planes;
+    const feeds = shown.filter((track) => answers(track, this.model.indexOf(track)))
+      .map((track) => this.sets.get(track)?.feed).filter((feed) => feed?.shown);
     if (feeds.every((feed) => feed.isDone)) for (const feed of feeds) feed.share(Math.max(...feeds.map((one) => one.largest)));
   }
 
@@ -231,7 +234,7 @@ export class Board {
 
   responseKey(track, index, probe) {
     const { view } = this.model;
-    return [track.key(index, view), this.model.channelOf(track), view.response, probe.name, probe.probeShape].join("\n");
+    return [track.key(index, view), this.model.channelOf(track), view.response, probe.id].join("\n");
   }
 
   paintResponses(track, set, index) {

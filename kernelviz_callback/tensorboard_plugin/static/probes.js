@@ -7,11 +7,11 @@ export const MOST_PLANES_SHOWN = 16; // response planes of one filter; of more t
 /** The image that filters are convolved with: the run's own, or one that the user dropped. */
 export class Probes {
   constructor(source, onChange) {
-    Object.assign(this, { source, onChange, own: null, known: new Map() });
+    Object.assign(this, { source, onChange, own: null, ownCount: 0, known: new Map() });
   }
 
   setOwn(probe) {
-    this.own = probe && { probe, adapted: new Map() };
+    this.own = probe && { id: `own ${++this.ownCount}`, probe, adapted: new Map() };
     this.onChange();
   }
 
@@ -35,7 +35,7 @@ export class Probes {
     this.known.set(key, { isLoading: true });
     this.source.probe(run, digest)
       .then((buffer) => decodeProbe(buffer, told))
-      .then((probe) => this.known.set(key, { probe, adapted: new Map() }))
+      .then((probe) => this.known.set(key, { id: digest, probe, adapted: new Map() }))
       .catch((error) => {
         this.known.set(key, { why: `The probe could not be read: ${error.message}` });
         setTimeout(() => this.known.delete(key), 5000);
@@ -43,18 +43,18 @@ export class Probes {
       .finally(this.onChange);
   }
 
-  /** The probe as the layer sees it: {planes, probeShape, name, note}, or {isLoading} or {why} not. */
+  /** The probe as the layer sees it: {id, planes, probeShape, name, note}, or {isLoading} or {why} not. */
   adapted(model, track, index) {
     const found = this.original(model, track, index);
     if (!found.probe) return found;
     const channels = track.series.total.channels * (track.series.geometry.groups ?? 1);
-    if (!found.adapted.has(channels)) found.adapted.set(channels, this.adapt(found.probe, channels));
+    if (!found.adapted.has(channels)) found.adapted.set(channels, this.adapt(found, channels));
     return found.adapted.get(channels);
   }
 
-  adapt(probe, channels) {
+  adapt({ id, probe }, channels) {
     const [count, height, width] = probe.shape;
-    const named = { name: probe.name, probeShape: [channels, height, width], note: null };
+    const named = { id, name: probe.name, probeShape: [channels, height, width], note: null };
     const planes = probeForChannels(probe, channels);
     const inGrey = planes && count === 3 && channels !== 3;
     if (planes) return { ...named, planes, note: inGrey ? "in grey" : null };
