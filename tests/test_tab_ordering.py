@@ -20,15 +20,19 @@ const view = { order: "index", match: true, ordered: null };
 const ordering = new Ordering({ view, lead: tracks[0], shown: tracks }, () => {});
 ordering.update();
 await new Promise((done) => setTimeout(done, 20));
-return [ordering.why, asked];
+const found = ordering.alike.size;
+view.match = false;
+ordering.update();
+return [ordering.why, asked, found, ordering.alike.size];
 """
 
 
 def test_so_many_filters_are_matched_and_no_more(engine: Engine) -> None:
-    why, asked = engine(MATCHING, counts=[1024, 1000])
+    why, asked, found, left = engine(MATCHING, counts=[1024, 1000])
+    assert (found, left) == (1, 0)  # how alike they are is forgotten with the pairs
     assert why is None
     assert asked == [[1024, 1000]] * 2  # those, and noise, for what chance does
     for counts in ([1025, 8], [8, 1025]):
-        why, asked = engine(MATCHING, counts=counts)
+        why, asked, *_ = engine(MATCHING, counts=counts)
         assert why == "Up to 1,024 filters can be matched here; kernelviz compare matches more."
         assert asked == []

@@ -12,7 +12,7 @@ const source = {
   async payloads(run, layer, ids) {
     return ids.map((id) => {
       const buffer = new ArrayBuffer(7);
-      new Float32Array(buffer, 0, 1).fill(parseInt(id));
+      new Float32Array(buffer, 0, 1).fill(parseFloat(id)); // NaN of a word
       new DataView(buffer).setUint16(5, 0x3c00, true);
       return buffer;
     });
@@ -46,3 +46,9 @@ def test_the_scale_of_a_run_forgets_what_a_later_attempt_replaced(
       await widest(["1-a", "2-a", "4-b", "1-c", "5-b"]),
     ];"""
     assert engine(script, view={"difference": difference, "pinned": None}) == expected
+
+
+def test_a_damaged_scale_does_not_spoil_that_of_the_run(engine: Engine) -> None:
+    script = f"""{RUN}
+    return widest(["1-a", "damaged", "3-a", "Infinity"]);"""
+    assert engine(script, view={"difference": "none", "pinned": None}) == 3
