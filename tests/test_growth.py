@@ -102,8 +102,8 @@ def test_the_memory_of_a_snapshot_is_bounded(case: tuple[object, ...]) -> None:
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_memory_of_a_wide_layer_is_bounded() -> None:
-    """Of 512 channels: torch reorders the probe, 98 MiB, for every convolution."""
-    assert 0 < peak((2048, 512, 1, 3, 224, "filter")) <= 256 * 2**20
+    """Of 512 channels: the probe alone has 98 MiB, the weights 38 MiB."""
+    assert 0 < peak((2048, 512, 1, 3, 224, "filter")) <= 192 * 2**20
 
 
 @pytest.mark.processes

@@ -111,3 +111,12 @@ def test_a_kernel_larger_than_the_probe_is_refused() -> None:
 def test_channels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"filter 3 input channels; the probe has 4"):
         channel_responses(torch.zeros(4, 8, 8), torch.zeros(2, 3, 3, 3))
+
+
+@pytest.mark.parametrize("shrink", [1, 2])
+def test_a_wide_probe_is_summed_in_parts(monkeypatch, shrink) -> None:
+    monkeypatch.setattr("kernelviz_callback.responses.CHUNK_BYTES", 1)
+    probe, weights = torch.rand(40, 11, 12), torch.randn(5, 40, 3, 3)
+    expected = F.avg_pool2d(F.conv2d(probe[None], weights), shrink)[0]
+    found = summed_responses(probe, weights, shrink=shrink)
+    torch.testing.assert_close(found[:, 0], expected, rtol=1e-5, atol=1e-4)
