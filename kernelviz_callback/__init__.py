@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kernelviz_callback.comparing.compare import compare
     from kernelviz_callback.comparing.comparison import Column, Comparison, Likeness
     from kernelviz_callback.comparing.picture import comparison_picture
+    from kernelviz_callback.destinations.choice import register_logger
     from kernelviz_callback.examination import kernel_health
     from kernelviz_callback.filters import (
         Geometry,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from kernelviz_callback.health import FilterMeasures, KernelHealth, LayerMeasures
     from kernelviz_callback.opening.checkpoint import Checkpoint, load_weights, open_checkpoint
     from kernelviz_callback.opening.sources import find_checkpoints
-    from kernelviz_callback.picture import Picture
+    from kernelviz_callback.picture import EncodedImage, Picture
     from kernelviz_callback.probe import Probe, load_probe
     from kernelviz_callback.probe_energy import ProbeEnergy, measure_probe
     from kernelviz_callback.responses import channel_responses, summed_responses
@@ -58,8 +59,10 @@ _HOME = {
     "LayerMeasures": "health",
     "Verdict": "verdicts",
     "kernel_health": "examination",
+    "register_logger": "destinations.choice",
     "ProbeEnergy": "probe_energy",
     "measure_probe": "probe_energy",
+    "EncodedImage": "picture",
     "Picture": "picture",
     "kernel_grid": "grid",
     "response_grid": "grid",
@@ -77,6 +80,7 @@ __all__ = [
     "Checkpoint",
     "Column",
     "Comparison",
+    "EncodedImage",
     "FilterMeasures",
     "Geometry",
     "KernelHealth",
@@ -105,6 +109,7 @@ __all__ = [
     "make_chart",
     "measure_probe",
     "open_checkpoint",
+    "register_logger",
     "response_grid",
     "save_snapshot",
     "summed_responses",

@@ -13,9 +13,10 @@ from typing_extensions import override
 
 from kernelviz_callback.batch_probe import probe_of_batch, probe_of_loader
 from kernelviz_callback.claim import LastClaim
+from kernelviz_callback.destinations.choice import destination_of
+from kernelviz_callback.destinations.destination import Destination
 from kernelviz_callback.health_log import HealthLog
 from kernelviz_callback.illustrator import Illustrator, ScaleName
-from kernelviz_callback.loggers import image_experiments
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.probe import BATCH_SOURCES, Probe, ProbeSource, load_probe
 from kernelviz_callback.publisher import Publisher
@@ -292,11 +293,11 @@ class KernelVizCallback(Callback):
         self, trainer: Trainer, snapshot: Snapshot | None, mishaps: Mishaps
     ) -> "Future[Scalars] | None":
         if snapshot is not None:
-            experiments = self._experiments(trainer, mishaps)
+            destinations = self._destinations(trainer, mishaps)
             with mishaps.survive("record a snapshot", "it is lost; what was written is kept"):
                 if self._recorder is None:
                     self._recorder = self._begin(snapshot)
-                return self._recorder.record(snapshot, experiments, mishaps)
+                return self._recorder.record(snapshot, destinations, mishaps)
         self._reporter.report(mishaps, trainer.global_step)
         return None
 
@@ -313,13 +314,13 @@ class KernelVizCallback(Callback):
                 self._health_log.log(trainer, mishaps, log=log, at_epoch_end=at_epoch_end)
             self._reporter.report(mishaps, trainer.global_step)
 
-    def _experiments(self, trainer: Trainer, mishaps: Mishaps) -> list[Any]:
-        found: list[Any] = []
+    def _destinations(self, trainer: Trainer, mishaps: Mishaps) -> list[Destination]:
+        found: list[Destination | None] = []
         for logger in trainer.loggers:
             name = type(logger).__name__
             with mishaps.survive(f"reach {name}", "its pictures are lost; snapshot files are kept"):
-                found += image_experiments([logger])
-        return found
+                found.append(destination_of(logger))
+        return [destination for destination in found if destination is not None]
 
     def _begin(self, first: Snapshot) -> Recorder:
         assert self._watch is not None

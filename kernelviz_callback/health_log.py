@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from kernelviz_callback.destinations.choice import takes_numbers
 from kernelviz_callback.mishaps import Mishaps
 
 PREFIX = "kernelviz/"
@@ -20,8 +20,8 @@ _LONGEST_WAIT = 60.0  # seconds
 class HealthLog:
     """Logs the numbers of each snapshot when they are there, from the training's thread.
 
-    TensorBoard has them already: its writer may be used from any thread. Other loggers get them at
-    a later step, with the step that they are of. Lightning's metrics get the newest that there are
+    Destinations that may be used from any thread have them already. Other loggers get them at a
+    later step, with the step that they are of. Lightning's metrics get the newest that there are
     at the end of an epoch, of a training on one process, and the last at its end; and at once on
     all processes, for which the training waits, if a callback or a scheduler monitors one of them.
     """
@@ -104,7 +104,7 @@ def _to_loggers(
         for logger in trainer.loggers:
             name = type(logger).__name__
             with mishaps.survive(f"log numbers to {name}", "pictures and snapshots are kept"):
-                if not isinstance(logger, TensorBoardLogger):
+                if not takes_numbers(logger):
                     logger.log_metrics(numbers, step=step)
     return numbers
 

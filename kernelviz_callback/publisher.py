@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cached_property
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from kernelviz_callback.destinations.destination import Destination
 from kernelviz_callback.filming.films import draw_films
 from kernelviz_callback.illustrator import Illustrator
-from kernelviz_callback.loggers import flush, log_images
 from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.packing import Attempt, pack_image, pack_layer
 from kernelviz_callback.picture import EncodedImage
@@ -27,7 +27,7 @@ _NO_PICTURES = "its pictures are lost; snapshot files are kept"
 class Publisher:
     """Publishes the snapshots of one training, in their order.
 
-    Where no experiment takes pictures they go to the run's folder.
+    Where there is no destination they go to the run's folder.
 
     Args:
         probe: The fixed image.
@@ -42,9 +42,13 @@ class Publisher:
         self._probe = probe
         self._illustrator = illustrator
         self._attempt: Attempt | None = None
-        self._introduced_to: list[Any] = []
+        self._introduced_to: list[Destination] = []
         self._next_film = FIRST_FILM
         self._filmed_step: int | None = None
+
+    @cached_property
+    def _probe_picture(self) -> EncodedImage:
+        return EncodedImage.jpeg(self._probe.to_picture())
 
     def begin(self, attempt: Attempt) -> None:
         """Say whose snapshots are going to be published, before the first is."""
@@ -54,7 +58,7 @@ class Publisher:
         self,
         snapshot: Snapshot,
         numbers: Mapping[str, float],
-        experiments: Sequence[Any],
+        destinations: Sequence[Destination],
         folder: Folder,
         mishaps: Mishaps,
     ) -> None:
@@ -63,7 +67,7 @@ class Publisher:
         Args:
             snapshot: With its health, if it was examined.
             numbers: Tag to value.
-            experiments: See `image_experiments`.
+            destinations: Where the pictures go.
             folder: Of the run.
             mishaps: Takes what goes wrong.
         """
@@ -71,32 +75,37 @@ class Publisher:
         events = self._events(snapshot, mishaps)
         # Everything is drawn before anything is logged: TensorBoard's writer computes checksums in
         # a thread of its own, which would take the processor from the drawing.
-        for experiment in experiments:
-            with mishaps.survive(f"log to {type(experiment).__name__}", _NO_PICTURES):
-                if experiment not in self._introduced_to:
-                    self._introduce(experiment, snapshot.step, mishaps)
-                log_images(experiment, images, snapshot.step, numbers, events)
-        if not experiments:
+        for destination in destinations:
+            with mishaps.survive(f"log to {destination.name}", _NO_PICTURES):
+                if destination not in self._introduced_to:
+                    self._introduce(destination, snapshot.step, mishaps)
+                destination.log(images, snapshot.step, numbers, events)
+        if not destinations:
             self._write(images, f"-step-{snapshot.step:08d}", folder, mishaps)
 
     def publish_films_if_due(
-        self, epoch: int, step: int, experiments: Sequence[Any], folder: Folder, mishaps: Mishaps
+        self,
+        epoch: int,
+        step: int,
+        destinations: Sequence[Destination],
+        folder: Folder,
+        mishaps: Mishaps,
     ) -> None:
         """Publish the films once 4, 8, 16, ... epochs are over, with the first snapshot after that.
 
         Args:
             epoch: Of the last snapshot, from 0.
             step: Likewise.
-            experiments: As for `publish`.
+            destinations: As for `publish`.
             folder: Likewise.
             mishaps: Likewise.
         """
         if epoch + 1 >= self._next_film:
             self._next_film = 2 ** (epoch + 1).bit_length()
-            self.publish_films(step, experiments, folder, mishaps)
+            self.publish_films(step, destinations, folder, mishaps)
 
     def publish_films(
-        self, step: int, experiments: Sequence[Any], folder: Folder, mishaps: Mishaps
+        self, step: int, destinations: Sequence[Destination], folder: Folder, mishaps: Mishaps
     ) -> None:
         """Draw what the folder's snapshots were from the first to ``step``, and log it there.
 
@@ -108,18 +117,18 @@ class Publisher:
         with mishaps.survive("draw the films", "snapshot files and pictures are kept"):
             films = draw_films(folder)
             self._filmed_step = step
-        for experiment in experiments if films else ():
-            name = type(experiment).__name__
-            with mishaps.survive(f"log films to {name}", "they are lost; snapshot files are kept"):
-                log_images(experiment, films, step)
-        if not experiments:
+        losing = "they are lost; snapshot files are kept"
+        for destination in destinations if films else ():
+            with mishaps.survive(f"log films to {destination.name}", losing):
+                destination.log(films, step, {}, [])
+        if not destinations:
             self._write(films, "", folder, mishaps)
 
-    def flush(self, experiments: Sequence[Any], mishaps: Mishaps) -> None:
-        """Have the experiments write what they have been handed."""
-        for experiment in experiments:
-            with mishaps.survive(f"log to {type(experiment).__name__}", _NO_PICTURES):
-                flush(experiment)
+    def flush(self, destinations: Sequence[Destination], mishaps: Mishaps) -> None:
+        """Have the destinations write what they have been handed."""
+        for destination in destinations:
+            with mishaps.survive(f"log to {destination.name}", _NO_PICTURES):
+                destination.flush()
 
     def _events(self, snapshot: Snapshot, mishaps: Mishaps) -> list[Summary.Value]:
         """What the Kernels tab gets of a snapshot, without the layers that it cannot show."""
@@ -131,16 +140,16 @@ class Publisher:
                 events.append(value_of(*pack_layer(snapshot, layer, self._attempt)))
         return events
 
-    def _introduce(self, experiment: Any, step: int, mishaps: Mishaps) -> None:
+    def _introduce(self, destination: Destination, step: int, mishaps: Mishaps) -> None:
         """Show the probe, before the first responses to it."""
         assert self._attempt is not None
         events: list[Summary.Value] = []
         losing = "the Kernels tab has no responses before an image is dropped on it"
         with mishaps.survive("pack the probe", losing):
             events.append(value_of(*pack_image(self._probe, self._attempt)))
-        picture = {"probe": EncodedImage.jpeg(self._probe.to_picture())}
-        log_images(experiment, picture if self.probe_is_new else {}, step, events=events)
-        self._introduced_to.append(experiment)
+        pictures = {"probe": self._probe_picture} if self.probe_is_new else {}
+        destination.log(pictures, step, {}, events)
+        self._introduced_to.append(destination)
 
     def _write(
         self, images: Mapping[str, EncodedImage], ending: str, folder: Folder, mishaps: Mishaps

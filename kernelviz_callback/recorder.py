@@ -6,12 +6,13 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from kernelviz_callback.claim import Claim, LastClaim, claim_folder
+from kernelviz_callback.destinations.destination import Destination
 from kernelviz_callback.health_log import PREFIX
 from kernelviz_callback.mishaps import Mishaps, Reporter, warn
 from kernelviz_callback.monitor import Monitor
@@ -87,7 +88,7 @@ class Recorder:
         self._taken = 0
         self._deleted = 0
         self._lost: list[int] = []
-        self._last: tuple[int, list[Any]] | None = None
+        self._last: tuple[int, list[Destination]] | None = None
         self._waits = 0
         self._waited = 0.0
         self._probe = probe
@@ -124,7 +125,7 @@ class Recorder:
         self._count(self._files.wait_for_room())
 
     def record(
-        self, snapshot: Snapshot, experiments: Sequence[Any], mishaps: Mishaps
+        self, snapshot: Snapshot, destinations: Sequence[Destination], mishaps: Mishaps
     ) -> "Future[Scalars]":
         """Write a snapshot, examine it and log its pictures in the background.
 
@@ -132,7 +133,7 @@ class Recorder:
 
         Args:
             snapshot: Its weights belong to the recorder from now on.
-            experiments: See `image_experiments`.
+            destinations: Where the pictures go; to the folder, if there is none.
             mishaps: What went wrong with it so far; reported with what goes wrong here.
 
         Returns:
@@ -141,7 +142,7 @@ class Recorder:
         """
         scalars: Future[Scalars] = Future()
         mark = self._side.mark()
-        job = partial(self._keep, snapshot, mark, list(experiments), mishaps, scalars)
+        job = partial(self._keep, snapshot, mark, list(destinations), mishaps, scalars)
         self._count(self._files.submit(job))
         return scalars
 
@@ -186,7 +187,7 @@ class Recorder:
         self,
         snapshot: Snapshot,
         mark: Mark,
-        experiments: list[Any],
+        destinations: list[Destination],
         mishaps: Mishaps,
         scalars: "Future[Scalars]",
     ) -> None:
@@ -195,7 +196,7 @@ class Recorder:
         self._lost.append(snapshot.step)
         with mishaps.survive(f"write to {self._place}", losing), self._patience():
             if self._claim is None:
-                is_known = self._begin(snapshot, experiments)
+                is_known = self._begin(snapshot, destinations)
             if not is_known:
                 self._claim_anew_if_deleted(snapshot.step)
                 with self._side.after(mark, snapshot.weights.values()):
@@ -209,7 +210,7 @@ class Recorder:
             return
         size = sum(w.numel() * w.element_size() for w in snapshot.weights.values())
         self._pictures.submit(
-            partial(self._follow_up, snapshot, mark, experiments, mishaps, scalars), size
+            partial(self._follow_up, snapshot, mark, destinations, mishaps, scalars), size
         )
 
     @contextmanager
@@ -226,7 +227,7 @@ class Recorder:
                 self._rests_until = now + _REST * (now - start)
             raise
 
-    def _begin(self, first: Snapshot, experiments: list[Any]) -> bool:
+    def _begin(self, first: Snapshot, destinations: list[Destination]) -> bool:
         """Claim the folder and say where it is; tell whether it has the first snapshot already."""
         found = open_run_folder(
             self._log_dir, last=self._last_claim, first=first, most_unsure=MOST_UNSURE
@@ -247,10 +248,10 @@ class Recorder:
                 "-2, ..."
             )
         said = [f"watching {self._about}", f"snapshots go to {self.folder}"]
-        if not experiments:
+        if not destinations:
             said.append("no logger takes images, so the pictures go there too")
         rank_zero_info(f"kernelviz: {'; '.join(said)}")
-        self._pictures.submit(partial(self._catch_up, found, experiments))
+        self._pictures.submit(partial(self._catch_up, found, destinations))
         return found.has_first
 
     def _claim_anew_if_deleted(self, step: int) -> None:
@@ -286,7 +287,7 @@ class Recorder:
         self,
         snapshot: Snapshot,
         mark: Mark,
-        experiments: list[Any],
+        destinations: list[Destination],
         mishaps: Mishaps,
         scalars: "Future[Scalars]",
     ) -> None:
@@ -302,11 +303,11 @@ class Recorder:
             for sentence in self._monitor.news:
                 warn(sentence)
             self._monitor.news.clear()
-        self._picture(snapshot, mark, experiments, mishaps)
-        self._last = snapshot.step, experiments
+        self._picture(snapshot, mark, destinations, mishaps)
+        self._last = snapshot.step, destinations
         with self._reported(snapshot.step) as films:
             self._publisher.publish_films_if_due(
-                snapshot.epoch, snapshot.step, experiments, self.folder, films
+                snapshot.epoch, snapshot.step, destinations, self.folder, films
             )
 
     def _examined(self, snapshot: Snapshot, mishaps: Mishaps) -> Snapshot:
@@ -321,20 +322,20 @@ class Recorder:
         return snapshot
 
     def _picture(
-        self, snapshot: Snapshot, mark: Mark, experiments: list[Any], mishaps: Mishaps
+        self, snapshot: Snapshot, mark: Mark, destinations: list[Destination], mishaps: Mishaps
     ) -> None:
         with self._side.after(mark, snapshot.weights.values()):
             self._publisher.publish(
-                snapshot, self._scalars(snapshot), experiments, self.folder, mishaps
+                snapshot, self._scalars(snapshot), destinations, self.folder, mishaps
             )
         self._reporter.report(mishaps, snapshot.step)
 
     def _film(self) -> None:
         """Show the whole training, at its end."""
         if self._last is not None:
-            step, experiments = self._last
+            step, destinations = self._last
             with self._reported(step) as mishaps:
-                self._publisher.publish_films(step, experiments, self.folder, mishaps)
+                self._publisher.publish_films(step, destinations, self.folder, mishaps)
 
     @contextmanager
     def _reported(self, step: int) -> Iterator[Mishaps]:
@@ -342,16 +343,16 @@ class Recorder:
         yield mishaps
         self._reporter.report(mishaps, step)
 
-    def _catch_up(self, found: RunFolder, experiments: list[Any]) -> None:
+    def _catch_up(self, found: RunFolder, destinations: list[Destination]) -> None:
         """Learn what came before, and log again what may have been lost of it."""
         self._recall(found.kept[: len(found.kept) - len(found.unsure)])
         for path in found.unsure:
-            self._picture_again(path, experiments)
+            self._picture_again(path, destinations)
         if self._monitor is not None:
             self._monitor.news.clear()
         if found.unsure:
             with self._reported(0) as mishaps:
-                self._publisher.flush(experiments, mishaps)
+                self._publisher.flush(destinations, mishaps)
                 with mishaps.survive(f"write to {self.folder}", "pictures are logged once more"):
                     found.are_sure()
 
@@ -363,7 +364,7 @@ class Recorder:
                 paths = [before[0], *before[1:][-_RECALLED:]]
                 self._monitor.recall(map(load_snapshot, paths), mishaps)
 
-    def _picture_again(self, path: Folder, experiments: list[Any]) -> None:
+    def _picture_again(self, path: Folder, destinations: list[Destination]) -> None:
         """Log a snapshot whose pictures may have been lost when the process was killed.
 
         TensorBoard drops what it has of a step when the step comes again in a later file.
@@ -373,7 +374,7 @@ class Recorder:
         with mishaps.survive(f"read {path}", "its pictures may be lost; the others are kept"):
             snapshot = load_snapshot(path)
             step = snapshot.step
-            self._picture(self._examined(snapshot, mishaps), None, experiments, mishaps)
+            self._picture(self._examined(snapshot, mishaps), None, destinations, mishaps)
             return
         self._reporter.report(mishaps, step)
 

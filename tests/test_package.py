@@ -24,7 +24,7 @@ FLOORS = [
     {"opening.lining_up"},
     {"probe", "caption", "gathering", "worker", "mishaps"},
     {"measures", "spectrum", "similarity", "probe_energy"},
-    {"null_model", "batch_probe", "loggers"},
+    {"null_model", "batch_probe", "destinations"},
     {"verdicts", "health_log"},
     {"health_chart"},
     {"health"},

@@ -1,0 +1,1 @@
+"""Where the pictures of a training go: one room for each kind of logger."""
