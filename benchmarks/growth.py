@@ -87,7 +87,7 @@ class Inventory(Callback):
         if trainer.global_step in self.at:
             for callback in trainer.callbacks:
                 if isinstance(callback, KernelVizCallback):
-                    callback._recorder.drain()
+                    callback._observer.drain()
             trainer.logger.experiment.flush()
             process = psutil.Process(os.getpid())
             self.found[trainer.global_step] = (

@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from kernelviz_callback.showing import checkpoint_pictures
     from kernelviz_callback.snapshot import Snapshot, list_snapshots, load_snapshot, save_snapshot
     from kernelviz_callback.verdicts import Verdict
+    from kernelviz_callback.watcher import KernelWatcher
 
 __version__ = "0.1.0"
 
 _HOME = {
     "KernelVizCallback": "callback",
+    "KernelWatcher": "watcher",
     "make_chart": "chart",
     "compare": "comparing.compare",
     "Column": "comparing.comparison",
@@ -85,6 +87,7 @@ __all__ = [
     "Geometry",
     "KernelHealth",
     "KernelVizCallback",
+    "KernelWatcher",
     "LayerMeasures",
     "Likeness",
     "Picture",

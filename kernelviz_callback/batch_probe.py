@@ -5,10 +5,10 @@ from enum import Enum
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from kernelviz_callback.framework import isolate_rng
 from kernelviz_callback.probe import Probe, probe_of_tensor
 
 _DEEPEST = 8  # collections in collections that a batch is searched through

@@ -1,33 +1,27 @@
 """When to look: the Lightning callback. It decides and delegates; it computes nothing itself."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any, get_args
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from kernelviz_callback.batch_probe import probe_of_batch, probe_of_loader
-from kernelviz_callback.claim import LastClaim
-from kernelviz_callback.destinations.choice import destination_of
-from kernelviz_callback.destinations.destination import Destination
+from kernelviz_callback.framework import Callback
 from kernelviz_callback.health_log import HealthLog
-from kernelviz_callback.illustrator import Illustrator, ScaleName
-from kernelviz_callback.mishaps import Mishaps, Reporter, warn
-from kernelviz_callback.probe import BATCH_SOURCES, Probe, ProbeSource, load_probe
-from kernelviz_callback.publisher import Publisher
-from kernelviz_callback.recorder import Recorder, Scalars
+from kernelviz_callback.illustrator import ScaleName
+from kernelviz_callback.mishaps import Mishaps
+from kernelviz_callback.observer import Observer, Style
+from kernelviz_callback.probe import BATCH_SOURCES, Probe, ProbeSource, check_probe_size, load_probe
 from kernelviz_callback.resume import RunState
 from kernelviz_callback.schedule import Schedule
-from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.snapshot_pictures import Response
-from kernelviz_callback.watch import Watch
+from kernelviz_callback.watch import Watch, check_layers
 
-_NEVER = -1
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
 _AVERAGING = ("WeightAveraging", "StochasticWeightAveraging")
 
 
@@ -85,15 +79,10 @@ class KernelVizCallback(Callback):
         early_steps: bool = True,
         health: bool = True,
     ) -> None:
-        _check_layers(layers)
-        _check_choice("response", response, get_args(Response))
-        _check_choice("scale", scale, get_args(ScaleName))
-        if not isinstance(probe_size, int) or isinstance(probe_size, bool) or probe_size < 1:
-            raise ValueError(f"probe_size must be a whole number of pixels; found {probe_size!r}")
+        check_layers(layers)
+        check_probe_size(probe_size)
         self.layers = layers
-        self.response = response
-        self.scale = scale
-        self.health = health
+        self.style = Style(response, scale, health)
         self.schedule = Schedule(every_n_epochs, every_n_train_steps, early_steps)
         self._batch_source = probe if isinstance(probe, str) and probe in BATCH_SOURCES else None
         self._given = None if self._batch_source else load_probe(probe, size=probe_size)
@@ -103,31 +92,26 @@ class KernelVizCallback(Callback):
         """Start a run of its own: nothing of an earlier one is left."""
         self._probe = self._given
         self._watch: Watch | None = None
+        self._observer: Observer | None = None
         self._restored = RunState()
-        self._run_scales: dict[str, float] = {}
-        self._last_claim = LastClaim()
         self._log_dir = ""
-        self._recorder: Recorder | None = None
-        self._reporter = Reporter()
         self._health_log = HealthLog()
         self._is_fitting = False
         self._step = 0
-        self._seen_step = _NEVER
-        self._held: tuple[Snapshot | None, Mishaps] | None = None
-        self._held_step = _NEVER
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets, and a process that is spawned: no threads, and nobody else's model."""
-        at_rest = {"_watch": None, "_recorder": None, "_health_log": HealthLog(), "_held": None}
+        at_rest = {"_watch": None, "_observer": None, "_health_log": HealthLog()}
         return {**vars(self), **at_rest, "_restored": self._state(), "_is_fitting": False}
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         if stage == "fit" and trainer.global_step == 0:
             self._forget()
 
     @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        self._restored, self._observer = self._state(), None
         self._watch = Watch(pl_module, self.layers, trained=trainer.strategy.model)
         if self._probe is not None:
             self._watch.check_fit(self._probe)
@@ -135,8 +119,8 @@ class KernelVizCallback(Callback):
     @override
     def on_validation_batch_start(
         self,
-        trainer: Trainer,
-        pl_module: LightningModule,
+        trainer: "Trainer",
+        pl_module: "LightningModule",
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -145,7 +129,7 @@ class KernelVizCallback(Callback):
             self._take_probe(probe_of_batch(batch, "val_batch"))
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         log_dir = _log_dir(trainer)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -158,7 +142,7 @@ class KernelVizCallback(Callback):
 
     @override
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        self, trainer: "Trainer", pl_module: "LightningModule", batch: Any, batch_idx: int
     ) -> None:
         if self._is_fitting and self._probe is None:
             self._take_probe(probe_of_batch(batch, "train_batch"))
@@ -166,16 +150,16 @@ class KernelVizCallback(Callback):
 
     @override
     def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+        self, trainer: "Trainer", pl_module: "LightningModule", optimizer: Optimizer
     ) -> None:
-        if self._seen_step == _NEVER:  # a lazy layer has its weights only now
-            self._snapshot(trainer)
+        if self._observer is not None and self._observer.seen_step is None:
+            self._snapshot(trainer)  # a lazy layer has its weights only now
 
     @override
     def on_train_batch_end(
         self,
-        trainer: Trainer,
-        pl_module: LightningModule,
+        trainer: "Trainer",
+        pl_module: "LightningModule",
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -186,170 +170,99 @@ class KernelVizCallback(Callback):
         self._log_health(trainer, log=pl_module.log)
 
     @override
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         if self.schedule.due_after_epoch(trainer.current_epoch):
             self._snapshot(trainer)
-        elif self._is_due(trainer) and _has(trainer, *_AVERAGING):
+        elif (observer := self._due(trainer)) and _has(trainer, *_AVERAGING):
             # This may have been the last epoch of training: later averaged weights may stand in
             # place of these.
-            self._hold(trainer)
+            observer.hold(trainer.global_step, trainer.current_epoch)
         self._log_health(trainer, log=pl_module.log, at_epoch_end=True)
 
     @override
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         self._finish(trainer, is_exception=False)
 
     @override
     def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+        self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException
     ) -> None:
-        if trainer.state.fn == TrainerFn.FITTING:
+        if trainer.state.fn == "fit":
             self._finish(trainer, is_exception=True)
 
     @override
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         self._close()
         if stage == "fit":
             self._health_log.leave(trainer)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        if self._recorder is not None and self.scale == "run":
-            self._recorder.drain()
         return self._state().to_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         restored = self._restored = RunState.from_dict(state_dict)
-        self._run_scales = dict(restored.run_scales)
-        self._last_claim = restored.last_claim
         source = self._batch_source
         if restored.batch_probe is not None and source and source == restored.batch_source:
             self._probe = Probe(restored.batch_probe, source)
 
     def _state(self) -> RunState:
-        if self._watch is None or self._probe is None or not self._watch.is_ready:
+        if self._observer is None or self._probe is None:
             return self._restored
-        return RunState(
-            layers=self._watch.shapes,
-            probe_digest=self._probe.digest,
-            batch_source=self._batch_source,
-            batch_probe=self._probe.image if self._batch_source else None,
-            run_scales=dict(self._run_scales),
-            **(self._recorder.last_claim if self._recorder else self._last_claim)._asdict(),
-        )
+        image = self._probe.image if self._batch_source else None
+        return replace(self._observer.state, batch_source=self._batch_source, batch_probe=image)
 
     def _take_probe(self, probe: Probe) -> None:
         if self._watch is not None:
             self._watch.check_fit(probe)
         self._probe = probe
 
-    def _snapshot(self, trainer: Trainer) -> None:
-        if self._is_due(trainer):
-            if self._recorder is not None:
-                self._recorder.wait_for_turn()
-            self._record(trainer, *self._hold(trainer))
-
-    def _hold(self, trainer: Trainer) -> tuple[Snapshot | None, Mishaps]:
-        """Take the weights of this step, once: the first look is at those that were trained."""
-        if self._held is None or self._held_step != trainer.global_step:
-            mishaps = Mishaps()
-            self._held = self._take(trainer, mishaps), mishaps
-            self._held_step = trainer.global_step
-        return self._held
-
-    def _is_due(self, trainer: Trainer) -> bool:
-        """Whether this step can be taken and has not been. The same on every process."""
-        return (
-            self._is_fitting
-            and trainer.global_step != self._seen_step
-            and self._probe is not None
-            and self._watch is not None
-            and self._watch.is_ready
-        )
-
-    def _take(self, trainer: Trainer, mishaps: Mishaps) -> Snapshot | None:
-        """Copy the weights; None on other processes than rank zero, and if it fails."""
-        assert self._watch is not None
-        assert self._probe is not None
-        with mishaps.survive("read the weights", "this and any later snapshot it concerns is lost"):
-            return self._watch.take(
-                step=trainer.global_step,
-                epoch=trainer.current_epoch,
-                probe=self._probe,
+    def _due(self, trainer: "Trainer") -> Observer | None:
+        """Who observes, if this step can be taken and has not been. The same on every process."""
+        if not self._is_fitting or self._probe is None:
+            return None
+        if self._observer is None:
+            assert self._watch is not None
+            self._observer = Observer(
+                self._watch,
+                self._probe,
+                self._log_dir,
+                style=self.style,
+                state=self._restored,
                 keep=trainer.is_global_zero,
             )
-        return None
+        return self._observer if self._observer.is_due(trainer.global_step) else None
 
-    def _record(self, trainer: Trainer, snapshot: Snapshot | None, mishaps: Mishaps) -> None:
-        scalars = None
-        if trainer.is_global_zero:
-            scalars = self._hand_over(trainer, snapshot, mishaps)
-        self._health_log.expect(trainer.global_step, scalars)
-        self._seen_step = trainer.global_step
-        self._held = None
-
-    def _hand_over(
-        self, trainer: Trainer, snapshot: Snapshot | None, mishaps: Mishaps
-    ) -> "Future[Scalars] | None":
-        if snapshot is not None:
-            destinations = self._destinations(trainer, mishaps)
-            with mishaps.survive("record a snapshot", "it is lost; what was written is kept"):
-                if self._recorder is None:
-                    self._recorder = self._begin(snapshot)
-                return self._recorder.record(snapshot, destinations, mishaps)
-        self._reporter.report(mishaps, trainer.global_step)
-        return None
+    def _snapshot(self, trainer: "Trainer") -> None:
+        observer = self._due(trainer)
+        if observer is not None:
+            step = trainer.global_step
+            scalars = observer.record(step, trainer.current_epoch, trainer.loggers)
+            self._health_log.expect(step, scalars)
 
     def _log_health(
         self,
-        trainer: Trainer,
+        trainer: "Trainer",
         *,
         log: Callable[..., None] | None,
         at_epoch_end: bool = False,
     ) -> None:
-        if self._is_fitting and self.health:
+        if self._is_fitting and self.style.health and self._observer is not None:
             mishaps = Mishaps()
             with mishaps.survive("give numbers to Lightning", "pictures and snapshots are kept"):
                 self._health_log.log(trainer, mishaps, log=log, at_epoch_end=at_epoch_end)
-            self._reporter.report(mishaps, trainer.global_step)
+            self._observer.reporter.report(mishaps, trainer.global_step)
 
-    def _destinations(self, trainer: Trainer, mishaps: Mishaps) -> list[Destination]:
-        found: list[Destination | None] = []
-        for logger in trainer.loggers:
-            name = type(logger).__name__
-            with mishaps.survive(f"reach {name}", "its pictures are lost; snapshot files are kept"):
-                found.append(destination_of(logger))
-        return [destination for destination in found if destination is not None]
-
-    def _begin(self, first: Snapshot) -> Recorder:
-        assert self._watch is not None
-        assert self._probe is not None
-        for change in self._restored.changes(self._watch.shapes, self._probe):
-            warn(change)
-        illustrator = Illustrator(
-            self._probe, response=self.response, scale=self.scale, run_scales=self._run_scales
-        )
-        return Recorder(
-            self._log_dir,
-            self._last_claim,
-            self._probe,
-            device=next(iter(first.weights.values())).device,
-            publisher=Publisher(self._probe, illustrator),
-            reporter=self._reporter,
-            health=self.health,
-            about=str(self._watch),
-        )
-
-    def _finish(self, trainer: Trainer, *, is_exception: bool) -> None:
+    def _finish(self, trainer: "Trainer", *, is_exception: bool) -> None:
         """Take the last state if it has not been taken, then let everything be written."""
-        is_held = self._held is not None and self._held_step == trainer.global_step
+        is_held = self._observer is not None and self._observer.holds(trainer.global_step)
         if is_held or not (is_exception and self._is_uncertain(trainer)):
             self._snapshot(trainer)
         self._log_health(trainer, log=None)
         self._close()
 
-    def _is_uncertain(self, trainer: Trainer) -> bool:
+    def _is_uncertain(self, trainer: "Trainer") -> bool:
         """Whether an exception leaves no way to read the weights of the training.
 
         The other processes may not come to a gathering, and during validation averaged weights may
@@ -360,42 +273,23 @@ class KernelVizCallback(Callback):
 
     def _close(self) -> None:
         self._is_fitting = False
-        self._held = None
-        if self._recorder is not None:
-            mishaps = Mishaps()
-            with mishaps.survive("finish", "the last snapshots may be lost; earlier ones are kept"):
-                said = self._recorder.close()
-                rank_zero_info(f"kernelviz: {said}")
-            self._reporter.report(mishaps, self._step)
-            self._last_claim = self._recorder.last_claim
-            self._recorder = None
+        if self._observer is not None:
+            self._observer.close()
 
 
-def _log_dir(trainer: Trainer) -> str:
+def _log_dir(trainer: "Trainer") -> str:
     """The first TensorBoard run, else Lightning's choice. A collective: call it on every rank."""
     chosen = trainer.log_dir or trainer.default_root_dir
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            return str(logger.log_dir)
-    return str(chosen)
+    boards = [x for x in trainer.loggers if "TensorBoardLogger" in _names(x) and x.log_dir]
+    return str(boards[0].log_dir if boards else chosen)
 
 
-def _has(trainer: Trainer, *names: str) -> bool:
+def _has(trainer: "Trainer", *names: str) -> bool:
     """Tell whether one of these callbacks of Lightning's, not all of every version, is there."""
-    kinds = tuple(getattr(callbacks, name) for name in names if hasattr(callbacks, name))
-    return any(isinstance(c, kinds) for c in trainer.callbacks)  # type: ignore[attr-defined]
+    found = trainer.callbacks  # type: ignore[attr-defined]
+    return any(not _names(callback).isdisjoint(names) for callback in found)
 
 
-def _check_layers(layers: object) -> None:
-    names = [layers] if isinstance(layers, str) else layers
-    if names is None:
-        return
-    if not isinstance(names, Sequence) or not all(isinstance(n, str) and n for n in names):
-        raise TypeError(f"layers must be None, a name, or a list of names; found {layers!r}")
-    if not names:
-        raise ValueError("layers is an empty list; pass None for the first convolution")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; found {value!r}")
+def _names(thing: object) -> set[str]:
+    """Of its classes: Lightning has two of each, in packages of different names."""
+    return {kind.__name__ for kind in type(thing).__mro__}

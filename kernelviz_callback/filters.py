@@ -15,7 +15,13 @@ from torch.nn.utils import parametrize
 # (Distributed)DataParallel, FSDP and activation checkpointing. Without them a layer keeps one name,
 # wrapped or not.
 WRAPPER_SEGMENTS = frozenset(
-    {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+    {
+        "_orig_mod",
+        "module",
+        "_fsdp_wrapped_module",
+        "_checkpoint_wrapped_module",
+        "_forward_module",  # of Fabric
+    }
 )
 
 _REFUSED = {

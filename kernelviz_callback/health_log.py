@@ -4,13 +4,15 @@ from collections import deque
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
 
 from kernelviz_callback.destinations.choice import takes_numbers
 from kernelviz_callback.mishaps import Mishaps
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 PREFIX = "kernelviz/"
 # If the thread that examines the filters should have died, a training is not to wait for it.
@@ -39,7 +41,7 @@ class HealthLog:
 
     def log(
         self,
-        trainer: Trainer,
+        trainer: "Trainer",
         mishaps: Mishaps,
         *,
         log: Callable[..., None] | None,
@@ -65,7 +67,7 @@ class HealthLog:
         elif at_epoch_end:
             self.leave(trainer)
 
-    def leave(self, trainer: Trainer) -> None:
+    def leave(self, trainer: "Trainer") -> None:
         """Give the newest numbers to whoever looks at the metrics, of a training on one process.
 
         Lightning's own way to log takes half a millisecond a number.
@@ -76,7 +78,7 @@ class HealthLog:
             trainer.callback_metrics.update(numbers)
 
     def _log_for_monitors(
-        self, trainer: Trainer, log: Callable[..., None], *, is_due: bool, at_epoch_end: bool
+        self, trainer: "Trainer", log: Callable[..., None], *, is_due: bool, at_epoch_end: bool
     ) -> None:
         newest, self._newest = self._newest, {}
         is_alone = trainer.world_size == 1
@@ -94,7 +96,7 @@ class HealthLog:
 
 
 def _to_loggers(
-    trainer: Trainer, scalars: "Future[dict[str, float]]", step: int, mishaps: Mishaps
+    trainer: "Trainer", scalars: "Future[dict[str, float]]", step: int, mishaps: Mishaps
 ) -> dict[str, float]:
     try:
         numbers = scalars.result(_LONGEST_WAIT)
@@ -109,7 +111,7 @@ def _to_loggers(
     return numbers
 
 
-def _is_monitored(trainer: Trainer) -> bool:
+def _is_monitored(trainer: "Trainer") -> bool:
     """Whether a callback or a scheduler is steered by one of the numbers."""
     watchers: list[Any] = [*trainer.callbacks, *trainer.lr_scheduler_configs]  # type: ignore[attr-defined]
     return any(str(getattr(w, "monitor", "")).startswith(PREFIX) for w in watchers)

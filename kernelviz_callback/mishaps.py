@@ -1,10 +1,22 @@
 """Failures that a training survives: each is said once, with what is lost and what is kept."""
 
+import logging
+import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import distributed
+
+# What a launcher tells a process of its rank, before the processes are joined.
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+
+_log = logging.getLogger("kernelviz_callback")
+_log.setLevel(logging.INFO)
+if not logging.getLogger().hasHandlers():  # nobody else would show what is said
+    _log.addHandler(logging.StreamHandler())
+    _log.propagate = False
 
 _reporting = threading.Lock()  # the training reports, and so do its observers
 
@@ -54,14 +66,27 @@ class Reporter:
             lost = "; ".join(dict.fromkeys(consequence for _, consequence in new.values()))
             warn(f"at step {step} {causes}. Training goes on. {lost[0].upper()}{lost[1:]}.")
         if over:
-            rank_zero_info(
-                f"kernelviz: at step {step} it worked again to {', '.join(sorted(over))}"
-            )
+            say(f"at step {step} it worked again to {', '.join(sorted(over))}")
+
+
+def say(message: str) -> None:
+    """Inform the user, on rank zero."""
+    if is_rank_zero():
+        _log.info(f"kernelviz: {message}")
 
 
 def warn(message: str) -> None:
     """Warn on rank zero, and survive a process that turns warnings into errors."""
-    try:
-        rank_zero_warn(f"kernelviz: {message}")
-    except Warning as warning:
-        rank_zero_info(str(warning))
+    if is_rank_zero():
+        try:
+            warnings.warn(f"kernelviz: {message}", stacklevel=3)
+        except Warning as warning:
+            _log.info(str(warning))
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the first, or the only one, of those that train together."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() == 0
+    ranks = (os.environ.get(name) for name in _RANKS)
+    return next((rank for rank in ranks if rank is not None), "0") == "0"

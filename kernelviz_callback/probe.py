@@ -90,6 +90,16 @@ class Probe:
         return grey_or_rgb.expand(3, -1, -1).permute(1, 2, 0).contiguous()
 
 
+def check_probe_size(size: object) -> None:
+    """Refuse what is no size of a picture.
+
+    Raises:
+        ValueError: Unless it is a whole number from 1 on.
+    """
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"probe_size must be a whole number of pixels; found {size!r}")
+
+
 def load_probe(source: ProbeSource = None, *, size: int = 224) -> Probe:
     """Make a probe of whatever the user has.
 

@@ -9,12 +9,11 @@ from functools import partial
 from typing import TypeAlias
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 
 from kernelviz_callback.claim import Claim, LastClaim, claim_folder
 from kernelviz_callback.destinations.destination import Destination
 from kernelviz_callback.health_log import PREFIX
-from kernelviz_callback.mishaps import Mishaps, Reporter, warn
+from kernelviz_callback.mishaps import Mishaps, Reporter, say, warn
 from kernelviz_callback.monitor import Monitor
 from kernelviz_callback.packing import Attempt
 from kernelviz_callback.picture import EncodedImage
@@ -242,15 +241,15 @@ class Recorder:
                 f"this one go to {self.folder}"
             )
         if found.set_aside:
-            rank_zero_info(
-                f"kernelviz: going on at step {first.step}; {len(found.set_aside)} later "
+            say(
+                f"going on at step {first.step}; {len(found.set_aside)} later "
                 "snapshots, of an attempt that was cut off, are kept in its folder cut-off-1, "
                 "-2, ..."
             )
         said = [f"watching {self._about}", f"snapshots go to {self.folder}"]
         if not destinations:
             said.append("no logger takes images, so the pictures go there too")
-        rank_zero_info(f"kernelviz: {'; '.join(said)}")
+        say("; ".join(said))
         self._pictures.submit(partial(self._catch_up, found, destinations))
         return found.has_first
 

@@ -144,3 +144,19 @@ class Watch:
 
 def _drawable(weight: Tensor) -> Tensor:
     return weight if weight.device.type in _DRAWING_DEVICES else weight.cpu()
+
+
+def check_layers(layers: object) -> None:
+    """Refuse what cannot name layers, whatever the model.
+
+    Raises:
+        TypeError: If it is neither None nor a name nor a list of names.
+        ValueError: If the list is empty.
+    """
+    names = [layers] if isinstance(layers, str) else layers
+    if names is None:
+        return
+    if not isinstance(names, Sequence) or not all(isinstance(n, str) and n for n in names):
+        raise TypeError(f"layers must be None, a name, or a list of names; found {layers!r}")
+    if not names:
+        raise ValueError("layers is an empty list; pass None for the first convolution")

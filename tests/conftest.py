@@ -159,7 +159,7 @@ def closing_line() -> Any:
             if record.getMessage().startswith("kernelviz:"):
                 lines.append(record.getMessage())
 
-    log, handler = logging.getLogger("lightning.pytorch"), Listen()
+    log, handler = logging.getLogger("kernelviz_callback"), Listen()
     log.addHandler(handler)
     yield lambda: lines[-1]
     log.removeHandler(handler)

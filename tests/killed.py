@@ -46,7 +46,8 @@ class Progress(Callback):
 
 def train(folder: Path) -> None:
     warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "kernelviz_callback"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     seed_everything(3, verbose=False)
     checkpoints = ModelCheckpoint(
         folder / "checkpoints", every_n_train_steps=CHECKPOINT_EVERY, save_last=True, save_top_k=0

@@ -94,7 +94,7 @@ class Examined(Callback):
         self.watched = watched
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self.watched._recorder.drain()
+        self.watched._observer.drain()
 
 
 def test_the_metrics_have_the_numbers_though_nobody_waits_for_them(fit: Any) -> None:

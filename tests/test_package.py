@@ -15,7 +15,7 @@ PACKAGE = Path(kernelviz_callback.__file__).parent
 # folder is one room, or, where they are named here, each of its files is.
 FLOORS = [
     {"exact", "filters", "chart", "picture", "colour", "responses", "verdict_names"},
-    {"schedule", "storage", "streams", "tensorboard_plugin"},
+    {"framework", "schedule", "storage", "streams", "tensorboard_plugin"},
     {"opening.layers", "opening.plain_pickle", "opening.region"},
     {"opening.safetensors_file", "opening.walk"},
     {"opening.torch_file"},
@@ -35,7 +35,8 @@ FLOORS = [
     {"illustrator", "resume", "run_folder", "watch"},
     {"publisher", "report"},
     {"recorder"},
-    {"callback"},
+    {"observer"},
+    {"callback", "watcher"},
     {"comparing", "demo", "showing"},
     {"commands"},
     {"cli"},
@@ -54,6 +55,8 @@ PURE = {
     "filters",
     "flags",
     "gathering",
+    "illustrator",
+    "mishaps",
     "grid",
     "health",
     "health_chart",

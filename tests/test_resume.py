@@ -108,7 +108,7 @@ def test_a_checkpoint_of_a_training_without_the_callback(fit, tmp_path: Path) ->
 @pytest.mark.parametrize("kind", ["none", "csv"])
 def test_without_a_logger_for_images_the_pictures_are_files(fit, tmp_path, kind, caplog) -> None:
     logger = False if kind == "none" else CSVLogger(tmp_path, name="csv")
-    notes = logging.getLogger("lightning.pytorch")
+    notes = logging.getLogger("kernelviz_callback")
     notes.addHandler(caplog.handler)
     notes.propagate, propagated = False, notes.propagate
     try:

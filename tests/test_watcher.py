@@ -1,0 +1,197 @@
+"""Watching without a Trainer: plain loops, Fabric, other people's trainers."""
+
+import copy
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import logged_images, steps_on_disk, warned
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from kernelviz_callback import KernelWatcher, list_snapshots, load_snapshot
+from kernelviz_callback.tensorboard_plugin.codec import PLUGIN_NAME
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Flatten())
+
+
+def train(model: nn.Module, watcher: KernelWatcher | None, steps: int = 4) -> None:
+    torch.manual_seed(2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for step in range(steps + 1):
+        if watcher is not None:
+            watcher.snapshot(step, epoch=step // 2)
+        loss = model(torch.rand(4, 3, 9, 9)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def test_a_plain_loop_is_seen_in_tensorboard_and_on_disk(tmp_path: Path) -> None:
+    model = network()
+    with KernelWatcher(model, tmp_path) as watcher:
+        train(model, watcher)
+    assert steps_on_disk(tmp_path) == [0, 1, 2, 3, 4]
+    images = logged_images(tmp_path)
+    assert list(images["kernels/0"]) == list(images["responses/0"]) == [0, 1, 2, 3, 4]
+    (events,) = tmp_path.glob("events.*")
+    assert PLUGIN_NAME.encode() in events.read_bytes(), "the Kernels tab has them too"
+
+
+def test_a_snapshot_holds_the_weights_at_its_step(tmp_path: Path) -> None:
+    model = network()
+    expected = {}
+    with KernelWatcher(model, tmp_path, loggers=[]) as watcher:
+        for step in range(3):
+            watcher.snapshot(step)
+            expected[step] = model[0].weight.detach().clone()
+            with torch.no_grad():
+                model[0].weight.mul_(-1.5)
+    for step, path in list_snapshots(tmp_path / "kernelviz").items():
+        assert torch.equal(load_snapshot(path).weights["0"], expected[step])
+
+
+def test_training_is_bit_identical(tmp_path: Path) -> None:
+    watched, alone = network(), network()
+    with KernelWatcher(watched, tmp_path) as watcher:
+        train(watched, watcher)
+    train(alone, None)
+    for ours, theirs in zip(
+        watched.state_dict().values(), alone.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_writer_of_the_user_is_used_and_left_open(tmp_path: Path) -> None:
+    model = network()
+    writer = SummaryWriter(tmp_path)
+    with KernelWatcher(model, tmp_path, loggers=[writer]) as watcher:
+        watcher.snapshot(0)
+    writer.add_scalar("loss", 1.0, 0)
+    writer.close()
+    assert len(list(tmp_path.glob("events.*"))) == 1
+    assert list(logged_images(tmp_path)["kernels/0"]) == [0]
+
+
+def test_without_loggers_the_pictures_are_files(tmp_path: Path) -> None:
+    with KernelWatcher(network(), tmp_path, loggers=[]) as watcher:
+        watcher.snapshot(3)
+    assert (tmp_path / "kernelviz" / "kernels-0-step-00000003.png").exists()
+    assert not list(tmp_path.glob("events.*"))
+
+
+def test_the_same_step_again_changes_nothing(tmp_path: Path) -> None:
+    model = network()
+    with KernelWatcher(model, tmp_path) as watcher:
+        watcher.snapshot(1)
+        watcher.snapshot(1)
+    assert list(logged_images(tmp_path)["kernels/0"]) == [1]
+
+
+def test_a_resumed_loop_goes_on_in_its_folder(tmp_path: Path) -> None:
+    model = network()
+    with KernelWatcher(model, tmp_path, scale="run") as watcher:
+        for step in (0, 1, 2):
+            watcher.snapshot(step)
+        saved = copy.deepcopy(watcher.state_dict())
+    torch.save(saved, tmp_path / "state.pt")
+    with KernelWatcher(model, tmp_path, scale="run") as watcher:
+        watcher.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        watcher.snapshot(2)
+        watcher.snapshot(3)
+        with pytest.raises(RuntimeError, match="before the first snapshot"):
+            watcher.load_state_dict(saved)
+    assert steps_on_disk(tmp_path) == [0, 1, 2, 3]
+    assert not (tmp_path / "kernelviz-2").exists()
+
+
+def test_another_loop_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    for _ in range(2):
+        with KernelWatcher(network(), tmp_path) as watcher:
+            watcher.snapshot(0)
+    assert steps_on_disk(tmp_path) == [0]
+    assert list(list_snapshots(tmp_path / "kernelviz-2")) == [0]
+
+
+def test_a_snapshot_after_closing_goes_on_in_the_same_folder(tmp_path: Path) -> None:
+    watcher = KernelWatcher(network(), tmp_path)
+    for step in (0, 1):
+        watcher.snapshot(step)
+        watcher.close()
+    assert steps_on_disk(tmp_path) == [0, 1]
+    assert list(logged_images(tmp_path)["kernels/0"]) == [0, 1]
+
+
+def test_no_thread_is_left(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with KernelWatcher(network(), tmp_path) as watcher:
+        watcher.snapshot(0)
+    assert threading.active_count() == before
+
+
+@pytest.mark.loses_something
+def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path, recwarn: Any) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with KernelWatcher(network(), tmp_path / "file", loggers=[]) as watcher:
+        watcher.snapshot(0)
+    assert "Training goes on" in warned(recwarn)[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"layers": "stem"}, ValueError, "Convolutions of this model"),
+        ({"layers": 3}, TypeError, "layers must be None"),
+        ({"scale": "loud"}, ValueError, "scale must be one of"),
+        ({"probe_size": 0}, ValueError, "probe_size must be"),
+        ({"probe": torch.rand(3, 4, 4)}, ValueError, "layer '0'"),
+        ({"probe": "nowhere.png"}, FileNotFoundError, "nowhere.png"),
+    ],
+)
+def test_wrong_input_is_refused_at_once(tmp_path, options, error, message) -> None:
+    with pytest.raises(error, match=message):
+        KernelWatcher(network(), tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fabric_trains_what_is_watched(tmp_path: Path) -> None:
+    from lightning.fabric import Fabric
+
+    fabric = Fabric(accelerator="cpu", devices=1)
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    with KernelWatcher(wrapped, tmp_path) as watcher:
+        for step in range(3):
+            watcher.snapshot(step)
+            optimizer.zero_grad()
+            fabric.backward(wrapped(torch.rand(2, 3, 9, 9)).square().mean())
+            optimizer.step()
+    assert list(logged_images(tmp_path)["kernels/0"]) == [0, 1, 2]
+
+
+def test_lightning_is_not_needed(tmp_path: Path) -> None:
+    code = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("lightning", "pytorch_lightning", "lightning_fabric"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuse())
+from torch import nn
+from kernelviz_callback import KernelWatcher
+with KernelWatcher(nn.Conv2d(3, 4, 5), sys.argv[1]) as watcher:
+    watcher.snapshot(0)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "kernelviz: watching" in done.stderr
+    assert steps_on_disk(tmp_path) == [0]
