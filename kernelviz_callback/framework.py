@@ -1,19 +1,33 @@
 """Lightning, under whichever of its two names the training has it."""
 
 import sys
-from importlib.util import find_spec
+from importlib import import_module
 from typing import TYPE_CHECKING
+
+_NAMES = ("lightning.pytorch", "pytorch_lightning")
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
     from lightning.pytorch.utilities.seed import isolate_rng
-elif find_spec("lightning") is None or (
-    "pytorch_lightning" in sys.modules and "lightning.pytorch" not in sys.modules
-):
-    from pytorch_lightning import Callback
-    from pytorch_lightning.utilities.seed import isolate_rng
 else:
-    from lightning.pytorch import Callback
-    from lightning.pytorch.utilities.seed import isolate_rng
+
+    def _find() -> str:
+        """Choose the name that is loaded already, else the first that can be."""
+        for name in sorted(_NAMES, key=lambda name: name not in sys.modules):
+            try:
+                import_module(name)
+            except ModuleNotFoundError as error:
+                if error.name not in (name, name.partition(".")[0]):
+                    raise
+            else:
+                return name
+        raise ModuleNotFoundError(
+            "KernelVizCallback needs Lightning, which is not installed; run: pip install lightning "
+            "(KernelWatcher does without)"
+        )
+
+    _found = _find()
+    Callback = import_module(_found).Callback
+    isolate_rng = import_module(f"{_found}.utilities.seed").isolate_rng
 
 __all__ = ["Callback", "isolate_rng"]

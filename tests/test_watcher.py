@@ -183,15 +183,20 @@ import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("lightning", "pytorch_lightning", "lightning_fabric"):
-            raise ModuleNotFoundError(name)
+            raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Refuse())
 from torch import nn
 from kernelviz_callback import KernelWatcher
 with KernelWatcher(nn.Conv2d(3, 4, 5), sys.argv[1]) as watcher:
     watcher.snapshot(0)
+try:
+    from kernelviz_callback import KernelVizCallback
+except ModuleNotFoundError as error:
+    print(error)
 """
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "kernelviz: watching" in done.stderr
+    assert "pip install lightning" in done.stdout
     assert steps_on_disk(tmp_path) == [0]

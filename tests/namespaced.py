@@ -1,0 +1,79 @@
+"""Train under one of Lightning's two names, in a process that may be without the other.
+
+Arguments: the name (``lightning.pytorch`` or ``pytorch_lightning``), the directory, and what may
+not be imported, if anything. What happened is printed as JSON.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Absent:
+    """Makes packages look as if they were not installed."""
+
+    def __init__(self, packages: list[str]) -> None:
+        self.packages = packages
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.split(".")[0] in self.packages:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def main(name: str, log_dir: Path, absent: list[str]) -> None:
+    sys.meta_path.insert(0, Absent(absent))
+    pl = importlib.import_module(name)
+    from kernelviz_callback import KernelVizCallback, list_snapshots
+
+    class Net(pl.LightningModule):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 5)
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            return self.conv(batch[0]).square().mean()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def trainer(epochs: int) -> Any:
+        return pl.Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=[
+                pl.loggers.CSVLogger(log_dir, name="csv", version=epochs),
+                pl.loggers.TensorBoardLogger(log_dir, name="board", version=0),
+            ],
+            callbacks=[
+                KernelVizCallback(probe="train_batch"),
+                pl.callbacks.ModelCheckpoint(
+                    log_dir, filename="last-{epoch}", monitor="kernelviz/conv/drift"
+                ),
+            ],
+        )
+
+    data = DataLoader(TensorDataset(torch.rand(8, 3, 16, 16)), batch_size=4)
+    trainer(1).fit(Net(), data)
+    (checkpoint,) = log_dir.glob("last-*.ckpt")
+    second = trainer(2)
+    second.fit(Net(), data, ckpt_path=checkpoint)
+    callback = next(c for c in second.callbacks if isinstance(c, KernelVizCallback))
+    found = {
+        "steps": list(list_snapshots(log_dir / "board" / "version_0" / "kernelviz")),
+        "is_callback": isinstance(callback, pl.Callback),
+        "metrics": sorted(map(str, second.callback_metrics)),
+        "loaded": sorted({"lightning.pytorch", "pytorch_lightning"} & sys.modules.keys()),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
