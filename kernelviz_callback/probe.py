@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +14,10 @@ from torchvision.transforms.v2 import functional as tv
 
 from kernelviz_callback.chart import make_chart
 
-ProbeSource: TypeAlias = str | Path | Image.Image | Tensor | np.ndarray | None
+if TYPE_CHECKING:
+    ProbeSource: TypeAlias = str | Path | Image.Image | Tensor | np.ndarray | None
+else:  # what a configuration file can hold; LightningCLI offers every subclass of the others
+    ProbeSource = str | Path | None
 
 CHART = "chart"
 BATCH_SOURCES = ("train_batch", "val_batch")

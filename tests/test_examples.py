@@ -1,5 +1,6 @@
 """Every example and every configuration runs as the README tells."""
 
+import inspect
 import runpy
 import subprocess
 import sys
@@ -8,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import logged_images
 from PIL import Image
 from torchvision.models import resnet50
 
-from kernelviz_callback import kernel_grid, list_snapshots, load_snapshot
+from kernelviz_callback import KernelVizCallback, kernel_grid, list_snapshots, load_snapshot
 
 ROOT = Path(__file__).parent.parent
 SHOWN = ("kernels", "responses", "film", "evolution")
@@ -97,23 +99,34 @@ def test_resnet50_tells_what_is_wrong_with_a_file(tmp_path: Path) -> None:
     assert "other.pth holds no state dict of ResNet-50" in told
 
 
+LAYERS = {"several_layers": ["conv1", "rest.3"]}
+HERE = {"cluster": ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.num_nodes=1"]}
+
+
+@pytest.mark.processes
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_a_configuration_trains(config: Path, tmp_path: Path) -> None:
-    run(
+    told = run(
         "examples/lightning_cli.py",
         "fit",
-        "--config",
-        str(config),
+        f"--config={config}",
         "--trainer.max_steps=3",
-        "--data.batches_per_epoch=3",
+        "--data.batches_per_epoch=6",
         f"--trainer.default_root_dir={tmp_path}",
+        *HERE.get(config.stem, []),
         cwd=tmp_path,
     )
-    (log_dir,) = (tmp_path / "lightning_logs").iterdir()
-    snapshots = list_snapshots(log_dir / "kernelviz")
+    assert "could not" not in told
+    (folder,) = tmp_path.rglob("kernelviz")
+    snapshots = list_snapshots(folder)
     assert list(snapshots) == [0, 1, 2, 3]
-    assert list(load_snapshot(snapshots[3]).weights) == ["conv1"]
-    assert list(logged_images(log_dir)["responses/conv1"]) == [0, 1, 2, 3]
+    layers = LAYERS.get(config.stem, ["conv1"])
+    assert list(load_snapshot(snapshots[3]).weights) == layers
+    images = logged_images(folder.parent)
+    for layer in layers:
+        assert (
+            list(images[f"kernels/{layer}"]) == list(images[f"responses/{layer}"]) == [0, 1, 2, 3]
+        )
 
 
 def test_the_options_are_explained_on_the_command_line(tmp_path: Path) -> None:
@@ -123,5 +136,16 @@ def test_the_options_are_explained_on_the_command_line(tmp_path: Path) -> None:
         "--trainer.callbacks.help=kernelviz_callback.KernelVizCallback",
         cwd=tmp_path,
     )
-    for option in ("layers", "probe", "response", "scale", "every_n_train_steps", "early_steps"):
+    for option in inspect.signature(KernelVizCallback).parameters:
         assert f".{option}" in told
+    assert "first image of the first batch" in " ".join(told.split())
+    assert "known subclasses" not in told, "what no configuration can hold"
+
+
+def test_the_configuration_is_printed_with_every_option(tmp_path: Path) -> None:
+    config = f"--config={ROOT / 'configs' / 'photos.yaml'}"
+    told = run("examples/lightning_cli.py", "fit", config, "--print_config", cwd=tmp_path)
+    printed = yaml.safe_load(told[told.index("seed_everything") :])
+    (callback,) = printed["trainer"]["callbacks"]
+    parameters = inspect.signature(KernelVizCallback).parameters
+    assert callback["init_args"] == {name: p.default for name, p in parameters.items()}
