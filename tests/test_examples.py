@@ -99,6 +99,27 @@ def test_resnet50_tells_what_is_wrong_with_a_file(tmp_path: Path) -> None:
     assert "other.pth holds no state dict of ResNet-50" in told
 
 
+def test_a_plain_loop(tmp_path: Path) -> None:
+    run("examples/plain_loop.py", cwd=tmp_path)
+    log_dir = tmp_path / "runs" / "plain"
+    steps = list(range(0, 201, 20))
+    assert list(logged_images(log_dir)["kernels/0"]) == steps
+    snapshots = list_snapshots(log_dir / "kernelviz")
+    assert list(snapshots) == steps
+    kernels = load_snapshot(snapshots[200]).weights["0"][:, 0]
+    along_rows, along_columns = kernels.mean(2).std(1), kernels.mean(1).std(1)
+    is_horizontal = along_rows > along_columns
+    assert 0 < is_horizontal.sum() < len(kernels), "some see horizontal stripes, some vertical ones"
+
+
+def test_a_hugging_face_trainer(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    run("examples/hugging_face.py", cwd=tmp_path)
+    log_dir = tmp_path / "runs" / "hugging_face"
+    layer = "resnet.embedder.embedder.convolution"
+    assert list(logged_images(log_dir)[f"kernels/{layer}"]) == [0, 5, 10, 15, 20]
+
+
 LAYERS = {"several_layers": ["conv1", "rest.3"]}
 HERE = {"cluster": ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.num_nodes=1"]}
 

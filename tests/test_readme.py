@@ -26,7 +26,7 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path: Path, monkeypatch) 
     monkeypatch.setattr("kernelviz_callback.destinations.choice._own", {})
     namespace = {"model": TinyNet(), "MyLogger": MyLogger}
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     destination = destination_of(MyLogger())
