@@ -54,6 +54,7 @@ class KernelVizCallback(Callback):
         health: Examine the filters: flags on the kernel grid, numbers ``kernelviz/<layer>/...`` on
             every logger (and for ``EarlyStopping`` and ``ModelCheckpoint``), a warning when
             something begins to go wrong, the numbers of every filter in the snapshot's file.
+        live: In a notebook, also show the newest pictures in the cell that trains.
 
     Raises:
         ValueError: At once for a bad value, at the start of fit for a layer that cannot be found or
@@ -78,11 +79,12 @@ class KernelVizCallback(Callback):
         every_n_train_steps: int | None = None,
         early_steps: bool = True,
         health: bool = True,
+        live: bool = True,
     ) -> None:
         check_layers(layers)
         check_probe_size(probe_size)
         self.layers = layers
-        self.style = Style(response, scale, health)
+        self.style = Style(response, scale, health, live)
         self.schedule = Schedule(every_n_epochs, every_n_train_steps, early_steps)
         self._batch_source = probe if isinstance(probe, str) and probe in BATCH_SOURCES else None
         self._given = None if self._batch_source else load_probe(probe, size=probe_size)

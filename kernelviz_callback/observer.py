@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from kernelviz_callback.destinations.choice import destination_of
 from kernelviz_callback.destinations.destination import Destination
+from kernelviz_callback.destinations.notebook import NotebookView, is_in_notebook
 from kernelviz_callback.illustrator import Illustrator, ScaleName
 from kernelviz_callback.mishaps import Mishaps, Reporter, say, warn
 from kernelviz_callback.probe import Probe
@@ -29,6 +30,7 @@ class Style:
         response: See `KernelVizCallback`, as for the others.
         scale: Likewise.
         health: Likewise.
+        live: Likewise.
 
     Raises:
         ValueError: For a value that is none of the choices.
@@ -37,6 +39,7 @@ class Style:
     response: Response = "channels"
     scale: ScaleName = "filter"
     health: bool = True
+    live: bool = True
 
     def __post_init__(self) -> None:
         """Check the choices."""
@@ -83,6 +86,7 @@ class Observer:
         self._recorder: Recorder | None = None
         self._held: tuple[Snapshot | None, Mishaps] | None = None
         self._held_step: int | None = None
+        self._view: NotebookView | None = None
 
     @property
     def state(self) -> RunState:
@@ -135,7 +139,7 @@ class Observer:
         if not self._keep:
             return None
         if snapshot is not None:
-            destinations = _destinations(loggers, mishaps)
+            destinations = _destinations(loggers, mishaps) + self._views(mishaps)
             with mishaps.survive("record a snapshot", "it is lost; what was written is kept"):
                 if self._recorder is None:
                     self._recorder = self._begin(snapshot)
@@ -164,6 +168,13 @@ class Observer:
         with mishaps.survive("read the weights", "this and any later snapshot it concerns is lost"):
             return self._watch.take(step=step, epoch=epoch, probe=self._probe, keep=self._keep)
         return None
+
+    def _views(self, mishaps: Mishaps) -> list[Destination]:
+        """The cell of the notebook that trains, if one does."""
+        if self._view is None and self._style.live and is_in_notebook():
+            with mishaps.survive("show pictures in the notebook", "they are logged and kept"):
+                self._view = NotebookView()
+        return [self._view] if self._view is not None else []
 
     def _begin(self, first: Snapshot) -> Recorder:
         for change in self._state.changes(self._watch.shapes, self._probe):

@@ -1,11 +1,13 @@
 """A finished picture: pixels, where each tile lies in them, and the files they become."""
 
+import base64
 import io
 import os
 import struct
 import sys
 import zlib
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ JPEG_CHROMA = "4:2:0"
 _BAND = 64  # rows that are filtered at once
 _PNG_LEVEL = 3  # of 9: beyond it the time doubles for a tenth of the bytes
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".gif": "image/gif"}
 # On Linux a program to show pictures may be there, and nothing for it to show them on.
 _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
 
@@ -158,6 +161,15 @@ class EncodedImage:
         """Take an animation as it is; its size is in its header."""
         width, height = struct.unpack_from("<HH", content, len(b"GIF89a"))
         return cls(content, height, width, ".gif")
+
+    def to_html(self, title: str) -> str:
+        """An ``<img>`` with the bytes inside, of which two have room beside each other."""
+        kind = _MEDIA_TYPES[self.suffix]
+        data = base64.b64encode(self.content).decode()
+        return (
+            f'<img alt="{escape(title)}" title="{escape(title)}" src="data:{kind};base64,{data}" '
+            'style="display:inline-block;vertical-align:top;max-width:49%;margin:2px">'
+        )
 
 
 def to_png(pixels: Tensor) -> bytes:

@@ -27,7 +27,7 @@ _NO_PICTURES = "its pictures are lost; snapshot files are kept"
 class Publisher:
     """Publishes the snapshots of one training, in their order.
 
-    Where there is no destination they go to the run's folder.
+    Where no destination keeps pictures they go to the run's folder.
 
     Args:
         probe: The fixed image.
@@ -80,7 +80,7 @@ class Publisher:
                 if destination not in self._introduced_to:
                     self._introduce(destination, snapshot.step, mishaps)
                 destination.log(images, snapshot.step, numbers, events)
-        if not destinations:
+        if not any(destination.keeps_pictures for destination in destinations):
             self._write(images, f"-step-{snapshot.step:08d}", folder, mishaps)
 
     def publish_films_if_due(
@@ -121,7 +121,7 @@ class Publisher:
         for destination in destinations if films else ():
             with mishaps.survive(f"log films to {destination.name}", losing):
                 destination.log(films, step, {}, [])
-        if not destinations:
+        if not any(destination.keeps_pictures for destination in destinations):
             self._write(films, "", folder, mishaps)
 
     def flush(self, destinations: Sequence[Destination], mishaps: Mishaps) -> None:

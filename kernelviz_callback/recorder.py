@@ -132,7 +132,7 @@ class Recorder:
 
         Args:
             snapshot: Its weights belong to the recorder from now on.
-            destinations: Where the pictures go; to the folder, if there is none.
+            destinations: Where the pictures go; to the folder, if none keeps them.
             mishaps: What went wrong with it so far; reported with what goes wrong here.
 
         Returns:
@@ -247,7 +247,7 @@ class Recorder:
                 "-2, ..."
             )
         said = [f"watching {self._about}", f"snapshots go to {self.folder}"]
-        if not destinations:
+        if not any(destination.keeps_pictures for destination in destinations):
             said.append("no logger takes images, so the pictures go there too")
         say("; ".join(said))
         self._pictures.submit(partial(self._catch_up, found, destinations))

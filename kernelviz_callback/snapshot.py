@@ -26,7 +26,9 @@ from torch import Tensor
 from kernelviz_callback import __version__
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.health import FilterMeasures, KernelHealth
+from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.snapshot_pictures import kernel_picture
 from kernelviz_callback.storage import Folder, Location, as_folder, move, write_whole
 from kernelviz_callback.streams import to_host
 
@@ -67,6 +69,24 @@ class Snapshot:
         }
     )
     health: Mapping[str, KernelHealth] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        """The kernels of its layers, for a notebook."""
+        when = f"step {self.step} · epoch {self.epoch}"
+        pictures = {
+            layer: kernel_picture(
+                weights,
+                layer=layer,
+                groups=self.geometry[layer].groups,
+                when=when,
+                health=self.health.get(layer),
+            )
+            for layer, weights in self.weights.items()
+        }
+        return "".join(
+            EncodedImage.png(picture.pixels).to_html(f"kernels of {layer}, {when}")
+            for layer, picture in pictures.items()
+        )
 
 
 def save_snapshot(snapshot: Snapshot, folder: Location) -> Folder:

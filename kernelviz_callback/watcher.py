@@ -35,6 +35,7 @@ class KernelWatcher:
         response: Likewise.
         scale: Likewise.
         health: Likewise.
+        live: Likewise.
         loggers: Who gets the pictures: a ``SummaryWriter``, loggers of Lightning's, one of your own
             (see `register_logger`). None for TensorBoard in ``log_dir``; pass the writer that you
             have if it writes there already, for two hide each other's live numbers. An empty list
@@ -66,11 +67,12 @@ class KernelWatcher:
         response: Response = "channels",
         scale: ScaleName = "filter",
         health: bool = True,
+        live: bool = True,
         loggers: Iterable[Any] | None = None,
     ) -> None:
         check_layers(layers)
         check_probe_size(probe_size)
-        self._style = Style(response, scale, health)
+        self._style = Style(response, scale, health, live)
         self._log_dir = str(log_dir)
         self._probe = load_probe(probe, size=probe_size)
         self._watch = Watch(model, layers)

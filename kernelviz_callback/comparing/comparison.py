@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from kernelviz_callback.comparing.chart import ChartData, draw_comparison
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.health import KernelHealth, or_none
+from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.verdict_names import VerdictName
 
 if TYPE_CHECKING:
@@ -260,6 +262,13 @@ class Comparison:
                 "new_verdicts": sorted(new),
                 "gone_verdicts": sorted(gone),
             }
+
+    def _repr_html_(self) -> str:
+        """The sentences and the strips, for a notebook."""
+        from kernelviz_callback.comparing.picture import comparison_picture
+
+        picture = EncodedImage.png(comparison_picture(self).pixels)
+        return f"<pre>{escape(repr(self))}</pre>{picture.to_html('comparison')}"
 
     def __repr__(self) -> str:
         lines = [f"Comparison of {self.first.layer} in {len(self.columns)} checkpoints"]

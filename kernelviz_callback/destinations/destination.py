@@ -20,6 +20,10 @@ class Destination(Protocol):
     def name(self) -> str:
         """As users know it: the name of a class."""
 
+    @property
+    def keeps_pictures(self) -> bool:
+        """Whether they can still be looked at there when the training is over."""
+
     def log(
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
@@ -42,6 +46,7 @@ class OwnLogger:
 
     logger: Any
     log_images: LogImages
+    keeps_pictures: bool = True
 
     @property
     def name(self) -> str:

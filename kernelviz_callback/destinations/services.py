@@ -26,6 +26,7 @@ class Service:
 
     logger: Any
     log_images: LogImages
+    keeps_pictures: bool = True
 
     @property
     def name(self) -> str:

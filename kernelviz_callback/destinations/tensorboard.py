@@ -24,6 +24,7 @@ class TensorBoard:
     """A writer of torch's. Through it, not beside it: two files of one run hide each other."""
 
     writer: SummaryWriter
+    keeps_pictures: bool = True
 
     @property
     def name(self) -> str:
@@ -61,6 +62,7 @@ class PixelWriter:
     """Another writer with ``add_image``: it gets the pixels of what does not move."""
 
     writer: Any
+    keeps_pictures: bool = True
 
     @property
     def name(self) -> str:
