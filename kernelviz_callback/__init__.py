@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kernelviz_callback.opening.checkpoint import Checkpoint, load_weights, open_checkpoint
     from kernelviz_callback.opening.sources import find_checkpoints
     from kernelviz_callback.picture import Picture
+    from kernelviz_callback.principal import PrincipalPlanes, principal_planes
     from kernelviz_callback.probe import Probe, load_probe
     from kernelviz_callback.probe_energy import ProbeEnergy, measure_probe
     from kernelviz_callback.responses import channel_responses, summed_responses
@@ -63,6 +64,8 @@ _HOME = {
     "Picture": "picture",
     "kernel_grid": "grid",
     "response_grid": "grid",
+    "PrincipalPlanes": "principal",
+    "principal_planes": "principal",
     "Probe": "probe",
     "load_probe": "probe",
     "channel_responses": "responses",
@@ -84,6 +87,7 @@ __all__ = [
     "LayerMeasures",
     "Likeness",
     "Picture",
+    "PrincipalPlanes",
     "Probe",
     "ProbeEnergy",
     "Snapshot",
@@ -105,6 +109,7 @@ __all__ = [
     "make_chart",
     "measure_probe",
     "open_checkpoint",
+    "principal_planes",
     "response_grid",
     "save_snapshot",
     "summed_responses",

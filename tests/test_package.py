@@ -15,7 +15,7 @@ PACKAGE = Path(kernelviz_callback.__file__).parent
 # folder is one room, or, where they are named here, each of its files is.
 FLOORS = [
     {"exact", "filters", "chart", "picture", "colour", "responses", "verdict_names"},
-    {"schedule", "storage", "streams", "tensorboard_plugin"},
+    {"principal", "schedule", "storage", "streams", "tensorboard_plugin"},
     {"opening.layers", "opening.plain_pickle", "opening.region"},
     {"opening.safetensors_file", "opening.walk"},
     {"opening.torch_file"},
@@ -72,6 +72,7 @@ PURE = {
     "opening.walk",
     "packing",
     "picture",
+    "principal",
     "probe",
     "probe_energy",
     "report",
