@@ -1,6 +1,6 @@
 """When to look: the Lightning callback. It decides and delegates; it computes nothing itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from kernelviz_callback.batch_probe import probe_of_batch, probe_of_loader
 from kernelviz_callback.claim import LastClaim
+from kernelviz_callback.filters import check_layers
 from kernelviz_callback.health_log import HealthLog
 from kernelviz_callback.illustrator import Illustrator, ScaleName
 from kernelviz_callback.loggers import image_experiments
@@ -40,9 +41,12 @@ class KernelVizCallback(Callback):
     whole training as ``film/<layer>`` and ``evolution/<layer>``. Without a logger that takes images
     they become files beside the snapshots. Training with it is bit-identical to training without.
 
+    Of a deeper layer the filters are principal planes, and the responses its feature maps: what it
+    gives out when the model reads the probe in evaluation mode, once a snapshot.
+
     Args:
         layers: None for the first 2-D convolution; a dotted name, a glob such as
-            ``"backbone.*.conv1"``, or a list of both.
+            ``"backbone.*.conv1"`` or ``"*"`` for every 2-D convolution, or a list of both.
         probe: None for the built-in test chart; the path of an image, a PIL image, a tensor or
             array (C, H, W); or ``"train_batch"`` or ``"val_batch"``: the first image of the first
             batch.
@@ -84,7 +88,7 @@ class KernelVizCallback(Callback):
         early_steps: bool = True,
         health: bool = True,
     ) -> None:
-        _check_layers(layers)
+        check_layers(layers)
         _check_choice("response", response, get_args(Response))
         _check_choice("scale", scale, get_args(ScaleName))
         if not isinstance(probe_size, int) or isinstance(probe_size, bool) or probe_size < 1:
@@ -277,6 +281,7 @@ class KernelVizCallback(Callback):
                 epoch=trainer.current_epoch,
                 probe=self._probe,
                 keep=trainer.is_global_zero,
+                alone=trainer.interrupted and trainer.world_size > 1,
             )
         return None
 
@@ -383,16 +388,6 @@ def _has(trainer: Trainer, *names: str) -> bool:
     """Tell whether one of these callbacks of Lightning's, not all of every version, is there."""
     kinds = tuple(getattr(callbacks, name) for name in names if hasattr(callbacks, name))
     return any(isinstance(c, kinds) for c in trainer.callbacks)  # type: ignore[attr-defined]
-
-
-def _check_layers(layers: object) -> None:
-    names = [layers] if isinstance(layers, str) else layers
-    if names is None:
-        return
-    if not isinstance(names, Sequence) or not all(isinstance(n, str) and n for n in names):
-        raise TypeError(f"layers must be None, a name, or a list of names; found {layers!r}")
-    if not names:
-        raise ValueError("layers is an empty list; pass None for the first convolution")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

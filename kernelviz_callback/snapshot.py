@@ -24,6 +24,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from kernelviz_callback import __version__
+from kernelviz_callback.feature_maps import FeatureMaps
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.health import FilterMeasures, KernelHealth
 from kernelviz_callback.probe import Probe
@@ -51,6 +52,8 @@ class Snapshot:
         probe_digest: `Probe.digest`; equal digests mean comparable responses.
         versions: Package name to version, of the process that took the snapshot.
         health: Layer name to health, of the layers that were examined.
+        feature_maps: Of the layers that do not read the image itself, at the size that they are
+            drawn. They are in no file.
     """
 
     step: int
@@ -67,6 +70,13 @@ class Snapshot:
         }
     )
     health: Mapping[str, KernelHealth] = field(default_factory=dict)
+    feature_maps: FeatureMaps = field(default_factory=FeatureMaps)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What it keeps on the device of the training."""
+        maps = self.feature_maps.maps.values()
+        return [*self.weights.values(), *(each.values for each in maps)]
 
 
 def save_snapshot(snapshot: Snapshot, folder: Location) -> Folder:
