@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kernelviz_callback.probe import Probe, load_probe
     from kernelviz_callback.probe_energy import ProbeEnergy, measure_probe
     from kernelviz_callback.responses import channel_responses, summed_responses
+    from kernelviz_callback.running import FeatureMap, FeatureMaps, feature_maps
     from kernelviz_callback.showing import checkpoint_pictures
     from kernelviz_callback.snapshot import Snapshot, list_snapshots, load_snapshot, save_snapshot
     from kernelviz_callback.verdicts import Verdict
@@ -50,6 +51,9 @@ _HOME = {
     "open_checkpoint": "opening.checkpoint",
     "find_checkpoints": "opening.sources",
     "checkpoint_pictures": "showing",
+    "FeatureMap": "running",
+    "FeatureMaps": "running",
+    "feature_maps": "running",
     "Geometry": "filters",
     "effective_weight": "filters",
     "find_convolutions": "filters",
@@ -80,6 +84,8 @@ __all__ = [
     "Checkpoint",
     "Column",
     "Comparison",
+    "FeatureMap",
+    "FeatureMaps",
     "FilterMeasures",
     "Geometry",
     "KernelHealth",
@@ -97,6 +103,7 @@ __all__ = [
     "compare",
     "comparison_picture",
     "effective_weight",
+    "feature_maps",
     "find_checkpoints",
     "find_convolutions",
     "geometry_of",

@@ -2,11 +2,11 @@
 
 from typing import Literal, TypeAlias
 
-from kernelviz_callback.feature_maps import FeatureMaps
 from kernelviz_callback.grid import Scale
 from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.picture import EncodedImage, Picture
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.running import FeatureMaps
 from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.snapshot_pictures import (
     Response,

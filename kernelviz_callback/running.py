@@ -1,4 +1,4 @@
-"""Feature maps: what a layer gives out while the whole model reads the probe.
+"""Run the model on the probe: feature maps are what its layers give out meanwhile.
 
 The model runs where it is and is left as it was. A copy of it would be no way: there may be no room
 for one, and what a model keeps in plain lists and closures leads from the copy to the model itself.

@@ -24,10 +24,10 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from kernelviz_callback import __version__
-from kernelviz_callback.feature_maps import FeatureMaps
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.health import FilterMeasures, KernelHealth
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.running import FeatureMaps
 from kernelviz_callback.storage import Folder, Location, as_folder, move, write_whole
 from kernelviz_callback.streams import to_host
 

@@ -5,7 +5,6 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from kernelviz_callback.feature_maps import FeatureMap
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.flags import flag_filters
 from kernelviz_callback.grid import (
@@ -19,6 +18,7 @@ from kernelviz_callback.health import KernelHealth
 from kernelviz_callback.picture import Picture
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.responses import ResponseChunks, response_size
+from kernelviz_callback.running import FeatureMap
 
 Response: TypeAlias = Literal["channels", "sum"]
 

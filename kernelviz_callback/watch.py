@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from kernelviz_callback.feature_maps import FeatureMaps, feature_maps
 from kernelviz_callback.filters import (
     effective_weight,
     find_convolutions,
@@ -15,6 +14,7 @@ from kernelviz_callback.filters import (
 )
 from kernelviz_callback.gathering import gather_weight, is_sharded, needs_others
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.running import FeatureMaps, feature_maps
 from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.snapshot_pictures import check_fit, map_shrink
 

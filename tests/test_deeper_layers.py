@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kernelviz_callback import KernelVizCallback, kernel_grid, load_probe, response_grid
-from kernelviz_callback.feature_maps import FeatureMap
 from kernelviz_callback.illustrator import Illustrator
 from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.running import FeatureMap
 from kernelviz_callback.snapshot_pictures import feature_map_picture, map_shrink
 from kernelviz_callback.watch import Watch
 

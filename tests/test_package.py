@@ -15,7 +15,7 @@ PACKAGE = Path(kernelviz_callback.__file__).parent
 # folder is one room, or, where they are named here, each of its files is.
 FLOORS = [
     {"exact", "filters", "chart", "picture", "colour", "responses", "verdict_names"},
-    {"feature_maps", "principal", "schedule", "storage", "streams", "tensorboard_plugin"},
+    {"principal", "running", "schedule", "storage", "streams", "tensorboard_plugin"},
     {"opening.layers", "opening.plain_pickle", "opening.region"},
     {"opening.safetensors_file", "opening.walk"},
     {"opening.torch_file"},
@@ -50,7 +50,6 @@ PURE = {
     "comparing",
     "exact",
     "examination",
-    "feature_maps",
     "filming",
     "filters",
     "flags",
@@ -80,6 +79,7 @@ PURE = {
     "responses",
     "resume",
     "run_folder",
+    "running",
     "schedule",
     "similarity",
     "snapshot",

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from kernelviz_callback.feature_maps import feature_maps
 from kernelviz_callback.filters import effective_weight, find_convolutions
+from kernelviz_callback.running import feature_maps
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
