@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batches", type=int, default=100, help="batches in an epoch")
-    # "rest.3" reads 64 channels: its tiles are rows of kernels, its responses are to the chart.
+    # "rest.3" reads 64 channels: its tiles are principal planes, its responses feature maps.
     parser.add_argument("--layers", nargs="+", default=["conv1"], metavar="NAME")
     parser.add_argument("--probe", help="a photo of your own, train_batch or val_batch")
     parser.add_argument(

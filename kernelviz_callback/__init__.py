@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from kernelviz_callback.opening.checkpoint import Checkpoint, load_weights, open_checkpoint
     from kernelviz_callback.opening.sources import find_checkpoints
     from kernelviz_callback.picture import EncodedImage, Picture
+    from kernelviz_callback.principal import PrincipalPlanes, principal_planes
     from kernelviz_callback.probe import Probe, load_probe
     from kernelviz_callback.probe_energy import ProbeEnergy, measure_probe
     from kernelviz_callback.responses import channel_responses, summed_responses
+    from kernelviz_callback.running import FeatureMap, FeatureMaps, feature_maps
     from kernelviz_callback.showing import checkpoint_pictures
     from kernelviz_callback.snapshot import Snapshot, list_snapshots, load_snapshot, save_snapshot
     from kernelviz_callback.verdicts import Verdict
@@ -52,6 +54,9 @@ _HOME = {
     "open_checkpoint": "opening.checkpoint",
     "find_checkpoints": "opening.sources",
     "checkpoint_pictures": "showing",
+    "FeatureMap": "running",
+    "FeatureMaps": "running",
+    "feature_maps": "running",
     "Geometry": "filters",
     "effective_weight": "filters",
     "find_convolutions": "filters",
@@ -68,6 +73,8 @@ _HOME = {
     "Picture": "picture",
     "kernel_grid": "grid",
     "response_grid": "grid",
+    "PrincipalPlanes": "principal",
+    "principal_planes": "principal",
     "Probe": "probe",
     "load_probe": "probe",
     "channel_responses": "responses",
@@ -83,6 +90,8 @@ __all__ = [
     "Column",
     "Comparison",
     "EncodedImage",
+    "FeatureMap",
+    "FeatureMaps",
     "FilterMeasures",
     "Geometry",
     "KernelHealth",
@@ -91,6 +100,7 @@ __all__ = [
     "LayerMeasures",
     "Likeness",
     "Picture",
+    "PrincipalPlanes",
     "Probe",
     "ProbeEnergy",
     "Snapshot",
@@ -100,6 +110,7 @@ __all__ = [
     "compare",
     "comparison_picture",
     "effective_weight",
+    "feature_maps",
     "find_checkpoints",
     "find_convolutions",
     "geometry_of",
@@ -112,6 +123,7 @@ __all__ = [
     "make_chart",
     "measure_probe",
     "open_checkpoint",
+    "principal_planes",
     "register_logger",
     "response_grid",
     "save_snapshot",

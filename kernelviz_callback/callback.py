@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from kernelviz_callback.batch_probe import probe_of_batch, probe_of_loader
+from kernelviz_callback.filters import check_layers
 from kernelviz_callback.framework import Callback
 from kernelviz_callback.health_log import HealthLog
 from kernelviz_callback.illustrator import ScaleName
@@ -17,7 +18,7 @@ from kernelviz_callback.probe import BATCH_SOURCES, Probe, ProbeSource, check_pr
 from kernelviz_callback.resume import RunState
 from kernelviz_callback.schedule import Schedule
 from kernelviz_callback.snapshot_pictures import Response
-from kernelviz_callback.watch import Watch, check_layers
+from kernelviz_callback.watch import Watch
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -35,9 +36,12 @@ class KernelVizCallback(Callback):
     whole training as ``film/<layer>`` and ``evolution/<layer>``. Without a logger that takes images
     they become files beside the snapshots. Training with it is bit-identical to training without.
 
+    Of a deeper layer the filters are principal planes, and the responses its feature maps: what it
+    gives out when the model reads the probe in evaluation mode, once a snapshot.
+
     Args:
         layers: None for the first 2-D convolution; a dotted name, a glob such as
-            ``"backbone.*.conv1"``, or a list of both.
+            ``"backbone.*.conv1"`` or ``"*"`` for every 2-D convolution, or a list of both.
         probe: None for the built-in test chart; the path of an image, a PIL image, a tensor or
             array (C, H, W); or ``"train_batch"`` or ``"val_batch"``: the first image of the first
             batch.
@@ -178,7 +182,7 @@ class KernelVizCallback(Callback):
         elif (observer := self._due(trainer)) and _has(trainer, *_AVERAGING):
             # This may have been the last epoch of training: later averaged weights may stand in
             # place of these.
-            observer.hold(trainer.global_step, trainer.current_epoch)
+            observer.hold(trainer.global_step, trainer.current_epoch, alone=_is_alone(trainer))
         self._log_health(trainer, log=pl_module.log, at_epoch_end=True)
 
     @override
@@ -240,7 +244,8 @@ class KernelVizCallback(Callback):
         observer = self._due(trainer)
         if observer is not None:
             step = trainer.global_step
-            scalars = observer.record(step, trainer.current_epoch, trainer.loggers)
+            alone = _is_alone(trainer)
+            scalars = observer.record(step, trainer.current_epoch, trainer.loggers, alone=alone)
             self._health_log.expect(step, scalars)
 
     def _log_health(
@@ -290,6 +295,11 @@ def _has(trainer: "Trainer", *names: str) -> bool:
     """Tell whether one of these callbacks of Lightning's, not all of every version, is there."""
     found = trainer.callbacks  # type: ignore[attr-defined]
     return any(not _names(callback).isdisjoint(names) for callback in found)
+
+
+def _is_alone(trainer: "Trainer") -> bool:
+    """Whether the other processes may not come to what needs them all."""
+    return trainer.interrupted and trainer.world_size > 1
 
 
 def _names(thing: object) -> set[str]:

@@ -68,7 +68,8 @@ def find_convolutions(
     Args:
         model: Any module. Lazy convolutions count: their names are known before their shapes.
         layers: None for the first 2-D convolution in ``named_modules()``; or a dotted name, a glob
-            (``*`` crosses dots, as in ``"backbone.*.conv1"``), or a list of both. Names may be
+            (``*`` crosses dots, as in ``"backbone.*.conv1"``, and alone is every convolution), or a
+            list of both. What a glob matches beside 2-D convolutions is passed over. Names may be
             written with or without the segments that wrappers add (``_orig_mod``, ``module``). A
             layer that is registered twice goes by its first name.
 
@@ -109,6 +110,22 @@ def find_convolutions(
             raise ValueError(_nothing_found(model, problem, modules))
         wanted |= found
     return {name: m for name, m in candidates.items() if name in wanted}  # type: ignore[misc]
+
+
+def check_layers(layers: object) -> None:
+    """Tell a list of layers from what cannot be one, before there is a model to look them up in.
+
+    Raises:
+        TypeError: If it is neither None, nor a name, nor a list of names.
+        ValueError: If it is an empty list.
+    """
+    names = [layers] if isinstance(layers, str) else layers
+    if names is None:
+        return
+    if not isinstance(names, Sequence) or not all(isinstance(n, str) and n for n in names):
+        raise TypeError(f"layers must be None, a name, or a list of names; found {layers!r}")
+    if not names:
+        raise ValueError("layers is an empty list; pass None for the first convolution")
 
 
 def geometry_of(conv: nn.Conv2d) -> Geometry:

@@ -27,6 +27,23 @@ def is_sharded(conv: nn.Conv2d, model: nn.Module) -> bool:
     return is_dtensor or is_zero3 or bool(_fsdp1_units(conv, model))
 
 
+def needs_others(model: nn.Module, trained: nn.Module) -> bool:
+    """Tell whether a forward pass of this model waits for the other processes.
+
+    Whatever layer it begins with: some parameter is spread over them, or a wrapper inside asks
+    them. Ask before the first batch, see `is_sharded`.
+
+    Args:
+        model: Which is run.
+        trained: What the strategy trains, its wrappers included.
+    """
+    if any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in model.parameters()):
+        return True
+    if any(isinstance(m, nn.parallel.DistributedDataParallel) for m in model.modules()):
+        return True
+    return any(isinstance(m, _fsdp1()) for m in trained.modules())
+
+
 def gather_weight(conv: nn.Conv2d, model: nn.Module) -> Tensor:
     """Copy the effective weights of a sharded layer, whole. Every process must call it.
 
@@ -73,9 +90,14 @@ def _gathered(conv: nn.Conv2d, model: nn.Module) -> AbstractContextManager[Any]:
 
 def _fsdp1_units(conv: nn.Conv2d, model: nn.Module) -> list[Any]:
     """The FSDP1 wrappers around a layer, from the outside in."""
+    units = (m for m in model.modules() if isinstance(m, _fsdp1()))
+    return [unit for unit in units if any(m is conv for m in unit.modules())]
+
+
+def _fsdp1() -> tuple[type[nn.Module], ...]:
+    """The class of the wrappers, which cannot be there before the processes know each other."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return []
+        return ()
     from torch.distributed.fsdp import FullyShardedDataParallel
 
-    units = (m for m in model.modules() if isinstance(m, FullyShardedDataParallel))
-    return [unit for unit in units if any(m is conv for m in unit.modules())]
+    return (FullyShardedDataParallel,)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from math import ceil, sqrt
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -16,10 +16,12 @@ from kernelviz_callback.colour import (
 )
 from kernelviz_callback.flags import Flags
 from kernelviz_callback.picture import Layout, Picture
+from kernelviz_callback.principal import principal_planes
 from kernelviz_callback.responses import ResponseChunks
 from kernelviz_callback.streams import to_host
 
 Scale: TypeAlias = Literal["filter", "layer"] | float
+Channels: TypeAlias = Literal["auto", "all", "principal"]
 
 GRID_SIDE = 900  # pixels: what TensorBoard and a laptop show without shrinking
 GRID_SLACK = 56  # pixels that responses may exceed it by, rather than be shrunk once more
@@ -30,48 +32,75 @@ LARGEST_SIDE = 1800  # pixels: ... unless their grid would be larger than this
 GAP = 2  # pixels between tiles; three times as much where a tile is itself a row
 FRAME = 3  # pixels around a flagged tile, beside the gap; less around tiles below 48 pixels
 MOST_PLANES = 4096  # kernels in one picture; of more, each filter shows its first channels
+MOST_WEIGHTS = 2**18  # in the matrix of a 1x1 convolution: likewise
+MOST_CHANNELS = 4  # whose kernels are drawn one by one: colours with alpha, or two by two sensors
 
 
 def kernel_grid(
-    weights: Tensor, *, scale: Scale = "filter", title: str = "", flags: Flags | None = None
+    weights: Tensor,
+    *,
+    scale: Scale = "filter",
+    channels: Channels = "auto",
+    title: str = "",
+    flags: Flags | None = None,
 ) -> Picture:
     """Picture the filters of a layer: structure that training adds is seen at a glance.
 
     Noise means untrained (or dead) filters, a flat tile a constant one, stripes and blobs are
     edge and colour detectors. With three input channels a tile is the filter as an RGB picture,
     grey where a weight is zero, brighter where it is positive, darker where it is negative. With
-    any other number a tile is the row of the filter's kernels, red positive, blue negative, white
-    zero. NaN and infinity are striped magenta and black. Kernels are enlarged by a whole factor.
+    one, two or four a tile is the row of the filter's kernels, red positive, blue negative, white
+    zero. With more it is in these colours the filter's principal plane, the one pattern that most
+    of it is made of (see `principal_planes`), and the caption says of how much. A 1x1 convolution
+    has no patterns, only what each filter takes of each channel: the picture is that matrix, a row
+    a filter, a column a channel. NaN and infinity are striped magenta and black. Weights are
+    enlarged by a whole factor.
 
     Args:
         weights: Filters, shape (N, C, kH, kW), floating point, any device, not modified.
         scale: What the ends of the colour scale stand for: "filter", each filter's own largest
             magnitude; "layer", the largest of all; a number, that magnitude, widened where the
             layer exceeds it (pass the last picture's to hold one scale through a run).
+        channels: "all" for the N x C kernels (of more than 4,096, the first channels of each),
+            "principal" for principal planes, "auto" for what is said above.
         title: First line of the caption.
         flags: Frames around tiles and their legend (see `flag_filters`). There is room for them
             even where no tile has one, so that tiles stay where they are from step to step.
 
     Raises:
-        ValueError: If ``weights`` is not 4-D, is empty, or ``scale`` is none of the above.
+        ValueError: If ``weights`` is not 4-D, is empty, or ``scale`` or ``channels`` is none of
+            the above.
 
     Example:
         >>> picture = kernel_grid(torch.randn(64, 3, 7, 7), title="conv1")
         >>> picture.tile(0).shape, picture.layout.columns
         (torch.Size([56, 56, 3]), 8)
+        >>> kernel_grid(torch.randn(64, 64, 3, 3)).tile(0).shape
+        torch.Size([54, 54, 3])
     """
     _check(weights.shape, scale)
-    filters, channels = weights.shape[:2]
-    shown = channels if channels == 3 else max(1, min(channels, MOST_PLANES // filters))
+    if channels not in get_args(Channels):
+        raise ValueError(f'channels must be "auto", "all" or "principal"; found {channels!r}')
+    filters, count, *kernel = weights.shape
+    is_matrix = count > MOST_CHANNELS and kernel == [1, 1] and channels != "principal"
+    if channels == "principal" or (channels == "auto" and count > MOST_CHANNELS and not is_matrix):
+        found = principal_planes(weights)
+        weights, shown, noun = found.planes, 1, "principal weight"
+        note = _principal_note(count, found.explained)
+    else:
+        fitting = (MOST_WEIGHTS if is_matrix else MOST_PLANES) // filters
+        shown, noun = count if count == 3 else max(1, min(count, fitting)), "weight"
+        note = _matrix_note(shown, count) if is_matrix else _tile_note("kernels", shown, count)
     return _compose(
         [weights],
         tuple(weights.shape),
         shown=shown,
         scale=scale,
         largest_tile=LARGEST_KERNEL,
-        lines=[title, _tile_note("kernels", shown, channels)],
-        noun="weight",
+        lines=[title, note],
+        noun=noun,
         flags=flags,
+        is_matrix=is_matrix,
     )
 
 
@@ -157,18 +186,21 @@ def _compose(
     lines: list[str],
     noun: str,
     flags: Flags | None = None,
+    is_matrix: bool = False,
 ) -> Picture:
     """Paint filters on one picture, chunk by chunk; twice over if they share a scale.
 
     Of ``shape`` (N, C, H, W), all chunks together, the first ``shown`` channels are painted. The
-    scale and what is said of a filter are those of all its channels.
+    scale and what is said of a filter are those of all its channels. In a matrix nothing stands
+    between them.
     """
     filters, channels, height, width = shape
     is_rgb = channels == 3
     wide = _planes(shown, is_rgb) * width
-    columns = _columns(filters, height, wide)
-    room = GRID_SIDE // max(columns * wide, ceil(filters / columns) * height)
-    zoom = max(1, min(room, largest_tile // max(height, width)))
+    if is_matrix:
+        columns, zoom = _matrix_arrangement(filters, wide, between=1 if flags is None else 3)
+    else:
+        columns, zoom = _arrangement(filters, height, wide, largest_tile // max(height, width))
     common = None if scale == "filter" else _common_half_range(chunks, scale)
     painted, half_ranges = [], []
     non_finite: list[bool] = []
@@ -176,7 +208,9 @@ def _compose(
         own = largest_magnitude(values) if common is None else common.expand(len(values))
         bad = _non_finite(values)
         part = None if bad is None else bad[:, :shown]
-        colours = paint_tiles(values[:, :shown], own, is_rgb=is_rgb, zoom=zoom, non_finite=part)
+        colours = paint_tiles(
+            values[:, :shown], own, is_rgb=is_rgb, zoom=zoom, rule=not is_matrix, non_finite=part
+        )
         painted.append(colours)
         half_ranges.append(own)
         non_finite += [False] * len(values) if bad is None else bad.flatten(1).any(1).tolist()
@@ -188,7 +222,7 @@ def _compose(
     ends, scale_note = _scale_note(half_range, scale, noun)
     ramp = torch.arange(1, 256, dtype=torch.uint8)
     bar = ramp[:, None].expand(-1, 3) if is_rgb else diverging(ramp[None])[:, 0].T
-    gap = GAP if is_rgb or shown == 1 else 3 * GAP
+    gap = 1 if is_matrix else GAP if is_rgb or shown == 1 else 3 * GAP
     frame = 0 if flags is None else max(1, min(FRAME, tile_height // 16))
     tight = Layout(filters, columns, tile_height, tile_width, gap=gap + 2 * frame)
     legend = None if flags is None else flags.legend
@@ -201,6 +235,22 @@ def _compose(
         for colour, plane in enumerate(planes):  # one by one: half the time of a permuted copy
             tile[..., colour] = plane
     return Picture(pixels, layout, half_range)
+
+
+def _arrangement(filters: int, height: int, width: int, largest_zoom: int) -> tuple[int, int]:
+    """Columns and enlargement of tiles that make the grid about square and fill the screen."""
+    columns = _columns(filters, height, width)
+    room = GRID_SIDE // max(columns * width, ceil(filters / columns) * height)
+    return columns, max(1, min(room, largest_zoom))
+
+
+def _matrix_arrangement(filters: int, width: int, between: int) -> tuple[int, int]:
+    """Likewise for rows of a matrix, ``between`` pixels apart: in one block if there is room."""
+    for zoom in range(LARGEST_KERNEL, 0, -1):
+        columns = ceil(filters / (GRID_SIDE // (zoom + between)))
+        if columns * zoom * width <= GRID_SIDE:
+            return columns, zoom
+    return _columns(filters, 1 + between, width), 1
 
 
 def _common_half_range(chunks: Iterable[Tensor], scale: Scale) -> Tensor:
@@ -221,6 +271,7 @@ def paint_tiles(
     *,
     is_rgb: bool,
     zoom: int = 1,
+    rule: bool = True,
     non_finite: Tensor | None = None,
 ) -> Tensor:
     """Colour the tiles of a grid.
@@ -230,6 +281,7 @@ def paint_tiles(
         half_ranges: Shape (N,): the magnitude at the ends of each tile's colours.
         is_rgb: Whether three channels are one picture; else all channels stand in a row.
         zoom: Enlargement, whole.
+        rule: Whether there is a line of one pixel between channels in a row.
         non_finite: Where values are NaN or infinite, bool, of their shape; None where none is.
 
     Returns:
@@ -240,17 +292,17 @@ def paint_tiles(
     if non_finite is not None:
         mask = _enlarge(non_finite, zoom)
         colours = paint_non_finite(colours, mask.any(1) if is_rgb else mask)
-    return colours if is_rgb else _side_by_side(colours)
+    return colours if is_rgb else _side_by_side(colours, int(rule))
 
 
-def _side_by_side(planes: Tensor) -> Tensor:
+def _side_by_side(planes: Tensor, rule: int) -> Tensor:
     """Put the C planes of each filter in a row, ruled off: (N, C, 3, H, W) to (N, 3, H, W')."""
     filters, count, _, height, width = planes.shape
-    ruled = planes.new_tensor(BACKGROUND)[:, None, None].repeat(
-        filters, count, 1, height, width + 1
-    )
+    pitch = width + rule
+    ruled = planes.new_tensor(BACKGROUND)[:, None, None].repeat(filters, count, 1, height, pitch)
     ruled[..., :width] = planes
-    return ruled.permute(0, 2, 3, 1, 4).reshape(filters, 3, height, count * (width + 1))[..., :-1]
+    row = ruled.permute(0, 2, 3, 1, 4).reshape(filters, 3, height, count * pitch)
+    return row[..., : count * pitch - rule]
 
 
 def _enlarge(planes: Tensor, zoom: int) -> Tensor:
@@ -265,8 +317,30 @@ def _tile_note(what: str, shown: int, channels: int) -> str:
         return f"RGB = the {what} of input channels 0, 1, 2; grey is zero"
     if channels == 1:
         return "red is positive, blue negative, white zero"
-    part = f"{shown} of {channels}" if shown < channels else f"{channels}"
-    return f"each row of {shown}: the {what} of one filter, input channels left to right ({part})"
+    return (
+        f"each row of {shown}: the {what} of one filter, input channels left to right "
+        f"({_part(shown, channels)})"
+    )
+
+
+def _principal_note(channels: int, explained: Tensor) -> str:
+    known = explained[~explained.isnan()]
+    share = f", explaining {known.median().item():.0%} of a filter (median)" if len(known) else ""
+    return (
+        f"tile = principal plane of {channels} channels{share}; "
+        "red is positive, blue negative, white zero"
+    )
+
+
+def _matrix_note(shown: int, channels: int) -> str:
+    return (
+        f"1x1: each row is a filter, its weights for the input channels left to right "
+        f"({_part(shown, channels)}); red is positive, blue negative, white zero"
+    )
+
+
+def _part(shown: int, channels: int) -> str:
+    return f"{shown} of {channels}" if shown < channels else f"{channels}"
 
 
 def _scale_note(half_ranges: Tensor, scale: Scale, noun: str) -> tuple[tuple[str, str], str]:

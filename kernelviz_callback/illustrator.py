@@ -6,8 +6,14 @@ from kernelviz_callback.grid import Scale
 from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.picture import EncodedImage, Picture
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.running import FeatureMaps
 from kernelviz_callback.snapshot import Snapshot
-from kernelviz_callback.snapshot_pictures import Response, kernel_picture, response_picture
+from kernelviz_callback.snapshot_pictures import (
+    Response,
+    feature_map_picture,
+    kernel_picture,
+    response_picture,
+)
 
 ScaleName: TypeAlias = Literal["filter", "layer", "run"]
 
@@ -59,19 +65,38 @@ class Illustrator:
                 images[tag] = EncodedImage.png(picture.pixels)
             tag = f"responses/{layer}"
             with mishaps.survive(f"draw {tag}", losing):
-                kind = f"{tag} {self._response} {self._probe.digest}"
-                picture = response_picture(
-                    weights,
-                    geometry,
-                    self._probe,
-                    layer=layer,
-                    when=when,
-                    response=self._response,
-                    scale=self._scale_of(kind),
-                )
-                self._hold_scale(kind, picture)
-                images[tag] = EncodedImage.jpeg(picture.pixels)
+                images[tag] = EncodedImage.jpeg(self._responses(snapshot, layer, tag, when).pixels)
+        _tell_of_maps(snapshot.feature_maps, mishaps)
         return images
+
+    def _responses(self, snapshot: Snapshot, layer: str, tag: str, when: str) -> Picture:
+        """The layer's feature maps, or its responses to the probe itself where it has none."""
+        weights, geometry = snapshot.weights[layer], snapshot.geometry[layer]
+        found = snapshot.feature_maps.maps.get(layer)
+        kind = f"{tag} {self._response if found is None else 'maps'} {self._probe.digest}"
+        scale = self._scale_of(kind)
+        if found is None:
+            picture = response_picture(
+                weights,
+                geometry,
+                self._probe,
+                layer=layer,
+                when=when,
+                response=self._response,
+                scale=scale,
+            )
+        else:
+            picture = feature_map_picture(
+                found,
+                weights,
+                self._probe,
+                layer=layer,
+                when=when,
+                groups=geometry.groups,
+                scale=scale,
+            )
+        self._hold_scale(kind, picture)
+        return picture
 
     def _scale_of(self, kind: str) -> Scale:
         return self._run_scales.get(kind, 0.0) if self._scale == "run" else self._scale
@@ -79,3 +104,16 @@ class Illustrator:
     def _hold_scale(self, kind: str, picture: Picture) -> None:
         if self._scale == "run":
             self._run_scales[kind] = picture.half_ranges.max().item()
+
+
+def _tell_of_maps(found: FeatureMaps, mishaps: Mishaps) -> None:
+    """Say once which layers have no feature maps, and why."""
+    attempt = "take feature maps"
+    if found.maps and not found.absent:
+        mishaps.succeeded.add(attempt)
+    reasons: dict[str, list[str]] = {}
+    for layer, reason in found.absent.items():
+        reasons.setdefault(reason, []).append(layer)
+    if reasons:
+        told = "; ".join(f"{', '.join(layers)}: {reason}" for reason, layers in reasons.items())
+        mishaps.note(attempt, told, "responses to the probe itself are drawn in their place")

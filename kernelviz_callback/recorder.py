@@ -34,7 +34,7 @@ from kernelviz_callback.worker import Worker
 
 Scalars: TypeAlias = dict[str, float]
 
-# Snapshots that may wait for their pictures, and the bytes of their weights.
+# Snapshots that may wait for their pictures, and the bytes of their tensors.
 MOST_WAITING = 16
 MOST_WAITING_BYTES = 64 * 2**20
 # Snapshots whose pictures may be lost when the process is killed: those, one being drawn, and the
@@ -198,7 +198,7 @@ class Recorder:
                 is_known = self._begin(snapshot, destinations)
             if not is_known:
                 self._claim_anew_if_deleted(snapshot.step)
-                with self._side.after(mark, snapshot.weights.values()):
+                with self._side.after(mark, snapshot.tensors):
                     save_snapshot(snapshot, self.folder)
                 self._taken += 1
             self._lost.pop()
@@ -207,7 +207,7 @@ class Recorder:
             self._reporter.report(mishaps, snapshot.step)
             scalars.set_result({})
             return
-        size = sum(w.numel() * w.element_size() for w in snapshot.weights.values())
+        size = sum(t.numel() * t.element_size() for t in snapshot.tensors)
         self._pictures.submit(
             partial(self._follow_up, snapshot, mark, destinations, mishaps, scalars), size
         )
@@ -293,7 +293,7 @@ class Recorder:
         """Examine a snapshot that is kept, then picture it."""
         numbers: Scalars = {}
         try:
-            with self._side.after(mark, snapshot.weights.values()):
+            with self._side.after(mark, snapshot.tensors):
                 snapshot = self._examined(snapshot, mishaps)
             numbers = self._scalars(snapshot)
         finally:
@@ -323,7 +323,7 @@ class Recorder:
     def _picture(
         self, snapshot: Snapshot, mark: Mark, destinations: list[Destination], mishaps: Mishaps
     ) -> None:
-        with self._side.after(mark, snapshot.weights.values()):
+        with self._side.after(mark, snapshot.tensors):
             self._publisher.publish(
                 snapshot, self._scalars(snapshot), destinations, self.folder, mishaps
             )

@@ -28,6 +28,7 @@ from kernelviz_callback.filters import Geometry
 from kernelviz_callback.health import FilterMeasures, KernelHealth
 from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.running import FeatureMaps
 from kernelviz_callback.snapshot_pictures import kernel_picture
 from kernelviz_callback.storage import Folder, Location, as_folder, move, write_whole
 from kernelviz_callback.streams import to_host
@@ -53,6 +54,8 @@ class Snapshot:
         probe_digest: `Probe.digest`; equal digests mean comparable responses.
         versions: Package name to version, of the process that took the snapshot.
         health: Layer name to health, of the layers that were examined.
+        feature_maps: Of the layers that do not read the image itself, at the size that they are
+            drawn. They are in no file.
     """
 
     step: int
@@ -69,6 +72,13 @@ class Snapshot:
         }
     )
     health: Mapping[str, KernelHealth] = field(default_factory=dict)
+    feature_maps: FeatureMaps = field(default_factory=FeatureMaps)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What it keeps on the device of the training."""
+        maps = self.feature_maps.maps.values()
+        return [*self.weights.values(), *(each.values for each in maps)]
 
     def _repr_html_(self) -> str:
         """The kernels of its layers, for a notebook."""

@@ -18,6 +18,7 @@ from kernelviz_callback.health import KernelHealth
 from kernelviz_callback.picture import Picture
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.responses import ResponseChunks, response_size
+from kernelviz_callback.running import FeatureMap
 
 Response: TypeAlias = Literal["channels", "sum"]
 
@@ -92,13 +93,50 @@ def response_picture(
     )
     dilated = f", dilation {geometry.dilation}" if prod(geometry.dilation) > 1 else ""
     shrunk = f", averaged {shrink}x{shrink}" if shrink > 1 else ""
-    source = probe.name if len(image) == len(probe.image) else f"{probe.name}, in grey"
+    source = probe.name
+    if len(image) != len(probe.image):
+        source += ", in grey" if len(image) == 1 else f", in grey in each of {len(image)} channels"
     return response_grid(
         chunks,
         scale=scale,
         title=_title(f"{layer} responses to {source}", weights, geometry.groups, when),
         note=f"{plane} (stride 1, no padding{dilated}{shrunk})",
     )
+
+
+def feature_map_picture(
+    found: FeatureMap,
+    weights: Tensor,
+    probe: Probe,
+    *,
+    layer: str,
+    when: str = "",
+    groups: int = 1,
+    scale: Scale = "filter",
+) -> Picture:
+    """Picture what a layer gives out when the model reads the probe: red positive, blue negative.
+
+    Args:
+        found: At the size that it is to be drawn, see `feature_maps` and `map_shrink`.
+        weights: Shape (N, C, kH, kW), of the layer.
+        probe: That the model has read.
+        layer: Name, for the caption.
+        when: Step and epoch, for the caption.
+        groups: Of the layer.
+        scale: As for `kernel_grid`.
+    """
+    averaged = f", averaged {found.shrink}x{found.shrink}" if found.shrink > 1 else ""
+    return response_grid(
+        found.values[:, None],
+        scale=scale,
+        title=_title(f"feature maps of {layer} for {probe.name}", weights, groups, when),
+        note=f"tile = output of the filter in the model, in evaluation mode, with bias{averaged}",
+    )
+
+
+def map_shrink(filters: int, height: int, width: int) -> int:
+    """By what whole factor to average feature maps of this size so that they fit a picture."""
+    return fitting_shrink(filters, 1, height, width)
 
 
 def check_fit(shape: tuple[int, int, int, int], geometry: Geometry, probe: Probe) -> None:

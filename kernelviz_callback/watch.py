@@ -1,7 +1,7 @@
 """The watched layers of one model: whether they are ready, what they weigh, a snapshot of them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -12,10 +12,11 @@ from kernelviz_callback.filters import (
     is_ready,
     weight_shape,
 )
-from kernelviz_callback.gathering import gather_weight, is_sharded
+from kernelviz_callback.gathering import gather_weight, is_sharded, needs_others
 from kernelviz_callback.probe import Probe
+from kernelviz_callback.running import FeatureMaps, feature_maps
 from kernelviz_callback.snapshot import Snapshot
-from kernelviz_callback.snapshot_pictures import check_fit
+from kernelviz_callback.snapshot_pictures import check_fit, map_shrink
 
 # Where the pictures are made: beside the training. Other devices have no streams to share.
 _DRAWING_DEVICES = ("cpu", "cuda")
@@ -67,32 +68,38 @@ class Watch:
         )
 
     def check_fit(self, probe: Probe) -> None:
-        """Fail early if a probe does not fit a layer whose shape is known.
+        """Fail early if a probe fits neither the model nor a layer whose shape is known.
 
         Raises:
             ValueError: The message names the layer.
         """
-        for name, conv in self._convolutions.items():
-            if is_ready(conv):
-                try:
-                    check_fit(weight_shape(conv), geometry_of(conv), probe)
-                except ValueError as error:
-                    raise ValueError(f"layer {name!r}: {error}") from None
+        try:
+            _check_fit(self._first, probe)
+            if not self._needs_others:
+                return  # the others have feature maps
+        except ValueError:
+            pass
+        _check_fit(self._convolutions, probe)
 
-    def take(self, *, step: int, epoch: int, probe: Probe, keep: bool) -> Snapshot | None:
-        """Copy the weights as they are now.
+    def take(
+        self, *, step: int, epoch: int, probe: Probe, keep: bool, alone: bool = False
+    ) -> Snapshot | None:
+        """Copy the weights as they are now, and run the model on the probe for deeper layers.
 
-        Sharded layers are gathered, for which every process must call this at the same step.
+        Sharded layers are gathered, for which every process must call this at the same step. So it
+        must where a deeper layer is watched: the model may ask the others while it runs.
 
         Args:
             step: ``trainer.global_step``.
             epoch: ``trainer.current_epoch``.
-            probe: Is named in the snapshot.
+            probe: Is named in the snapshot, and read by the model.
             keep: Whether this process wants the snapshot; the others get None.
+            alone: Whether there are other processes and they may not come.
         """
         if not self._is_current():
             self._find()
         gathered = self._gather()
+        maps = self._feature_maps(probe, alone=alone)
         if not keep:
             return None
         weights = {
@@ -108,15 +115,33 @@ class Watch:
             geometry={name: geometry_of(conv) for name, conv in self._convolutions.items()},
             probe_name=probe.name,
             probe_digest=probe.digest,
+            feature_maps=maps.to(device),
         )
+
+    def _feature_maps(self, probe: Probe, *, alone: bool) -> FeatureMaps:
+        """Of every layer but the first, which reads the probe itself."""
+        deeper = {n: conv for n, conv in self._convolutions.items() if n not in self._first}
+        if not deeper:
+            return FeatureMaps()
+        [first] = self._first.values()
+        reason = "the model would wait for other processes"
+        if not self._needs_others and not alone:
+            try:
+                image = probe.for_channels(first.in_channels)
+                return feature_maps(self._model, deeper, image, shrink=map_shrink)
+            except ValueError as error:
+                reason = f"its first convolution: {error}"
+        return FeatureMaps(absent=dict.fromkeys(deeper, reason))
 
     def _find(self) -> None:
         self._convolutions = find_convolutions(self._model, self._layers)
+        self._first = find_convolutions(self._model)
         paths = {id(module): path for path, module in self._model.named_modules()}
         self._paths = {name: paths[id(conv)] for name, conv in self._convolutions.items()}
         self._sharded = [
             name for name, conv in self._convolutions.items() if is_sharded(conv, self._trained)
         ]
+        self._needs_others = needs_others(self._model, self._trained)
 
     def _is_current(self) -> bool:
         """Whether the model still has the layers: its own hooks may put others in their place."""
@@ -146,17 +171,10 @@ def _drawable(weight: Tensor) -> Tensor:
     return weight if weight.device.type in _DRAWING_DEVICES else weight.cpu()
 
 
-def check_layers(layers: object) -> None:
-    """Refuse what cannot name layers, whatever the model.
-
-    Raises:
-        TypeError: If it is neither None nor a name nor a list of names.
-        ValueError: If the list is empty.
-    """
-    names = [layers] if isinstance(layers, str) else layers
-    if names is None:
-        return
-    if not isinstance(names, Sequence) or not all(isinstance(n, str) and n for n in names):
-        raise TypeError(f"layers must be None, a name, or a list of names; found {layers!r}")
-    if not names:
-        raise ValueError("layers is an empty list; pass None for the first convolution")
+def _check_fit(convolutions: Mapping[str, nn.Conv2d], probe: Probe) -> None:
+    for name, conv in convolutions.items():
+        if is_ready(conv):
+            try:
+                check_fit(weight_shape(conv), geometry_of(conv), probe)
+            except ValueError as error:
+                raise ValueError(f"layer {name!r}: {error}") from None

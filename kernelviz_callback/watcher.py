@@ -8,13 +8,14 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import Self
 
+from kernelviz_callback.filters import check_layers
 from kernelviz_callback.illustrator import ScaleName
 from kernelviz_callback.mishaps import is_rank_zero
 from kernelviz_callback.observer import Observer, Style
 from kernelviz_callback.probe import ProbeSource, check_probe_size, load_probe
 from kernelviz_callback.resume import RunState
 from kernelviz_callback.snapshot_pictures import Response
-from kernelviz_callback.watch import Watch, check_layers
+from kernelviz_callback.watch import Watch
 
 
 class KernelWatcher:

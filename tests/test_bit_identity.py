@@ -101,6 +101,86 @@ def channels_last() -> TinyNet:
     return TinyNet().to(memory_format=torch.channels_last)
 
 
+class Noise(nn.Module):
+    """Draws random numbers in evaluation mode too, and counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+        self.count = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.count += 1
+        noise = torch.rand_like(x) * random.random() * np.random.rand()
+        return x + 0.01 * noise
+
+
+class Deep(TinyNet):
+    """Two convolutions more, with noise, dropout and a batch norm of their own between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv2d(3, 6, 3),
+            nn.BatchNorm2d(6),
+            nn.Dropout(0.2),
+            Noise(),
+            nn.Conv2d(6, 8, 3, padding=1),
+            Noise(),
+            nn.Conv2d(8, 8, 3),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.log("seen", x.mean(), on_step=False, on_epoch=True)
+        return super().forward(x)
+
+
+def compiled_deep() -> TinyNet:
+    model = TinyNet()
+    model.conv = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Dropout(0.2), nn.Conv2d(6, 8, 3))
+    model.compile()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (Deep, {}),
+        (Deep, {"precision": "bf16-mixed"}),
+        (Deep, {"precision": "64-true"}),
+        (Deep, {"accumulate_grad_batches": 2}),
+        (Deep, {"deterministic": True}),
+    ],
+)
+@pytest.mark.parametrize("source", [None, "train_batch"])
+def test_deeper_layers(fit, make, options, source) -> None:
+    torch._dynamo.reset()
+    watch = {"layers": "*", "every_n_train_steps": 1, "probe": source, "probe_size": 48}
+    try:
+        alone, watched = both(fit, make, watch=watch, **options)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert watched.conv[3].count == alone.conv[3].count > 0
+    seen = [model.trainer.callback_metrics["seen"] for model in (alone, watched)]
+    assert torch.equal(*seen)
+    for layer in ("conv.0", "conv.4", "conv.6"):
+        steps = 4 if "accumulate_grad_batches" in options else STEPS
+        assert_seen(watched.trainer, list(range(steps + 1)), layer)
+
+
+def test_deeper_layers_of_a_compiled_model(fit) -> None:
+    counters = torch._dynamo.utils.counters
+    graphs = []
+    for layers in (None, "*"):
+        torch._dynamo.reset()
+        counters.clear()
+        _, watched = both(fit, compiled_deep, watch={"layers": layers, **EVERY_STEP})
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] > 0, "the probe is no reason to compile"
+    assert_seen(watched.trainer, list(range(STEPS + 1)), "conv.2")
+
+
 EVERY_STEP = {"every_n_train_steps": 1}
 
 

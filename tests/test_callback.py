@@ -307,10 +307,13 @@ def test_an_image_of_the_data_that_does_not_fit_fails_before_training(
     class Deep(TinyNet):
         def __init__(self) -> None:
             super().__init__()
-            self.conv = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 3))
+            self.conv = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 8, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(torch.cat([x, x[:, :1]], dim=1))
 
     model = Deep()
-    with pytest.raises(ValueError, match=r"layer 'conv.1': the layer reads 4 input channels"):
+    with pytest.raises(ValueError, match=r"layer 'conv.0': the layer reads 4 input channels"):
         fit(KernelVizCallback("*", probe=source), model=model)
     assert model.losses == []
     assert not list(tmp_path.rglob("step-*"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import DEFAULT_STEPS, STEPS, TinyNet, Witness, assert_seen
 from lightning.pytorch import Callback, LightningModule, Trainer
-from test_bit_identity import assert_same, fingerprint
+from test_bit_identity import Deep, assert_same, fingerprint
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 from kernelviz_callback.filters import Geometry
@@ -31,6 +31,18 @@ def test_training_is_bit_identical_there(fit, precision: str) -> None:
         fit(*callbacks, model=model, accelerator="gpu", devices=1, precision=precision)
         prints.append(fingerprint(model))
     assert_same(*prints)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_deeper_layers_leave_no_trace_there(fit, precision: str) -> None:
+    prints = []
+    for callbacks in ([], [KernelVizCallback("*", every_n_train_steps=1, probe_size=48)]):
+        torch.manual_seed(11)
+        model = Deep()
+        fit(*callbacks, model=model, accelerator="gpu", devices=1, precision=precision)
+        prints.append({**fingerprint(model), "cuda": torch.cuda.get_rng_state()})
+    assert_same(*prints)
+    assert_seen(model.trainer, list(range(STEPS + 1)), "conv.4")
 
 
 def test_the_snapshots_are_the_weights(fit) -> None:

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from kernelviz_callback import kernel_grid, response_grid
 from kernelviz_callback.colour import diverging, to_levels
+from kernelviz_callback.flags import Flags
 from kernelviz_callback.grid import (
     GRID_SIDE,
     GRID_SLACK,
     LARGEST_SIDE,
     MOST_PLANES,
+    MOST_WEIGHTS,
     SMALLEST_TILE,
     fitting_shrink,
 )
@@ -48,7 +50,9 @@ def test_one_channel_is_drawn_with_the_diverging_map(gabor: Tensor) -> None:
 def test_any_other_number_is_a_row_of_kernels(channels: int) -> None:
     torch.manual_seed(channels)
     weights = torch.randn(5, channels, 3, 3)
-    picture = kernel_grid(weights)
+    picture = kernel_grid(weights, channels="all")
+    if channels <= 4:
+        assert torch.equal(picture.pixels, kernel_grid(weights).pixels)
     zoom = picture.layout.tile_height // 3
     width = 3 * zoom + 1
     assert picture.layout.tile_width == channels * width - 1
@@ -60,10 +64,59 @@ def test_any_other_number_is_a_row_of_kernels(channels: int) -> None:
 
 
 def test_a_very_wide_layer_shows_its_first_channels_and_stays_small() -> None:
-    picture = kernel_grid(torch.randn(512, 512, 3, 3))
+    picture = kernel_grid(torch.randn(512, 512, 3, 3), channels="all")
     kernels = (picture.layout.tile_width + 1) // (picture.layout.tile_height + 1)
     assert kernels * 512 == MOST_PLANES
     assert max(picture.pixels.shape) < 1.5 * GRID_SIDE
+
+
+@pytest.mark.parametrize(("channels", "option"), [(5, "auto"), (64, "auto"), (3, "principal")])
+def test_of_many_channels_a_tile_is_the_principal_plane(channels: int, option: str) -> None:
+    torch.manual_seed(channels)
+    weights = torch.randn(7, channels, 3, 3)
+    picture = kernel_grid(weights, channels=option)
+    assert picture.tile(0).shape == (54, 54, 3)
+    for i, matrix in enumerate(weights.double().flatten(2)):
+        _, values, rows = torch.linalg.svd(matrix)
+        plane = (rows[0] * values[0] * rows[0].sum().sign()).reshape(3, 3).float()
+        torch.testing.assert_close(picture.half_ranges[i], plane.abs().max())
+        expected = diverging(to_levels(plane, plane.abs().max())).int()
+        found = tile_values(picture.tile(i), 18).permute(2, 0, 1).int()
+        assert (found - expected).abs().max() <= 6, "one level of 127"
+
+
+def test_the_caption_says_how_much_a_principal_plane_explains() -> None:
+    torch.manual_seed(0)
+    alike = torch.randn(4, 8, 1, 1) * torch.randn(4, 1, 3, 3)
+    pictures = [
+        kernel_grid(weights) for weights in (alike, alike * 2, alike + torch.randn(4, 8, 3, 3))
+    ]
+    captions = [picture.pixels[: picture.layout.top // 2] for picture in pictures]
+    assert torch.equal(captions[0], captions[1])
+    assert not torch.equal(captions[0], captions[2])
+    kernel_grid(torch.zeros(2, 8, 3, 3))  # nothing to explain
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (5, 9), (256, 64), (64, 256), (2048, 512), (1000, 6)])
+@pytest.mark.parametrize("is_flagged", [False, True])
+def test_a_1x1_convolution_is_a_matrix(shape: tuple[int, int], is_flagged: bool) -> None:
+    torch.manual_seed(1)
+    weights = torch.randn(*shape, 1, 1)
+    flags = Flags((None,) * shape[0], ()) if is_flagged else None
+    picture = kernel_grid(weights, flags=flags)
+    zoom = picture.layout.tile_height
+    shown = picture.layout.tile_width // zoom
+    assert shown == min(shape[1], MOST_WEIGHTS // shape[0])
+    assert max(picture.pixels.shape) < 1.5 * GRID_SIDE
+    for i in range(0, shape[0], 7):
+        row = tile_values(picture.tile(i), zoom)[0].T
+        expected = diverging(to_levels(weights[i, :shown, 0].T, weights[i].abs().max()))[:, 0]
+        assert torch.equal(row, expected)
+
+
+@pytest.mark.parametrize("filters", [16, 64])
+def test_a_matrix_that_fits_the_screen_is_in_one_block(filters: int) -> None:
+    assert kernel_grid(torch.randn(filters, 64, 1, 1)).layout.columns == 1
 
 
 @settings(deadline=None, max_examples=40)
@@ -101,7 +154,7 @@ def test_the_scale_is_written_into_the_picture(gabor: Tensor) -> None:
     assert torch.equal(one.pixels[one.layout.top :], other.pixels[one.layout.top :])
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3, 4, 8])
 def test_non_finite_weights_are_striped_and_the_others_keep_their_scale(channels: int) -> None:
     weights = torch.randn(4, channels, 5, 5)
     clean = kernel_grid(weights)
@@ -175,6 +228,11 @@ def test_what_is_no_grid_is_refused(values: Tensor) -> None:
 def test_a_bad_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="found 'tile'"):
         kernel_grid(torch.zeros(1, 3, 3, 3), scale="tile")
+
+
+def test_a_bad_choice_of_channels_is_refused() -> None:
+    with pytest.raises(ValueError, match=r'"auto", "all" or "principal"; found \'planes\''):
+        kernel_grid(torch.zeros(1, 3, 3, 3), channels="planes")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

@@ -15,7 +15,7 @@ PACKAGE = Path(kernelviz_callback.__file__).parent
 # folder is one room, or, where they are named here, each of its files is.
 FLOORS = [
     {"exact", "filters", "chart", "picture", "colour", "responses", "verdict_names"},
-    {"framework", "schedule", "storage", "streams", "tensorboard_plugin"},
+    {"framework", "principal", "running", "schedule", "storage", "streams", "tensorboard_plugin"},
     {"opening.layers", "opening.plain_pickle", "opening.region"},
     {"opening.safetensors_file", "opening.walk"},
     {"opening.torch_file"},
@@ -76,12 +76,14 @@ PURE = {
     "opening.walk",
     "packing",
     "picture",
+    "principal",
     "probe",
     "probe_energy",
     "report",
     "responses",
     "resume",
     "run_folder",
+    "running",
     "schedule",
     "similarity",
     "snapshot",

@@ -27,7 +27,9 @@ def run(script: str, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("scenario", ["ddp", "ddp-train-batch", "fsdp2", "fsdp2-half"])
+@pytest.mark.parametrize(
+    "scenario", ["ddp", "ddp-train-batch", "ddp-deeper", "fsdp2", "fsdp2-half", "fsdp2-deeper"]
+)
 def test_two_processes(scenario: str, tmp_path: Path) -> None:
     output = run("two_processes.py", scenario, str(tmp_path))
     assert output.count("kernelviz: watching conv") == 1
@@ -46,7 +48,9 @@ def test_two_processes(scenario: str, tmp_path: Path) -> None:
     snapshots = list_snapshots(log_dir / "kernelviz")
     steps = [0, 4, 6] if scenario == "fsdp2-half" else [0, 1, 2, 4, 6]
     assert list(snapshots) == steps
-    assert list(logged_images(log_dir)["responses/conv"]) == steps
+    images = logged_images(log_dir)
+    for layer in ("conv", "rest.0") if scenario.endswith("deeper") else ("conv",):
+        assert list(images[f"responses/{layer}"]) == steps
     for step, path in snapshots.items():
         weight = load_snapshot(path).weights["conv"]
         assert torch.equal(weight, records[True, 0]["witness"][step])

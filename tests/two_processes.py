@@ -53,9 +53,33 @@ class HalfPrecision(Sharded):
             fully_shard(self, mesh=self.device_mesh["data_parallel"], mp_policy=policy)
 
 
+class Deep(TinyNet):
+    """Two convolutions, and a forward that asks the other process, as some do."""
+
+    def __init__(self, conv: nn.Module | None = None) -> None:
+        super().__init__(conv)
+        self.rest = nn.Sequential(nn.Conv2d(8, 8, 3), *self.rest)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        total = x.detach().mean()
+        torch.distributed.all_reduce(total)
+        return self.rest(x - total)
+
+
+class DeepSharded(Sharded):
+    def __init__(self, conv: nn.Module | None = None) -> None:
+        super().__init__(conv)
+        self.rest = nn.Sequential(nn.Conv2d(8, 8, 3), *self.rest)
+
+
+DEEPER = {"layers": ["conv", "rest.0"], "probe_size": 48}
+
 SCENARIOS: dict[str, tuple[type[TinyNet], dict[str, Any]]] = {
     "ddp": (TinyNet, {}),
     "ddp-train-batch": (TinyNet, {"probe": "train_batch"}),
+    "ddp-deeper": (Deep, DEEPER),
+    "fsdp2-deeper": (DeepSharded, DEEPER),
     "fsdp2": (Sharded, {}),
     "fsdp2-half": (HalfPrecision, {"early_steps": False, "every_n_epochs": 2}),
 }

@@ -1,0 +1,283 @@
+"""Run the model on the probe: feature maps are what its layers give out meanwhile.
+
+The model runs where it is and is left as it was. A copy of it would be no way: there may be no room
+for one, and what a model keeps in plain lists and closures leads from the copy to the model itself.
+"""
+
+import random
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
+
+from kernelviz_callback.filters import find_convolutions
+
+# Hooks of torch's own that derive a layer's weights: weight norm, spectral norm, pruning.
+_DERIVING = "torch.nn.utils"
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+# Where random numbers can be put back.
+_DEVICES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """What one layer gave out.
+
+    Attributes:
+        values: Shape (N, H', W'), float32, on the device of the model: a map a filter.
+        shrink: They are averages over ``shrink`` x ``shrink`` pixels of the layer's output.
+    """
+
+    values: Tensor
+    shrink: int = 1
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """What `feature_maps` found.
+
+    Attributes:
+        maps: Layer name to its map.
+        absent: Layer name to the reason, of the layers that have none.
+    """
+
+    maps: Mapping[str, FeatureMap] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> "FeatureMaps":
+        """Bring all maps to one device."""
+        maps = {n: FeatureMap(m.values.to(device), m.shrink) for n, m in self.maps.items()}
+        return FeatureMaps(maps, self.absent)
+
+
+def feature_maps(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    probe: Tensor,
+    *,
+    shrink: Callable[[int, int, int], int] = lambda filters, height, width: 1,
+) -> FeatureMaps:
+    """What each layer makes of an image when it sees it as in training: through the layers below.
+
+    The model reads the probe as a batch of one, in evaluation mode, without gradients and without
+    autocast, until every layer has been called. A map is the output of a layer's first call: with
+    its bias, before any nonlinearity. A module without a ``forward`` of its own (a
+    ``LightningModule`` whose step calls its network) is passed over for its child that has the
+    first convolution.
+
+    When this returns or raises the model is as before: its modes, buffers, attributes, hooks and
+    gradients, and so are torch's, numpy's and Python's random numbers. Hooks are not called, except
+    those of torch's own that derive weights; nothing is compiled; ``self.log`` is not heard.
+
+    Args:
+        model: In any mode, on the CPU or CUDA, its parameters whole: the others would have to run
+            it too where they are spread over processes.
+        layers: Name to module, of modules of the model.
+        probe: Shape (C, H, W), as the model's first layer reads it. It is brought to the device and
+            type of the model's first parameter.
+        shrink: By what whole factor to average maps of (filters, height, width).
+
+    Returns:
+        The maps, and why a layer has none: the model cannot run, fails before the layer is called,
+        or ends without calling it, as it does with a head that only training needs.
+
+    Raises:
+        ValueError: If the probe is not (C, H, W).
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3), nn.Flatten())
+        >>> found = feature_maps(net, {"2": net[2]}, torch.rand(3, 9, 9))
+        >>> found.maps["2"].values.shape, found.absent
+        (torch.Size([8, 5, 5]), {})
+    """
+    if probe.ndim != 3:
+        raise ValueError(f"expected a probe of shape (C, H, W); found {tuple(probe.shape)}")
+    reason = _why_it_cannot_run(model)
+    if reason is not None:
+        return FeatureMaps(absent=dict.fromkeys(layers, reason))
+    reader = _reader(model)
+    if reader is None:
+        reason = f"{type(model).__name__} has no forward, nor has any module around its first layer"
+        return FeatureMaps(absent=dict.fromkeys(layers, reason))
+    parameter = next(p for p in model.parameters() if p.is_floating_point())
+    batch = probe.to(parameter.device, parameter.dtype)[None]
+    found: dict[str, FeatureMap] = {}
+    reason = "the model ended without calling it"
+    with _untouched(model), _eagerly(), torch.no_grad(), _without_autocast(batch):
+        _watch(layers, found, shrink)
+        try:
+            reader(batch)
+        except _AllFound:
+            pass
+        except Exception as error:
+            reason = (
+                f"the model failed on images of shape {tuple(batch.shape)} before calling it: "
+                f"{type(error).__name__}: {error}"
+            )
+    return FeatureMaps(found, {name: reason for name in layers if name not in found})
+
+
+class _AllFound(BaseException):
+    """Ends the forward pass. No model catches it, as some catch every `Exception`."""
+
+
+def _watch(
+    layers: Mapping[str, nn.Module],
+    found: dict[str, FeatureMap],
+    shrink: Callable[[int, int, int], int],
+) -> None:
+    def listen(name: str) -> Callable[..., None]:
+        def heard(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            if name not in found:
+                values = output[0] if output.ndim == 4 else output
+                filters, height, width = values.shape
+                found[name] = _shrunk(values, shrink(filters, height, width))
+                if len(found) == len(layers):
+                    raise _AllFound
+
+        return heard
+
+    for name, layer in layers.items():
+        layer.register_forward_hook(listen(name))
+
+
+def _shrunk(values: Tensor, factor: int) -> FeatureMap:
+    """A copy in any case: the next layer may work in place."""
+    if factor == 1:
+        return FeatureMap(values.to(torch.float32, copy=True))
+    return FeatureMap(F.avg_pool2d(values[None].float(), factor)[0], factor)
+
+
+def _why_it_cannot_run(model: nn.Module) -> str | None:
+    if any(map(is_lazy, [*model.parameters(), *model.buffers()])):
+        return "the model has layers without weights before its first batch"
+    devices = {p.device.type for p in model.parameters()}
+    for device in sorted(devices.difference(_DEVICES)):
+        return f"the model is on {device}, where random numbers cannot be put back"
+    return None
+
+
+def _reader(model: nn.Module) -> nn.Module | None:
+    """The outermost module with a forward that has the first convolution."""
+    first = next(iter(find_convolutions(model).values()))
+    within = (m for m in model.modules() if any(inner is first for inner in m.modules()))
+    return next((module for module in within if _has_forward(module)), None)
+
+
+def _has_forward(module: nn.Module) -> bool:
+    if "forward" in vars(module):
+        return True
+    owner = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
+    return owner is not nn.Module and owner.__name__ != "LightningModule"
+
+
+def _without_autocast(batch: Tensor) -> AbstractContextManager[Any]:
+    return torch.autocast(batch.device.type, enabled=False)
+
+
+def _eagerly() -> AbstractContextManager[Any]:
+    """What the user compiled runs as it was written: a probe is no reason to compile it again."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled; importing it takes a second
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Prepare a model to be run by the body, and undo after it whatever either has done to it."""
+    with _same_random_numbers(model), _same_buffers(model), _same_attributes(model):
+        for module in model.modules():
+            module.training = False  # not `eval`: a model may have its own, with effects
+            for name in _HOOKS:
+                hooks = getattr(module, name)
+                kept = {key: hook for key, hook in hooks.items() if _derives_weights(hook)}
+                vars(module)[name] = OrderedDict(kept)
+            if any(kind.__name__ == "LightningModule" for kind in type(module).__mro__):
+                vars(module).update(log=_unheard, log_dict=_unheard)
+        yield
+
+
+def _derives_weights(hook: object) -> bool:
+    return any(kind.__module__.startswith(_DERIVING) for kind in type(hook).__mro__)
+
+
+def _unheard(*_: Any, **__: Any) -> None:
+    """In place of `self.log`: what is said here would be averaged with what training says."""
+
+
+@contextmanager
+def _same_attributes(model: nn.Module) -> Iterator[None]:
+    """Put back what modules are made of: attributes, modes, hooks, children, what lists hold."""
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    own = [(vars(module), dict(vars(module))) for module in modules]
+    held = {id(value): value for _, saved in own for value in saved.values() if _is_plain(value)}
+    contents = [(value, copy(value)) for value in held.values()]
+    try:
+        yield
+    finally:
+        for attributes, saved in own:
+            for name in attributes.keys() - saved.keys():
+                del attributes[name]
+            attributes.update(saved)
+        for container, saved in contents:
+            if not _is_same(container, saved):
+                container.clear()
+                container.extend(saved) if hasattr(container, "extend") else container.update(saved)
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+def _is_plain(value: object) -> bool:
+    return type(value) in (list, dict, OrderedDict, set, deque)
+
+
+def _is_same(container: Any, saved: Any) -> bool:
+    if isinstance(container, set) or len(container) != len(saved):
+        return bool(container == saved)
+    if isinstance(container, dict):
+        container, saved = ([*d.keys(), *d.values()] for d in (container, saved))
+    return all(a is b for a, b in zip(container, saved, strict=True))
+
+
+@contextmanager
+def _same_buffers(model: nn.Module) -> Iterator[None]:
+    buffers = [(buffer, buffer.clone(), _version(buffer)) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, saved, version in buffers:
+            if version is None or version != _version(buffer):
+                with torch.no_grad(), torch.inference_mode(buffer.is_inference()):
+                    buffer.resize_(saved.shape).copy_(saved)
+
+
+def _version(buffer: Tensor) -> int | None:
+    """Counts the writes to a tensor; one of inference mode has no such count."""
+    return None if buffer.is_inference() else buffer._version
+
+
+@contextmanager
+def _same_random_numbers(model: nn.Module) -> Iterator[None]:
+    devices = {p.device for p in model.parameters() if p.is_cuda}
+    own = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Generator)]
+    states = [generator.get_state() for generator in own]
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(sorted(devices, key=str)):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        for generator, state in zip(own, states, strict=True):
+            generator.set_state(state)
