@@ -84,7 +84,7 @@ def measure(code: str, paths: list[str], rounds: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print the table of the README."""
+    """Print the table of the documentation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)

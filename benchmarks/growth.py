@@ -116,7 +116,7 @@ def many_snapshots(count: int, at: Sequence[int]) -> dict[int, tuple[float, int,
 
 
 def main() -> None:
-    """Print the tables of the README."""
+    """Print the tables of the documentation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--snapshots", type=int, default=10_000)

@@ -2,7 +2,7 @@
 
     python benchmarks/health.py [--draws 1000] [--faults 500]
 
-Prints the tables of the README. A row is a shape (N, C, kH, kW) of weights.
+Prints the tables of the documentation. A row is a shape (N, C, kH, kW) of weights.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def seconds(shape: tuple[int, ...], rounds: int) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    """Print the tables of the README."""
+    """Print the tables of the documentation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=1000, help="layers for each initialization")
     parser.add_argument("--faults", type=int, default=500, help="of each kind to plant")

@@ -199,7 +199,7 @@ def compare(rounds: int, epochs: int, batches: int, *, each_step: bool) -> None:
 
 
 def main() -> None:
-    """Print the tables of the README."""
+    """Print the tables of the documentation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=6)

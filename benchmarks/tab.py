@@ -256,7 +256,7 @@ def print_table(headline: str, rows: Iterable[Row]) -> None:
 
 
 def main() -> None:
-    """Print the tables of the README."""
+    """Print the tables of the documentation."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round, no 10,000 snapshots")

@@ -177,7 +177,7 @@ class Comparison:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the weights as JSON-able values; the schema is in the README."""
+        """Everything but the weights as JSON-able values; the schema is in the documentation."""
         return {
             "schema_version": SCHEMA_VERSION,
             "statements": list(self.statements),

@@ -1,0 +1,121 @@
+"""The documentation: the site is built strictly, and what its pages show can be run."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from conftest import TinyNet
+
+import kernelviz_callback
+from kernelviz_callback import EncodedImage, KernelVizCallback
+from kernelviz_callback.cli import _parser
+from kernelviz_callback.destinations.choice import destination_of
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TARGETS = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+class MyLogger:
+    """Stands for the logger of a reader."""
+
+    uploaded: ClassVar[dict[str, bytes]] = {}
+
+    def upload(self, name: str, content: bytes) -> None:
+        self.uploaded[name] = content
+
+
+@pytest.fixture
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the pages take for granted."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("kernelviz_callback.destinations.choice._own", {})
+    torch.manual_seed(0)
+    return {"model": TinyNet(), "MyLogger": MyLogger}
+
+
+@pytest.fixture
+def trained(fit: Any, tmp_path: Path) -> None:
+    """A run where the pages have one."""
+    fit(KernelVizCallback(), logger=True)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name_of)
+def test_the_python_blocks_of_a_page_run_one_after_the_other(
+    page: Path, names: dict[str, Any], trained: None
+) -> None:
+    for block in blocks(page, "python"):
+        exec(compile(block, name_of(page), "exec"), names)
+
+
+def test_the_example_of_a_logger_uploads_pictures(names: dict[str, Any]) -> None:
+    (block,) = blocks(ROOT / "docs" / "how-to" / "loggers.md", "python")
+    exec(compile(block, "loggers.md", "exec"), names)
+    destination = destination_of(MyLogger())
+    assert destination is not None
+    destination.log({"kernels/conv1": EncodedImage(b"a", 1, 1, ".png")}, 7, {}, [])
+    assert MyLogger.uploaded == {"kernels/conv1-7.png": b"a"}
+
+
+def test_the_example_of_files_draws_every_snapshot(
+    names: dict[str, Any], trained: None, tmp_path: Path
+) -> None:
+    (block,) = blocks(ROOT / "docs" / "file-format.md", "python")
+    exec(compile(block, "file-format.md", "exec"), names)
+    found = {path.name for path in tmp_path.glob("*.png")}
+    assert found == {f"conv-{step:06d}.png" for step in (0, 1, 2, 4, 8)}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "bash")], ids=name_of)
+def test_the_commands_of_a_page_exist(page: Path) -> None:
+    for line in "".join(blocks(page, "bash")).splitlines():
+        command, *arguments = shlex.split(line, comments=True)
+        if command == "kernelviz":
+            _parser().parse_args(arguments)
+        elif command == "make":
+            assert set(arguments) <= set(TARGETS)
+        elif command == "python":
+            assert (ROOT / arguments[0]).exists()
+        else:
+            assert line in (
+                "pip install .",
+                "tensorboard --logdir lightning_logs",
+            ) or line.startswith("pip install .  ")
+
+
+def test_the_reference_has_every_public_name() -> None:
+    written = re.findall(
+        r"^::: kernelviz_callback\.\S*?(\w+)$",
+        (ROOT / "docs" / "reference.md").read_text(),
+        re.MULTILINE,
+    )
+    assert sorted(written) == sorted(kernelviz_callback.__all__)
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    start = (tmp_path / "index.html").read_text()
+    assert "Five minutes" in start
+    fetched = re.findall(
+        r'<(?:script|img|link rel="stylesheet")[^>]* (?:src|href)="(https?:[^"]+)"', start
+    )
+    assert fetched == [], "a reader without a network sees all of it"
+    assert (
+        "kernelviz_callback.callback.KernelVizCallback"
+        in (tmp_path / "reference" / "index.html").read_text()
+    )
