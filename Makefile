@@ -2,8 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+OLDEST := .venv-oldest
 
-.PHONY: demo test lint browser benchmark clean
+.PHONY: demo test test-oldest lint browser benchmark clean
 
 # Train a small network on real photographs and picture its first layer.
 demo: $(INSTALLED)
@@ -32,12 +33,24 @@ benchmark: $(INSTALLED) browser
 	$(BIN)/python benchmarks/checkpoints.py
 	$(BIN)/python benchmarks/tab.py
 
+# The tests outside the browser, with the oldest versions that pyproject.toml allows users to have.
+# These meet the newest of what they import themselves, whose warnings tell nothing of this package.
+test-oldest: $(OLDEST)/installed
+	$(OLDEST)/bin/pytest -m "not browser and not newest" -o filterwarnings=default
+
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing torch and the rest: some minutes, once."
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	@touch $@
 
+$(OLDEST)/installed: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	sed '/^dev = /,$$d' pyproject.toml | grep -oE '"[a-z-]+(\[[a-z]+\])?>=[0-9.]+' | \
+		sed -E 's/"//; s/\[.*\]//; s/>=/==/' > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/pip install --quiet --constraint $(OLDEST)/constraints.txt --editable ".[dev]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs lightning_logs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) runs lightning_logs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
