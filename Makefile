@@ -3,8 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 OLDEST := .venv-oldest
+EMPTY := build/empty
 
-.PHONY: demo test test-oldest lint browser benchmark clean
+.PHONY: demo test test-oldest lint browser benchmark dist clean
 
 # Train a small network on real photographs and picture its first layer.
 demo: $(INSTALLED)
@@ -37,6 +38,22 @@ benchmark: $(INSTALLED) browser
 # These meet the newest of what they import themselves, whose warnings tell nothing of this package.
 test-oldest: $(OLDEST)/installed
 	$(OLDEST)/bin/pytest -m "not browser and not newest" -o filterwarnings=default
+
+# The sdist, the wheel and the list of all that comes along with it, in dist/. They are checked, and
+# tried where nothing else was installed.
+dist: $(INSTALLED)
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/python -m build --wheel --outdir build/tree
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/distribution.py
+	mkdir build/sdist && tar -xzf dist/*.tar.gz -C build/sdist --strip-components=1
+	cd build/sdist && $(CURDIR)/$(BIN)/python -m pytest tests/test_package.py tests/test_readme.py
+	$(PYTHON) -m venv $(EMPTY)
+	$(EMPTY)/bin/pip install --quiet dist/*.whl
+	$(EMPTY)/bin/python tests/smoke.py
+	$(BIN)/cyclonedx-py environment $(EMPTY)/bin/python --output-reproducible -o build/sbom.json
+	sed 's|file://$(CURDIR)/dist/||' build/sbom.json > dist/sbom.cdx.json
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
