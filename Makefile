@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/installed
 OLDEST := .venv-oldest
 EMPTY := build/empty
 
-.PHONY: demo test test-oldest lint browser benchmark dist clean
+.PHONY: demo test test-oldest lint browser benchmark dist lock clean
 
 # Train a small network on real photographs and picture its first layer.
 demo: $(INSTALLED)
@@ -54,6 +54,10 @@ dist: $(INSTALLED)
 	$(EMPTY)/bin/python tests/smoke.py
 	$(BIN)/cyclonedx-py environment $(EMPTY)/bin/python --output-reproducible -o build/sbom.json
 	sed 's|file://$(CURDIR)/dist/||' build/sbom.json > dist/sbom.cdx.json
+
+# The versions that .ci/run tests with: those that are installed now.
+lock: $(INSTALLED)
+	$(BIN)/pip freeze --exclude-editable > .ci/constraints.txt
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
