@@ -2,8 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+OLDEST := .venv-oldest
+EMPTY := build/empty
 
-.PHONY: demo test lint docs browser benchmark clean
+.PHONY: demo test test-oldest lint docs browser benchmark dist lock clean
 
 # Train a small network on real photographs and picture its first layer.
 demo: $(INSTALLED)
@@ -37,12 +39,45 @@ benchmark: $(INSTALLED) browser
 	$(BIN)/python benchmarks/checkpoints.py
 	$(BIN)/python benchmarks/tab.py
 
+# The tests outside the browser, with the oldest versions that pyproject.toml allows users to have.
+# These meet the newest of what they import themselves, whose warnings tell nothing of this package.
+test-oldest: $(OLDEST)/installed
+	$(OLDEST)/bin/pytest -m "not browser and not newest" -o filterwarnings=default
+
+# The sdist, the wheel and the list of all that comes along with it, in dist/. They are checked, and
+# tried where nothing else was installed.
+dist: $(INSTALLED)
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/python -m build --wheel --outdir build/tree
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/distribution.py
+	mkdir build/sdist && tar -xzf dist/*.tar.gz -C build/sdist --strip-components=1
+	cd build/sdist && $(CURDIR)/$(BIN)/python -m pytest tests/test_package.py tests/test_readme.py
+	$(PYTHON) -m venv $(EMPTY)
+	$(EMPTY)/bin/pip install --quiet dist/*.whl
+	$(EMPTY)/bin/python tests/smoke.py
+	$(BIN)/cyclonedx-py environment $(EMPTY)/bin/python --output-reproducible -o build/sbom.json
+	sed 's|file://$(CURDIR)/dist/||' build/sbom.json > dist/sbom.cdx.json
+
+# The versions that .ci/run tests with: those that are installed now.
+lock: $(INSTALLED)
+	$(BIN)/pip freeze --exclude-editable > .ci/constraints.txt
+
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing torch and the rest: some minutes, once."
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	@touch $@
 
+$(OLDEST)/installed: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	sed '/^dev = /,$$d' pyproject.toml | grep -oE '"[a-z-]+(\[[a-z]+\])?>=[0-9.]+' | \
+		sed -E 's/"//; s/\[.*\]//; s/>=/==/' > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/pip install --quiet --constraint $(OLDEST)/constraints.txt --editable ".[dev]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) site runs lightning_logs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) site runs lightning_logs build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,8 @@
 """Gather sharded weights on two CPU processes; run as a script by its tests.
 
-Prints one line a case: the wrapper, whether it shards, whether the whole weights came out bit for
-bit and the shards are as before, and the numbers in the tensors that were put together.
+Arguments: a file that is not there yet, and the names of the wrappers. Prints one line a case: the
+wrapper, whether it shards, whether the whole weights came out bit for bit and the shards are as
+before, and the numbers in the tensors that were put together.
 """
 
 import os
@@ -74,16 +75,16 @@ def gather(wrap: Callable[[nn.Sequential], nn.Module]) -> list[object]:
     return [sharded, same, *gathered]
 
 
-def process(rank: int, store: str) -> None:
+def process(rank: int, store: str, names: list[str]) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    for wrap in (plain, fsdp2, normed_fsdp2, fsdp1):
-        found = gather(wrap)
+    for name in names:
+        found = gather(globals()[name])
         if rank == 0:
-            print(wrap.__name__, *found, flush=True)
+            print(name, *found, flush=True)
         dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    mp.spawn(process, args=(sys.argv[1],), nprocs=2)
+    mp.spawn(process, args=(sys.argv[1], sys.argv[2:]), nprocs=2)

@@ -106,6 +106,7 @@ def test_the_memory_of_a_wide_layer_is_bounded() -> None:
     assert 0 < peak((2048, 512, 1, 3, 224, "filter")) <= 192 * 2**20
 
 
+@pytest.mark.newest
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_memory_of_a_file_is_that_of_its_weights_twice(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from test_bit_identity import assert_same
 from kernelviz_callback import list_snapshots, load_snapshot
 
 HERE = Path(__file__).parent
+WHOLE = str(8 * 3 * 5 * 5)  # numbers of the watched layer
 pytestmark = pytest.mark.processes
 
 
@@ -76,11 +77,18 @@ def test_processes_that_are_spawned(tmp_path: Path) -> None:
     assert torch.equal(load_snapshot(snapshots[4]).weights["conv"], trained)
 
 
+def gathered(folder: Path, *wrappers: str) -> dict[str, list[str]]:
+    lines = run("sharded_weights.py", str(folder / "store"), *wrappers).splitlines()
+    return {line.split()[0]: line.split()[1:] for line in lines if line.split()[:1]}
+
+
 def test_only_the_watched_layer_is_gathered(tmp_path: Path) -> None:
-    lines = run("sharded_weights.py", str(tmp_path / "store")).splitlines()
-    found = {line.split()[0]: line.split()[1:] for line in lines if line.split()[1:2]}
-    whole = str(8 * 3 * 5 * 5)
+    found = gathered(tmp_path, "plain", "fsdp2", "fsdp1")
     assert found["plain"] == ["False", "True"]
-    assert found["fsdp2"] == ["True", "True", whole]
-    assert found["normed_fsdp2"] == ["True", "True", whole]
+    assert found["fsdp2"] == ["True", "True", WHOLE]
     assert found["fsdp1"] == ["True", "True"]
+
+
+@pytest.mark.newest
+def test_only_the_watched_layer_is_gathered_and_normed(tmp_path: Path) -> None:
+    assert gathered(tmp_path, "normed_fsdp2")["normed_fsdp2"] == ["True", "True", WHOLE]
