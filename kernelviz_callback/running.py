@@ -104,10 +104,6 @@ def feature_maps(
     reason = _why_it_cannot_run(model)
     if reason is not None:
         return FeatureMaps(absent=dict.fromkeys(layers, reason))
-    reader = _reader(model)
-    if reader is None:
-        reason = f"{type(model).__name__} has no forward, nor has any module around its first layer"
-        return FeatureMaps(absent=dict.fromkeys(layers, reason))
     parameter = next(p for p in model.parameters() if p.is_floating_point())
     batch = probe.to(parameter.device, parameter.dtype)[None]
     found: dict[str, FeatureMap] = {}
@@ -115,7 +111,7 @@ def feature_maps(
     with _untouched(model), _eagerly(), torch.no_grad(), _without_autocast(batch):
         _watch(layers, found, shrink)
         try:
-            reader(batch)
+            _reader(model)(batch)
         except _AllFound:
             pass
         except Exception as error:
@@ -166,11 +162,11 @@ def _why_it_cannot_run(model: nn.Module) -> str | None:
     return None
 
 
-def _reader(model: nn.Module) -> nn.Module | None:
-    """The outermost module with a forward that has the first convolution."""
+def _reader(model: nn.Module) -> nn.Module:
+    """The outermost module with a forward that has the first convolution, or is it."""
     first = next(iter(find_convolutions(model).values()))
     within = (m for m in model.modules() if any(inner is first for inner in m.modules()))
-    return next((module for module in within if _has_forward(module)), None)
+    return next(module for module in within if _has_forward(module))
 
 
 def _has_forward(module: nn.Module) -> bool:

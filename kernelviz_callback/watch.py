@@ -129,8 +129,8 @@ class Watch:
             try:
                 image = probe.for_channels(first.in_channels)
                 return feature_maps(self._model, deeper, image, shrink=map_shrink)
-            except ValueError as error:
-                reason = f"its first convolution: {error}"
+            except Exception as error:  # not for this is a snapshot lost
+                reason = f"{type(error).__name__}: {error}"
         return FeatureMaps(absent=dict.fromkeys(deeper, reason))
 
     def _find(self) -> None:

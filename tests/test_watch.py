@@ -126,6 +126,15 @@ def test_a_model_that_fails_has_no_maps() -> None:
     assert set(snapshot.weights) == {"0", "4"}
 
 
+def test_a_model_that_cannot_be_prepared_costs_no_snapshot() -> None:
+    net = deep()
+    net.register_buffer("quick", torch.empty(2, device="meta"))
+    net.quick.clone = None  # as if there were no memory for it
+    snapshot = take(Watch(net, "*"))
+    assert "TypeError" in snapshot.feature_maps.absent["4"]
+    assert set(snapshot.weights) == {"0", "4"}
+
+
 def test_other_processes_are_not_waited_for() -> None:
     net = deep()
     net[3] = nn.Identity()
@@ -142,4 +151,4 @@ def test_a_probe_that_nothing_can_read_is_refused() -> None:
     four = Probe(torch.rand(4, 32, 32), "tensor")
     watch = Watch(deep(), "4")
     watch.check_fit(four)  # as it does for the layer by itself
-    assert "its first convolution: the layer reads 3" in take(watch, four).feature_maps.absent["4"]
+    assert "ValueError: the layer reads 3" in take(watch, four).feature_maps.absent["4"]
