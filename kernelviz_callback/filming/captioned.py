@@ -111,6 +111,8 @@ def _tiles(reel: Reel) -> str:
     colours = "red is positive, blue negative, white zero"
     if count == 1:
         return colours
+    if shown is None:
+        return f"each tile: the principal plane of {count} channels; {colours}"
     return f"each tile: input channels 0 to {shown - 1} of {count}; {colours}"
 
 

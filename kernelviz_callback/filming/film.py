@@ -80,9 +80,9 @@ def film_strip(
     A row is a filter, its number at its left; a column is a snapshot, its step on top: the first,
     the last, and between them steps in equal ratios, for early changes are the large ones. One
     scale holds for all columns: what looks weak is weak. Of three channels a tile is an RGB
-    picture, grey where a weight is zero; else the first channels stand side by side, red positive,
-    blue negative, white zero. NaN and infinity are striped magenta and black. Many rows are folded
-    into blocks side by side.
+    picture, grey where a weight is zero; up to four others stand side by side, of more it is the
+    principal plane, red positive, blue negative, white zero. NaN and infinity are striped magenta
+    and black. Many rows are folded into blocks side by side.
 
     Args:
         reel: The layer through the training.

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from kernelviz_callback.colour import largest_magnitude
 from kernelviz_callback.measures import movement
+from kernelviz_callback.principal import principal_planes
 
 ReelScale: TypeAlias = Literal["layer", "filter"]
 Shape: TypeAlias = tuple[int, int, int, int]
 
 MOST_SHOTS = 24  # a few seconds of animation, and twice the columns of a film strip
 MOST_ROWS = 128  # filters in one picture: of more, none could be followed with the eye
-MOST_CHANNELS = 4  # of a filter, where they are no colours
+MOST_CHANNELS = 4  # of a filter, where they are no colours; of more, its principal plane is drawn
 _DIVERGED = 1000  # times the median shot's largest magnitude: no scale shows both
 MOST_PIXELS = 12_288  # of the kernels in one shot, not enlarged: 101 of 11x11, 48 of 16x16
 
@@ -34,7 +35,7 @@ class Reading(NamedTuple):
 
 
 class Shot(NamedTuple):
-    """The drawn part of a layer at one step: shape (filters, channels, kH, kW)."""
+    """The drawn part of a layer at one step: shape (filters, planes or channels, kH, kW)."""
 
     step: int
     epoch: int | None
@@ -55,12 +56,13 @@ class Cut:
     Attributes:
         shape: (N, C, kH, kW) of the whole layer.
         filters: The filters that are drawn, ascending.
-        channels: How many input channels, from the first on, are drawn.
+        channels: How many input channels, from the first on, are drawn; None for the principal
+            plane of all.
     """
 
     shape: Shape
     filters: tuple[int, ...]
-    channels: int
+    channels: int | None
 
     @property
     def is_rgb(self) -> bool:
@@ -70,7 +72,7 @@ class Cut:
     @property
     def planes(self) -> int:
         """Pictures side by side in a tile."""
-        return 1 if self.is_rgb else self.channels
+        return 1 if self.is_rgb or self.channels is None else self.channels
 
     @property
     def pixels(self) -> int:
@@ -79,7 +81,10 @@ class Cut:
 
     def of(self, weights: Tensor) -> Tensor:
         """Copy the part that is drawn."""
-        return weights[list(self.filters), : self.channels].float()
+        drawn = weights[list(self.filters)]
+        if self.channels is None:
+            return principal_planes(drawn).planes
+        return drawn[:, : self.channels].float()
 
 
 @dataclass(frozen=True)
@@ -222,9 +227,12 @@ def choose_cut(first: Tensor | None, last: Tensor, most_pixels: int = MOST_PIXEL
         most_pixels: Of all kernels together, before they are enlarged.
     """
     filters, channels, height, width = last.shape
-    shown = max(1, min(channels, MOST_CHANNELS, most_pixels // (height * width)))
-    shown = 3 if channels == 3 else shown
-    planes = 1 if channels == 3 else shown
+    shown: int | None = 3
+    if channels > MOST_CHANNELS and height * width > 1:
+        shown = None
+    elif channels != 3:
+        shown = max(1, min(channels, MOST_CHANNELS, most_pixels // (height * width)))
+    planes = 1 if shown is None or channels == 3 else shown
     most = min(filters, MOST_ROWS, max(1, most_pixels // (planes * height * width)))
     chosen = list(range(filters))
     if most < filters:
