@@ -182,7 +182,7 @@ class KernelVizCallback(Callback):
         elif (observer := self._due(trainer)) and _has(trainer, *_AVERAGING):
             # This may have been the last epoch of training: later averaged weights may stand in
             # place of these.
-            observer.hold(trainer.global_step, trainer.current_epoch, alone=_is_alone(trainer))
+            observer.hold(trainer.global_step, trainer.current_epoch)
         self._log_health(trainer, log=pl_module.log, at_epoch_end=True)
 
     @override
@@ -208,6 +208,7 @@ class KernelVizCallback(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._observer = None  # of another training, perhaps
         restored = self._restored = RunState.from_dict(state_dict)
         source = self._batch_source
         if restored.batch_probe is not None and source and source == restored.batch_source:
@@ -244,8 +245,7 @@ class KernelVizCallback(Callback):
         observer = self._due(trainer)
         if observer is not None:
             step = trainer.global_step
-            alone = _is_alone(trainer)
-            scalars = observer.record(step, trainer.current_epoch, trainer.loggers, alone=alone)
+            scalars = observer.record(step, trainer.current_epoch, trainer.loggers)
             self._health_log.expect(step, scalars)
 
     def _log_health(
@@ -295,11 +295,6 @@ def _has(trainer: "Trainer", *names: str) -> bool:
     """Tell whether one of these callbacks of Lightning's, not all of every version, is there."""
     found = trainer.callbacks  # type: ignore[attr-defined]
     return any(not _names(callback).isdisjoint(names) for callback in found)
-
-
-def _is_alone(trainer: "Trainer") -> bool:
-    """Whether the other processes may not come to what needs them all."""
-    return trainer.interrupted and trainer.world_size > 1
 
 
 def _names(thing: object) -> set[str]:

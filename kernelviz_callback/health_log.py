@@ -1,7 +1,7 @@
 """The numbers of health where the user looks for numbers: every logger, and Lightning's metrics."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,7 @@ class HealthLog:
         with mishaps.survive("log numbers", "pictures and snapshots are kept"):
             while self._expected and (is_awaited or log is None or self._expected[0][1].done()):
                 step, scalars = self._expected.popleft()
-                self._newest |= _to_loggers(trainer, scalars, step, mishaps)
+                self._newest |= log_numbers(trainer.loggers, scalars, step, mishaps)
         is_due, self._is_due = self._is_due, False
         if log is not None and is_awaited:
             self._log_for_monitors(trainer, log, is_due=is_due, at_epoch_end=at_epoch_end)
@@ -95,15 +95,16 @@ class HealthLog:
             )
 
 
-def _to_loggers(
-    trainer: "Trainer", scalars: "Future[dict[str, float]]", step: int, mishaps: Mishaps
+def log_numbers(
+    loggers: Iterable[Any], scalars: "Future[dict[str, float]]", step: int, mishaps: Mishaps
 ) -> dict[str, float]:
+    """Wait for the numbers of a step and give them to the loggers that do not have them already."""
     try:
         numbers = scalars.result(_LONGEST_WAIT)
     except futures.TimeoutError:  # not the builtin one before Python 3.11
         return {}
     if numbers:
-        for logger in trainer.loggers:
+        for logger in loggers:
             name = type(logger).__name__
             with mishaps.survive(f"log numbers to {name}", "pictures and snapshots are kept"):
                 if not takes_numbers(logger):

@@ -112,33 +112,27 @@ class Observer:
         """Whether `hold` has taken the weights of a step that is not recorded yet."""
         return self._held is not None and self._held_step == step
 
-    def hold(self, step: int, epoch: int, *, alone: bool = False) -> None:
-        """Take the weights of a step, once: the first look is at those that were trained.
-
-        The arguments are those of `record`.
-        """
+    def hold(self, step: int, epoch: int) -> None:
+        """Take the weights of a step, once: the first look is at those that were trained."""
         if not self.holds(step):
             mishaps = Mishaps()
-            self._held = self._take(step, epoch, alone, mishaps), mishaps
+            self._held = self._take(step, epoch, mishaps), mishaps
             self._held_step = step
 
-    def record(
-        self, step: int, epoch: int, loggers: Iterable[Any], *, alone: bool = False
-    ) -> "Future[Scalars] | None":
+    def record(self, step: int, epoch: int, loggers: Iterable[Any]) -> "Future[Scalars] | None":
         """Take the weights of a step, if they are not held, and record them beside the training.
 
         Args:
             step: ``trainer.global_step``.
             epoch: ``trainer.current_epoch``.
             loggers: Each that is a destination gets the pictures.
-            alone: Whether there are other processes and they may not come.
 
         Returns:
             What will hold the numbers of its health; None where nothing is recorded.
         """
         if self._recorder is not None:
             self._recorder.wait_for_turn()
-        self.hold(step, epoch, alone=alone)
+        self.hold(step, epoch)
         assert self._held is not None
         snapshot, mishaps = self._held
         self.seen_step, self._held = step, None
@@ -169,12 +163,10 @@ class Observer:
             self._last_claim = self._recorder.last_claim
             self._recorder = None
 
-    def _take(self, step: int, epoch: int, alone: bool, mishaps: Mishaps) -> Snapshot | None:
+    def _take(self, step: int, epoch: int, mishaps: Mishaps) -> Snapshot | None:
         """Copy the weights; None on other processes than rank zero, and if it fails."""
         with mishaps.survive("read the weights", "this and any later snapshot it concerns is lost"):
-            return self._watch.take(
-                step=step, epoch=epoch, probe=self._probe, keep=self._keep, alone=alone
-            )
+            return self._watch.take(step=step, epoch=epoch, probe=self._probe, keep=self._keep)
         return None
 
     def _views(self, mishaps: Mishaps) -> list[Destination]:

@@ -366,15 +366,18 @@ class Recorder:
     def _picture_again(self, path: Folder, destinations: list[Destination]) -> None:
         """Log a snapshot whose pictures may have been lost when the process was killed.
 
-        TensorBoard drops what it has of a step when the step comes again in a later file.
+        Not to those who would show the step twice.
         """
         mishaps = Mishaps()
         step = 0
         with mishaps.survive(f"read {path}", "its pictures may be lost; the others are kept"):
             snapshot = load_snapshot(path)
             step = snapshot.step
-            self._picture(self._examined(snapshot, mishaps), None, destinations, mishaps)
-            return
+            snapshot = self._examined(snapshot, mishaps)
+            again = [destination for destination in destinations if destination.replaces]
+            if again or not any(destination.keeps_pictures for destination in destinations):
+                self._picture(snapshot, None, again, mishaps)
+                return
         self._reporter.report(mishaps, step)
 
     def _scalars(self, snapshot: Snapshot) -> Scalars:

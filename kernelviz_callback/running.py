@@ -4,26 +4,20 @@ The model runs where it is and is left as it was. A copy of it would be no way: 
 for one, and what a model keeps in plain lists and closures leads from the copy to the model itself.
 """
 
-import random
 import sys
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import copy
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from kernelviz_callback.filters import find_convolutions
+from kernelviz_callback.untouched import AsksOthers, untouched
 
-# Hooks of torch's own that derive a layer's weights: weight norm, spectral norm, pruning.
-_DERIVING = "torch.nn.utils"
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 # Where random numbers can be put back.
 _DEVICES = ("cpu", "cuda")
 
@@ -74,9 +68,8 @@ def feature_maps(
     ``LightningModule`` whose step calls its network) is passed over for its child that has the
     first convolution.
 
-    When this returns or raises the model is as before: its modes, buffers, attributes, hooks and
-    gradients, and so are torch's, numpy's and Python's random numbers. Hooks are not called, except
-    those of torch's own that derive weights; nothing is compiled; ``self.log`` is not heard.
+    When this returns or raises the model is as before, see `untouched`. Hooks are not called,
+    except those of torch's own that derive weights; nothing is compiled; ``self.log`` is not heard.
 
     Args:
         model: In any mode, on the CPU or CUDA, its parameters whole: the others would have to run
@@ -108,12 +101,14 @@ def feature_maps(
     batch = probe.to(parameter.device, parameter.dtype)[None]
     found: dict[str, FeatureMap] = {}
     reason = "the model ended without calling it"
-    with _untouched(model), _eagerly(), torch.no_grad(), _without_autocast(batch):
+    with untouched(model), _eagerly(), torch.no_grad(), _without_autocast(batch):
         _watch(layers, found, shrink)
         try:
             _reader(model)(batch)
         except _AllFound:
             pass
+        except AsksOthers as error:
+            reason = f"the model asks other processes ({error}), which do not run it now"
         except Exception as error:
             reason = (
                 f"the model failed on images of shape {tuple(batch.shape)} before calling it: "
@@ -186,94 +181,3 @@ def _eagerly() -> AbstractContextManager[Any]:
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
-    """Prepare a model to be run by the body, and undo after it whatever either has done to it."""
-    with _same_random_numbers(model), _same_buffers(model), _same_attributes(model):
-        for module in model.modules():
-            module.training = False  # not `eval`: a model may have its own, with effects
-            for name in _HOOKS:
-                hooks = getattr(module, name)
-                kept = {key: hook for key, hook in hooks.items() if _derives_weights(hook)}
-                vars(module)[name] = OrderedDict(kept)
-            if any(kind.__name__ == "LightningModule" for kind in type(module).__mro__):
-                vars(module).update(log=_unheard, log_dict=_unheard)
-        yield
-
-
-def _derives_weights(hook: object) -> bool:
-    return any(kind.__module__.startswith(_DERIVING) for kind in type(hook).__mro__)
-
-
-def _unheard(*_: Any, **__: Any) -> None:
-    """In place of `self.log`: what is said here would be averaged with what training says."""
-
-
-@contextmanager
-def _same_attributes(model: nn.Module) -> Iterator[None]:
-    """Put back what modules are made of: attributes, modes, hooks, children, what lists hold."""
-    modules = list(model.modules())
-    modes = [module.training for module in modules]
-    own = [(vars(module), dict(vars(module))) for module in modules]
-    held = {id(value): value for _, saved in own for value in saved.values() if _is_plain(value)}
-    contents = [(value, copy(value)) for value in held.values()]
-    try:
-        yield
-    finally:
-        for attributes, saved in own:
-            for name in attributes.keys() - saved.keys():
-                del attributes[name]
-            attributes.update(saved)
-        for container, saved in contents:
-            if not _is_same(container, saved):
-                container.clear()
-                container.extend(saved) if hasattr(container, "extend") else container.update(saved)
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
-
-
-def _is_plain(value: object) -> bool:
-    return type(value) in (list, dict, OrderedDict, set, deque)
-
-
-def _is_same(container: Any, saved: Any) -> bool:
-    if isinstance(container, set) or len(container) != len(saved):
-        return bool(container == saved)
-    if isinstance(container, dict):
-        container, saved = ([*d.keys(), *d.values()] for d in (container, saved))
-    return all(a is b for a, b in zip(container, saved, strict=True))
-
-
-@contextmanager
-def _same_buffers(model: nn.Module) -> Iterator[None]:
-    buffers = [(buffer, buffer.clone(), _version(buffer)) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, saved, version in buffers:
-            if version is None or version != _version(buffer):
-                with torch.no_grad(), torch.inference_mode(buffer.is_inference()):
-                    buffer.resize_(saved.shape).copy_(saved)
-
-
-def _version(buffer: Tensor) -> int | None:
-    """Counts the writes to a tensor; one of inference mode has no such count."""
-    return None if buffer.is_inference() else buffer._version
-
-
-@contextmanager
-def _same_random_numbers(model: nn.Module) -> Iterator[None]:
-    devices = {p.device for p in model.parameters() if p.is_cuda}
-    own = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Generator)]
-    states = [generator.get_state() for generator in own]
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(sorted(devices, key=str)):
-            yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
-        for generator, state in zip(own, states, strict=True):
-            generator.set_state(state)

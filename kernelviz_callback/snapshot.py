@@ -38,6 +38,7 @@ _METADATA_KEY = "kernelviz"
 _PROBE_NAME = "probe.safetensors"
 _FILE_NAME = re.compile(r"step-(\d{8,})\.safetensors")
 _OF_A_STEP = re.compile(r".*step-(\d{8,})\.(safetensors|png|jpg)")
+_MOST_SHOWN = 4  # layers, where a snapshot shows itself
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,11 @@ class Snapshot:
                 when=when,
                 health=self.health.get(layer),
             )
-            for layer, weights in self.weights.items()
+            for layer, weights in list(self.weights.items())[:_MOST_SHOWN]
         }
-        return "".join(
+        more = len(self.weights) - len(pictures)
+        rest = f"<p>and {more} more layers</p>" if more else ""
+        return rest + "".join(
             EncodedImage.png(picture.pixels).to_html(f"kernels of {layer}, {when}")
             for layer, picture in pictures.items()
         )

@@ -41,9 +41,9 @@ class Watch:
         *,
         trained: nn.Module | None = None,
     ) -> None:
-        self._model = model
+        self._model = _inner(model)
         self._layers = layers
-        self._trained = trained if trained is not None else model
+        self._trained = trained if trained is not None else self._model
         self._find()
 
     @property
@@ -81,27 +81,24 @@ class Watch:
             pass
         _check_fit(self._convolutions, probe)
 
-    def take(
-        self, *, step: int, epoch: int, probe: Probe, keep: bool, alone: bool = False
-    ) -> Snapshot | None:
+    def take(self, *, step: int, epoch: int, probe: Probe, keep: bool) -> Snapshot | None:
         """Copy the weights as they are now, and run the model on the probe for deeper layers.
 
-        Sharded layers are gathered, for which every process must call this at the same step. So it
-        must where a deeper layer is watched: the model may ask the others while it runs.
+        Sharded layers are gathered, for which every process must call this at the same step. The
+        process that keeps the snapshot runs the model alone: one that asks the others has no maps.
 
         Args:
             step: ``trainer.global_step``.
             epoch: ``trainer.current_epoch``.
             probe: Is named in the snapshot, and read by the model.
             keep: Whether this process wants the snapshot; the others get None.
-            alone: Whether there are other processes and they may not come.
         """
         if not self._is_current():
             self._find()
         gathered = self._gather()
-        maps = self._feature_maps(probe, alone=alone)
         if not keep:
             return None
+        maps = self._feature_maps(probe)
         weights = {
             name: _drawable(gathered[name] if name in gathered else effective_weight(conv))
             for name, conv in self._convolutions.items()
@@ -118,14 +115,14 @@ class Watch:
             feature_maps=maps.to(device),
         )
 
-    def _feature_maps(self, probe: Probe, *, alone: bool) -> FeatureMaps:
+    def _feature_maps(self, probe: Probe) -> FeatureMaps:
         """Of every layer but the first, which reads the probe itself."""
         deeper = {n: conv for n, conv in self._convolutions.items() if n not in self._first}
         if not deeper:
             return FeatureMaps()
         [first] = self._first.values()
-        reason = "the model would wait for other processes"
-        if not self._needs_others and not alone:
+        reason = "the parameters of the model are spread over processes"
+        if not self._needs_others:
             try:
                 image = probe.for_channels(first.in_channels)
                 return feature_maps(self._model, deeper, image, shrink=map_shrink)
@@ -165,6 +162,13 @@ class Watch:
         if errors:
             raise errors[0]
         return gathered
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """The model that is trained on every process alike."""
+    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        model = model.module
+    return model
 
 
 def _drawable(weight: Tensor) -> Tensor:

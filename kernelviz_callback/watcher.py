@@ -1,6 +1,10 @@
 """The observer for those who train without a Lightning Trainer."""
 
+from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import Self
 
 from kernelviz_callback.filters import check_layers
+from kernelviz_callback.health_log import log_numbers
 from kernelviz_callback.illustrator import ScaleName
-from kernelviz_callback.mishaps import is_rank_zero
+from kernelviz_callback.mishaps import Mishaps, is_rank_zero
 from kernelviz_callback.observer import Observer, Style
 from kernelviz_callback.probe import ProbeSource, check_probe_size, load_probe
 from kernelviz_callback.resume import RunState
@@ -79,10 +84,9 @@ class KernelWatcher:
         self._watch = Watch(model, layers)
         self._watch.check_fit(self._probe)
         self._is_first = is_rank_zero()
-        self._writer: SummaryWriter | None = None
-        if loggers is None and self._is_first:
-            self._writer = SummaryWriter(self._log_dir)
-        self._loggers = [self._writer] if self._writer else list(loggers or [])
+        self._own_board = _TensorBoard(self._log_dir) if loggers is None else None
+        self._loggers = list(loggers) if loggers is not None else [self._own_board]
+        self._numbers: deque[tuple[int, Future[dict[str, float]]]] = deque()
         self._observer = self._observe(RunState())
 
     def __enter__(self) -> Self:
@@ -96,19 +100,32 @@ class KernelWatcher:
     def snapshot(self, step: int, *, epoch: int = 0) -> None:
         """Record the layers as they are now; the same step again changes nothing.
 
+        Where a deeper layer is watched the model is run on the probe first, see `feature_maps`.
+
         Args:
-            step: Optimizer steps so far: the axis that the pictures stand on.
+            step: Optimizer steps so far, a whole number: the axis that the pictures stand on.
             epoch: For captions, and for the films: they are drawn once 4, 8, 16, ... epochs are
                 over, and when the watcher is closed.
+
+        Raises:
+            TypeError: If ``step`` or ``epoch`` is no whole number.
+            ValueError: If one is negative.
         """
+        step, epoch = index(step), index(epoch)
+        if step < 0 or epoch < 0:
+            raise ValueError(f"step and epoch count from 0; found step={step}, epoch={epoch}")
         if self._observer.is_due(step):
-            self._observer.record(step, epoch, self._loggers)
+            scalars = self._observer.record(step, epoch, self._loggers)
+            if scalars is not None:
+                self._numbers.append((step, scalars))
+        self._log_numbers(wait=False)
 
     def close(self) -> None:
         """Let everything be written. A snapshot after that goes on in the same folder."""
+        self._log_numbers(wait=True)
         self._observer.close()
-        if self._writer is not None:
-            self._writer.close()
+        if self._own_board is not None:
+            self._own_board.close()
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs to go on in the same folder, on the same scale."""
@@ -124,6 +141,15 @@ class KernelWatcher:
             raise RuntimeError("load_state_dict must come before the first snapshot")
         self._observer = self._observe(RunState.from_dict(state_dict))
 
+    def _log_numbers(self, *, wait: bool) -> None:
+        """Give numbers to loggers that only the training's own thread may use."""
+        takers = [logger for logger in self._loggers if hasattr(logger, "log_metrics")]
+        while self._numbers and (wait or self._numbers[0][1].done()):
+            step, scalars = self._numbers.popleft()
+            mishaps = Mishaps()
+            log_numbers(takers, scalars, step, mishaps)
+            self._observer.reporter.report(mishaps, step)
+
     def _observe(self, state: RunState) -> Observer:
         return Observer(
             self._watch,
@@ -133,3 +159,18 @@ class KernelWatcher:
             state=state,
             keep=self._is_first,
         )
+
+
+class _TensorBoard:
+    """A logger that makes its file when it is first written to: to fail then ends nothing."""
+
+    def __init__(self, log_dir: str) -> None:
+        self._log_dir = log_dir
+
+    @cached_property
+    def experiment(self) -> SummaryWriter:
+        return SummaryWriter(self._log_dir)
+
+    def close(self) -> None:
+        if "experiment" in vars(self):
+            self.experiment.close()

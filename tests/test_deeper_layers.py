@@ -92,13 +92,19 @@ def test_the_scale_of_a_run_is_that_of_the_maps() -> None:
 
 
 def test_the_pictures_of_a_layer_without_maps_are_those_of_the_probe_itself() -> None:
+    class Reader(nn.Sequential):
+        def forward(self, text: str) -> None:  # type: ignore[override]
+            raise TypeError("expected text")
+
     probe = load_probe(size=40)
-    snapshot = Watch(Deep().conv, "*").take(step=1, epoch=0, probe=probe, keep=True, alone=True)
+    net = Reader(*Deep().conv)
+    snapshot = Watch(net, "*").take(step=1, epoch=0, probe=probe, keep=True)
     mishaps = Mishaps()
     images = illustrator(probe).draw(snapshot, mishaps)
     assert len(images) == 4
     reason, consequence = mishaps.found["take feature maps"]
-    assert reason == "2: the model would wait for other processes"
+    assert reason.startswith("2: the model failed on images of shape (1, 3, 40, 40)")
+    assert reason.endswith("TypeError: expected text")
     assert consequence == "responses to the probe itself are drawn in their place"
     again = illustrator(probe).draw(
         replace(snapshot, feature_maps=type(snapshot.feature_maps)()), Mishaps()

@@ -15,9 +15,9 @@ PACKAGE = Path(kernelviz_callback.__file__).parent
 # folder is one room, or, where they are named here, each of its files is.
 FLOORS = [
     {"exact", "filters", "chart", "picture", "colour", "responses", "verdict_names"},
-    {"framework", "principal", "running", "schedule", "storage", "streams", "tensorboard_plugin"},
+    {"framework", "principal", "schedule", "storage", "streams", "tensorboard_plugin", "untouched"},
     {"opening.layers", "opening.plain_pickle", "opening.region"},
-    {"opening.safetensors_file", "opening.walk"},
+    {"opening.safetensors_file", "opening.walk", "running"},
     {"opening.torch_file"},
     {"opening.distributed"},
     {"opening.checkpoint"},

@@ -127,19 +127,34 @@ def test_a_model_that_fails_has_no_maps() -> None:
 
 
 def test_a_model_that_cannot_be_prepared_costs_no_snapshot() -> None:
+    class Stateless(torch.Generator):
+        def get_state(self) -> torch.Tensor:
+            raise RuntimeError("no state to be had")
+
     net = deep()
-    net.register_buffer("quick", torch.empty(2, device="meta"))
-    net.quick.clone = None  # as if there were no memory for it
+    net.generator = Stateless()
     snapshot = take(Watch(net, "*"))
-    assert "TypeError" in snapshot.feature_maps.absent["4"]
+    assert "no state to be had" in snapshot.feature_maps.absent["4"]
     assert set(snapshot.weights) == {"0", "4"}
 
 
 def test_other_processes_are_not_waited_for() -> None:
+    class Asks(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch.distributed.all_reduce(self.total.add_(1))
+            return x
+
     net = deep()
-    net[3] = nn.Identity()
-    snapshot = take(Watch(net, "*"), alone=True)
-    assert snapshot.feature_maps.absent == {"4": "the model would wait for other processes"}
+    net[3] = Asks()
+    net[3].total = torch.zeros(())
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        snapshot = take(Watch(net, "*"))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert "the model asks other processes (c10d" in snapshot.feature_maps.absent["4"]
+    assert net[3].total == 0
 
 
 def test_a_probe_that_nothing_can_read_is_refused() -> None:

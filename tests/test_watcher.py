@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import logged_images, steps_on_disk, warned
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -137,9 +138,12 @@ def test_no_thread_is_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.loses_something
-def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path, recwarn: Any) -> None:
+@pytest.mark.parametrize("loggers", [None, []])
+def test_a_folder_that_cannot_be_written_ends_nothing(
+    tmp_path: Path, recwarn: Any, loggers: list[Any] | None
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    with KernelWatcher(network(), tmp_path / "file", loggers=[]) as watcher:
+    with KernelWatcher(network(), tmp_path / "file", loggers=loggers) as watcher:
         watcher.snapshot(0)
     assert "Training goes on" in warned(recwarn)[0]
 
@@ -159,6 +163,41 @@ def test_wrong_input_is_refused_at_once(tmp_path, options, error, message) -> No
     with pytest.raises(error, match=message):
         KernelWatcher(network(), tmp_path, **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("step", "error"), [(None, TypeError), ("3", TypeError), (1.5, TypeError), (-1, ValueError)]
+)
+def test_a_step_is_a_whole_number(tmp_path: Path, step: Any, error: type[Exception]) -> None:
+    with KernelWatcher(network(), tmp_path, loggers=[]) as watcher, pytest.raises(error):
+        watcher.snapshot(step)
+    assert steps_on_disk(tmp_path) == []
+
+
+def test_a_logger_of_numbers_gets_them(tmp_path: Path) -> None:
+    logger, model = CSVLogger(tmp_path, name="csv"), network()
+    with KernelWatcher(model, tmp_path, loggers=[logger]) as watcher:
+        train(model, watcher)
+    logger.save()
+    lines = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()
+    assert "kernelviz/0/drift" in lines[0]
+    assert len(lines) == 1 + 5
+
+
+def test_data_parallel_is_no_hindrance_for_feature_maps(tmp_path: Path, recwarn: Any) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(net)
+        with KernelWatcher(
+            wrapped, tmp_path, layers="*", probe=torch.rand(3, 40, 40), loggers=[]
+        ) as watcher:
+            watcher.snapshot(0)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert warned(recwarn) == []
+    assert (tmp_path / "kernelviz" / "responses-2-step-00000000.jpg").exists()
 
 
 def test_fabric_trains_what_is_watched(tmp_path: Path) -> None:

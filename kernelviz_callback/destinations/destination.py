@@ -24,6 +24,10 @@ class Destination(Protocol):
     def keeps_pictures(self) -> bool:
         """Whether they can still be looked at there when the training is over."""
 
+    @property
+    def replaces(self) -> bool:
+        """Whether what is logged again of a step takes the place of what was there."""
+
     def log(
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
@@ -47,6 +51,7 @@ class OwnLogger:
     logger: Any
     log_images: LogImages
     keeps_pictures: bool = True
+    replaces: bool = False
 
     @property
     def name(self) -> str:

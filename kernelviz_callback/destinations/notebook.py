@@ -19,8 +19,8 @@ _MOST_LAYERS = 4
 def is_in_notebook() -> bool:
     """Whether a cell of a notebook is what runs this; nothing is imported to tell."""
     interactive = sys.modules.get("IPython")
-    shell = interactive.get_ipython() if interactive is not None else None
-    return hasattr(shell, "kernel")
+    find_shell = getattr(interactive, "get_ipython", None)
+    return find_shell is not None and hasattr(find_shell(), "kernel")
 
 
 class NotebookView:
@@ -31,6 +31,7 @@ class NotebookView:
 
     name = "the notebook"
     keeps_pictures = False
+    replaces = True
 
     def __init__(self) -> None:
         from IPython.display import display
@@ -45,6 +46,8 @@ class NotebookView:
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
         """Renew the pictures, unless they were a moment ago."""
+        if any(tag.startswith("kernels/") for tag in images):  # later than the film there is
+            self._images = {t: i for t, i in self._images.items() if not t.startswith("film/")}
         self._images |= {tag: image for tag, image in images.items() if tag.startswith(_KINDS)}
         self._step = max(step, self._step)
         is_end = any(tag.startswith("film/") for tag in images)

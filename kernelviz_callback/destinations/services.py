@@ -27,6 +27,7 @@ class Service:
     logger: Any
     log_images: LogImages
     keeps_pictures: bool = True
+    replaces: bool = False
 
     @property
     def name(self) -> str:

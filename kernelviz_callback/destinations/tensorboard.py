@@ -25,6 +25,7 @@ class TensorBoard:
 
     writer: SummaryWriter
     keeps_pictures: bool = True
+    replaces: bool = True
 
     @property
     def name(self) -> str:
@@ -63,6 +64,7 @@ class PixelWriter:
 
     writer: Any
     keeps_pictures: bool = True
+    replaces: bool = False
 
     @property
     def name(self) -> str:
