@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from test_failures import trained_weights
 
-from kernelviz_callback import KernelVizCallback, list_snapshots, recorder
+from kernelviz_callback import KernelVizCallback, list_snapshots, recorder, register_logger
 from kernelviz_callback.claim import claim_folder
 from kernelviz_callback.illustrator import Illustrator
 from kernelviz_callback.snapshot import load_saved_probe
@@ -266,3 +266,20 @@ def test_a_damaged_file_costs_its_own_pictures_only(fit, tmp_path: Path) -> None
     assert len(warned(caught)) == 1
     assert "its pictures may be lost; the others are kept" in warned(caught)[0].lower()
     assert list(logged_images(board.log_dir)["kernels/conv"]) == [0, 1, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_logger_that_would_show_a_step_twice_is_spared(fit, tmp_path: Path, monkeypatch) -> None:
+    class Album(TensorBoardLogger):
+        steps: ClassVar[list[int]] = []
+
+    def keep(album: Album, images: Any, step: int) -> None:
+        album.steps += [step] if "kernels/conv" in images else []
+
+    monkeypatch.setattr("kernelviz_callback.destinations.choice._own", {})
+    register_logger(Album, keep)
+    path = killed(fit, tmp_path)
+    board = TensorBoardLogger(tmp_path, name="run", version="0")
+    album = Album(tmp_path, name="album")
+    fit(KernelVizCallback(**EVERY_STEP), logger=[board, album], ckpt_path=path)
+    assert album.steps == [5, 6, 7, 8]
+    assert list(logged_images(board.log_dir)["kernels/conv"]) == list(range(STEPS + 1))

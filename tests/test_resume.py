@@ -152,6 +152,20 @@ def test_the_resumed_training_takes_its_own_folder_of_two(fit, tmp_path: Path) -
     assert list(list_snapshots(tmp_path / "kernelviz-3")) == [4, 8]
 
 
+def test_a_callback_goes_on_as_the_training_whose_checkpoint_it_gets(fit, tmp_path: Path) -> None:
+    other = KernelVizCallback()
+    path = tmp_path / "other.ckpt"
+    fit(other, logger=False, max_epochs=1).save_checkpoint(path)
+    callback = KernelVizCallback()
+    trainer = fit(callback, logger=False, max_epochs=1)
+    own = callback.state_dict()["run"]
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(TinyNet(), ckpt_path=path)
+    assert callback.state_dict()["run"] == other.state_dict()["run"] != own
+    assert list(list_snapshots(tmp_path / "kernelviz")) == [0, 1, 2, 4, 8]
+    assert list(list_snapshots(tmp_path / "kernelviz-2")) == [0, 1, 2, 4]
+
+
 def test_what_an_abandoned_attempt_took_later_is_set_aside(fit, tmp_path: Path) -> None:
     path = checkpoint(fit(KernelVizCallback(), logger=False, max_epochs=1), tmp_path)
     fit(KernelVizCallback(), logger=False, max_epochs=3, ckpt_path=path)
