@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,13 +40,15 @@ class MyLogger:
 
 
 @pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What the pages take for granted."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("kernelviz_callback.destinations.choice._own", {})
     monkeypatch.setenv("WANDB_SILENT", "true")
     torch.manual_seed(0)
-    return {"model": TinyNet(), "MyLogger": MyLogger}
+    yield {"model": TinyNet(), "MyLogger": MyLogger}
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()
 
 
 @pytest.fixture

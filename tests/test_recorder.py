@@ -33,7 +33,7 @@ class Delete(Callback):
         if trainer.global_step in self.after:
             for callback in trainer.callbacks:
                 if isinstance(callback, KernelVizCallback):
-                    callback._recorder.drain()
+                    callback._observer.drain()
             if trainer.logger:
                 trainer.logger.experiment.flush()  # or its thread makes a file while we delete
             log_dir = Path(trainer.log_dir)
@@ -85,7 +85,7 @@ def test_a_folder_that_is_deleted_and_taken_by_another(fit, tmp_path: Path) -> N
             if trainer.global_step == 3:
                 for callback in trainer.callbacks:
                     if isinstance(callback, KernelVizCallback):
-                        callback._recorder.drain()
+                        callback._observer.drain()
                 shutil.rmtree(tmp_path / "kernelviz")
                 self.claim = claim_folder(tmp_path)
                 (self.claim.folder / "step-00000000.safetensors").write_bytes(b"another's")
