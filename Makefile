@@ -38,6 +38,7 @@ benchmark: $(INSTALLED) browser
 	$(BIN)/python benchmarks/health.py
 	$(BIN)/python benchmarks/checkpoints.py
 	$(BIN)/python benchmarks/tab.py
+	$(BIN)/python benchmarks/feature_maps.py
 
 # The tests outside the browser, with the oldest versions that pyproject.toml allows users to have.
 # These meet the newest of what they import themselves, whose warnings tell nothing of this package.

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from kernelviz_callback.destinations.destination import Destination, LogImages, OwnLogger
-from kernelviz_callback.destinations.services import SERVICES, Service
+from kernelviz_callback.destinations.destination import Destination, ImageLogger, LogImages
+from kernelviz_callback.destinations.services import SERVICES
 from kernelviz_callback.destinations.tensorboard import PixelWriter, TensorBoard
 
 _WITH_NUMBERS = {*SERVICES, "TensorBoardLogger"}
@@ -48,9 +48,9 @@ def destination_of(logger: Any) -> Destination | None:
     """The destination that a logger is, or a bare writer; None if it takes no pictures."""
     for kind in type(logger).__mro__:
         if kind in _own:
-            return OwnLogger(logger, _own[kind])
+            return ImageLogger(logger, _own[kind], takes_numbers=False)
         if kind.__name__ in SERVICES:
-            return Service(logger, SERVICES[kind.__name__])
+            return ImageLogger(logger, SERVICES[kind.__name__], takes_numbers=True)
     experiment = getattr(logger, "experiment", logger)
     if isinstance(experiment, SummaryWriter):
         return TensorBoard(experiment)

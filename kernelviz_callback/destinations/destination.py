@@ -45,11 +45,18 @@ class Destination(Protocol):
 
 
 @dataclass(frozen=True)
-class OwnLogger:
-    """A logger that the user has registered, with the function that logs images to it."""
+class ImageLogger:
+    """A logger, with the function that logs images to it.
+
+    Attributes:
+        logger: Lightning's, or the user's own.
+        log_images: Is called with it, the images and the step.
+        takes_numbers: Whether its ``log_metrics`` may be used from any thread.
+    """
 
     logger: Any
     log_images: LogImages
+    takes_numbers: bool
     keeps_pictures: bool = True
     replaces: bool = False
 
@@ -61,9 +68,11 @@ class OwnLogger:
     def log(
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
-        """Log the images alone."""
+        """Log the images, and the numbers on Lightning's own step axis."""
+        if numbers and self.takes_numbers:
+            self.logger.log_metrics(dict(numbers), step=step)
         if images:
             self.log_images(self.logger, images, step)
 
     def flush(self) -> None:
-        """Leave it to the logger."""
+        """Leave it to the logger, which sends from a thread of its own or at once."""

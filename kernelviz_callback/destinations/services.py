@@ -7,44 +7,14 @@ import io
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tensorboard.compat.proto.summary_pb2 import Summary
-
-from kernelviz_callback.destinations.destination import Images, LogImages, Numbers
+from kernelviz_callback.destinations.destination import Images, LogImages
 
 _NOT_IN_MLFLOW = re.compile(r"[^\w\-. ~]", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Service:
-    """A logger of Lightning's whose pictures go to a tracking service."""
-
-    logger: Any
-    log_images: LogImages
-    keeps_pictures: bool = True
-    replaces: bool = False
-
-    @property
-    def name(self) -> str:
-        """Of the logger's class."""
-        return type(self.logger).__name__
-
-    def log(
-        self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
-    ) -> None:
-        """Log the images, and the numbers on Lightning's own step axis."""
-        if numbers:
-            self.logger.log_metrics(dict(numbers), step=step)
-        if images:
-            self.log_images(self.logger, images, step)
-
-    def flush(self) -> None:
-        """Leave it to the client, which sends from a thread of its own."""
 
 
 def _to_wandb(logger: Any, images: Images, step: int) -> None:
