@@ -1,8 +1,8 @@
 """Why a number or a verdict does not exist for a layer, in a few words each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from math import isfinite
+from math import isfinite, prod
 
 import torch
 
@@ -36,7 +36,7 @@ def explain_absence(
     filters: FilterMeasures,
     totals: LayerMeasures,
     *,
-    shape: tuple[int, int, int, int],
+    shape: Sequence[int],
     groups: int,
     null: NullModel,
     has_first: bool,
@@ -49,7 +49,7 @@ def explain_absence(
     Args:
         filters: Numbers of the filters.
         totals: Numbers of the layer.
-        shape: (N, C, kH, kW) of the weights.
+        shape: Of the weights.
         groups: Of the convolution.
         null: Of this shape.
         has_first: Whether there was a first snapshot to compare with.
@@ -94,14 +94,15 @@ def _of_references(
 
 
 def _of_shape(
-    shape: tuple[int, int, int, int], groups: int, null: NullModel
+    shape: Sequence[int], groups: int, null: NullModel
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Reasons that hold for any weights of the shape, the more telling last."""
-    filters, channels, height, width = shape
+    filters, channels, *kernel = shape
+    size = "x".join(map(str, shape[1:]))
     if null.largest_cosine >= LARGEST_TELLING_COSINE:
         reason = f"chance alone makes cosines of {null.largest_cosine:.4f} in this shape"
         yield ("duplicate verdict",), reason
-    if channels * height * width == 1:
+    if channels * prod(kernel) == 1:
         yield ("duplicate verdict",), "filters of one weight are all alike"
     if groups == filters:
         yield (*_OF_PAIRS, "duplicate verdict"), "every filter has a group of its own"
@@ -114,11 +115,13 @@ def _of_shape(
     if not null.knows_noise:
         yield (
             (*_SHARES, "noise-like verdict"),
-            f"kernels of {channels}x{height}x{width} are too small: {null.noise_power:.0%} of "
+            f"kernels of {size} are too small: {null.noise_power:.0%} of "
             f"smooth filters would be told from noise, {LEAST_POWER:.0%} are wanted",
         )
-    if channels != 3:
-        reason = f"colour needs 3 input channels; there are {channels}"
-        yield ("colour", "opponent_axis", "colour_share"), reason
-    if (height, width) == (1, 1):
+    colour = ("colour", "opponent_axis", "colour_share")
+    if len(kernel) != 2:
+        yield colour, f"colour needs a 2-D layer; this one has {len(kernel)} dimensions"
+    elif channels != 3:
+        yield colour, f"colour needs 3 input channels; there are {channels}"
+    if prod(kernel[-2:]) == 1:
         yield _OF_NEIGHBOURING_WEIGHTS, "a 1x1 kernel has no neighbouring weights"

@@ -11,6 +11,7 @@ from kernelviz_callback.exact import exact_blocks
 from kernelviz_callback.filters import effective_weight, find_convolutions, geometry_of
 from kernelviz_callback.health import FilterMeasures, KernelHealth, LayerMeasures
 from kernelviz_callback.null_model import NullModel, null_model
+from kernelviz_callback.planes import as_planes, check_filters
 from kernelviz_callback.probe_energy import ProbeEnergy
 from kernelviz_callback.similarity import Similarity, similarity
 from kernelviz_callback.spectrum import concentration, dominant_stripes, power_spectrum
@@ -35,8 +36,9 @@ def kernel_health(
     """Tell which filters of a layer are dead, copies, too strong, stuck, broken or still noise.
 
     Args:
-        model_or_weights: A module, or filters of shape (N, C, kH, kW), any floating point type, any
-            device, not modified. Taken as float32 and measured on the CPU.
+        model_or_weights: A module, or filters of shape (N, C, kH, kW), (N, C, k) or
+            (N, C, kD, kH, kW), any floating point type, any device, not modified. Taken as float32
+            and measured on the CPU; the slices of a 3-D layer as channels are.
         layer: Of the module, None for its first convolution; for weights, a name to show.
         first: The same layer at the start of training.
         previous: The same layer at the snapshot before.
@@ -45,7 +47,7 @@ def kernel_health(
         groups: Of the convolution. Read from the layer if a module is given.
 
     Raises:
-        ValueError: If there is no such layer, or more than one, or the weights are not 4-D or are
+        ValueError: If there is no such layer, or more than one, or the weights are no filters or
             empty, or a reference has another shape.
 
     Example:
@@ -60,8 +62,7 @@ def kernel_health(
         groups = geometry_of(conv).groups
         model_or_weights = effective_weight(conv)
     weights = _host(model_or_weights)
-    if weights.ndim != 4 or weights.numel() == 0:
-        raise ValueError(f"expected the shape (N, C, kH, kW); found {tuple(weights.shape)}")
+    check_filters(weights.shape)
     references = {"first": first, "previous": previous}
     hosted = {name: None if r is None else _host(r) for name, r in references.items()}
     for name, reference in hosted.items():
@@ -87,16 +88,18 @@ class _Examination:
         energy: ProbeEnergy | str | None,
         groups: int,
     ) -> None:
+        self.whole_shape = tuple(weights.shape)
+        self.is_colour = weights.ndim == 4 and weights.shape[1] == 3
+        self.weights = weights = as_planes(weights)
         filters, channels, height, width = weights.shape
         self.shape = (filters, channels, height, width)
         self.null: NullModel = null_model(self.shape, groups)
-        self.weights = weights
         self.norm = measures.filter_norms(weights)
         self.is_finite = self.norm.isfinite()  # the norm of finite weights always is
         self.relative_norm = measures.relative_norms(self.norm)
         self.is_weak = is_near_zero(self.relative_norm, self.norm, self.null)
         self.since_first, self.since_previous = (
-            None if reference is None else measures.movement(weights, reference)
+            None if reference is None else measures.movement(weights, as_planes(reference))
             for reference in (first, previous)
         )
         self.is_one_step = steps_since_previous == 1
@@ -121,7 +124,7 @@ class _Examination:
         totals = self._totals(filters, alike, is_noise(evidence, self.null))
         return KernelHealth(
             layer=layer,
-            shape=self.shape,
+            shape=self.whole_shape,
             filters=filters,
             totals=totals,
             verdicts=tuple(judge(evidence, self.null)),
@@ -162,11 +165,13 @@ class _Examination:
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _form(self, filters: Tensor) -> dict[str, Tensor]:
-        _, channels, height, width = self.shape
+        _, _, height, width = self.shape
         nothing = filters.new_full((len(filters),), torch.nan)
         power = power_spectrum(filters)
         stripes = dominant_stripes(power, (height, width))
-        colour, axis = measures.colour_selectivity(filters) if channels == 3 else (nothing, nothing)
+        colour, axis = nothing, nothing
+        if self.is_colour:
+            colour, axis = measures.colour_selectivity(filters)
         return {
             "autocorrelation": measures.autocorrelation(filters),
             "roughness": measures.roughness(filters),
@@ -214,13 +219,13 @@ class _Examination:
         edge, colour, blob, noise = (
             kind.float().mean().item() for kind in (is_edge, is_colour, is_blob, is_noise)
         )
-        return [edge, colour if self.shape[1] == 3 else torch.nan, blob, noise]
+        return [edge, colour if self.is_colour else torch.nan, blob, noise]
 
     def _absent(self, filters: FilterMeasures, totals: LayerMeasures) -> dict[str, str]:
         absent = explain_absence(
             filters,
             totals,
-            shape=self.shape,
+            shape=self.whole_shape,
             groups=self.groups,
             null=self.null,
             has_first=self.since_first is not None,

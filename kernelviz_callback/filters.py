@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,9 @@ WRAPPER_SEGMENTS = frozenset(
     }
 )
 
-_REFUSED = {
-    nn.Conv1d: "1-D: its filters are curves, not pictures",
-    nn.Conv3d: "3-D: its filters are volumes, not pictures",
-    nn.modules.conv._ConvTransposeNd: "transposed: it spreads its input instead of filtering it",
-}
+Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+_KINDS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _MOST_CANDIDATES = 20
 
 
@@ -36,15 +34,22 @@ _MOST_CANDIDATES = 20
 class Geometry:
     """How a convolution slides over its input: what is needed beside the weights to repeat it.
 
-    ``stride``, ``padding`` and ``dilation`` are (vertical, horizontal), in pixels. ``padding`` is a
-    word where the layer was given one ("same", "valid").
+    ``kind`` is "Conv1d", "Conv2d" or "Conv3d". ``stride``, ``padding`` and ``dilation`` are
+    (vertical, horizontal), in pixels; of a 3-D layer (slices, vertical, horizontal), of a 1-D layer
+    one number. ``padding`` is a word where the layer was given one ("same", "valid").
     """
 
     kind: str
-    stride: tuple[int, int]
-    padding: tuple[int, int] | str
-    dilation: tuple[int, int]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    dilation: tuple[int, ...]
     groups: int
+
+    @property
+    def plane_dilation(self) -> tuple[int, int]:
+        """(vertical, horizontal), of each plane of `as_planes`."""
+        *_, vertical, horizontal = 1, *self.dilation
+        return vertical, horizontal
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as JSON-able values."""
@@ -62,23 +67,24 @@ class Geometry:
 
 def find_convolutions(
     model: nn.Module, layers: str | Sequence[str] | None = None
-) -> dict[str, nn.Conv2d]:
+) -> dict[str, Convolution]:
     """Find the convolutions to watch: name to module, in the order of the model.
 
     Args:
         model: Any module. Lazy convolutions count: their names are known before their shapes.
-        layers: None for the first 2-D convolution in ``named_modules()``; or a dotted name, a glob
-            (``*`` crosses dots, as in ``"backbone.*.conv1"``, and alone is every convolution), or a
-            list of both. What a glob matches beside 2-D convolutions is passed over. Names may be
-            written with or without the segments that wrappers add (``_orig_mod``, ``module``). A
-            layer that is registered twice goes by its first name.
+        layers: None for the first 2-D convolution in ``named_modules()``, or the first of 1 or 3
+            dimensions where there is none; or a dotted name, a glob (``*`` crosses dots, as in
+            ``"backbone.*.conv1"``, and alone is every convolution), or a list of both. What a glob
+            matches beside convolutions is passed over. Names may be written with or without the
+            segments that wrappers add (``_orig_mod``, ``module``). A layer that is registered twice
+            goes by its first name.
 
     Returns:
         At least one convolution. The names are those without wrapper segments, so that they stay
         the same under ``torch.compile`` and ``DistributedDataParallel``.
 
     Raises:
-        ValueError: If nothing matches, or what matches is no 2-D convolution with real weights. The
+        ValueError: If nothing matches, or what matches is no convolution with real weights. The
             message lists the candidates.
 
     Example:
@@ -89,11 +95,11 @@ def find_convolutions(
         ['0', '2']
     """
     modules = _stable_names(model)
-    candidates = {name: m for name, (_, m) in modules.items() if _refusal(m) is None}
+    candidates = _candidates(modules)
     if layers is None:
         if not candidates:
-            raise ValueError(_nothing_found(model, "no 2-D convolution", modules))
-        return dict([next(iter(candidates.items()))])  # type: ignore[list-item]
+            raise ValueError(_nothing_found(model, "no convolution to watch", modules))
+        return dict([_likeliest(candidates)])
 
     wanted: set[str] = set()
     for pattern in [layers] if isinstance(layers, str) else layers:
@@ -109,7 +115,7 @@ def find_convolutions(
                 problem += f" ({_refusal(modules[pattern][1])})"
             raise ValueError(_nothing_found(model, problem, modules))
         wanted |= found
-    return {name: m for name, m in candidates.items() if name in wanted}  # type: ignore[misc]
+    return {name: conv for name, conv in candidates.items() if name in wanted}
 
 
 def check_layers(layers: object) -> None:
@@ -128,7 +134,7 @@ def check_layers(layers: object) -> None:
         raise ValueError("layers is an empty list; pass None for the first convolution")
 
 
-def geometry_of(conv: nn.Conv2d) -> Geometry:
+def geometry_of(conv: Convolution) -> Geometry:
     """Read the geometry of a convolution.
 
     Example:
@@ -137,32 +143,31 @@ def geometry_of(conv: nn.Conv2d) -> Geometry:
     """
     padding = conv.padding
     return Geometry(
-        kind="Conv2d",
-        stride=(conv.stride[0], conv.stride[1]),
-        padding=padding if isinstance(padding, str) else (padding[0], padding[1]),
-        dilation=(conv.dilation[0], conv.dilation[1]),
+        kind=next(kind.__name__ for kind in _KINDS if isinstance(conv, kind)),
+        stride=tuple(conv.stride),
+        padding=padding if isinstance(padding, str) else tuple(padding),
+        dilation=tuple(conv.dilation),
         groups=conv.groups,
     )
 
 
-def weight_shape(conv: nn.Conv2d) -> tuple[int, int, int, int]:
+def weight_shape(conv: Convolution) -> tuple[int, ...]:
     """(N, C, kH, kW) of the weights, without reading them (see `effective_weight`).
 
     Example:
         >>> weight_shape(nn.Conv2d(4, 8, 3, groups=2))
         (8, 2, 3, 3)
     """
-    height, width = conv.kernel_size
-    return conv.out_channels, conv.in_channels // conv.groups, height, width
+    return conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size
 
 
-def is_ready(conv: nn.Conv2d) -> bool:
+def is_ready(conv: Convolution) -> bool:
     """Tell whether the weights exist: a lazy convolution has none before its first forward."""
     return not any(is_lazy(p) for p in conv.parameters(recurse=True))
 
 
 @torch.no_grad()
-def effective_weight(conv: nn.Conv2d) -> Tensor:
+def effective_weight(conv: Convolution) -> Tensor:
     """Copy the weights that the layer multiplies its input with, and change nothing in the layer.
 
     Weight norm, spectral norm and pruning (parametrizations as well as the older hooks) and
@@ -172,8 +177,8 @@ def effective_weight(conv: nn.Conv2d) -> Tensor:
     hooks it is one optimizer step old.
 
     Returns:
-        Shape (N, C, kH, kW), float32 (float64 is rounded), detached, on the device of the layer,
-        its own memory.
+        Shape (N, C, kH, kW), of a 3-D layer (N, C, kD, kH, kW), of a 1-D layer (N, C, k); float32
+        (float64 is rounded), detached, on the device of the layer, its own memory.
     """
     if parametrize.is_parametrized(conv, "weight"):
         weight = _weight_of_parametrization(conv)
@@ -187,7 +192,7 @@ def effective_weight(conv: nn.Conv2d) -> Tensor:
     return whole
 
 
-def _weight_of_parametrization(conv: nn.Conv2d) -> Tensor:
+def _weight_of_parametrization(conv: Convolution) -> Tensor:
     parametrization: nn.Module = copy.deepcopy(conv.parametrizations["weight"])  # type: ignore[index, assignment]
     device = next(conv.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -195,13 +200,13 @@ def _weight_of_parametrization(conv: nn.Conv2d) -> Tensor:
     return derived
 
 
-def _fake_quantized(conv: nn.Conv2d) -> Tensor:
+def _fake_quantized(conv: Convolution) -> Tensor:
     # The copy's observer sees the weights, as the layer's own will in its next forward.
     derived: Tensor = copy.deepcopy(conv.weight_fake_quant)(conv.weight)  # type: ignore[operator]
     return derived
 
 
-def _weight_of_hooks(conv: nn.Conv2d) -> Tensor:
+def _weight_of_hooks(conv: Convolution) -> Tensor:
     hooks: Iterable[Any] = conv._forward_pre_hooks.values()
     for hook in hooks:
         if getattr(hook, "name", getattr(hook, "_tensor_name", None)) != "weight":
@@ -245,6 +250,20 @@ def _is_convolution(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.conv._ConvNd)
 
 
+def _candidates(modules: Mapping[str, tuple[str, nn.Module]]) -> dict[str, Convolution]:
+    return {
+        name: module
+        for name, (_, module) in modules.items()
+        if isinstance(module, _KINDS) and _refusal(module) is None
+    }
+
+
+def _likeliest(candidates: Mapping[str, Convolution]) -> tuple[str, Convolution]:
+    """The layer that is meant if none is named: attention and time embeddings have 1-D ones too."""
+    named = list(candidates.items())
+    return next((each for each in named if isinstance(each[1], nn.Conv2d)), named[0])
+
+
 def _refusal(module: nn.Module) -> str | None:
     """Why a module cannot be watched, or None."""
     if type(module).__module__.startswith("torch.ao.nn.quantized"):
@@ -255,11 +274,11 @@ def _refusal(module: nn.Module) -> str | None:
         return f"it is a {type(module).__name__}"
     if hasattr(module, "weight_fake_quant") and hasattr(module, "bn"):
         return f"{type(module).__name__} is fused: its weights depend on the batch norm inside"
-    for kind, reason in _REFUSED.items():
-        if isinstance(module, kind):
-            return f"{type(module).__name__} is {reason}"
-    if not isinstance(module, nn.Conv2d):
-        return f"{type(module).__name__} is no Conv2d"
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        name = type(module).__name__
+        return f"{name} is transposed: it spreads its input instead of filtering it"
+    if not isinstance(module, _KINDS):
+        return f"{type(module).__name__} is no Conv1d, Conv2d or Conv3d"
     if any(p.is_complex() for p in module.parameters()):
         return "its weights are complex"
     return None
@@ -273,8 +292,10 @@ def _nothing_found(
         [f"  ... and {len(lines) - _MOST_CANDIDATES} more"] if len(lines) > _MOST_CANDIDATES else []
     )
     listed = "\n".join(lines[:_MOST_CANDIDATES] + more)
-    name = next((n for n, (_, m) in modules.items() if _refusal(m) is None), None)
-    advice = f"pass the name of a Conv2d, for example layers={name!r}" if name else "it has none"
+    candidates = _candidates(modules)
+    advice = "it has none"
+    if candidates:
+        advice = f"pass the name of one, for example layers={_likeliest(candidates)[0]!r}"
     return (
         f"{problem} in {type(model).__name__}; {advice}.\n"
         f"Convolutions of this model:\n{listed or '  none'}"

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernelviz_callback.filters import effective_weight, weight_shape
+from kernelviz_callback.filters import Convolution, effective_weight, weight_shape
 
 
-def is_sharded(conv: nn.Conv2d, model: nn.Module) -> bool:
+def is_sharded(conv: Convolution, model: nn.Module) -> bool:
     """Tell whether this process holds only a part of the weights of a layer.
 
     The same on every process. Ask before the first batch: FSDP2 gathers some layers during one.
@@ -44,7 +44,7 @@ def needs_others(model: nn.Module, trained: nn.Module) -> bool:
     return any(isinstance(m, _fsdp1()) for m in trained.modules())
 
 
-def gather_weight(conv: nn.Conv2d, model: nn.Module) -> Tensor:
+def gather_weight(conv: Convolution, model: nn.Module) -> Tensor:
     """Copy the effective weights of a sharded layer, whole. Every process must call it.
 
     Returns:
@@ -69,7 +69,7 @@ def gather_weight(conv: nn.Conv2d, model: nn.Module) -> Tensor:
     return whole
 
 
-def _gathered(conv: nn.Conv2d, model: nn.Module) -> AbstractContextManager[Any]:
+def _gathered(conv: Convolution, model: nn.Module) -> AbstractContextManager[Any]:
     units = _fsdp1_units(conv, model)
     if units:
         from torch.distributed.fsdp import FullyShardedDataParallel
@@ -88,7 +88,7 @@ def _gathered(conv: nn.Conv2d, model: nn.Module) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def _fsdp1_units(conv: nn.Conv2d, model: nn.Module) -> list[Any]:
+def _fsdp1_units(conv: Convolution, model: nn.Module) -> list[Any]:
     """The FSDP1 wrappers around a layer, from the outside in."""
     units = (m for m in model.modules() if isinstance(m, _fsdp1()))
     return [unit for unit in units if any(m is conv for m in unit.modules())]

@@ -1,7 +1,7 @@
 """The kernel grid and the response grid: a signed tensor in, a picture with a tile a filter out."""
 
 from collections.abc import Iterable
-from math import ceil, sqrt
+from math import ceil, prod, sqrt
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -9,18 +9,28 @@ from torch import Tensor
 
 from kernelviz_callback.caption import BACKGROUND, framed
 from kernelviz_callback.colour import (
+    ZERO_LEVEL,
     diverging,
     largest_magnitude,
     paint_non_finite,
     to_levels,
 )
+from kernelviz_callback.curves import Base, curve_width, draw_curves
 from kernelviz_callback.flags import Flags
+from kernelviz_callback.grid_notes import (
+    Scale,
+    kernel_note,
+    non_finite_note,
+    principal_note,
+    response_note,
+    scale_note,
+)
 from kernelviz_callback.picture import Layout, Picture
+from kernelviz_callback.planes import as_planes, check_filters
 from kernelviz_callback.principal import principal_planes
 from kernelviz_callback.responses import ResponseChunks
 from kernelviz_callback.streams import to_host
 
-Scale: TypeAlias = Literal["filter", "layer"] | float
 Channels: TypeAlias = Literal["auto", "all", "principal"]
 
 GRID_SIDE = 900  # pixels: what TensorBoard and a laptop show without shrinking
@@ -56,8 +66,12 @@ def kernel_grid(
     a filter, a column a channel. NaN and infinity are striped magenta and black. Weights are
     enlarged by a whole factor.
 
+    The kernels of a 1-D layer are curves, first tap left, zero in the middle; those of a 3-D layer
+    stand slice by slice in a row, each as those of a 2-D one.
+
     Args:
-        weights: Filters, shape (N, C, kH, kW), floating point, any device, not modified.
+        weights: Filters, shape (N, C, kH, kW), of a 1-D layer (N, C, k), of a 3-D layer
+            (N, C, kD, kH, kW); floating point, any device, not modified.
         scale: What the ends of the colour scale stand for: "filter", each filter's own largest
             magnitude; "layer", the largest of all; a number, that magnitude, widened where the
             layer exceeds it (pass the last picture's to hold one scale through a run).
@@ -68,7 +82,7 @@ def kernel_grid(
             even where no tile has one, so that tiles stay where they are from step to step.
 
     Raises:
-        ValueError: If ``weights`` is not 4-D, is empty, or ``scale`` or ``channels`` is none of
+        ValueError: If ``weights`` are no filters or empty, or ``scale`` or ``channels`` is none of
             the above.
 
     Example:
@@ -78,27 +92,34 @@ def kernel_grid(
         >>> kernel_grid(torch.randn(64, 64, 3, 3)).tile(0).shape
         torch.Size([54, 54, 3])
     """
-    _check(weights.shape, scale)
+    check_filters(weights.shape)
+    _check_scale(scale)
     if channels not in get_args(Channels):
         raise ValueError(f'channels must be "auto", "all" or "principal"; found {channels!r}')
     filters, count, *kernel = weights.shape
-    is_matrix = count > MOST_CHANNELS and kernel == [1, 1] and channels != "principal"
+    is_matrix = count > MOST_CHANNELS and prod(kernel) == 1 and channels != "principal"
+    explained = None
     if channels == "principal" or (channels == "auto" and count > MOST_CHANNELS and not is_matrix):
         found = principal_planes(weights)
-        weights, shown, noun = found.planes, 1, "principal weight"
-        note = _principal_note(count, found.explained)
-    else:
-        fitting = (MOST_WEIGHTS if is_matrix else MOST_PLANES) // filters
-        shown, noun = count if count == 3 else max(1, min(count, fitting)), "weight"
-        note = _matrix_note(shown, count) if is_matrix else _tile_note("kernels", shown, count)
+        weights, explained = found.planes, found.explained
+    planes = as_planes(weights)
+    is_rgb = weights.shape[1] == 3 and len(kernel) > 1
+    fitting = max(1, (MOST_WEIGHTS if is_matrix else MOST_PLANES) // filters)
+    together = 3 if is_rgb else 1
+    shown = together * min(planes.shape[1] // together, fitting)
+    note = kernel_note(tuple(weights.shape), shown, is_matrix=is_matrix)
+    if explained is not None:
+        note = principal_note(count, kernel, explained)
     return _compose(
-        [weights],
-        tuple(weights.shape),
+        [planes],
+        tuple(planes.shape),
         shown=shown,
+        is_rgb=is_rgb,
+        curve="middle" if len(kernel) == 1 and not is_matrix else None,
         scale=scale,
         largest_tile=LARGEST_KERNEL,
         lines=[title, note],
-        noun=noun,
+        noun="weight" if explained is None else "principal weight",
         flags=flags,
         is_matrix=is_matrix,
     )
@@ -115,26 +136,69 @@ def response_grid(
 
     Args:
         responses: Shape (N, C, H, W) as `channel_responses` or `summed_responses` return them, or
-            `ResponseChunks`, at the size they are to be shown (see `fitting_shrink`).
+            `ResponseChunks`, at the size they are to be shown (see `fitting_shrink`); of the slices
+            of a 3-D layer (N, C, kD, H, W).
         scale: As for `kernel_grid`.
         title: First line of the caption.
         note: How the responses were made; second line of the caption.
 
     Raises:
-        ValueError: As for `kernel_grid`.
+        ValueError: If ``responses`` have no such shape or are empty, or for ``scale`` as in
+            `kernel_grid`.
     """
-    _check(responses.shape, scale)
-    planes = responses.shape[1]
-    lines = [title, note] if note else [title]
-    chunks = [responses] if isinstance(responses, Tensor) else responses
+    shape = tuple(responses.shape)
+    if len(shape) not in (4, 5) or 0 in shape:
+        raise ValueError(
+            "expected responses of shape (N, C, H, W) or (N, C, kD, H, W), not empty; found "
+            f"{shape}"
+        )
+    _check_scale(scale)
+    chunks = [as_planes(responses)] if isinstance(responses, Tensor) else responses
+    planes = prod(shape[1:-2])
     return _compose(
         chunks,
-        tuple(responses.shape),
+        (shape[0], planes, *shape[-2:]),
         shown=planes,
+        is_rgb=shape[1] == 3,
         scale=scale,
         largest_tile=LARGEST_RESPONSE,
-        lines=[*lines, _tile_note("responses", planes, planes)],
+        lines=[title, note, response_note(shape)],
         noun="response",
+    )
+
+
+def gain_grid(
+    gains: Tensor, *, scale: Scale = "filter", title: str = "", note: str = ""
+) -> Picture:
+    """Picture what 1-D filters let through: which are low, band and high passes, and which nothing.
+
+    A tile is a curve over frequency, from 0 at its left to half the sampling rate at its right,
+    zero at its bottom.
+
+    Args:
+        gains: Shape (N, frequencies), not negative, as `frequency_gain` returns them.
+        scale: As for `kernel_grid`.
+        title: First line of the caption.
+        note: Second line.
+
+    Raises:
+        ValueError: If ``gains`` are not 2-D or are empty, or for ``scale`` as in `kernel_grid`.
+    """
+    if gains.ndim != 2 or 0 in gains.shape:
+        raise ValueError(
+            f"expected gains of shape (N, frequencies), not empty; found {tuple(gains.shape)}"
+        )
+    _check_scale(scale)
+    return _compose(
+        [gains[:, None, None]],
+        (len(gains), 1, 1, gains.shape[1]),
+        shown=1,
+        is_rgb=False,
+        curve="bottom",
+        scale=scale,
+        largest_tile=LARGEST_KERNEL,
+        lines=[title, note],
+        noun="gain",
     )
 
 
@@ -151,24 +215,16 @@ def fitting_shrink(filters: int, planes: int, height: int, width: int) -> int:
         >>> fitting_shrink(64, 3, 218, 218)
         2
     """
-    side_by_side = _planes(planes, planes == 3)
+    side_by_side = 1 if planes == 3 else planes
     columns = _columns(filters, height, side_by_side * width)
     side = max(columns * side_by_side * width, ceil(filters / columns) * height)
     fitting = min(ceil(side / (GRID_SIDE + GRID_SLACK)), min(height, width) // SMALLEST_TILE)
     return max(1, fitting, min(ceil(side / LARGEST_SIDE), height, width))
 
 
-def _check(shape: Iterable[int], scale: Scale) -> None:
-    shape = tuple(shape)
-    if len(shape) != 4 or 0 in shape:
-        raise ValueError(f"expected the shape (N, C, H, W), not empty; found {shape}")
+def _check_scale(scale: Scale) -> None:
     if isinstance(scale, str) and scale not in ("filter", "layer"):
         raise ValueError(f'scale must be "filter", "layer" or a number; found {scale!r}')
-
-
-def _planes(channels: int, is_rgb: bool) -> int:
-    """Pictures side by side in a tile: three channels share one RGB picture."""
-    return 1 if is_rgb else channels
 
 
 def _columns(filters: int, tile_height: int, tile_width: int) -> int:
@@ -181,22 +237,27 @@ def _compose(
     shape: tuple[int, ...],
     *,
     shown: int,
+    is_rgb: bool,
     scale: Scale,
     largest_tile: int,
     lines: list[str],
     noun: str,
+    curve: Base | None = None,
     flags: Flags | None = None,
     is_matrix: bool = False,
 ) -> Picture:
     """Paint filters on one picture, chunk by chunk; twice over if they share a scale.
 
-    Of ``shape`` (N, C, H, W), all chunks together, the first ``shown`` channels are painted. The
-    scale and what is said of a filter are those of all its channels. In a matrix nothing stands
-    between them.
+    Of ``shape`` (N, C, H, W), all chunks together, the first ``shown`` planes are painted: three by
+    three in RGB, or the one row of each as a curve. The scale and what is said of a filter are
+    those of all its planes. In a matrix nothing stands between them.
     """
-    filters, channels, height, width = shape
-    is_rgb = channels == 3
-    wide = _planes(shown, is_rgb) * width
+    filters, _, height, width = shape
+    if curve:
+        height, width = largest_tile, curve_width(width, largest_tile)
+    beside = shown // 3 if is_rgb else shown
+    rule = 0 if is_matrix else 2 if is_rgb else 1
+    wide = beside * width
     if is_matrix:
         columns, zoom = _matrix_arrangement(filters, wide, between=1 if flags is None else 3)
     else:
@@ -207,10 +268,11 @@ def _compose(
     for values in chunks:
         own = largest_magnitude(values) if common is None else common.expand(len(values))
         bad = _non_finite(values)
-        part = None if bad is None else bad[:, :shown]
-        colours = paint_tiles(
-            values[:, :shown], own, is_rgb=is_rgb, zoom=zoom, rule=not is_matrix, non_finite=part
-        )
+        drawn = values[:, :shown]
+        if curve:
+            drawn = draw_curves(drawn[:, :, 0], own, height=height, width=width, base=curve)
+        part = None if bad is None else ~drawn.isfinite()
+        colours = paint_tiles(drawn, own, is_rgb=is_rgb, zoom=zoom, rule=rule, non_finite=part)
         painted.append(colours)
         half_ranges.append(own)
         non_finite += [False] * len(values) if bad is None else bad.flatten(1).any(1).tolist()
@@ -218,15 +280,16 @@ def _compose(
     del painted
     half_range = torch.cat(half_ranges).cpu()
     tile_height, tile_width = tiles.shape[2:]
-    lines = [line for line in lines if line] + _non_finite_note(non_finite)
-    ends, scale_note = _scale_note(half_range, scale, noun)
-    ramp = torch.arange(1, 256, dtype=torch.uint8)
+    lines = [line for line in lines if line] + non_finite_note(non_finite)
+    (low, high), scale_line = scale_note(half_range, scale, noun)
+    ends = "0" if curve == "bottom" else low, high
+    ramp = torch.arange(ZERO_LEVEL if curve == "bottom" else 1, 256, dtype=torch.uint8)
     bar = ramp[:, None].expand(-1, 3) if is_rgb else diverging(ramp[None])[:, 0].T
-    gap = 1 if is_matrix else GAP if is_rgb or shown == 1 else 3 * GAP
+    gap = 1 if is_matrix else GAP if beside == 1 else 3 * GAP
     frame = 0 if flags is None else max(1, min(FRAME, tile_height // 16))
     tight = Layout(filters, columns, tile_height, tile_width, gap=gap + 2 * frame)
     legend = None if flags is None else flags.legend
-    pixels, layout = framed(tight, [*lines, scale_note], bar, ends, legend)
+    pixels, layout = framed(tight, [*lines, scale_line], bar, ends, legend)
     canvas = pixels.numpy()
     for i, planes in enumerate(tiles.numpy()):
         if flags is not None and flags.colours[i] is not None:
@@ -271,32 +334,39 @@ def paint_tiles(
     *,
     is_rgb: bool,
     zoom: int = 1,
-    rule: bool = True,
+    rule: int = 1,
     non_finite: Tensor | None = None,
 ) -> Tensor:
     """Colour the tiles of a grid.
 
     Args:
-        values: Filters or responses, shape (N, C, H, W).
+        values: Filters or responses, shape (N, C, H, W), see `as_planes`.
         half_ranges: Shape (N,): the magnitude at the ends of each tile's colours.
-        is_rgb: Whether three channels are one picture; else all channels stand in a row.
+        is_rgb: Whether each three channels are one picture; else each is one. They stand in a row.
         zoom: Enlargement, whole.
-        rule: Whether there is a line of one pixel between channels in a row.
+        rule: Pixels between pictures in a row.
         non_finite: Where values are NaN or infinite, bool, of their shape; None where none is.
 
     Returns:
         Shape (N, 3, tile height, tile width), uint8, on the device of ``values``.
     """
     levels = _enlarge(to_levels(values, half_ranges[:, None, None, None]), zoom)
-    colours = levels if is_rgb else diverging(levels)
+    colours = _in_threes(levels) if is_rgb else diverging(levels)
     if non_finite is not None:
         mask = _enlarge(non_finite, zoom)
-        colours = paint_non_finite(colours, mask.any(1) if is_rgb else mask)
-    return colours if is_rgb else _side_by_side(colours, int(rule))
+        mask = _in_threes(mask).any(2) if is_rgb else mask
+        colours = paint_non_finite(colours, mask)
+    return colours[:, 0] if colours.shape[1] == 1 else _side_by_side(colours, rule)
+
+
+def _in_threes(planes: Tensor) -> Tensor:
+    """(N, 3 P, H, W) to (N, P, 3, H, W)."""
+    filters, count, height, width = planes.shape
+    return planes.reshape(filters, count // 3, 3, height, width)
 
 
 def _side_by_side(planes: Tensor, rule: int) -> Tensor:
-    """Put the C planes of each filter in a row, ruled off: (N, C, 3, H, W) to (N, 3, H, W')."""
+    """Put the P pictures of each filter in a row, ruled off: (N, P, 3, H, W) to (N, 3, H, W')."""
     filters, count, _, height, width = planes.shape
     pitch = width + rule
     ruled = planes.new_tensor(BACKGROUND)[:, None, None].repeat(filters, count, 1, height, pitch)
@@ -310,53 +380,3 @@ def _enlarge(planes: Tensor, zoom: int) -> Tensor:
     *many, height, width = planes.shape
     blocks = planes[..., :, None, :, None].expand(*many, height, zoom, width, zoom)
     return blocks.reshape(*many, height * zoom, width * zoom)
-
-
-def _tile_note(what: str, shown: int, channels: int) -> str:
-    if channels == 3:
-        return f"RGB = the {what} of input channels 0, 1, 2; grey is zero"
-    if channels == 1:
-        return "red is positive, blue negative, white zero"
-    return (
-        f"each row of {shown}: the {what} of one filter, input channels left to right "
-        f"({_part(shown, channels)})"
-    )
-
-
-def _principal_note(channels: int, explained: Tensor) -> str:
-    known = explained[~explained.isnan()]
-    share = f", explaining {known.median().item():.0%} of a filter (median)" if len(known) else ""
-    return (
-        f"tile = principal plane of {channels} channels{share}; "
-        "red is positive, blue negative, white zero"
-    )
-
-
-def _matrix_note(shown: int, channels: int) -> str:
-    return (
-        f"1x1: each row is a filter, its weights for the input channels left to right "
-        f"({_part(shown, channels)}); red is positive, blue negative, white zero"
-    )
-
-
-def _part(shown: int, channels: int) -> str:
-    return f"{shown} of {channels}" if shown < channels else f"{channels}"
-
-
-def _scale_note(half_ranges: Tensor, scale: Scale, noun: str) -> tuple[tuple[str, str], str]:
-    high = half_ranges.max().item()
-    if scale == "filter":
-        low = half_ranges.min().item()
-        note = f"each tile by its own largest |{noun}|, max = {low:.3g} to {high:.3g}"
-        return ("-max", "+max"), note
-    extent = "layer" if scale == "layer" else "run"
-    return (f"-{high:.3g}", f"+{high:.3g}"), f"one scale for the {extent}, in units of the {noun}s"
-
-
-def _non_finite_note(is_non_finite: list[bool]) -> list[str]:
-    bad = [i for i, is_bad in enumerate(is_non_finite) if is_bad]
-    if not bad:
-        return []
-    first = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-    filters = len(is_non_finite)
-    return [f"NaN or infinite in {len(bad)} of {filters} filters (striped magenta): {first}"]

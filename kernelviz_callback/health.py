@@ -105,7 +105,7 @@ class KernelHealth:
 
     Attributes:
         layer: Name of the layer.
-        shape: (N, C, kH, kW) of its weights.
+        shape: Of its weights: (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW).
         filters: Numbers of every filter.
         totals: Numbers of the layer.
         verdicts: What is wrong, gravest first; a filter may have several.
@@ -115,7 +115,7 @@ class KernelHealth:
     """
 
     layer: str
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     filters: FilterMeasures
     totals: LayerMeasures
     verdicts: tuple[Verdict, ...] = ()
@@ -182,10 +182,9 @@ class KernelHealth:
     @classmethod
     def from_dict(cls, described: Mapping[str, Any], filters: FilterMeasures) -> "KernelHealth":
         """Rebuild from `to_dict`, after a trip through JSON, and the numbers of the filters."""
-        count, channels, height, width = described["shape"]
         return cls(
             layer=described["layer"],
-            shape=(count, channels, height, width),
+            shape=tuple(described["shape"]),
             filters=filters,
             totals=LayerMeasures(
                 **{n: float("nan") if x is None else x for n, x in described["totals"].items()}

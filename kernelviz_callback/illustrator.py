@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from kernelviz_callback.grid import Scale
+from kernelviz_callback.grid_notes import Scale
 from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.picture import EncodedImage, Picture
 from kernelviz_callback.probe import Probe

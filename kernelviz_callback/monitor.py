@@ -93,7 +93,7 @@ class Monitor:
     ) -> KernelHealth:
         if name not in self._energies:
             self._energies[name] = energy_under(
-                self._probe, weights.shape, dilation=geometry.dilation, groups=geometry.groups
+                self._probe, weights.shape, dilation=geometry.plane_dilation, groups=geometry.groups
             )
         return kernel_health(
             weights,

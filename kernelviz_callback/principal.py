@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback.exact import exact_blocks
+from kernelviz_callback.planes import check_filters
 
 _NO_SUM = 1e-6  # of a plane of norm 1: rounding alone makes a sum like this
 
@@ -20,8 +21,8 @@ class PrincipalPlanes:
     """What `principal_planes` found.
 
     Attributes:
-        planes: Shape (N, 1, kH, kW), float32, in units of the weights: a plane's norm is the
-            largest singular value of its filter.
+        planes: Shape (N, 1, kH, kW), as the filters with one channel, float32, in units of the
+            weights: a plane's norm is the largest singular value of its filter.
         explained: Shape (N,), float32, the plane's share of the filter's squared norm, in
             [1 / min(C, kH * kW), 1]: 1 if all channels have one kernel, some more of it than
             others. NaN for a filter that is zero, or has NaN or infinity.
@@ -46,14 +47,15 @@ def principal_planes(weights: Tensor) -> PrincipalPlanes:
     to 440 by four rules on the shares.
 
     Args:
-        weights: Filters, shape (N, C, kH, kW), floating point, not modified.
+        weights: Filters, shape (N, C, kH, kW), floating point, not modified. Kernels may have one
+            or three dimensions: a plane is then a curve or a volume.
 
     Returns:
         On the device of ``weights``. Where a weight is NaN or infinite in any channel the plane is
         NaN; the rest of it is that of the finite weights.
 
     Raises:
-        ValueError: If ``weights`` is not 4-D or is empty.
+        ValueError: If ``weights`` are no filters or empty.
 
     Source: Eckart & Young, "The approximation of one matrix by another of lower rank", 1936.
 
@@ -65,10 +67,7 @@ def principal_planes(weights: Tensor) -> PrincipalPlanes:
         (tensor([[0., 1.],
                 [2., 0.]]), tensor([1.]))
     """
-    if weights.ndim != 4 or 0 in weights.shape:
-        raise ValueError(
-            f"expected the shape (N, C, kH, kW), not empty; found {tuple(weights.shape)}"
-        )
+    check_filters(weights.shape)
     blocks = [_of_block(block.flatten(2)) for block in exact_blocks(weights.detach())]
     planes = torch.cat([planes for planes, _ in blocks])
     return PrincipalPlanes(

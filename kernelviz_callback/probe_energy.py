@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kernelviz_callback.exact import exact_blocks
+from kernelviz_callback.planes import why_no_image
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.responses import response_size
 
@@ -65,10 +66,13 @@ def energy_under(
 
     Args:
         probe: Not adapted to the channels of the layer yet.
-        shape: (N, C, kH, kW) of its weights.
+        shape: Of its weights; those of other than 2-D layers respond to no image.
         dilation: Of the convolution.
         groups: Likewise.
     """
+    reason = why_no_image(shape)
+    if reason is not None:
+        return reason
     _, channels, height, width = shape
     try:
         image = probe.for_channels(channels * groups)

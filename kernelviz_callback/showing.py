@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kernelviz_callback.examination import kernel_health
 from kernelviz_callback.filters import Geometry
-from kernelviz_callback.grid import Scale
+from kernelviz_callback.grid_notes import Scale
 from kernelviz_callback.health import KernelHealth
 from kernelviz_callback.opening.checkpoint import PLAIN, Checkpoint
 from kernelviz_callback.picture import Picture

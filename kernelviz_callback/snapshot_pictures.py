@@ -1,19 +1,23 @@
 """The two pictures of a layer in a snapshot, captioned: what the callback logs."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
+from kernelviz_callback.curves import frequency_gain
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.flags import flag_filters
 from kernelviz_callback.grid import (
     MOST_PLANES,
-    Scale,
     fitting_shrink,
+    gain_grid,
     kernel_grid,
     response_grid,
 )
+from kernelviz_callback.grid_notes import Scale
 from kernelviz_callback.health import KernelHealth
 from kernelviz_callback.picture import Picture
 from kernelviz_callback.probe import Probe
@@ -57,31 +61,39 @@ def response_picture(
 ) -> Picture:
     """Picture what the filters of a layer make of the probe.
 
+    Those of a 1-D layer see no images: pictured is which frequencies they let through. Of a 3-D
+    layer each slice is convolved with the probe by itself.
+
     Args:
-        weights: Shape (N, C, kH, kW); the convolution runs on its device.
+        weights: Shape (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW); the work is done on its
+            device.
         geometry: Of the layer; its own stride and padding are left aside, dilation and groups
             count.
         probe: Adapted to the channels of the layer.
         layer: Name, for the caption.
         when: Step and epoch, for the caption.
-        response: "channels" for one plane an input channel, "sum" for the layer's linear response.
+        response: "channels" for one plane an input channel, "sum" for the layer's linear response
+            (of a 3-D layer, for that of each slice).
         scale: As for `kernel_grid`.
 
     Raises:
         ValueError: If the probe does not fit the layer.
     """
-    filters, channels = weights.shape[:2]
+    if weights.ndim == 3:
+        return _gain_picture(weights, geometry, layer=layer, when=when, scale=scale)
+    filters, channels, *depth, height, width = weights.shape
+    slices = prod(depth)
     image = probe.for_channels(channels * geometry.groups).to(weights.device)
-    beside = 1 if channels == 3 else channels
+    beside = slices * (1 if channels == 3 else channels)
     too_many = beside > MOST_RESPONSE_PLANES or beside * filters > MOST_PLANES
     summed = response == "sum" or too_many
-    planes = 1 if summed else channels
-    full = response_size(probe.size, _kernel_size(weights), geometry.dilation)
-    shrink = fitting_shrink(filters, planes, *full)
+    full = response_size(probe.size, (height, width), geometry.plane_dilation)
+    pictures = slices * (1 if summed or channels == 3 else channels)
+    shrink = fitting_shrink(filters, pictures, *full)
     chunks = ResponseChunks(
         image,
-        weights,
-        dilation=geometry.dilation,
+        weights.movedim(2, 1).flatten(0, 1) if depth else weights,
+        dilation=geometry.plane_dilation,
         groups=geometry.groups,
         shrink=shrink,
         summed=summed,
@@ -91,17 +103,39 @@ def response_picture(
         if summed
         else "plane c of a tile = probe[c] * kernel[c]"
     )
-    dilated = f", dilation {geometry.dilation}" if prod(geometry.dilation) > 1 else ""
+    dilation = geometry.plane_dilation
+    dilated = f", dilation {dilation}" if prod(dilation) > 1 else ""
     shrunk = f", averaged {shrink}x{shrink}" if shrink > 1 else ""
     source = probe.name
     if len(image) != len(probe.image):
         source += ", in grey" if len(image) == 1 else f", in grey in each of {len(image)} channels"
+    if depth:
+        plane = f"each slice by itself: {plane}"
     return response_grid(
-        chunks,
+        _by_filter(chunks, slices) if depth else chunks,
         scale=scale,
         title=_title(f"{layer} responses to {source}", weights, geometry.groups, when),
         note=f"{plane} (stride 1, no padding{dilated}{shrunk})",
     )
+
+
+def _gain_picture(
+    weights: Tensor, geometry: Geometry, *, layer: str, when: str, scale: Scale
+) -> Picture:
+    channels = weights.shape[1]
+    of_channels = f", root of the squares summed over {channels} channels" if channels > 1 else ""
+    return gain_grid(
+        frequency_gain(weights, dilation=geometry.dilation[0]),
+        scale=scale,
+        title=_title(f"{layer} frequency response", weights, geometry.groups, when),
+        note=f"tile = gain |H(f)|, f from 0 to half the sampling rate{of_channels}",
+    )
+
+
+def _by_filter(chunks: ResponseChunks, slices: int) -> Tensor:
+    """The responses of single slices, (N kD, C, H, W), as (N, C, kD, H, W)."""
+    every = torch.cat(list(chunks))
+    return every.reshape(-1, slices, *every.shape[1:]).movedim(1, 2)
 
 
 def feature_map_picture(
@@ -139,21 +173,19 @@ def map_shrink(filters: int, height: int, width: int) -> int:
     return fitting_shrink(filters, 1, height, width)
 
 
-def check_fit(shape: tuple[int, int, int, int], geometry: Geometry, probe: Probe) -> None:
+def check_fit(shape: Sequence[int], geometry: Geometry, probe: Probe) -> None:
     """Raise a `ValueError` unless the probe can be convolved with filters of this shape.
 
     Args:
-        shape: (N, C, kH, kW) of the weights.
+        shape: Of the weights. No probe is needed for those of a 1-D layer.
         geometry: Of the layer.
         probe: Not adapted yet.
     """
-    _, channels, height, width = shape
+    if len(shape) == 3:
+        return
+    _, channels, *_, height, width = shape
     probe.for_channels(channels * geometry.groups)
-    response_size(probe.size, (height, width), geometry.dilation)
-
-
-def _kernel_size(weights: Tensor) -> tuple[int, int]:
-    return weights.shape[2], weights.shape[3]
+    response_size(probe.size, (height, width), geometry.plane_dilation)
 
 
 def _title(what: str, weights: Tensor, groups: int, when: str) -> str:

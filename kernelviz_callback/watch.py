@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from kernelviz_callback.filters import (
+    Convolution,
     effective_weight,
     find_convolutions,
     geometry_of,
@@ -58,7 +59,7 @@ class Watch:
 
     @property
     def shapes(self) -> dict[str, list[int]]:
-        """Layer name to (N, C, kH, kW)."""
+        """Layer name to the shape of its weights."""
         return {name: list(weight_shape(conv)) for name, conv in self._convolutions.items()}
 
     def __str__(self) -> str:
@@ -116,8 +117,12 @@ class Watch:
         )
 
     def _feature_maps(self, probe: Probe) -> FeatureMaps:
-        """Of every layer but the first, which reads the probe itself."""
-        deeper = {n: conv for n, conv in self._convolutions.items() if n not in self._first}
+        """Of every 2-D layer but the first, which reads the probe itself."""
+        deeper: dict[str, nn.Module] = {
+            name: conv
+            for name, conv in self._convolutions.items()
+            if isinstance(conv, nn.Conv2d) and name not in self._first
+        }
         if not deeper:
             return FeatureMaps()
         [first] = self._first.values()
@@ -175,7 +180,7 @@ def _drawable(weight: Tensor) -> Tensor:
     return weight if weight.device.type in _DRAWING_DEVICES else weight.cpu()
 
 
-def _check_fit(convolutions: Mapping[str, nn.Conv2d], probe: Probe) -> None:
+def _check_fit(convolutions: Mapping[str, Convolution], probe: Probe) -> None:
     for name, conv in convolutions.items():
         if is_ready(conv):
             try:

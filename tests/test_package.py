@@ -14,7 +14,8 @@ PACKAGE = Path(kernelviz_callback.__file__).parent
 # The rooms from the ground floor up. A room may import the rooms of lower floors, never its own. A
 # folder is one room, or, where they are named here, each of its files is.
 FLOORS = [
-    {"exact", "filters", "chart", "picture", "colour", "responses", "verdict_names"},
+    {"chart", "colour", "curves", "exact", "filters", "grid_notes", "picture", "planes"},
+    {"responses", "verdict_names"},
     {"framework", "principal", "schedule", "storage", "streams", "tensorboard_plugin", "untouched"},
     {"opening.layers", "opening.plain_pickle", "opening.region"},
     {"opening.safetensors_file", "opening.walk", "running"},
@@ -50,6 +51,7 @@ PURE = {
     "claim",
     "colour",
     "comparing",
+    "curves",
     "exact",
     "examination",
     "filming",
@@ -59,6 +61,7 @@ PURE = {
     "illustrator",
     "mishaps",
     "grid",
+    "grid_notes",
     "health",
     "health_chart",
     "measures",
@@ -76,6 +79,7 @@ PURE = {
     "opening.walk",
     "packing",
     "picture",
+    "planes",
     "principal",
     "probe",
     "probe_energy",

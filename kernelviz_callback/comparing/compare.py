@@ -259,7 +259,7 @@ class CompareWalk:
         key = now.shape, geometry
         if key not in self._energies:
             self._energies[key] = energy_under(
-                self.probe, now.shape, dilation=geometry.dilation, groups=geometry.groups
+                self.probe, now.shape, dilation=geometry.plane_dilation, groups=geometry.groups
             )
         before = self._previous
         if match != "index" or (before and not torch.equal(before.partner, now.partner)):

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kernelviz_callback.filters import Geometry
+from kernelviz_callback.planes import why_no_image
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.responses import ResponseChunks
 
@@ -83,11 +84,14 @@ def response_correlations(one: Layer, other: Layer, probe: Probe) -> Tensor:
 
 def _responses(layer: Layer, probe: Probe) -> ResponseChunks:
     weights, groups = layer.weights, layer.geometry.groups
+    reason = why_no_image(weights.shape)
+    if reason is not None:
+        raise ValueError(reason)
     image = probe.for_channels(weights.shape[1] * groups)
     if bool((image == image[:1]).all()):  # the sum over channels is that of the kernels' sum
         image, weights, groups = image[:1], weights.sum(1, keepdim=True), 1
     return ResponseChunks(
-        image, weights, dilation=layer.geometry.dilation, groups=groups, summed=True
+        image, weights, dilation=layer.geometry.plane_dilation, groups=groups, summed=True
     )
 
 
