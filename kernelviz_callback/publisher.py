@@ -73,11 +73,12 @@ class Publisher:
         """
         images = self._illustrator.draw(snapshot, mishaps)
         events = self._events(snapshot, mishaps)
+        reads_images = any(weights.ndim > 3 for weights in snapshot.weights.values())
         # Everything is drawn before anything is logged: TensorBoard's writer computes checksums in
         # a thread of its own, which would take the processor from the drawing.
         for destination in destinations:
             with mishaps.survive(f"log to {destination.name}", _NO_PICTURES):
-                if destination not in self._introduced_to:
+                if reads_images and destination not in self._introduced_to:
                     self._introduce(destination, snapshot.step, mishaps)
                 destination.log(images, snapshot.step, numbers, events)
         if not any(destination.keeps_pictures for destination in destinations):

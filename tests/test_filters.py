@@ -1,4 +1,5 @@
 import copy
+import json
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from torch.ao.quantization import get_default_qat_qconfig
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from kernelviz_callback import Geometry, effective_weight, find_convolutions, geometry_of
-from kernelviz_callback.filters import is_ready
+from kernelviz_callback.filters import is_ready, weight_shape
 
 
 class Backbone(nn.Module):
@@ -86,8 +87,6 @@ def test_one_pattern_of_many_that_matches_nothing_is_named() -> None:
 @pytest.mark.parametrize(
     ("module", "reason"),
     [
-        (nn.Conv1d(3, 4, 3), "1-D"),
-        (nn.Conv3d(3, 4, 3), "3-D"),
         (nn.ConvTranspose2d(3, 4, 3), "transposed"),
         (nn.Conv2d(3, 4, 3, dtype=torch.complex64), "complex"),
         (nn.Linear(3, 4), "it is a Linear"),
@@ -96,8 +95,41 @@ def test_one_pattern_of_many_that_matches_nothing_is_named() -> None:
 def test_what_cannot_be_pictured_is_refused_with_the_reason(module, reason) -> None:
     with pytest.raises(ValueError, match=reason):
         find_convolutions(nn.Sequential(module), "0")
-    with pytest.raises(ValueError, match="no 2-D convolution in Sequential"):
+    with pytest.raises(ValueError, match="no convolution to watch in Sequential"):
         find_convolutions(nn.Sequential(module))
+
+
+def test_the_first_of_two_dimensions_comes_before_others() -> None:
+    net = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Conv3d(3, 4, 3), nn.Conv2d(3, 4, 3))
+    assert list(find_convolutions(net)) == ["2"]
+    assert list(find_convolutions(net[:2])) == ["0"]
+    assert list(find_convolutions(net, "*")) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("conv", "shape", "geometry"),
+    [
+        (
+            nn.Conv1d(4, 6, 9, stride=3, padding=4, dilation=2, groups=2),
+            (6, 2, 9),
+            Geometry("Conv1d", (3,), (4,), (2,), 2),
+        ),
+        (
+            nn.Conv3d(3, 4, (3, 5, 7), stride=(1, 2, 2), padding="valid", dilation=(3, 2, 1)),
+            (4, 3, 3, 5, 7),
+            Geometry("Conv3d", (1, 2, 2), "valid", (3, 2, 1), 1),
+        ),
+    ],
+)
+def test_convolutions_of_other_dimensions(
+    conv: nn.Module, shape: tuple[int, ...], geometry: Geometry
+) -> None:
+    found = geometry_of(conv)
+    assert found == geometry
+    assert found.plane_dilation == ((1, 2) if conv.weight.ndim == 3 else (2, 1))
+    assert Geometry.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert weight_shape(conv) == shape
+    assert torch.equal(effective_weight(conv), conv.weight)
 
 
 def test_without_any_convolution_the_message_says_so() -> None:
@@ -111,8 +143,6 @@ def test_a_bare_convolution_is_called_by_its_class() -> None:
 
 
 def test_geometry_survives_json() -> None:
-    import json
-
     geometry = geometry_of(nn.Conv2d(4, 4, 3, stride=2, padding="valid", groups=2))
     assert geometry == Geometry("Conv2d", (2, 2), "valid", (1, 1), 2)
     assert Geometry.from_dict(json.loads(json.dumps(geometry.to_dict()))) == geometry

@@ -301,7 +301,7 @@ def test_a_model_is_asked_for_one_layer() -> None:
     assert depthwise.filters.nearest.tolist() == [-1] * 8
     with pytest.raises(ValueError, match="names 2 layers"):
         kernel_health(net, "*")
-    with pytest.raises(ValueError, match=r"\(N, C, kH, kW\); found \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"\(N, C, kH, kW\).*found \(3, 3\)"):
         kernel_health(torch.rand(3, 3))
     with pytest.raises(ValueError, match="first must be the same layer"):
         kernel_health(drawn(4, 3, 5, 5), first=drawn(4, 3, 3, 3))

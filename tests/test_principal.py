@@ -156,5 +156,5 @@ def test_numbers_without_a_square_in_single_precision(size: float) -> None:
 
 @pytest.mark.parametrize("values", [torch.zeros(3, 3), torch.zeros(0, 3, 3, 3)])
 def test_what_is_no_layer_is_refused(values: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"expected the shape \(N, C, kH, kW\)"):
+    with pytest.raises(ValueError, match=r"expected filters of shape \(N, C, kH, kW\)"):
         principal_planes(values)

@@ -67,7 +67,7 @@ def test_a_process_that_does_not_want_it_copies_nothing() -> None:
 
 
 def test_every_convolution_is_watched_and_what_is_none_is_passed_over() -> None:
-    assert list(Watch(deep(), "*").shapes) == ["0", "4"]
+    assert list(Watch(deep(), "*").shapes) == ["0", "3", "4"]
 
 
 @pytest.mark.parametrize("probe", [None, PHOTO], ids=["chart", "photo"])
@@ -121,9 +121,9 @@ def test_maps_are_not_written(tmp_path) -> None:
 
 def test_a_model_that_fails_has_no_maps() -> None:
     snapshot = take(Watch(deep(), "*"))  # the 1-D convolution reads no images
-    assert set(snapshot.feature_maps.absent) == {"4"}
+    assert set(snapshot.feature_maps.absent) == {"4"}, "a 1-D layer needs none"
     assert "the model failed on images of shape (1, 3, 32, 32)" in snapshot.feature_maps.absent["4"]
-    assert set(snapshot.weights) == {"0", "4"}
+    assert set(snapshot.weights) == {"0", "3", "4"}
 
 
 def test_a_model_that_cannot_be_prepared_costs_no_snapshot() -> None:
@@ -135,7 +135,7 @@ def test_a_model_that_cannot_be_prepared_costs_no_snapshot() -> None:
     net.generator = Stateless()
     snapshot = take(Watch(net, "*"))
     assert "no state to be had" in snapshot.feature_maps.absent["4"]
-    assert set(snapshot.weights) == {"0", "4"}
+    assert set(snapshot.weights) == {"0", "3", "4"}
 
 
 def test_other_processes_are_not_waited_for() -> None:
