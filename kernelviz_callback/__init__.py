@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from kernelviz_callback.verdicts import Verdict
     from kernelviz_callback.watcher import KernelWatcher
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 _HOME = {
     "KernelVizCallback": "callback",

@@ -17,7 +17,8 @@ _DEEPEST = 8  # collections in collections that a batch is searched through
 def probe_of_batch(batch: Any, name: str) -> Probe:
     """Take the first image of a batch, whatever collection it is packed in.
 
-    The image is the first item of the first floating-point or uint8 tensor with four dimensions.
+    The image is the first item of the first floating-point or uint8 tensor with four dimensions;
+    where there is none, the middle slice of the first item of the first with five.
 
     Raises:
         ValueError: If the batch holds no such tensor.
@@ -27,12 +28,16 @@ def probe_of_batch(batch: Any, name: str) -> Probe:
         >>> probe_of_batch(batch, "train_batch").size
         (8, 8)
     """
-    for tensor in _tensors(batch):
-        if tensor.ndim == 4 and (tensor.is_floating_point() or tensor.dtype == torch.uint8):
-            return probe_of_tensor(tensor[0], name)
+    for dimensions in (4, 5):
+        for tensor in _tensors(batch):
+            is_picture = tensor.is_floating_point() or tensor.dtype == torch.uint8
+            if is_picture and tensor.ndim == dimensions:
+                first = tensor[0]
+                return probe_of_tensor(first if dimensions == 4 else _middle(first), name)
     shapes = ", ".join(str(tuple(t.shape)) for t in _tensors(batch)) or "no tensor"
     raise ValueError(
-        f"probe={name!r} needs a batch with images (B, C, H, W); the first batch has {shapes}; "
+        f"probe={name!r} needs a batch with images (B, C, H, W) or clips (B, C, D, H, W); the "
+        f"first batch has {shapes}; "
         "pass an image or probe=None for the built-in chart"
     )
 
@@ -74,6 +79,10 @@ def probe_of_loader(loaders: Any) -> Probe:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
     return probe_of_batch(batch, "val_batch")
+
+
+def _middle(clip: Tensor) -> Tensor:
+    return clip[:, clip.shape[1] // 2]
 
 
 def _leaves(loaders: Any) -> Iterable[Any]:

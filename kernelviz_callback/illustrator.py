@@ -65,7 +65,10 @@ class Illustrator:
                 images[tag] = EncodedImage.png(picture.pixels)
             tag = f"responses/{layer}"
             with mishaps.survive(f"draw {tag}", losing):
-                images[tag] = EncodedImage.jpeg(self._responses(snapshot, layer, tag, when).pixels)
+                pixels = self._responses(snapshot, layer, tag, when).pixels
+                # Curves have sharp edges; photographs as PNG would be several times larger.
+                encode = EncodedImage.png if weights.ndim == 3 else EncodedImage.jpeg
+                images[tag] = encode(pixels)
         _tell_of_maps(snapshot.feature_maps, mishaps)
         return images
 

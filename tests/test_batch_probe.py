@@ -37,6 +37,12 @@ def test_the_first_image_of_any_collection(batch) -> None:
     assert probe.name == "train_batch"
 
 
+def test_of_a_clip_the_middle_is_the_image() -> None:
+    clips = torch.rand(2, 3, 5, 8, 8)
+    assert torch.equal(probe_of_batch([torch.zeros(2), clips], "x").image, clips[0, :, 2])
+    assert torch.equal(probe_of_batch([clips, IMAGES], "x").image, IMAGES[0]), "an image is better"
+
+
 def test_a_batch_without_images_tells_what_it_has() -> None:
     with pytest.raises(ValueError, match=r"has \(6, 10\), \(6,\)"):
         probe_of_batch([torch.zeros(6, 10), torch.zeros(6)], "train_batch")

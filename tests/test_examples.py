@@ -62,6 +62,15 @@ def test_train_photos_and_resume(tmp_path: Path) -> None:
     }
 
 
+def test_sound(tmp_path: Path) -> None:
+    told = run("examples/sound.py", "--epochs", "1", cwd=tmp_path)
+    assert "The bank is in runs/sound/version_0" in told
+    assert "could not" not in told
+    images = logged_images(tmp_path / "runs" / "sound" / "version_0")
+    assert set(images) == {f"{kind}/bank" for kind in SHOWN}
+    assert list(images["kernels/bank"]) == [0, 1, 2, 4, 8, 16, 32, 64]
+
+
 def test_sick_runs(tmp_path: Path) -> None:
     told = run("examples/sick_runs.py", "--epochs", "1", "--batches", "4", cwd=tmp_path)
     assert told.count("KernelHealth of conv1: 64 filters 3x7x7") == 4
