@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -11,6 +12,7 @@ from kernelviz_callback.filming.films import draw_films
 from kernelviz_callback.illustrator import Illustrator
 from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.packing import Attempt, pack_image, pack_layer
+from kernelviz_callback.patience import Patience
 from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.snapshot import Snapshot
@@ -42,7 +44,9 @@ class Publisher:
         self._probe = probe
         self._illustrator = illustrator
         self._attempt: Attempt | None = None
+        # Lists: a logger of the user's own need not be hashable.
         self._introduced_to: list[Destination] = []
+        self._known: list[tuple[Destination, Patience]] = []
         self._next_film = FIRST_FILM
         self._filmed_step: int | None = None
 
@@ -77,7 +81,8 @@ class Publisher:
         # Everything is drawn before anything is logged: TensorBoard's writer computes checksums in
         # a thread of its own, which would take the processor from the drawing.
         for destination in destinations:
-            with mishaps.survive(f"log to {destination.name}", _NO_PICTURES):
+            attempt = f"log to {destination.name}"
+            with mishaps.survive(attempt, _NO_PICTURES), self._trying(destination):
                 if reads_images and destination not in self._introduced_to:
                     self._introduce(destination, snapshot.step, mishaps)
                 destination.log(images, snapshot.step, numbers, events)
@@ -120,7 +125,8 @@ class Publisher:
             self._filmed_step = step
         losing = "they are lost; snapshot files are kept"
         for destination in destinations if films else ():
-            with mishaps.survive(f"log films to {destination.name}", losing):
+            attempt = f"log films to {destination.name}"
+            with mishaps.survive(attempt, losing), self._trying(destination):
                 destination.log(films, step, {}, [])
         if not any(destination.keeps_pictures for destination in destinations):
             self._write(films, "", folder, mishaps)
@@ -128,8 +134,17 @@ class Publisher:
     def flush(self, destinations: Sequence[Destination], mishaps: Mishaps) -> None:
         """Have the destinations write what they have been handed."""
         for destination in destinations:
-            with mishaps.survive(f"log to {destination.name}", _NO_PICTURES):
+            attempt = f"log to {destination.name}"
+            with mishaps.survive(attempt, _NO_PICTURES), self._trying(destination):
                 destination.flush()
+
+    def _trying(self, destination: Destination) -> AbstractContextManager[None]:
+        """Leave a destination alone that takes long to fail."""
+        patience = next((p for known, p in self._known if known == destination), None)
+        if patience is None:
+            patience = Patience()
+            self._known.append((destination, patience))
+        return patience.attempt()
 
     def _events(self, snapshot: Snapshot, mishaps: Mishaps) -> list[Summary.Value]:
         """What the Kernels tab gets of a snapshot, without the layers that it cannot show."""

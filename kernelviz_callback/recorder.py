@@ -1,6 +1,5 @@
 """What a snapshot becomes: an exact file, then pictures. All of it beside the training."""
 
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from kernelviz_callback.health_log import PREFIX
 from kernelviz_callback.mishaps import Mishaps, Reporter, say, warn
 from kernelviz_callback.monitor import Monitor
 from kernelviz_callback.packing import Attempt
+from kernelviz_callback.patience import Patience
 from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.publisher import Publisher
@@ -42,10 +42,6 @@ MOST_WAITING_BYTES = 64 * 2**20
 MOST_UNSURE = MOST_WAITING + 8
 # Snapshots of an earlier attempt from which it is known which verdicts have begun.
 _RECALLED = 3
-# A snapshot waits for the file of the one before. A folder that fails only after so many seconds is
-# therefore left alone for so many times as long.
-_LONG = 1.0
-_REST = 10
 
 
 class Recorder:
@@ -83,7 +79,7 @@ class Recorder:
         self._last_claim = last_claim
         self._about = about
         self._claim: Claim | None = None
-        self._rests_until = 0.0
+        self._patience = Patience()
         self._taken = 0
         self._deleted = 0
         self._lost: list[int] = []
@@ -193,7 +189,7 @@ class Recorder:
         losing = "snapshots are lost until it can be written again; what was written is kept"
         is_known = False
         self._lost.append(snapshot.step)
-        with mishaps.survive(f"write to {self._place}", losing), self._patience():
+        with mishaps.survive(f"write to {self._place}", losing), self._patience.attempt():
             if self._claim is None:
                 is_known = self._begin(snapshot, destinations)
             if not is_known:
@@ -211,20 +207,6 @@ class Recorder:
         self._pictures.submit(
             partial(self._follow_up, snapshot, mark, destinations, mishaps, scalars), size
         )
-
-    @contextmanager
-    def _patience(self) -> Iterator[None]:
-        """Let a folder rest whose failure took long, a network that times out."""
-        start = time.monotonic()
-        if start < self._rests_until:
-            raise TimeoutError("it took long to fail, and is not tried again yet")
-        try:
-            yield
-        except OSError:
-            now = time.monotonic()
-            if now - start > _LONG:
-                self._rests_until = now + _REST * (now - start)
-            raise
 
     def _begin(self, first: Snapshot, destinations: list[Destination]) -> bool:
         """Claim the folder and say where it is; tell whether it has the first snapshot already."""

@@ -11,10 +11,16 @@ import pytest
 import torch
 from conftest import STEPS, TinyNet, logged_images, steps_on_disk, warned
 from lightning.pytorch import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from test_failures import trained_weights
 
-from kernelviz_callback import KernelVizCallback, list_snapshots, recorder, register_logger
+from kernelviz_callback import (
+    KernelVizCallback,
+    list_snapshots,
+    patience,
+    recorder,
+    register_logger,
+)
 from kernelviz_callback.claim import claim_folder
 from kernelviz_callback.illustrator import Illustrator
 from kernelviz_callback.snapshot import load_saved_probe
@@ -131,7 +137,7 @@ def test_a_folder_on_a_network_that_times_out(fit, monkeypatch, closing_line) ->
         raise TimeoutError("the network is away")
 
     expected = trained_weights(fit)
-    monkeypatch.setattr(recorder, "_LONG", 0.2)
+    monkeypatch.setattr(patience, "_LONG", 0.2)
     monkeypatch.setattr(recorder, "open_run_folder", time_out)
     callback = KernelVizCallback(early_steps=False)
     times = HookTimes(callback)
@@ -143,6 +149,49 @@ def test_a_folder_on_a_network_that_times_out(fit, monkeypatch, closing_line) ->
     assert times.taken[0] < 0.1, "the first hook only hands over"
     assert "0 snapshots written" in closing_line()
     assert "3 lost (steps 0, 4, 8)" in closing_line()
+
+
+class Far(Logger):
+    """A client of a server that is away. Equal to others like it, so it has no hash."""
+
+    name = version = "far"
+    __hash__ = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried: list[int] = []
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Far)
+
+    def log_metrics(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def test_a_logger_that_times_out_is_left_alone_and_the_others_are_not(
+    fit, monkeypatch, tmp_path: Path
+) -> None:
+    def log(logger: Far, images: Any, step: int) -> None:
+        logger.tried.append(step)
+        time.sleep(0.3)
+        raise RuntimeError("the server is away")
+
+    monkeypatch.setattr("kernelviz_callback.destinations.choice._own", {})
+    monkeypatch.setattr(patience, "_LONG", 0.2)
+    register_logger(Far, log)
+    far, near = Far(), TensorBoardLogger(tmp_path)
+    expected = trained_weights(fit)
+    callback = KernelVizCallback(**EVERY_STEP)
+    with pytest.warns(UserWarning, match=r"could not log (films )?to Far: .*") as caught:
+        found = trained_weights(fit, callback, logger=[far, near])
+    assert "the server is away" in warned(caught)[0]
+    assert torch.equal(found, expected)
+    assert far.tried == [0], "and at no step after, for ten times as long"
+    assert len(warned(caught)) == 2, "of the snapshots once, and of the films"
+    assert list(logged_images(near.log_dir)["kernels/conv"]) == list(range(STEPS + 1))
 
 
 def test_a_folder_that_fails_at_once_is_tried_at_every_snapshot(fit, monkeypatch) -> None:
