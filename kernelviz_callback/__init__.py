@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kernelviz_callback.comparing.compare import compare
     from kernelviz_callback.comparing.comparison import Column, Comparison, Likeness
     from kernelviz_callback.comparing.picture import comparison_picture
+    from kernelviz_callback.curves import frequency_gain
     from kernelviz_callback.destinations.choice import register_logger
     from kernelviz_callback.examination import kernel_health
     from kernelviz_callback.filters import (
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
         find_convolutions,
         geometry_of,
     )
-    from kernelviz_callback.grid import kernel_grid, response_grid
+    from kernelviz_callback.grid import gain_grid, kernel_grid, response_grid
     from kernelviz_callback.health import FilterMeasures, KernelHealth, LayerMeasures
     from kernelviz_callback.opening.checkpoint import Checkpoint, load_weights, open_checkpoint
     from kernelviz_callback.opening.sources import find_checkpoints
@@ -44,6 +45,7 @@ _HOME = {
     "KernelVizCallback": "callback",
     "KernelWatcher": "watcher",
     "make_chart": "chart",
+    "frequency_gain": "curves",
     "compare": "comparing.compare",
     "Column": "comparing.comparison",
     "Comparison": "comparing.comparison",
@@ -71,6 +73,7 @@ _HOME = {
     "measure_probe": "probe_energy",
     "EncodedImage": "picture",
     "Picture": "picture",
+    "gain_grid": "grid",
     "kernel_grid": "grid",
     "response_grid": "grid",
     "PrincipalPlanes": "principal",
@@ -113,6 +116,8 @@ __all__ = [
     "feature_maps",
     "find_checkpoints",
     "find_convolutions",
+    "frequency_gain",
+    "gain_grid",
     "geometry_of",
     "kernel_grid",
     "kernel_health",

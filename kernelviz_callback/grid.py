@@ -183,6 +183,11 @@ def gain_grid(
 
     Raises:
         ValueError: If ``gains`` are not 2-D or are empty, or for ``scale`` as in `kernel_grid`.
+
+    Example:
+        >>> from kernelviz_callback import frequency_gain
+        >>> gain_grid(frequency_gain(torch.randn(16, 1, 31))).tile(0).shape
+        torch.Size([56, 129, 3])
     """
     if gains.ndim != 2 or 0 in gains.shape:
         raise ValueError(
