@@ -62,7 +62,7 @@ def draw_curves(
     rows = (above[:, :, None] / ends * room - near).clamp(0, 1) * above[:, :, None]
     drawn = rows.flip(2)
     if base == "middle":
-        under = (below[:, :, None] / ends * room - near).clamp(0, 1) * -below[:, :, None]
+        under = 0 - (below[:, :, None] / ends * room - near).clamp(0, 1) * below[:, :, None]
         drawn = torch.cat([drawn, under], dim=2)
     return drawn.masked_fill(is_bad[:, :, None], torch.nan)
 
