@@ -37,6 +37,7 @@ GRID_SIDE = 900  # pixels: what TensorBoard and a laptop show without shrinking
 GRID_SLACK = 56  # pixels that responses may exceed it by, rather than be shrunk once more
 LARGEST_KERNEL = 56  # pixels: kernels are not enlarged beyond this
 LARGEST_RESPONSE = 224  # pixels: responses of a small probe are not enlarged beyond this
+SMALLEST_CURVE = 24  # pixels: curves are not drawn lower than this
 SMALLEST_TILE = 32  # pixels: responses are not shrunk below this, ...
 LARGEST_SIDE = 1800  # pixels: ... unless their grid would be larger than this
 GAP = 2  # pixels between tiles; three times as much where a tile is itself a row
@@ -258,9 +259,10 @@ def _compose(
     those of all its planes. In a matrix nothing stands between them.
     """
     filters, _, height, width = shape
-    if curve:
-        height, width = largest_tile, curve_width(width, largest_tile)
     beside = shown // 3 if is_rgb else shown
+    if curve:
+        height = _curve_height(filters, beside, width, largest_tile)
+        width = curve_width(width, height)
     rule = 0 if is_matrix else 2 if is_rgb else 1
     wide = beside * width
     if is_matrix:
@@ -310,6 +312,16 @@ def _arrangement(filters: int, height: int, width: int, largest_zoom: int) -> tu
     columns = _columns(filters, height, width)
     room = GRID_SIDE // max(columns * width, ceil(filters / columns) * height)
     return columns, max(1, min(room, largest_zoom))
+
+
+def _curve_height(filters: int, beside: int, points: int, largest: int) -> int:
+    """Even, and small enough that the grid is not larger than it may be, if that can be read."""
+    for height in range(largest, SMALLEST_CURVE, -2):
+        wide = beside * (curve_width(points, height) + GAP)
+        columns = _columns(filters, height, wide)
+        if max(columns * wide, ceil(filters / columns) * (height + GAP)) <= LARGEST_SIDE:
+            return height
+    return SMALLEST_CURVE
 
 
 def _matrix_arrangement(filters: int, width: int, between: int) -> tuple[int, int]:

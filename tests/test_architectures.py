@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+import torchvision
+from torch import nn
 
 from kernelviz_callback import find_convolutions, load_probe
 from kernelviz_callback.illustrator import Illustrator
 from kernelviz_callback.mishaps import Mishaps
+from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.watch import Watch
 
 timm = pytest.importorskip("timm")
@@ -50,19 +53,65 @@ def test_an_architecture(architecture: str) -> None:
     first, shape = FIRST[architecture]
     assert list(find_convolutions(model)) == [first]
     last = list(find_convolutions(model, "*"))[-1]
-    probe = load_probe(size=model.pretrained_cfg["input_size"][-1])
-    watch = Watch(model, [first, last])
-    watch.check_fit(probe)
-    snapshot = watch.take(step=0, epoch=0, probe=probe, keep=True)
-    assert snapshot is not None
+    snapshot = pictured(model, [first, last], size=model.pretrained_cfg["input_size"][-1])
     assert tuple(snapshot.weights[first].shape) == shape
     assert not snapshot.feature_maps.absent
     assert set(snapshot.feature_maps.maps) == {last} - {first}
+
+
+OF_CLIPS = {
+    "r3d_18": ("stem.0", (64, 3, 3, 7, 7)),
+    "r2plus1d_18": ("stem.0", (45, 3, 1, 7, 7)),
+    "s3d": ("features.0.0.0", (64, 3, 1, 7, 7)),
+    "mvit_v2_s": ("conv_proj", (96, 3, 3, 7, 7)),
+    "swin3d_t": ("patch_embed.proj", (96, 3, 2, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("architecture", OF_CLIPS)
+def test_an_architecture_of_clips(architecture: str) -> None:
+    torch.manual_seed(1)
+    model = torchvision.models.get_model(architecture, weights=None)
+    first, shape = OF_CLIPS[architecture]
+    drawn = pictured(model, None)
+    assert {layer: tuple(weights.shape) for layer, weights in drawn.weights.items()} == {
+        first: shape
+    }
+
+
+def test_architectures_of_sound() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(1)
+    model = transformers.Wav2Vec2Model(
+        transformers.Wav2Vec2Config(hidden_size=64, num_hidden_layers=1, num_attention_heads=2)
+    )
+    drawn = pictured(model, None)
+    assert [tuple(w.shape) for w in drawn.weights.values()] == [(512, 1, 10)]
+    positions = "encoder.pos_conv_embed.conv"
+    drawn = pictured(model, positions)  # under weight norm, in 16 groups, 128 taps
+    assert torch.equal(drawn.weights[positions], model.encoder.pos_conv_embed.conv.weight)
+    whisper = transformers.WhisperModel(
+        transformers.WhisperConfig(
+            d_model=48, encoder_layers=1, decoder_layers=1, vocab_size=99, pad_token_id=0
+        )
+    )
+    drawn = pictured(whisper, "*")
+    assert [tuple(w.shape) for w in drawn.weights.values()] == [(48, 80, 3), (48, 48, 3)]
+
+
+def pictured(model: nn.Module, layers: str | list[str] | None, size: int = 64) -> Snapshot:
+    """A snapshot of a model, of which every picture was drawn."""
+    probe = load_probe(size=size)
+    watch = Watch(model, layers)
+    watch.check_fit(probe)
+    snapshot = watch.take(step=0, epoch=0, probe=probe, keep=True)
+    assert snapshot is not None
     mishaps = Mishaps()
     artist = Illustrator(probe, response="channels", scale="filter", run_scales={})
     images = artist.draw(snapshot, mishaps)
     assert not mishaps.found
     assert images.keys() == {
-        f"{k}/{layer}" for k in ("kernels", "responses") for layer in (first, last)
+        f"{kind}/{layer}" for kind in ("kernels", "responses") for layer in snapshot.weights
     }
     assert all(max(image.height, image.width) < 2000 for image in images.values())
+    return snapshot

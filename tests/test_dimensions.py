@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kernelviz_callback import (
     KernelVizCallback,
     channel_responses,
+    gain_grid,
     kernel_grid,
     kernel_health,
     load_snapshot,
@@ -91,6 +92,14 @@ def test_of_many_channels_of_clips_the_principal_volume_is_drawn() -> None:
     assert torch.equal(kernel_grid(weights).tile(1), kernel_grid(volumes).tile(1))
     flat = principal_planes(weights.flatten(3)[..., None].flatten(2, 3)).planes
     torch.testing.assert_close(flat.flatten(), volumes.flatten())
+
+
+@pytest.mark.parametrize("filters", [64, 512, 768])
+def test_many_curves_are_drawn_lower(filters: int) -> None:
+    pictures = kernel_grid(drawn(filters, 1, 128)), gain_grid(drawn(filters, 129).abs())
+    heights = [picture.tile(0).shape[0] for picture in pictures]
+    assert all(max(picture.pixels.shape) < 2000 for picture in pictures)
+    assert all((height == 56) is (filters == 64) and height % 2 == 0 for height in heights)
 
 
 def test_not_a_number_is_striped_in_curves_and_slices() -> None:
