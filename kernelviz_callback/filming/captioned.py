@@ -1,5 +1,6 @@
 """What a film strip and an animation say of themselves: which filters, when, on what scale."""
 
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
@@ -105,15 +106,24 @@ def _snapshots(reel: Reel, shown: int) -> str:
 
 
 def _tiles(reel: Reel) -> str:
-    if reel.cut.is_rgb:
-        return "RGB = input channels 0, 1, 2; grey is zero"
-    shown, count = reel.cut.channels, reel.cut.shape[1]
+    cut = reel.cut
+    count, depth = cut.shape[1], prod(cut.shape[2:-2])
     colours = "red is positive, blue negative, white zero"
-    if count == 1:
-        return colours
-    if shown is None:
-        return f"each tile: the principal plane of {count} channels; {colours}"
-    return f"each tile: input channels 0 to {shown - 1} of {count}; {colours}"
+    if cut.is_curve:
+        colours = "taps left to right, red above zero, blue below"
+    parts = []
+    if depth > 1:
+        some = f"slices 0 to {cut.slices - 1}" if cut.slices > 1 else "slice 0"
+        parts.append(f"{some} of {depth}")
+    if cut.channels is None:
+        kind = {1: "curve", 2: "plane", 3: "volume"}[len(cut.shape) - 2]
+        parts.append(f"the principal {kind} of {count} channels")
+    elif count > 1 and not cut.is_rgb:
+        parts.append(f"input channels 0 to {cut.channels - 1} of {count}")
+    if cut.is_rgb:
+        colours = ", ".join([*parts, "RGB = input channels 0, 1, 2; grey is zero"])
+        return f"each tile: {colours}" if parts else colours
+    return f"each tile: {' of '.join(parts)}; {colours}" if parts else colours
 
 
 def _clipped(reel: Reel) -> list[str]:

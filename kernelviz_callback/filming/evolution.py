@@ -11,7 +11,7 @@ from kernelviz_callback.filming.captioned import Canvas
 from kernelviz_callback.filming.film import MOST_BYTES
 from kernelviz_callback.filming.gif import encode_gif, fitted_palette, numbers_of
 from kernelviz_callback.filming.reel import Reel, ReelScale, Shot
-from kernelviz_callback.filming.stage import SMALL_SIDE, Stage, kernel_colours, mixed, non_finite
+from kernelviz_callback.filming.stage import SMALL_SIDE, Painted, Stage, mixed, paint_kernels
 
 _LEAST_SHOTS = 12  # of an animation that is too large: then its kernels become smaller instead
 _MILLISECONDS = 6000  # that all frames together take, about
@@ -46,16 +46,18 @@ def evolution_gif(
         ValueError: If a single frame of single pixels is more than that.
     """
     half_ranges = reel.half_ranges(scale)
-    coloured = {
-        s.step: kernel_colours(s.weights, half_ranges, is_rgb=reel.cut.is_rgb) for s in reel.shots
+    coloured = {shot.step: paint_kernels(shot, reel.cut, half_ranges) for shot in reel.shots}
+    palette = _palette([painted.colours for painted in coloured.values()], reel.cut.is_rgb)
+    numbering = numbers_of if reel.cut.is_rgb else _numbers_of_few
+    numbered = {
+        step: painted._replace(colours=numbering(painted.colours, palette))
+        for step, painted in coloured.items()
     }
-    palette = _palette(list(coloured.values()), reel.cut.is_rgb)
-    painted = {step: numbers_of(colours, palette) for step, colours in coloured.items()}
     zoom = None
     while True:
         steps = [shot.step for shot in reel.shots]
         stage = Stage(reel, steps, half_ranges, scale=scale, side=side, zoom=zoom)
-        frames = _frames(stage, reel.shots, painted, palette)
+        frames = _frames(stage, reel.shots, numbered, palette)
         content = encode_gif(frames, palette, durations(len(frames)))
         if len(content) <= most_bytes:
             return content
@@ -85,14 +87,13 @@ def moving_pictures(stage: Stage, shots: Iterable[Shot], half_ranges: Tensor) ->
     stripes = np.array(NON_FINITE_COLOURS, np.uint8)
     for shot in shots:
         frame = stage.still.copy()
-        kernels = kernel_colours(shot.weights, half_ranges, is_rgb=stage.is_rgb)
-        stage.put(frame, kernels, non_finite(shot.weights, is_rgb=stage.is_rgb), stripes)
+        stage.put(frame, paint_kernels(shot, stage.cut, half_ranges), stripes)
         frame[stage.clock] = mixed(stage.time(shot))
         yield frame
 
 
 def _frames(
-    stage: Stage, shots: Sequence[Shot], painted: dict[int, Canvas], palette: Canvas
+    stage: Stage, shots: Sequence[Shot], numbered: dict[int, Painted], palette: Canvas
 ) -> list[Canvas]:
     """Draw frames of numbers of colours."""
     stripes = numbers_of(np.array(NON_FINITE_COLOURS, np.uint8), palette)
@@ -101,8 +102,7 @@ def _frames(
     frames = []
     for shot in shots:
         frame = still.copy()
-        bad = non_finite(shot.weights, is_rgb=stage.is_rgb)
-        stage.put(frame, painted[shot.step], bad, stripes)
+        stage.put(frame, numbered[shot.step], stripes)
         frame[stage.clock] = text[stage.time(shot)]
         frames.append(frame)
     return frames
@@ -113,7 +113,7 @@ def _numbers_of_few(picture: Canvas, palette: Canvas) -> Canvas:
     packed = picture.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     few, places = np.unique(packed, return_inverse=True)
     colours = np.stack([few >> 16, few >> 8 & 255, few & 255], -1).astype(np.uint8)
-    return numbers_of(colours, palette)[places].reshape(packed.shape)
+    return numbers_of(colours, palette)[places].reshape(picture.shape[:-1])
 
 
 def _palette(coloured: Sequence[Canvas], is_rgb: bool) -> Canvas:

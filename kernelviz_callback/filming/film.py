@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kernelviz_callback.caption import BACKGROUND
 from kernelviz_callback.filming.captioned import HEADER, Canvas, captioned
-from kernelviz_callback.filming.reel import Reel, ReelScale
+from kernelviz_callback.filming.reel import WIDEST_ROW, Cut, Reel, ReelScale
 from kernelviz_callback.grid import paint_tiles
 from kernelviz_callback.picture import Layout, Picture
 
@@ -84,6 +84,9 @@ def film_strip(
     principal plane, red positive, blue negative, white zero. NaN and infinity are striped magenta
     and black. Many rows are folded into blocks side by side.
 
+    The kernels of a 1-D layer are curves, whatever their channels; those of a 3-D layer stand slice
+    by slice in a row: the first, if there are more than have room.
+
     Args:
         reel: The layer through the training.
         scale: See `Reel.half_ranges`.
@@ -106,7 +109,7 @@ def film_strip(
     shots = reel.thinned(min(most_columns, fitting)).shots
     half_ranges = reel.half_ranges(scale)
     zoom = _zoom(reel, len(shots))
-    tiles = [_painted(shot.weights, half_ranges, reel.cut.is_rgb, zoom) for shot in shots]
+    tiles = [_painted(reel.cut, shot.weights, half_ranges, zoom) for shot in shots]
     steps = [str(shot.step) for shot in shots]
     rule = _RULE if reel.cut.planes == 1 else 3 * _RULE
     body, layout = _body(tiles, steps, list(map(str, reel.cut.filters)), rule)
@@ -120,17 +123,24 @@ def film_strip(
 
 def _zoom(reel: Reel, columns: int) -> int:
     """Whole, so that the film is of a size to look at."""
-    _, _, height, width = reel.cut.shape
     tile = sqrt(_AREA / (columns * len(reel.cut.filters)))
     tile = min(max(tile, _SMALLEST_TILE), _LARGEST_TILE)
-    return max(1, round(tile / sqrt(reel.cut.planes) / max(height, width)))
+    planes, (height, width) = reel.cut.planes, reel.cut.picture_size
+    zoom = round(tile / sqrt(planes) / max(height, width))
+    return max(1, min(zoom, WIDEST_ROW // (planes * width)))
 
 
-def _painted(weights: Tensor, half_ranges: Tensor, is_rgb: bool, zoom: int) -> Canvas:
+def _painted(cut: Cut, weights: Tensor, half_ranges: Tensor, zoom: int) -> Canvas:
     """Shape (filters, 3, H, W)."""
-    bad = ~weights.isfinite()
+    pictures = cut.pictures(weights, half_ranges)
+    bad = ~pictures.isfinite()
     painted = paint_tiles(
-        weights, half_ranges, is_rgb=is_rgb, zoom=zoom, non_finite=bad if bad.any() else None
+        pictures,
+        half_ranges,
+        is_rgb=cut.is_rgb,
+        zoom=zoom,
+        rule=2 if cut.is_rgb else 1,
+        non_finite=bad if bad.any() else None,
     )
     return painted.numpy()
 

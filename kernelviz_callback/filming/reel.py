@@ -3,24 +3,29 @@
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import expm1, log1p
+from math import expm1, log1p, prod, sqrt
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from kernelviz_callback.colour import largest_magnitude
+from kernelviz_callback.curves import curve_width, draw_curves
 from kernelviz_callback.measures import movement
+from kernelviz_callback.planes import as_planes
 from kernelviz_callback.principal import principal_planes
 
 ReelScale: TypeAlias = Literal["layer", "filter"]
-Shape: TypeAlias = tuple[int, int, int, int]
 
 MOST_SHOTS = 24  # a few seconds of animation, and twice the columns of a film strip
 MOST_ROWS = 128  # filters in one picture: of more, none could be followed with the eye
 MOST_CHANNELS = 4  # of a filter, where they are no colours; of more, its principal plane is drawn
 _DIVERGED = 1000  # times the median shot's largest magnitude: no scale shows both
 MOST_PIXELS = 12_288  # of the kernels in one shot, not enlarged: 101 of 11x11, 48 of 16x16
+_CURVE_HEIGHT = 28  # pixels, not enlarged, of a curve that has a tile to itself; less of several
+_COLUMN = 4  # pixels of a kernel of noise that take as many bytes as a column of a curve of noise
+WIDEST_ROW = 168  # pixels: slices side by side, of which twelve rows have room in a film, ...
+_BETWEEN = 2  # ... and the pixels between two
 
 
 class Reading(NamedTuple):
@@ -35,7 +40,7 @@ class Reading(NamedTuple):
 
 
 class Shot(NamedTuple):
-    """The drawn part of a layer at one step: shape (filters, planes or channels, kH, kW)."""
+    """The drawn part of a layer at one step, laid out as by `as_planes`."""
 
     step: int
     epoch: int | None
@@ -54,37 +59,71 @@ class Cut:
     """Which part of a layer is drawn.
 
     Attributes:
-        shape: (N, C, kH, kW) of the whole layer.
+        shape: Of the weights of the whole layer.
         filters: The filters that are drawn, ascending.
         channels: How many input channels, from the first on, are drawn; None for the principal
-            plane of all.
+            plane (curve, volume) of all.
+        slices: How many slices of a 3-D layer, from the first on; 1 of any other.
     """
 
-    shape: Shape
+    shape: tuple[int, ...]
     filters: tuple[int, ...]
     channels: int | None
+    slices: int = 1
 
     @property
     def is_rgb(self) -> bool:
-        """Whether the three channels of a kernel are one picture."""
-        return self.shape[1] == 3
+        """Whether each three channels of a kernel are one picture."""
+        return self.shape[1] == 3 and len(self.shape) > 3
+
+    @property
+    def is_curve(self) -> bool:
+        """Whether a kernel is a curve: in 1-D, but for the one tap of many channels."""
+        _, channels, *kernel = self.shape
+        return len(kernel) == 1 and (channels <= MOST_CHANNELS or kernel[0] > 1)
 
     @property
     def planes(self) -> int:
         """Pictures side by side in a tile."""
-        return 1 if self.is_rgb or self.channels is None else self.channels
+        return self.slices * (1 if self.is_rgb or self.channels is None else self.channels)
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of each, not enlarged: a pixel a weight, but for curves."""
+        *_, height, width = 1, *self.shape[2:]
+        if not self.is_curve:
+            return height, width
+        height = 2 * round(_CURVE_HEIGHT / sqrt(self.planes) / 2)
+        return height, curve_width(width, height)
 
     @property
     def pixels(self) -> int:
-        """Of all drawn kernels together, not enlarged."""
-        return len(self.filters) * self.planes * self.shape[2] * self.shape[3]
+        """Of all drawn kernels together, not enlarged; of curves, as many as cost what they do."""
+        height, width = self.picture_size
+        return len(self.filters) * self.planes * (_COLUMN if self.is_curve else height) * width
 
     def of(self, weights: Tensor) -> Tensor:
-        """Copy the part that is drawn."""
-        drawn = weights[list(self.filters)]
+        """Copy the part that is drawn, laid out as by `as_planes`."""
+        drawn = weights[list(self.filters), : self.channels]
         if self.channels is None:
-            return principal_planes(drawn).planes
-        return drawn[:, : self.channels].float()
+            drawn = principal_planes(drawn).planes
+        drawn = drawn[:, :, : self.slices] if drawn.ndim == 5 else drawn
+        return as_planes(drawn).float().contiguous()
+
+    def pictures(self, weights: Tensor, half_ranges: Tensor) -> Tensor:
+        """What is to be coloured of a shot: kernels as they are, curves drawn.
+
+        Args:
+            weights: Of the shot.
+            half_ranges: Shape (filters,): the magnitude at the ends of each filter's colours.
+
+        Returns:
+            Shape (filters, planes, H, W) of `picture_size`; in RGB three times as many planes.
+        """
+        if not self.is_curve:
+            return weights
+        height, width = self.picture_size
+        return draw_curves(weights[:, :, 0], half_ranges, height=height, width=width)
 
 
 @dataclass(frozen=True)
@@ -223,17 +262,23 @@ def choose_cut(first: Tensor | None, last: Tensor, most_pixels: int = MOST_PIXEL
 
     Args:
         first: The layer at the beginning, None if it was not there.
-        last: At the end, shape (N, C, kH, kW).
+        last: At the end.
         most_pixels: Of all kernels together, before they are enlarged.
     """
-    filters, channels, height, width = last.shape
-    shown: int | None = 3
-    if channels > MOST_CHANNELS and height * width > 1:
-        shown = None
-    elif channels != 3:
-        shown = max(1, min(channels, MOST_CHANNELS, most_pixels // (height * width)))
-    planes = 1 if shown is None or channels == 3 else shown
-    most = min(filters, MOST_ROWS, max(1, most_pixels // (planes * height * width)))
+    filters, channels, *kernel = last.shape
+    cut = Cut(tuple(last.shape), (0,), 1)  # one filter, one channel, one slice
+    if channels > MOST_CHANNELS and prod(kernel) > 1:
+        cut = replace(cut, channels=None)
+    elif cut.is_rgb:
+        cut = replace(cut, channels=3)
+    else:
+        fitting = min(channels, MOST_CHANNELS, most_pixels // cut.pixels)
+        cut = replace(cut, channels=max(1, fitting))
+    if len(kernel) == 3:
+        in_a_row = WIDEST_ROW // (cut.planes * (kernel[2] + _BETWEEN))
+        fitting = min(kernel[0], in_a_row, most_pixels // cut.pixels)
+        cut = replace(cut, slices=max(1, fitting))
+    most = min(filters, MOST_ROWS, max(1, most_pixels // cut.pixels))
     chosen = list(range(filters))
     if most < filters:
         before = (
@@ -241,7 +286,7 @@ def choose_cut(first: Tensor | None, last: Tensor, most_pixels: int = MOST_PIXEL
         )
         change = movement(last, before).change.nan_to_num(torch.inf, posinf=torch.inf)
         chosen = sorted(change.argsort(descending=True, stable=True)[:most].tolist())
-    return Cut((filters, channels, height, width), tuple(chosen), shown)
+    return replace(cut, filters=tuple(chosen))
 
 
 def on_scale(largest: Tensor, scale: ReelScale) -> Tensor:

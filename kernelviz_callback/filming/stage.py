@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from math import ceil, log1p, sqrt
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from torch import Tensor
 from kernelviz_callback.caption import BACKGROUND
 from kernelviz_callback.colour import STRIPE, diverging, to_levels
 from kernelviz_callback.filming.captioned import HEADER, Canvas, captioned
-from kernelviz_callback.filming.reel import Reel, ReelScale, Shot
+from kernelviz_callback.filming.reel import Cut, Reel, ReelScale, Shot
 from kernelviz_callback.picture import Layout
 
 SMALL_SIDE = (
@@ -29,6 +30,18 @@ _TEXT, _FAINT = np.array((232, 232, 236)), (150, 150, 160)
 _TRACK = 90  # of 255: how bright what is still to come is drawn in the clock
 
 
+class Painted(NamedTuple):
+    """The kernels of a snapshot in colours, not enlarged.
+
+    Attributes:
+        colours: Shape (filters, planes, H, W, 3), or, of numbers of colours, without the last.
+        is_bad: Where a weight is NaN or infinite, shape (filters, planes, H, W).
+    """
+
+    colours: Canvas
+    is_bad: npt.NDArray[np.bool_]
+
+
 class Stage:
     """Where everything is in the frames of an animation.
 
@@ -42,8 +55,8 @@ class Stage:
         is_even: Enlarge them by an even factor.
 
     Attributes:
-        is_rgb: Whether the three channels of a kernel are one picture.
-        zoom: Their enlargement, whole.
+        cut: Which part of the layer is drawn.
+        zoom: The enlargement of its kernels, whole.
         still: The picture without kernels, shape (H, W, 3), uint8.
         layout: Where the tile of each filter lies.
         clock: The rows and columns of the line that tells the time.
@@ -61,13 +74,16 @@ class Stage:
         is_even: bool = False,
     ) -> None:
         count, planes = len(reel.cut.filters), reel.cut.planes
-        height, width = reel.cut.shape[2:]
+        height, width = reel.cut.picture_size
         columns = min(count, max(1, ceil(sqrt(count * height / (planes * width)) - 1e-9)))
-        room = side // max(columns * planes * width, ceil(count / columns) * height)
-        self.zoom = zoom or max(1, min(room, side // (_FEWEST * max(height, width))))
+        rows = ceil(count / columns)
+        extent = max(columns * planes * width, rows * height, _FEWEST * max(height, width))
+        # A curve has many pixels before it is enlarged: rounded down, it could be half of the side.
+        fitting = round(side / extent) if reel.cut.is_curve else side // extent
+        self.zoom = zoom or max(1, fitting)
         if is_even:
             self.zoom = max(2, self.zoom // 2 * 2)
-        self.is_rgb = reel.cut.is_rgb
+        self.cut = reel.cut
         self._start, self._end = log1p(steps[0]), log1p(steps[-1])
         layout = Layout(
             count,
@@ -88,25 +104,21 @@ class Stage:
         right = self.still.shape[1] - left
         self.clock = slice(below, below + _CLOCK), slice(left, right)
 
-    def put(
-        self, canvas: Canvas, kernels: Canvas, bad: npt.NDArray[np.bool_], stripes: Canvas
-    ) -> None:
+    def put(self, canvas: Canvas, painted: Painted, stripes: Canvas) -> None:
         """Draw the kernels of a snapshot.
 
         Args:
             canvas: A frame, shape (H, W) of numbers of colours or (H, W, 3) of colours.
-            kernels: The same of all filters, not enlarged: shape (filters, planes, kH, kW) or
-                (filters, planes, kH, kW, 3).
-            bad: Where a weight is NaN or infinite, shape (filters, planes, kH, kW).
-            stripes: The two colours of stripes there, shape (2,) or (2, 3).
+            painted: The kernels, likewise.
+            stripes: The two colours of stripes where weights are bad, shape (2,) or (2, 3).
         """
         layout = self.layout
-        big = kernels.repeat(self.zoom, 2).repeat(self.zoom, 3)
+        big = painted.colours.repeat(self.zoom, 2).repeat(self.zoom, 3)
         height, width = big.shape[2:4]
-        if bad.any():
+        if painted.is_bad.any():
             diagonal = np.arange(height)[:, None] + np.arange(width)
             pattern = np.broadcast_to(stripes[diagonal // STRIPE % 2], big.shape)
-            mask = bad.repeat(self.zoom, 2).repeat(self.zoom, 3)
+            mask = painted.is_bad.repeat(self.zoom, 2).repeat(self.zoom, 3)
             big[mask] = pattern[mask]
         for index, planes in enumerate(big):
             rows, columns = layout.box(index)
@@ -135,27 +147,26 @@ class Stage:
         return np.array(mask)
 
 
-def kernel_colours(weights: Tensor, half_ranges: Tensor, *, is_rgb: bool) -> Canvas:
-    """Colour the kernels of a snapshot, one pixel a weight.
+def paint_kernels(shot: Shot, cut: Cut, half_ranges: Tensor) -> Painted:
+    """Colour the kernels of a snapshot.
 
     Args:
-        weights: Shape (filters, channels, kH, kW).
-        half_ranges: Shape (filters,).
-        is_rgb: Whether the three channels are one plane.
+        shot: The snapshot.
+        cut: Which part of the layer it shows.
+        half_ranges: Shape (filters,): the magnitude at the ends of each filter's colours.
 
     Returns:
-        Shape (filters, planes, kH, kW, 3), uint8. NaN is neutral.
+        Pictures of `Cut.picture_size`. NaN is neutral.
     """
-    levels = to_levels(weights, half_ranges[:, None, None, None])
-    colours = levels[:, None] if is_rgb else diverging(levels)
-    return colours.movedim(2, -1).contiguous().numpy()
-
-
-def non_finite(weights: Tensor, *, is_rgb: bool) -> npt.NDArray[np.bool_]:
-    """Where a weight is NaN or infinite, shape (filters, planes, kH, kW)."""
-    bad = ~weights.isfinite()
-    found: npt.NDArray[np.bool_] = (bad.any(1, keepdim=True) if is_rgb else bad).numpy()
-    return found
+    pictures = cut.pictures(shot.weights, half_ranges)
+    levels = to_levels(pictures, half_ranges[:, None, None, None])
+    is_bad = ~pictures.isfinite()
+    if cut.is_rgb:
+        in_threes = len(levels), cut.planes, 3, *cut.picture_size
+        colours, is_bad = levels.reshape(in_threes), is_bad.reshape(in_threes).any(2)
+    else:
+        colours = diverging(levels)
+    return Painted(colours.movedim(2, -1).contiguous().numpy(), is_bad.numpy())
 
 
 def mixed(mask: Canvas) -> Canvas:
