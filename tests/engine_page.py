@@ -21,7 +21,17 @@ import torch
 import kernelviz_callback
 
 STATIC = Path(kernelviz_callback.__file__).parent / "tensorboard_plugin" / "static"
-ENGINE = ("decode", "source", "series", "loader", "paint", "convolve", "matching", "responder")
+ENGINE = (
+    "decode",
+    "source",
+    "series",
+    "loader",
+    "paint",
+    "convolve",
+    "matching",
+    "responder",
+    "taps",
+)
 CHROMIUM = shutil.which("chromium")
 QUIET = (
     "--no-sandbox",

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from tab_runs import ATTEMPT, DIGEST, RunWriter, bits_of, packed, random_weights
+from tab_runs import ATTEMPT, DIGEST, GEOMETRY, RunWriter, bits_of, packed, random_weights
 from tensorboard.util import tensor_util
 
 from kernelviz_callback.colour import to_levels
@@ -148,14 +148,25 @@ def test_weights_may_come_in_another_precision(dtype: type) -> None:
         ((40000, 64, 3, 3), [9709, 3, 3, 3], "uint8"),
         ((2, 3, 700, 700), [1, 1, 700, 700], "uint8"),  # one kernel, in any case
         ((1, 1, 1024, 1024), [1, 1, 1024, 1024], "uint8"),
+        ((32, 1, 31), [32, 1, 31], "float16"),
+        ((64, 1, 4000), [64, 1, 4000], "uint8"),
+        ((512, 512, 5), [512, 102, 5], "uint8"),
+        ((64, 3, 3, 7, 7), [64, 3, 3, 7, 7], "float16"),
+        ((64, 64, 3, 7, 7), [64, 27, 3, 7, 7], "uint8"),
     ],
 )
 def test_what_is_stored_of_a_large_layer(shape: Any, stored: list[int], dtype: str) -> None:
     n, c = stored[:2]
     weights = np.zeros(shape, np.float32)
-    weights[:, 0, 0, 0] = 1
-    weights[0, -1, -1, -1] = 2
-    header, payload = packed(weights, verdict_bits=bits_of({shape[0] - 1: ["silent"]}, shape[0]))
+    weights.reshape(len(weights), -1)[:, 0] = 1
+    weights[0].flat[-1] = 2
+    geometry = {
+        **GEOMETRY,
+        **dict.fromkeys(("stride", "padding", "dilation"), [1] * len(shape[2:])),
+    }
+    header, payload = packed(
+        weights, geometry=geometry, verdict_bits=bits_of({shape[0] - 1: ["silent"]}, shape[0])
+    )
     assert (header["shape"], header["dtype"]) == (stored, dtype)
     assert (header["filters"], header["channels"]) == shape[:2]
     assert header["verdicts"] == {"silent": 1}
@@ -169,7 +180,11 @@ def test_what_is_stored_of_a_large_layer(shape: Any, stored: list[int], dtype: s
 def test_what_cannot_be_packed_is_refused() -> None:
     with pytest.raises(ValueError, match="1025x1024"):
         packed(np.zeros((1, 1, 1025, 1024)))
-    with pytest.raises(ValueError, match=r"shape \(N, C, kH, kW\); found \(2, 3\)"):
+    with pytest.raises(ValueError, match="kernel of 1048577 is more"):
+        packed(np.zeros((1, 1, 2**20 + 1)))
+    with pytest.raises(ValueError, match="found"):
+        packed(np.zeros((2, 3, 1, 1, 1, 1)))
+    with pytest.raises(ValueError, match=r"shape \(N, C, kH, kW\), .*; found \(2, 3\)"):
         packed(np.zeros((2, 3)))
     with pytest.raises(ValueError, match="found"):
         packed(np.zeros((0, 3, 3, 3)))

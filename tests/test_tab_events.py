@@ -84,6 +84,37 @@ def test_every_snapshot_of_a_training_with_its_verdicts(fit) -> None:
         assert 3 in flagged["near-zero"]
 
 
+class OfRows(nn.Conv1d):
+    """Reads the rows of an image, averaged, as a signal."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.mean(2)).unsqueeze(2)
+
+
+class OfClip(nn.Conv3d):
+    """Reads an image as three equal ones."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.unsqueeze(2).expand(-1, -1, 3, -1, -1)).squeeze(2)
+
+
+@pytest.mark.loses_something  # the films, which are of 2-D layers
+@pytest.mark.parametrize("conv", [OfRows(3, 8, 5), OfClip(3, 8, (3, 7, 7))])
+def test_a_training_with_a_convolution_of_other_than_two_dimensions(fit, conv: Any) -> None:
+    trainer = fit(KernelVizCallback(), model=TinyNet(conv))
+    snapshots = list_snapshots(Path(trainer.log_dir) / "kernelviz")
+    found = snapshots_of(trainer.log_dir)
+    assert [each.step for each in found] == list(snapshots) == DEFAULT_STEPS
+    for each, path in zip(found, snapshots.values(), strict=True):
+        weights = load_snapshot(path).weights["conv"].numpy()
+        assert each.header["shape"] == list(conv.weight.shape)
+        stored = unpack_snapshot(each.header, each.payload).weights()
+        assert np.abs(stored - weights).max() <= HALF * np.abs(weights).max()
+        assert each.header["verdicts"] is not None
+    [run] = shown_of(trainer.log_dir)
+    assert list(run.layers["conv"].values()) == [each.header for each in found]
+
+
 def test_the_probe_is_there_exactly_and_once(fit) -> None:
     probe = torch.rand(3, 20, 24)
     trainer = fit(KernelVizCallback(probe=probe))

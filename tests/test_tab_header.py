@@ -68,6 +68,7 @@ BEYOND = 2**53
         *[("drift", each) for each in (-0.1, True, "1", [], 10**400)],
         *[("shape", each) for each in (None, [4, 3, 3], [4, 3, 3, 0], [4, 3, 3, 3.0], "4333")],
         *[("shape", each) for each in ([4, 3, 3, BEYOND], [4, 3, 10**4, 10**4], [5, 3, 3, 3])],
+        *[("shape", each) for each in ([4, 3], [4, 3, 3, 3, 3, 3], [4, 3, 3, 3, 3])],
         *[("filters", each) for each in (3, -4, None, "4")],
         *[("channels", each) for each in (2, 3.5, None)],
         *[("dtype", each) for each in ("float32", None, ["float16"], "")],
@@ -94,6 +95,21 @@ def test_a_header_is_read_strictly(field: str, wrong: object) -> None:
     content = json.dumps({**SNAPSHOT, field: wrong}).encode()
     with pytest.raises(ValueError, match=r"^its|^it holds"):
         parse_header(tag_of(SNAPSHOT), content)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+def test_the_header_of_a_convolution_of_any_dimensions(kind: Any) -> None:
+    conv = kind(3, 4, 5, padding=2)
+    weights = conv.weight.detach().numpy()
+    header, _ = packed(weights, geometry=geometry_of(conv).to_dict())
+    assert header["shape"] == list(weights.shape)
+    assert parse_header(tag_of(header), to_content(header)) == header
+    sides = [1] * (len(weights.shape) - 2)
+    for name in ("stride", "padding", "dilation"):
+        wrong = {**header["geometry"], name: [*sides, 1] if len(sides) < 3 else sides[:-1]}
+        content = json.dumps({**header, "geometry": wrong}).encode()
+        with pytest.raises(ValueError, match=f"its kernels have {len(sides)} dimensions"):
+            parse_header(tag_of(header), content)
 
 
 @pytest.mark.parametrize("header", [SNAPSHOT, PROBE])

@@ -2,8 +2,9 @@
 
 A snapshot's payload, little endian: ``scales`` float32[n], the largest finite magnitude of each
 filter; ``verdict_bits`` uint8[n], where bit b of a filter says that it has the verdict
-``VERDICT_NAMES[b]``; the weights over their filter's scale, [n, c, h, w], as float16, or in 8 bits
-as in `colour.to_levels`: -1 is 1, zero is 128, +1 is 255, and 0 what is not finite.
+``VERDICT_NAMES[b]``; the weights over their filter's scale, [n, c, h, w] ([n, c, k] of a 1-D layer,
+[n, c, d, h, w] of a 3-D one), as float16, or in 8 bits as in `colour.to_levels`: -1 is 1, zero is
+128, +1 is 255, and 0 what is not finite.
 
 A probe's payload is its planes, [C, H, W], float32 or, where nothing is lost, uint8 of 255 times
 the value; deflated (RFC 1950).
@@ -52,7 +53,7 @@ class StoredWeights:
     Attributes:
         scales: Shape (n,), float32.
         verdict_bits: Shape (n,), uint8.
-        data: Shape (n, c, h, w), float16 or uint8.
+        data: Shape (n, c, h, w), (n, c, k) or (n, c, d, h, w), float16 or uint8.
     """
 
     scales: npt.NDArray[np.float32]
@@ -60,12 +61,12 @@ class StoredWeights:
     data: npt.NDArray[np.float16] | npt.NDArray[np.uint8]
 
     def weights(self) -> npt.NDArray[np.float32]:
-        """The weights, shape (n, c, h, w), float32; NaN where they are not finite."""
+        """The weights, of the shape of ``data``, float32; NaN where they are not finite."""
         shares = self.data.astype(np.float32)
         if self.data.dtype == np.uint8:
             shares = np.where(self.data == 0, np.nan, (shares - _ZERO_LEVEL) / 127)
         shares[~np.isfinite(shares)] = np.nan
-        return (shares * self.scales[:, None, None, None]).astype(np.float32)
+        return (shares * _beside(self.scales, shares)).astype(np.float32)
 
 
 def pack_snapshot(
@@ -90,7 +91,8 @@ def pack_snapshot(
     enough, the first filters.
 
     Args:
-        weights: Filters, shape (N, C, kH, kW), floating point, not modified.
+        weights: Filters, shape (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW), floating point,
+            not modified.
         layer: Name.
         step: ``trainer.global_step``.
         epoch: From 0.
@@ -113,9 +115,12 @@ def pack_snapshot(
     Raises:
         ValueError: If the shape does not fit, or a kernel is larger than 1 MiB.
     """
-    if weights.ndim != 4 or 0 in weights.shape:
-        raise ValueError(f"weights need the shape (N, C, kH, kW); found {weights.shape}")
-    filters, channels, height, width = weights.shape
+    if weights.ndim not in (3, 4, 5) or 0 in weights.shape:
+        raise ValueError(
+            "weights need the shape (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW); found "
+            f"{weights.shape}"
+        )
+    filters, channels, *kernel = weights.shape
     is_large = 2 * weights.size > room
     dtype: Literal["float16", "uint8"] = "uint8" if is_large else "float16"
     kept_filters, kept_channels = _kept(weights.shape, room)
@@ -131,7 +136,7 @@ def pack_snapshot(
         "training": training,
         "attempt": int(attempt),
         "began_at": int(began_at),
-        "shape": [kept_filters, kept_channels, height, width],
+        "shape": [kept_filters, kept_channels, *kernel],
         "filters": filters,
         "channels": channels,
         "dtype": dtype,
@@ -144,8 +149,7 @@ def pack_snapshot(
     with np.errstate(all="ignore"):
         stored = np.asarray(weights[:kept_filters], np.float32)
         scales = _largest_magnitudes(stored)
-        divisors = scales[:, None, None, None] + (scales == 0)[:, None, None, None]
-        shares = stored[:, :kept_channels] / divisors
+        shares = stored[:, :kept_channels] / _beside(scales + (scales == 0), stored)
         data = _to_levels(shares) if is_large else shares.astype("<f2")
     parts = (scales.astype("<f4"), bits[:kept_filters].astype(np.uint8), data)
     return header, b"".join(part.tobytes() for part in parts)
@@ -254,13 +258,18 @@ def value_of(header: Header, payload: bytes) -> Summary.Value:
 
 def _kept(shape: tuple[int, ...], room: int) -> tuple[int, int]:
     """How many filters and channels fit, of 8 bits a weight; one kernel is kept in any case."""
-    filters, channels, height, width = shape
-    kernel = height * width
+    filters, channels, *sides = shape
+    kernel = math.prod(sides)
     if kernel > MOST_DATA_BYTES:
-        raise ValueError(f"a kernel of {height}x{width} is more than the Kernels tab can hold")
+        size = "x".join(map(str, sides))
+        raise ValueError(f"a kernel of {size} is more than the Kernels tab can hold")
     fitting = max(_RGB, room // (filters * kernel))
     channels = min(channels, fitting, max(1, room // kernel))
     return min(filters, max(1, room // (channels * kernel))), channels
+
+
+def _beside(scales: npt.NDArray[np.float32], weights: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    return scales.reshape(-1, *[1] * (weights.ndim - 1))
 
 
 def _largest_magnitudes(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

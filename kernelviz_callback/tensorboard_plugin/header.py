@@ -23,18 +23,19 @@ MOST_DATA_BYTES = 2**20
 MOST_PROBE_BYTES = 3 * 2**22
 ITEM_BYTES = {"uint8": 1, "float16": 2, "float32": 4}
 
+_DIMENSIONS = (1, 2, 3)  # of a convolution
 _LARGEST_COUNT = 2**53 - 1  # JavaScript tells whole numbers apart up to here
 
 
 class SnapshotHeader(TypedDict):
     """One layer at one step.
 
-    ``shape`` is that of the weights in the event, ``filters`` and ``channels`` are those of the
-    layer. ``training`` is what all attempts of a training have in common. ``attempt`` says when
-    this one began, in milliseconds since 1970, and ``began_at`` at which step: what an earlier
-    attempt has of later steps was given up. ``drift`` is that of the whole layer from the first
-    snapshot, and ``verdicts`` counts its filters by verdict, without zeros; None if that is not
-    known.
+    ``shape`` is that of the weights in the event: (n, c, kH, kW), (n, c, k) of a 1-D layer,
+    (n, c, kD, kH, kW) of a 3-D one. ``filters`` and ``channels`` are those of the layer.
+    ``training`` is what all attempts of a training have in common. ``attempt`` says when this one
+    began, in milliseconds since 1970, and ``began_at`` at which step: what an earlier attempt has
+    of later steps was given up. ``drift`` is that of the whole layer from the first snapshot, and
+    ``verdicts`` counts its filters by verdict, without zeros; None if that is not known.
     """
 
     version: int
@@ -153,6 +154,10 @@ def _check_counts(header: SnapshotHeader) -> None:
     stored, whole = header["shape"][:2], [header["filters"], header["channels"]]
     if stored[0] > whole[0] or stored[1] > whole[1]:
         raise ValueError(f"it holds {stored} filters and channels of a layer that has {whole}")
+    dimensions, geometry = len(header["shape"]) - 2, header["geometry"]
+    sides = [geometry[name] for name in ("stride", "padding", "dilation")]
+    if any(len(each) != dimensions for each in sides if isinstance(each, list)):
+        raise ValueError(f"its kernels have {dimensions} dimensions, its geometry others")
     for name, count in (header["verdicts"] or {}).items():
         if count > header["filters"]:
             raise ValueError(f"its verdict {name} counts {count} of {header['filters']} filters")
@@ -179,10 +184,10 @@ def _is_drift(value: object) -> bool:
     return value is None or (_is_finite(value) and cast(float, value) >= 0)
 
 
-def _are_counts(value: object, length: int, least: int = 1) -> bool:
+def _are_counts(value: object, lengths: Sequence[int], least: int = 1) -> bool:
     return (
         isinstance(value, list)
-        and len(value) == length
+        and len(value) in lengths
         and all(_is_count(each) and each >= least for each in value)
     )
 
@@ -200,9 +205,9 @@ def _is_geometry(value: object) -> bool:
     return (
         value.keys() == {"kind", "stride", "padding", "dilation", "groups"}
         and _is_text(value["kind"])
-        and _are_counts(value["stride"], 2)
-        and (_is_text(padding) or _are_counts(padding, 2, least=0))
-        and _are_counts(value["dilation"], 2)
+        and _are_counts(value["stride"], _DIMENSIONS)
+        and (_is_text(padding) or _are_counts(padding, _DIMENSIONS, least=0))
+        and _are_counts(value["dilation"], _DIMENSIONS)
         and _is_count(value["groups"])
         and value["groups"] > 0
     )
@@ -224,7 +229,7 @@ _SNAPSHOT_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "training": _TEXT,
     "attempt": _COUNT,
     "began_at": _COUNT,
-    "shape": ("four whole numbers from 1", lambda value: _are_counts(value, 4)),
+    "shape": ("three to five whole numbers from 1", lambda value: _are_counts(value, (3, 4, 5))),
     "filters": _COUNT,
     "channels": _COUNT,
     "dtype": _one_of(["float16", "uint8"]),
@@ -238,7 +243,7 @@ _PROBE_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "kind": _TEXT,
     "digest": _TEXT,
     "name": _TEXT,
-    "shape": ("three whole numbers from 1", lambda value: _are_counts(value, 3)),
+    "shape": ("three whole numbers from 1", lambda value: _are_counts(value, (3,))),
     "dtype": _one_of(["float32", "uint8"]),
     "attempt": _COUNT,
 }

@@ -154,9 +154,9 @@ def _last_form(snapshots: Sequence[SnapshotHeader]) -> str:
 
 def _form(header: SnapshotHeader) -> str:
     """What no two snapshots of a layer may differ in."""
-    height, width = header["shape"][2:]
+    kernel = "x".join(map(str, header["shape"][2:]))
     stored = f"{header['shape'][0]}x{header['shape'][1]} stored"
-    kernels = f"{header['filters']}x{header['channels']}x{height}x{width}"
+    kernels = f"{header['filters']}x{header['channels']}x{kernel}"
     return f"{kernels}, {stored}, {header['geometry']}"
 
 

@@ -263,8 +263,7 @@ class Viewer {
     const partner = this.ordering.counterpart(track, filter, other);
     if (partner < 0) return `no partner in ${other.run}`;
     const one = track.series.weights(this.model.indexOf(track)), two = other.series.weights(this.model.indexOf(other));
-    const [, channels, height, width] = track.shape;
-    const cosine = one && two ? `, cosine ${say(cosineOf(one, two, filter, partner, channels * height * width))}` : "";
+    const cosine = one && two ? `, cosine ${say(cosineOf(one, two, filter, partner, one.length / track.shape[0]))}` : "";
     return `${other.run}: filter ${partner}${cosine}`;
   }
 

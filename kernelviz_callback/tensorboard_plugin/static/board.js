@@ -1,5 +1,6 @@
 import { el } from "./dom.js";
 import { GridView } from "./grid_view.js";
+import { isColour, picturedAs } from "./paint.js";
 import { Atlas } from "./pictures.js";
 import { responseRequest } from "./probes.js";
 import { ResponseFeed } from "./response_feed.js";
@@ -18,6 +19,7 @@ const FAINT = 0.25; // of what is not meant: unmatched, stale, without the verdi
 /** Kernels of many channels want two pixels a weight, unless the picture would become enormous. */
 function leastTile(track, channel) {
   const { planes, width, height } = tileShape(track.shape, channel);
+  if (picturedAs(track.shape, channel) !== track.shape) return 2 * Math.min(width, height);
   const isLegible = planes > 1 && 4 * width * height * track.shape[0] <= MOST_PIXELS;
   return isLegible ? Math.max(LEAST_TILE, 2 * Math.min(width, height)) : LEAST_TILE;
 }
@@ -82,6 +84,7 @@ export class Board {
       count: track.shape[0], tile: tileShape(track.shape, model.channelOf(track)), gap: Math.round(GAP * dpr),
       room: inDevice(room),
       least: leastTile(track, model.channelOf(track)) * dpr, zoom: model.view.zoom && Math.round(model.view.zoom * dpr),
+      responds: !track.whyNoImage,
     });
     const way = isNarrow
       ? { columns: 1, byRun: true, room: { width: own, height: own } }
@@ -204,7 +207,7 @@ export class Board {
     atlas.paint(values, track.shape, ends, channel);
     set.ends = ends;
     set.why = track.whyNoScale(values, index, view);
-    kernels.sayScale(ends, view.scale, track.shape[1] === 3 && channel === "rgb", set.why);
+    kernels.sayScale(ends, view.scale, isColour(track.shape, channel), set.why);
     const { context, fit, order } = kernels;
     context.imageSmoothingEnabled = false;
     context.clearRect(0, 0, fit.width, fit.height);
@@ -241,8 +244,9 @@ export class Board {
     const { responses, feed } = set, { view } = this.model;
     const probe = this.probes.adapted(this.model, track, index);
     responses.spinner.hidden = !probe.isLoading && (!feed.shown || feed.isDone);
-    if (probe.why || set.refusal) {
-      responses.say(`${probe.why ?? set.refusal} Drop an image on the page to use that.`);
+    set.isMute = Boolean(probe.why || set.refusal);
+    if (set.isMute) {
+      responses.say(`${probe.why ?? set.refusal}${probe.isFinal ? "" : " Drop an image on the page to use that."}`);
       responses.sayScale(null);
       responses.sayNote(responses.what);
       if (probe.why) return;
@@ -329,7 +333,7 @@ export class Board {
   get isDone() {
     return this.hasResponses === this.mayRespond() && this.model.shown.every((track) => {
       const set = this.sets.get(track);
-      return set && set.painted !== "" && (set.feed.isDone || !set.responses.message.hidden);
+      return set && set.painted !== "" && (set.feed.isDone || set.isMute);
     });
   }
 }

@@ -31,7 +31,7 @@ export function decodePayload(buffer, snapshot, layer) {
 /** The weights of a layer, filter by filter; NaN where one is not finite. `into` is written over. */
 export function weightsOf({ scales, data }, dtype, shape, into) {
   const weights = into?.length === data.length ? into : new Float32Array(data.length);
-  const size = shape[1] * shape[2] * shape[3];
+  const size = data.length / shape[0];
   const table = dtype === "float16" ? halfTable ?? makeHalfTable() : makeLevelTable();
   for (let filter = 0, at = 0; filter < shape[0]; filter++) {
     const scale = scales[filter];

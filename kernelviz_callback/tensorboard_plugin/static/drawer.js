@@ -103,7 +103,8 @@ export class Drawer {
       parts.film.place(track.entries[index].step);
       if (!track.isReady(index, view) || !set.painted) continue;
       const values = track.values(index, view), channel = model.channelOf(track);
-      parts.plate.show(filter, set.atlas, Math.floor((room - GAP_OF_PLATE) * PLATE_SHARE), dpr);
+      const own = track.whyNoImage ? room : Math.floor((room - GAP_OF_PLATE) * PLATE_SHARE);
+      parts.plate.show(filter, set.atlas, own, dpr);
       parts.plate.read(values, channel);
       setText(parts.plate.kernelNote, `kernel${track.part && ` ${track.part}`}, ${set.why ?? `±${say(set.ends[filter])}`}`);
       const probe = this.probes.adapted(model, track, index);

@@ -5,6 +5,8 @@ import { tileShape } from "./tile_layout.js";
 
 const GAP_OF_FRAMES = 6; // CSS pixels
 const LEAST_FRAME = 30; // CSS pixels
+const HIGHEST_FRAME = 240; // CSS pixels
+const SLENDER = 8; // times as high as wide: such frames never fill the strip
 const MANY_FRAMES = [10, 9, 8, 7, 6];
 const FEW_FRAMES = [5, 4, 3]; // where a filter has so many channels that no more have room
 
@@ -48,7 +50,7 @@ export class Film {
   }
 
   paint(model, filter, ready, zoom) {
-    const { track } = this, [, ...inner] = track.shape, size = inner[0] * inner[1] * inner[2];
+    const { track } = this, [, ...inner] = track.shape, size = inner.reduce((product, side) => product * side, 1);
     const values = ready.map((index) => track.values(index, model.view).slice(filter * size, (filter + 1) * size));
     const end = Math.max(0, ...values.map((own) => halfRanges(own, [1, ...inner], "filter")[0]));
     values.forEach((own, k) => {
@@ -73,11 +75,12 @@ export class Film {
 
 function zoomOfFrame(tile, count, room, dpr) {
   const wide = (room - (count - 1) * GAP_OF_FRAMES) / count;
-  return Math.max(1, Math.floor((wide * dpr) / tile.width));
+  return Math.max(1, Math.floor(Math.min((wide * dpr) / tile.width, (HIGHEST_FRAME * dpr) / tile.height)));
 }
 
 /** How many frames leave the least of the strip empty, at a whole zoom. */
 function fullestCount(tile, room, dpr) {
+  if (tile.height > SLENDER * tile.width) return MANY_FRAMES[0];
   const covered = (count) => {
     const wide = (zoomOfFrame(tile, count, room, dpr) * tile.width) / dpr;
     const isLegible = tile.planes === 1 || zoomOfFrame(tile, count, room, dpr) > 1;

@@ -27,7 +27,7 @@ export function cosines(ones, shapeOnes, others, shapeOthers) {
     throw new Error(
       `Filters of ${shapeOnes.slice(1).join("x")} and ${shapeOthers.slice(1).join("x")} weights cannot be matched.`);
   }
-  const size = shapeOnes[1] * shapeOnes[2] * shapeOnes[3];
+  const size = ones.length / shapeOnes[0];
   const rows = unitRows(ones, shapeOnes[0], size), columns = unitRows(others, shapeOthers[0], size);
   const similarity = new Float64Array(shapeOnes[0] * shapeOthers[0]);
   for (let i = 0, at = 0; i < shapeOnes[0]; i++) {

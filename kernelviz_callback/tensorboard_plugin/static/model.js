@@ -110,7 +110,7 @@ export class Model {
   channelOf(track) {
     const index = Number(this.view.channel);
     if (this.view.channel === "rgb" || this.view.channel === "all") return this.view.channel;
-    return Number.isInteger(index) && index >= 0 && index < track.series.shape.channels ? index : "rgb";
+    return Number.isInteger(index) && index >= 0 && index < track.shape[1] ? index : "rgb";
   }
 
   get loaded() {

@@ -100,11 +100,12 @@ export class Notices {
   }
 }
 
-function ofLayer({ series, entries, layer }) {
+function ofLayer({ series, entries, layer, whyNoImage }) {
   const notes = [];
-  const { shape, total } = series;
-  if (shape.filters < total.filters) notes.push(`${layer} has ${total.filters} filters, of which the first ${shape.filters} are stored.`);
-  if (shape.channels < total.channels) notes.push(`${layer} reads ${total.channels} channels, of which the first ${shape.channels} are stored: responses are to these.`);
+  const { shape: [filters, channels], total } = series;
+  if (filters < total.filters) notes.push(`${layer} has ${total.filters} filters, of which the first ${filters} are stored.`);
+  const responses = whyNoImage ? "" : ": responses are to these";
+  if (channels < total.channels) notes.push(`${layer} reads ${total.channels} channels, of which the first ${channels} are stored${responses}.`);
   if (entries.every((entry) => !entry.verdicts)) notes.push("Health was not examined, so filters have no verdicts.");
   if (series.failed.size) notes.push(`${counted(series.failed.size, "snapshot")} could not be read, and will be tried again.`);
   return notes;

@@ -8,6 +8,7 @@ const OPAQUE = 0xff000000;
 const TO_WHOLE = 2 ** 23; // the sum of this and a float32 from 0 to 255 is rounded half to even
 // Below so many quantisation steps of what is stored, a difference is rounding noise.
 const NOISE_STEPS = 16;
+const MOST_CURVES = 8; // of one filter; more would be too small to read
 const LARGEST_STEP = { float16: 2 ** -11, uint8: 1 / 127 }; // in shares of a filter's scale
 const ANCHORS = // ColorBrewer's RdBu, reversed: blue negative, red positive
   "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f";
@@ -38,10 +39,33 @@ export function halfRanges(values, shape, scale, { floor = 0 } = {}) {
   return own.fill(widest);
 }
 
+/** The sides of one kernel; a shape is [N, C, k], [N, C, kH, kW] or, of a 3-D layer, [N, C, kD, kH, kW]. */
+export function kernelOf(shape) {
+  const [slices, height, width] = [1, 1, ...shape.slice(2)].slice(-3);
+  return { slices, height, width };
+}
+
+/** The shape that weights are pictured in: those of a 1-D layer of many channels as a matrix, channels by taps. */
+export function picturedAs(shape, channel) {
+  const isMatrix = shape.length === 3 && typeof channel !== "number" && shape[1] > MOST_CURVES;
+  return isMatrix ? [shape[0], 1, shape[1], shape[2]] : shape;
+}
+
+/** Whether three channels are one picture; of a curve they never are. */
+export function isColour(shape, channel) {
+  return channel === "rgb" && shape[1] === 3 && shape.length > 3;
+}
+
+/** How many pictures a filter has: for each channel shown its slices, one after the other. */
+export function picturesOf(shape, channel) {
+  const isOne = typeof channel === "number" || isColour(shape, channel);
+  return kernelOf(shape).slices * (isOne ? 1 : shape[1]);
+}
+
 /** Pixels of a tile at zoom 1: `channel` is "rgb" (of three), "all" (side by side) or one index. */
 export function tileSize(shape, channel) {
-  const side = isSideBySide(shape, channel) ? shape[1] * (shape[3] + 1) - 1 : shape[3];
-  return { width: side, height: shape[2] };
+  const { width, height } = kernelOf(shape);
+  return { width: picturesOf(shape, channel) * (width + 1) - 1, height };
 }
 
 /** Where `paintAtlas` puts tiles: tile i at column i % columns, row i / columns, without gaps. */
@@ -66,28 +90,24 @@ export function hasNonFinite(values) {
  * magenta or black. `into`, an ImageData of the right size, is painted again.
  */
 export function paintAtlas(values, shape, ranges, { channel = "rgb", zoom = 1, into = null } = {}) {
-  const [filters, channels, height, width] = shape;
+  const [filters, channels] = shape, { slices, height, width } = kernelOf(shape);
   const tile = tileSize(shape, channel);
   const layout = atlasLayout(filters, tile.width * zoom, tile.height * zoom);
   const fits = into?.width === layout.width && into.height === layout.height;
   const picture = fits ? into : new ImageData(layout.width, layout.height);
   const pixels = new Uint32Array(picture.data.buffer);
-  const isRgb = channel === "rgb" && channels === 3;
-  const shown = isRgb || isSideBySide(shape, channel) ? channels : 1;
-  const first = typeof channel === "number" ? channel : 0;
+  const isRgb = isColour(shape, channel), shown = picturesOf(shape, channel);
+  const first = typeof channel === "number" ? channel * slices : 0;
   const plane = height * width;
   for (let filter = 0; filter < filters; filter++) {
     const row = Math.floor(filter / layout.columns), column = filter % layout.columns;
     const corner = row * layout.tileHeight * layout.width + column * layout.tileWidth;
-    const start = filter * channels * plane;
+    const start = (filter * channels * slices + first) * plane;
     const half = Math.max(ranges[filter], SMALLEST_SCALE);
-    if (isRgb) {
-      paintRgb(pixels, corner, layout.width, values, start, height, width, half, zoom);
-      continue;
-    }
     for (let k = 0; k < shown; k++) {
-      const left = corner + k * (width + 1) * zoom;
-      paintPlane(pixels, left, layout.width, values, start + (first + k) * plane, height, width, half, zoom);
+      const left = corner + k * (width + 1) * zoom, from = start + k * plane;
+      if (isRgb) paintRgb(pixels, left, layout.width, values, from, slices * plane, height, width, half, zoom);
+      else paintPlane(pixels, left, layout.width, values, from, height, width, half, zoom);
     }
   }
   return picture;
@@ -105,8 +125,14 @@ export function differenceFloor(scales, dtype) {
   return scales.map((scale) => scale * LARGEST_STEP[dtype] * NOISE_STEPS);
 }
 
-function isSideBySide(shape, channel) {
-  return typeof channel !== "number" && shape[1] > 1 && !(channel === "rgb" && shape[1] === 3);
+/** The colour of a finite value, as ABGR. */
+export function shareColour(value, half) {
+  return PACKED_COLOURS[levelOf(value, Math.max(half, SMALLEST_SCALE))];
+}
+
+/** What stands for a value that is not finite, in a pixel. */
+export function stripeColour(u, v) {
+  return STRIPES[Math.floor((u + v) / STRIPE) % 2];
 }
 
 /** The level of a finite value, 1 to 255, each step rounded to float32 as torch does. */
@@ -128,11 +154,11 @@ function paintPlane(pixels, corner, stride, values, start, height, width, half, 
   }
 }
 
-function paintRgb(pixels, corner, stride, values, start, height, width, half, zoom) {
-  const plane = height * width;
+/** `between` is how far the same weight of the next channel is. */
+function paintRgb(pixels, corner, stride, values, start, between, height, width, half, zoom) {
   for (let y = 0, at = start; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
-      const red = values[at], green = values[at + plane], blue = values[at + 2 * plane];
+      const red = values[at], green = values[at + between], blue = values[at + 2 * between];
       if (red - red + (green - green) + (blue - blue) !== 0) {
         stripeBlock(pixels, corner, stride, y, x, zoom);
         continue;
@@ -152,7 +178,7 @@ function fillBlock(pixels, corner, stride, y, x, zoom, colour) {
 function stripeBlock(pixels, corner, stride, y, x, zoom) {
   for (let v = y * zoom; v < (y + 1) * zoom; v++) {
     for (let u = x * zoom; u < (x + 1) * zoom; u++) {
-      pixels[corner + v * stride + u] = STRIPES[Math.floor((u + v) / STRIPE) % 2];
+      pixels[corner + v * stride + u] = stripeColour(u, v);
     }
   }
 }

@@ -1,9 +1,10 @@
-import { atlasLayout, COLOURS, hasNonFinite, paintAtlas } from "./paint.js";
-import { tileShape } from "./tile_layout.js";
+import { atlasLayout, COLOURS, hasNonFinite, kernelOf, paintAtlas, picturedAs } from "./paint.js";
+import { CurveTiles } from "./taps.js";
+import { planeOf, tileShape } from "./tile_layout.js";
 
 const STRIPED_ZOOM = 8; // enough for the stripes of what is not finite to be seen as stripes
 
-/** All tiles of a layer, one pixel a weight, on a canvas that nobody sees. */
+/** All tiles of a layer, one pixel a weight, on a canvas that nobody sees; curves are drawn as they are asked for. */
 export class Atlas {
   constructor() {
     this.canvas = document.createElement("canvas");
@@ -11,20 +12,23 @@ export class Atlas {
     this.picture = null;
   }
 
-  paint(values, shape, halfRanges, channel) {
+  paint(values, weights, halfRanges, channel) {
+    const shape = picturedAs(weights, channel);
+    Object.assign(this, { tile: tileShape(shape, channel), plane: planeOf(shape), weights: kernelOf(shape) });
+    this.curves = shape.length === 3 ? new CurveTiles(values, shape, halfRanges, channel) : null;
+    if (this.curves) return;
     this.zoom = hasNonFinite(values) ? STRIPED_ZOOM : 1;
     this.picture = paintAtlas(values, shape, halfRanges, { channel, zoom: this.zoom, into: this.picture });
     const { width, height } = this.picture;
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     this.context.putImageData(this.picture, 0, 0);
-    this.tile = tileShape(shape, channel);
-    this.plane = { width: shape[3], height: shape[2] };
     const inRow = this.tile.planes * (this.plane.width + 1) - 1;
     this.layout = atlasLayout(shape[0], inRow * this.zoom, this.plane.height * this.zoom);
   }
 
   draw(context, filter, x, y, zoom) {
-    drawTile(context, this, filter, x, y, zoom);
+    if (this.curves) this.curves.draw(context, filter, x, y, zoom);
+    else drawTile(context, this, filter, x, y, zoom);
   }
 }
 

@@ -1,5 +1,5 @@
 import { el, say, setText } from "./dom.js";
-import { halfRanges, paintAtlas } from "./paint.js";
+import { halfRanges, isColour, kernelOf, paintAtlas, picturedAs } from "./paint.js";
 import { responseOf, responseRequest } from "./probes.js";
 
 const USUAL_SPEED = 1e6; // multiplications a millisecond, until it has been measured
@@ -17,11 +17,11 @@ export class Plate {
     this.kernelNote = el("span", {});
     this.responseNote = el("span", {});
     this.readout = el("p", { class: "readout", "aria-live": "polite", "data-role": "weight" });
+    this.pair = el("div", { class: "pair" },
+      el("figure", {}, this.frame, el("figcaption", {}, this.kernelNote)),
+      el("figure", {}, this.response, this.why, el("figcaption", {}, this.responseNote)));
     this.root = el("div", { class: "plate", "data-run": track.run }, this.title,
-      el("div", { class: "pair" },
-        el("figure", {}, this.frame, el("figcaption", {}, this.kernelNote)),
-        el("figure", {}, this.response, this.why, el("figcaption", {}, this.responseNote))),
-      this.readout);
+      this.pair, this.readout);
     this.listen();
   }
 
@@ -42,7 +42,7 @@ export class Plate {
     event.preventDefault();
     event.stopPropagation();
     const { y, x, plane } = this.cell ?? { y: 0, x: -by[1], plane: 0 };
-    const { width, height, planes } = this.size;
+    const { weights: { width, height }, planes } = this.size;
     const next = { plane, y: y + by[0], x: x + by[1] };
     if (next.x >= width && plane + 1 < planes) Object.assign(next, { plane: plane + 1, x: 0 });
     if (next.x < 0 && plane > 0) Object.assign(next, { plane: plane - 1, x: width - 1 });
@@ -53,7 +53,8 @@ export class Plate {
   show(filter, atlas, room, dpr) {
     this.filter = filter;
     this.tile = atlas.tile;
-    this.size = { ...atlas.plane, planes: atlas.tile.planes };
+    this.pair.classList.toggle("alone", this.track.whyNoImage !== null);
+    this.size = { plane: atlas.plane, weights: atlas.weights, planes: atlas.tile.planes };
     const zoom = Math.max(1, Math.floor((room * dpr) / Math.max(atlas.tile.width, atlas.tile.height)));
     const width = zoom * atlas.tile.width, height = zoom * atlas.tile.height;
     const { kernel } = this, context = kernel.getContext("2d");
@@ -118,25 +119,27 @@ export class Plate {
 
   cellAt(across, down) {
     if (!this.tile) return null;
-    const { width, height, planes } = this.size;
-    const column = Math.floor(across * this.tile.width), line = Math.floor(down * this.tile.height);
+    const { plane: { width, height }, weights, planes } = this.size;
+    const left = across * this.tile.width, top = down * this.tile.height;
     const cell = {
-      plane: Math.floor(line / (height + 1)) * this.tile.across + Math.floor(column / (width + 1)),
-      y: line % (height + 1), x: column % (width + 1),
+      plane: Math.floor(top / (height + 1)) * this.tile.across + Math.floor(left / (width + 1)),
+      y: Math.floor((top % (height + 1)) * (weights.height / height)),
+      x: Math.floor((left % (width + 1)) * (weights.width / width)),
     };
-    return cell.plane < planes && cell.y < height && cell.x < width ? cell : null;
+    return cell.plane < planes && cell.y < weights.height && cell.x < weights.width ? cell : null;
   }
 
   point(cell) {
     this.cell = cell;
     this.mark.hidden = cell === null;
     if (cell) {
-      const { width, height } = this.size, share = (part, whole) => `${(100 * part) / whole}%`;
-      const left = (cell.plane % this.tile.across) * (width + 1) + cell.x;
-      const top = Math.floor(cell.plane / this.tile.across) * (height + 1) + cell.y;
+      const { plane: { width, height }, weights } = this.size, share = (part, whole) => `${(100 * part) / whole}%`;
+      const wide = width / weights.width, high = height / weights.height;
+      const left = (cell.plane % this.tile.across) * (width + 1) + cell.x * wide;
+      const top = Math.floor(cell.plane / this.tile.across) * (height + 1) + cell.y * high;
       Object.assign(this.mark.style, {
         left: share(left, this.tile.width), top: share(top, this.tile.height),
-        width: share(1, this.tile.width), height: share(1, this.tile.height),
+        width: share(wide, this.tile.width), height: share(high, this.tile.height),
       });
     }
     this.read();
@@ -150,12 +153,24 @@ export class Plate {
       setText(this.readout, "");
       return;
     }
-    const [, channels, height, width] = this.track.shape;
-    const weight = (c) => say(values[((this.filter * channels + c) * height + cell.y) * width + cell.x]);
-    const isColour = channels === 3 && channel === "rgb";
-    const plane = typeof channel === "number" ? channel : cell.plane;
-    const told = isColour ? `R ${weight(0)}  G ${weight(1)}  B ${weight(2)}` : weight(plane);
-    const where = isColour || channels === 1 ? "" : `channel ${plane}, `;
-    setText(this.readout, `${where}row ${cell.y}, column ${cell.x}: ${told}`);
+    const { shape } = this.track, { slices, height, width } = kernelOf(shape);
+    const place = placeOf(cell, shape, channel);
+    const weight = (c) => say(values[(((this.filter * shape[1] + c) * slices + place.slice) * height + place.row) * width + cell.x]);
+    const told = isColour(shape, channel) ? `R ${weight(0)}  G ${weight(1)}  B ${weight(2)}` : weight(place.channel);
+    setText(this.readout, `${wordsOf(place, cell, shape, channel)}: ${told}`);
   }
+}
+
+/** Which weight a cell of the picture is. */
+function placeOf({ plane, y }, shape, channel) {
+  const { slices } = kernelOf(shape), isMatrix = picturedAs(shape, channel) !== shape;
+  const own = isMatrix ? y : typeof channel === "number" ? channel : Math.floor(plane / slices);
+  return { channel: own, slice: plane % slices, row: isMatrix ? 0 : y };
+}
+
+function wordsOf({ channel: own, slice, row }, { x }, shape, channel) {
+  return [
+    shape[1] > 1 && !isColour(shape, channel) && `channel ${own}`, shape.length === 5 && `slice ${slice}`,
+    shape.length === 3 ? `tap ${x}` : `row ${row}, column ${x}`,
+  ].filter(Boolean).join(", ");
 }

@@ -43,8 +43,9 @@ export class Probes {
       .finally(this.onChange);
   }
 
-  /** The probe as the layer sees it: {id, planes, probeShape, name, note}, or {isLoading} or {why} not. */
+  /** The probe as the layer sees it: {id, planes, probeShape, name, note}, or {isLoading} or {why} not, {isFinal} with any image. */
   adapted(model, track, index) {
+    if (track.whyNoImage) return { why: track.whyNoImage, isFinal: true };
     const found = this.original(model, track, index);
     if (!found.probe) return found;
     const channels = track.series.total.channels * (track.series.geometry.groups ?? 1);

@@ -43,8 +43,7 @@ export class Series {
 
   /** Take over what the timeline tells of the layer; what is loaded stays. */
   update(layerInfo) {
-    if (layerInfo.name !== this.layer || String(layerInfo.shape) !== String(this.info?.shape)) this.begin(layerInfo);
-    this.info = layerInfo;
+    if (layerInfo.name !== this.layer || String(layerInfo.shape) !== String(this.shape)) this.begin(layerInfo);
     this.entries = layerInfo.snapshots;
     this.marks = null;
     const before = new Map(this.slots.map((slot) => [slot.entry.id, slot]));
@@ -150,14 +149,13 @@ export class Series {
 
   begin(layerInfo) {
     for (const slot of this.slots) this.drop(slot);
-    const [filters, channels, height, width] = layerInfo.shape;
     this.layer = layerInfo.name;
-    this.shape = { filters, channels, height, width };
+    this.shape = layerInfo.shape;
     this.total = { filters: layerInfo.filters, channels: layerInfo.channels };
     this.geometry = layerInfo.geometry;
     this.slots = [];
     this.reference = null;
-    this.derived = new DerivedRows(filters);
+    this.derived = new DerivedRows(this.shape[0]);
     this.largest = 0;
   }
 
@@ -169,20 +167,19 @@ export class Series {
   }
 
   weightCount() {
-    const { filters, channels, height, width } = this.shape;
-    return filters * channels * height * width;
+    return this.shape.reduce((product, side) => product * side, 1);
   }
 
   parts(slot) {
-    return decodePayload(slot.payload, slot.entry, this.info);
+    return decodePayload(slot.payload, slot.entry, this);
   }
 
   decode(slot, into) {
-    return weightsOf(this.parts(slot), slot.entry.dtype, this.info.shape, into);
+    return weightsOf(this.parts(slot), slot.entry.dtype, this.shape, into);
   }
 
   take(slot, payload) {
-    const { scales } = decodePayload(payload, slot.entry, this.info);
+    const { scales } = decodePayload(payload, slot.entry, this);
     slot.largest = scales.reduce((a, b) => (b > a && b < Infinity ? b : a), 0); // damage may be NaN
     this.largest = Math.max(this.largest, slot.largest);
     slot.payload = payload;

@@ -1,4 +1,5 @@
 import { counted, el, say, setOptions, setText } from "./dom.js";
+import { isColour } from "./paint.js";
 import { paintProbe } from "./pictures.js";
 import { MOST_PLANES_SHOWN } from "./probes.js";
 
@@ -40,6 +41,7 @@ export class Sidebar {
       change: (event) => { actions.useImage(event.target.files[0]); event.target.value = ""; } });
     this.chooseImage = el("button", { type: "button", class: "quiet", "data-role": "choose-probe", click: () => this.file.click() }, "Choose an image…");
     this.backToRun = el("button", { type: "button", class: "quiet", hidden: true, "data-role": "run-probe", click: () => actions.useImage(null) }, "Back to the run’s");
+    this.probeGroup = group("Probe", el("div", { class: "probe" }, this.picture, el("div", {}, this.probeName, el("p", { class: "hint" }, "Or drop an image on the page; it stays in your browser."))), this.chooseImage, this.backToRun, this.file);
     this.root = el("div", { class: "controls" },
       group("Runs", this.findRun, this.runs),
       group("Layer", this.layer, this.about),
@@ -48,7 +50,7 @@ export class Sidebar {
       field("Order", this.order, this.orderNote, this.reorder),
       this.matchField,
       field("Tile size", this.zoom),
-      group("Probe", el("div", { class: "probe" }, this.picture, el("div", {}, this.probeName, el("p", { class: "hint" }, "Or drop an image on the page; it stays in your browser."))), this.chooseImage, this.backToRun, this.file),
+      this.probeGroup,
       el("div", { class: "group foot" }, keysHelp()));
   }
 
@@ -97,18 +99,20 @@ export class Sidebar {
 
   ofLayer(lead) {
     const { view } = this.model;
-    const { filters, channels, height, width } = lead.series.shape, { total } = lead.series;
+    const { shape: [filters, channels, ...kernel], total } = lead.series;
     const stored = filters < total.filters ? ` The first ${filters} are stored.` : "";
     const partly = channels < total.channels ? ` The first ${channels} channels are stored.` : "";
     const coarsely = lead.entries.some((entry) => entry.dtype === "uint8") ? " Stored with 8 bits." : "";
-    setText(this.about, `${counted(total.filters, "filter")}, ${total.channels} × ${height} × ${width}; ${counted(lead.entries.length, "snapshot")}.${stored}${partly}${coarsely}`);
+    setText(this.about, `${counted(total.filters, "filter")}, ${[total.channels, ...kernel].join(" × ")}; ${counted(lead.entries.length, "snapshot")}.${stored}${partly}${coarsely}`);
     const channel = String(this.model.channelOf(lead));
-    this.channels.root.hidden = channels !== 3;
-    this.channelField.hidden = channels === 3 || channels === 1;
+    const hasColours = isColour(lead.shape, "rgb");
+    this.channels.root.hidden = !hasColours;
+    this.channelField.hidden = hasColours || channels === 1;
     this.channels.choose(channel);
     setOptions(this.channel, [["all", "all"], ...Array.from({ length: channels }, (_, k) => [String(k), `input channel ${k}`])], channel === "rgb" ? "all" : channel);
     const isOne = channel !== "rgb" && channel !== "all";
-    this.response.root.hidden = isOne || channels < 2 || channels > MOST_PLANES_SHOWN;
+    this.probeGroup.hidden = lead.whyNoImage !== null;
+    this.response.root.hidden = lead.whyNoImage !== null || isOne || channels < 2 || channels > MOST_PLANES_SHOWN;
     this.response.choose(view.response === "auto" ? (channels === 3 ? "channels" : "sum") : view.response);
   }
 

@@ -1,23 +1,42 @@
+import { kernelOf, picturedAs, picturesOf } from "./paint.js";
+
 const MOST_OBLONG = 2; // a cell is at most so many times as long as wide, for the response beside it
 const LEAST_PANE = 190; // pixels: room for a pane's title
 const PLANES_IN_ROW = 2; // more kernels of one filter stand in several rows
+const SLICES_IN_ROW = 8; // of a 3-D kernel
+const WIDEST_CURVE = 80; // weights: in a longer one neighbouring taps share a place
+const SLENDERNESS = 1.5; // of a curve, as `curve_width` has it
+
+/** How large one picture of a filter is, in weights; a curve is given a height. */
+export function planeOf(shape) {
+  const { width, height } = kernelOf(shape);
+  if (shape.length > 3) return { width, height };
+  const wide = Math.min(width, WIDEST_CURVE);
+  return { width: wide, height: 2 * Math.max(1, Math.round(wide / SLENDERNESS / 2)) };
+}
 
 /** How the kernels of one filter stand in its tile, in weights, with a line of one between them. */
-export function tileShape(shape, channel) {
-  const [, channels, height, width] = shape;
-  const isOne = typeof channel === "number" || channels === 1 || (channels === 3 && channel === "rgb");
-  const planes = isOne ? 1 : channels;
-  const across = planes <= PLANES_IN_ROW ? planes : Math.ceil(Math.sqrt((planes * (height + 1)) / (width + 1)));
+export function tileShape(weights, channel) {
+  const shape = picturedAs(weights, channel);
+  const { width, height } = planeOf(shape), planes = picturesOf(shape, channel);
+  const across = acrossOf(planes, kernelOf(shape).slices, Math.sqrt((planes * (height + 1)) / (width + 1)));
   const down = Math.ceil(planes / across);
   return { planes, across, down, width: across * (width + 1) - 1, height: down * (height + 1) - 1 };
 }
 
+/** How many pictures stand in a row, of which `square` would make a square; slices stay in theirs. */
+function acrossOf(planes, slices, square) {
+  if (slices === 1) return planes <= PLANES_IN_ROW ? planes : Math.ceil(square);
+  if (planes > slices) return slices * Math.max(1, Math.round(square / slices));
+  return Math.ceil(slices / Math.ceil(slices / SLICES_IN_ROW));
+}
+
 /** At a zoom: the cell of a tile, and the gap around it, wider than the lines between its kernels. */
-function cellOf(tile, zoom, gap) {
+function cellOf(tile, zoom, gap, mostOblong) {
   const width = tile.width * zoom, height = tile.height * zoom;
   return {
-    width: Math.max(width, Math.ceil(height / MOST_OBLONG)),
-    height: Math.max(height, Math.ceil(width / MOST_OBLONG)),
+    width: Math.max(width, Math.ceil(height / mostOblong)),
+    height: Math.max(height, Math.ceil(width / mostOblong)),
     gap: tile.planes > 1 ? gap + zoom : gap,
   };
 }
@@ -26,8 +45,8 @@ function cellOf(tile, zoom, gap) {
  * The largest whole zoom at which all tiles are in sight; where they would be smaller than `least`
  * they are that large, and one scrolls. All in device pixels; `room` is that of the whole canvas.
  */
-export function fitTiles({ count, tile, room, gap: usualGap, least, zoom = null }) {
-  const at = (chosen) => cellOf(tile, chosen, usualGap);
+export function fitTiles({ count, tile, room, gap: usualGap, least, zoom = null, responds = true }) {
+  const at = (chosen) => cellOf(tile, chosen, usualGap, responds ? MOST_OBLONG : Infinity);
   const columnsAt = ({ width, gap }) => Math.min(count, Math.floor((room.width - gap) / (width + gap)));
   const rowsAt = ({ height, gap }) => Math.floor((room.height - gap) / (height + gap));
   const holds = (cell) => columnsAt(cell) * rowsAt(cell) >= count;

@@ -3,6 +3,10 @@ import { Responder } from "./responder.js";
 import { Series } from "./series.js";
 import { StepAxis } from "./step_axis.js";
 
+const WHY_NO_IMAGE = { // by how many sides the shape of the weights has, as `why_no_image`
+  3: "A 1-D convolution reads signals, not images.",
+  5: "A 3-D convolution reads several images at a time, and the probe is one.",
+};
 const WIDENING_MILLISECONDS = 6; // of each turn, spent on the scale of a whole run
 
 /** One run on the page: the layer it shows, and the numbers that are drawn of it. */
@@ -26,14 +30,18 @@ export class Track {
   }
 
   get shape() {
-    const { filters, channels, height, width } = this.series.shape;
-    return [filters, channels, height, width];
+    return this.series.shape;
+  }
+
+  /** Why its filters respond to no image, in a sentence; null where they do. */
+  get whyNoImage() {
+    return WHY_NO_IMAGE[this.shape.length] ?? null;
   }
 
   /** What there is of a layer of which not all channels are stored, in words. */
   get part() {
-    const { shape, total } = this.series;
-    return shape.channels < total.channels ? `of the first ${shape.channels} of ${total.channels} channels` : "";
+    const { shape: [, channels], total } = this.series;
+    return channels < total.channels ? `of the first ${channels} of ${total.channels} channels` : "";
   }
 
   /** Where its own snapshots lie, made once for what there is of them. */
