@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from kernelviz_callback.examination import kernel_health
-from kernelviz_callback.filters import Geometry
 from kernelviz_callback.grid_notes import Scale
 from kernelviz_callback.health import KernelHealth
-from kernelviz_callback.opening.checkpoint import PLAIN, Checkpoint
+from kernelviz_callback.opening.checkpoint import Checkpoint, plain_geometry
 from kernelviz_callback.picture import Picture
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.snapshot import load_snapshot
@@ -42,21 +41,22 @@ def checkpoint_pictures(
         ValueError: If there is no such layer, or the probe does not fit it.
     """
     name = checkpoint.resolve(layer)
-    weights, geometry = checkpoint.read(name), checkpoint.layers[name].geometry
+    stored = checkpoint.layers[name]
+    weights, geometry = checkpoint.read(name), stored.geometry or plain_geometry(stored.shape)
     told = (("step", checkpoint.step), ("epoch", checkpoint.epoch))
     when = " · ".join(f"{what} {number}" for what, number in told if number is not None)
     return {
         "kernels": kernel_picture(
             weights,
             layer=name,
-            groups=(geometry or PLAIN).groups,
+            groups=geometry.groups,
             when=when,
             scale=scale,
-            health=_health(checkpoint, name, weights, geometry),
+            health=_health(checkpoint, name, weights),
         ),
         "responses": response_picture(
             weights,
-            geometry or PLAIN,
+            geometry,
             probe,
             layer=name,
             when=when,
@@ -66,10 +66,9 @@ def checkpoint_pictures(
     }
 
 
-def _health(
-    checkpoint: Checkpoint, layer: str, weights: Tensor, geometry: Geometry | None
-) -> KernelHealth | None:
+def _health(checkpoint: Checkpoint, layer: str, weights: Tensor) -> KernelHealth | None:
     """What a snapshot was found to be when it was taken; any other checkpoint is examined now."""
+    geometry = checkpoint.layers[layer].geometry
     if geometry is not None and checkpoint.name.endswith(".safetensors"):
         return load_snapshot(checkpoint.name).health.get(layer)
-    return kernel_health(weights, layer, groups=(geometry or PLAIN).groups)
+    return kernel_health(weights, layer, groups=1 if geometry is None else geometry.groups)

@@ -5,8 +5,10 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,15 @@ import torch
 from conftest import STEPS, TinyNet, logged_images
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
+from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
-from kernelviz_callback import KernelVizCallback
+from kernelviz_callback import KernelVizCallback, Snapshot, kernel_health, save_snapshot
 from kernelviz_callback.cli import main
+from kernelviz_callback.filters import geometry_of
+from kernelviz_callback.probe import load_probe
+from kernelviz_callback.snapshot_pictures import kernel_picture, response_picture
 
 EACH_STEP = {"every_n_train_steps": 1, "save_top_k": -1}
 
@@ -48,6 +55,35 @@ def test_show_draws_a_checkpoint_like_the_snapshot_of_its_step(run: Path, tmp_pa
         assert main(["show", str(file), "-o", str(tmp_path / f"{name}.png")]) == 0
     tiles = [np.asarray(Image.open(tmp_path / f"{n}-responses.png")) for n in "ab"]
     assert np.array_equal(tiles[0], tiles[1])
+
+
+@pytest.mark.parametrize("conv", [nn.Conv1d(1, 8, 31), nn.Conv3d(3, 8, (2, 5, 5), dilation=2)])
+@pytest.mark.parametrize("kind", ["state dict", "safetensors", "snapshot"])
+def test_show_draws_other_dimensions_as_the_callback_does(
+    conv: Any, kind: str, tmp_path: Path
+) -> None:
+    path, geometry = tmp_path / "a.pt", geometry_of(conv)
+    if kind == "state dict":
+        torch.save({"state_dict": {"net.conv.weight": conv.weight}}, path)
+    elif kind == "safetensors":
+        save_file({"net.conv.weight": conv.weight.detach()}, path)
+    else:
+        named = {"net.conv": conv.weight.detach()}
+        path = Path(
+            str(save_snapshot(Snapshot(3, 0, 0.0, named, {"net.conv": geometry}), tmp_path))
+        )
+    assert main(["show", str(path), "-o", str(tmp_path / "out.png")]) == 0
+    told = {"layer": "net.conv", "when": "step 3 · epoch 0" if kind == "snapshot" else ""}
+    plain = replace(geometry, dilation=(1,) * len(geometry.dilation))  # no other file tells it
+    responses = response_picture(
+        conv.weight.detach(), geometry if kind == "snapshot" else plain, load_probe(None), **told
+    )
+    drawn = np.asarray(Image.open(tmp_path / "out-responses.png"))
+    assert np.array_equal(drawn, responses.pixels.numpy())
+    health = None if kind == "snapshot" else kernel_health(conv.weight)
+    kernels = kernel_picture(conv.weight.detach(), health=health, **told)
+    drawn = np.asarray(Image.open(tmp_path / "out-kernels.png"))
+    assert np.array_equal(drawn, kernels.pixels.numpy())
 
 
 @pytest.mark.parametrize("suffix", ["svg", "pdf"])

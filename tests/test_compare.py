@@ -286,3 +286,68 @@ def test_results_are_not_changed_by_reading_them(weight: torch.Tensor) -> None:
     found.plot()
     found.most_changed()
     assert found.to_dict() == before
+
+
+def other(weight: torch.Tensor) -> nn.Module:
+    """A convolution of as many dimensions as its kernels have."""
+    kind = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}[weight.ndim]
+    layer = kind(weight.shape[1], weight.shape[0], tuple(weight.shape[2:]))
+    layer.weight.data = weight.clone()
+    return layer
+
+
+@pytest.mark.parametrize("shape", [(16, 2, 31), (16, 3, 3, 5, 4)])
+def test_layers_of_one_and_three_dimensions(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(8)
+    first, noise = (torch.randn(shape, generator=generator) for _ in range(2))
+    order = torch.randperm(16, generator=generator)
+    later = first + 0.3 * noise
+    later[5] = 0
+    found = compare(other(first), other(later))
+    assert found.last.match == "index"
+    assert "they are of one training" in found.statements[0]
+    one, two = (w.double().flatten(1).numpy() for w in (first, later))
+    change = np.linalg.norm(two - one, axis=1) / np.linalg.norm(one, axis=1)
+    assert np.allclose(found.last.change_from_first.numpy(), change, atol=1e-5)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    cosine = np.delete((one * two).sum(1), 5) / np.delete(lengths, 5)
+    assert np.allclose(np.delete(found.last.cosine_to_first.numpy(), 5), cosine, atol=1e-5)
+    assert found.last.drift == pytest.approx(np.linalg.norm(two - one) / np.linalg.norm(one))
+    assert found.new_verdicts()[5] == {"near-zero"}
+    assert found.last.shape == shape
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["checkpoints"][1]["shape"] == [
+        *shape
+    ]
+
+    later = first + 0.3 * noise
+    fewer = compare(other(first), other(later[order][:12])).last
+    assert fewer.match == "weights"
+    paired = fewer.partner >= 0
+    matched = fewer.matched_weights()
+    assert matched is not None
+    assert torch.equal(matched[paired], later[paired])
+    assert matched[~paired].isnan().all()
+    assert int(paired.sum()) == 12
+
+
+def test_what_reads_no_image_has_no_responses_and_it_is_said_once() -> None:
+    generator = torch.Generator().manual_seed(9)
+    first = torch.randn(8, 1, 31, generator=generator)
+    found = compare(other(first), other(first + 0.1), other(first + 0.2))
+    said = [s for s in found.statements if "signals" in s]
+    reason = "responses cannot be compared: a 1-D convolution reads signals, not images."
+    assert said == [f"Every checkpoint: {reason}"]
+    assert found.last.correlation.isnan().all()
+    assert found.last.responses_alike is None
+    for match, advice in (("responses", 'use match="weights"'), ("index", 'use match="weights"')):
+        fewer = first[:6] if match == "index" else first
+        with pytest.raises(ValueError, match=f"{advice}$"):
+            compare(other(first), other(fewer), match=match)
+    shorter = other(first[..., :15])
+    for match in (None, "responses"):
+        with pytest.raises(ValueError, match=r"reads signals.*nothing else can be .*\(8, 1, 15\)"):
+            compare(other(first), shorter, match=match)
+    with pytest.raises(ValueError, match="nor can their responses, a 1-D convolution"):
+        compare(other(first), shorter, match="weights")
+    with pytest.raises(ValueError, match="a 3-D convolution reads several images"):
+        compare(conv(torch.rand(8, 3, 5, 5)), other(torch.rand(8, 3, 2, 5, 5)))

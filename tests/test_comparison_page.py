@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from kernelviz_callback.comparing.compare import compare
 from kernelviz_callback.comparing.comparison import FILTER_NUMBERS, Comparison
 from kernelviz_callback.comparing.page import MOST_CHANNELS, MOST_WEIGHTS, comparison_page
+from kernelviz_callback.curves import draw_curves
 from kernelviz_callback.grid import paint_tiles
 from kernelviz_callback.verdicts import Verdict
 
+_KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 HOSTILE = "</script><script>alert(1)</script><!--"
 
 
@@ -26,12 +28,14 @@ def _trained(count: int, *shape: int, filters: int = 12) -> list[nn.Module]:
     weights = torch.randn(filters, *shape, generator=generator) * 0.1
     layers = []
     for k in range(count):
-        layer = nn.Conv2d(shape[0], filters, shape[1:])
+        layer = _KINDS[len(shape) - 1](shape[0], filters, shape[1:])
         noise = torch.randn(weights.shape, generator=generator) * 0.02 * k
-        layer.weight.data = weights + noise * torch.rand(filters, 1, 1, 1, generator=generator)
+        layer.weight.data = weights + noise * torch.rand(
+            filters, *[1] * len(shape), generator=generator
+        )
         layers.append(layer)
     layers[-1].weight.data[3] *= 0.01
-    layers[-1].weight.data[5, 0, 1, 1] = torch.nan
+    layers[-1].weight.data[(5, 0, *[1] * len(shape[1:]))] = torch.nan
     return layers
 
 
@@ -100,7 +104,7 @@ def test_page_of_512_filters_is_small() -> None:
 
 def test_many_channels_are_cut_and_it_is_said(planes: Comparison) -> None:
     data = _data(comparison_page(planes))
-    assert {plate["shown"] for plate in data["plates"]} == {MOST_CHANNELS}
+    assert {plate["planes"] for plate in data["plates"]} == {MOST_CHANNELS}
     assert data["notes"] == [f"Of 20 input channels, tiles show the first {MOST_CHANNELS}."]
 
 
@@ -242,6 +246,79 @@ def test_planes_are_the_channels(opened: Any, planes: Comparison) -> None:
         expected = painted[:, :, 4 * channel : 4 * channel + 3]
         assert torch.equal(found[:3, y : y + 3, x : x + 3], expected)
     assert (found[3, 3] == 0).all()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("points", "pixels"), [(24, 6), (600, 0.48)])
+@pytest.mark.parametrize("scale", ["all", "tile", "filter"])
+def test_curves_are_those_of_the_picture(
+    opened: Any, points: int, pixels: float, scale: str
+) -> None:
+    compared = compare(*_trained(2, 3, points))
+    tab = opened(compared)
+    tab.check(f"input[value={scale}]", force=True)
+    every = _weights(compared)
+    row = torch.stack([_largest(w) for w in every]).amax(0)
+    for plate, weights in enumerate(every):
+        own = _largest(weights)
+        ends = {"all": row.amax().expand(12), "tile": own, "filter": row}[scale]
+        width = round(points * pixels)
+        for i in (0, 3, 5):
+            found = _pixels(tab, i, plate)
+            assert found.shape == (4, 3 * 97 - 1, width)  # three channels, below each other
+            drawn = draw_curves(weights[i : i + 1], ends[i : i + 1], height=96, width=width)
+            painted = paint_tiles(
+                drawn, ends[i : i + 1], is_rgb=False, non_finite=~drawn.isfinite()
+            )[0].int()
+            for channel in range(3):
+                part = found[:3, 97 * channel : 97 * channel + 96].int()
+                expected = painted[:, :, channel * (width + 1) :][:, :, :width]
+                # 254 levels have been sent: its two ends are off by a part of a pixel.
+                differing = ((part - expected).abs() > 12).any(0).sum(0)
+                assert differing.max() <= 4
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("channels", [3, 2])
+def test_volumes_are_rows_of_slices(opened: Any, channels: int) -> None:
+    compared = compare(*_trained(2, channels, 2, 4, 5))
+    tab = opened(compared)
+    weights = _weights(compared)
+    half_range = torch.stack([_largest(w) for w in weights[:-1]]).amax()
+    found = _pixels(tab, 7, 0)
+    rows = 1 if channels == 3 else 2
+    assert found.shape == (4, 5 * rows - 1, 11)
+    for k in range(2):
+        for c in range(rows):
+            part = weights[0][7:8, :, k] if channels == 3 else weights[0][7:8, c : c + 1, k]
+            expected = paint_tiles(part, half_range[None], is_rgb=channels == 3)[0]
+            at = found[:3, 5 * c : 5 * c + 4, 6 * k : 6 * k + 5]
+            assert torch.equal(at, expected)
+    tab.locator(".number").first.click()
+    tab.locator(".frame").first.focus()
+    for key in ("ArrowDown", *["ArrowRight"] * 6):
+        tab.keyboard.press(key)
+    said = tab.locator("#weight").text_content().replace("−", "-")
+    kind = "red green blue" if channels == 3 else "channel 0"
+    assert said.startswith(f"Slice 1, row 1, column 1, {kind}: ")
+    i = compared.most_changed()[0]
+    expected = weights[0][i, : 3 if channels == 3 else 1, 1, 1, 1].tolist()
+    read = [float(number) for number in said.split(": ")[1].split(", ")]
+    assert read == pytest.approx(expected, abs=weights[0][i].abs().max().item() / 254 + 6e-3)
+
+
+@pytest.mark.browser
+def test_taps_are_read(opened: Any) -> None:
+    compared = compare(*_trained(2, 1, 24))
+    tab = opened(compared)
+    tab.locator(".number").first.click()
+    tab.locator(".frame").first.focus()
+    tab.keyboard.press("ArrowRight")
+    said = tab.locator("#weight").text_content()
+    assert said.startswith("Tap 1, channel 0: ")
+    box = tab.locator(".frame").first.bounding_box()
+    tab.mouse.move(box["x"] + box["width"] * 20.5 / 24, box["y"] + 20)
+    assert tab.locator("#weight").text_content() == "Tap 20, channel 0"
 
 
 @pytest.mark.browser

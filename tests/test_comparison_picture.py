@@ -124,3 +124,73 @@ def test_the_table_says_what_changed_most_first() -> None:
     assert [line.split()[0] for line in lines[at + 1 : at + 4]] == ["5", "2", "0"]
     assert "+near-zero" in lines[at + 2]
     assert "1 near-zero" in out.getvalue()
+
+
+def columns_of(strip: Tensor, count: int, width: int, rule: int) -> list[Tensor]:
+    """The tiles of a strip, whatever they hold: (H, W, 3) each."""
+    start = strip.shape[1] - count * (width + rule)
+    return [strip[:, start + i * (width + rule) :][:, :width] for i in range(count)]
+
+
+def test_curves_share_the_scale_of_their_strip() -> None:
+    first = torch.randn(4, 1, 24, generator=torch.Generator().manual_seed(3))
+    last = 0.5 * first
+    models = [nn.Conv1d(1, 4, 24), nn.Conv1d(1, 4, 24)]
+    for model, weight in zip(models, (first, last), strict=True):
+        model.weight.data = weight
+    picture = comparison_picture(compare(*models), scale="filter")
+    height, zoom = 48, 3  # pixels a point: 72 is half as much again as 48
+    for i in range(4):
+        scale = first[i].abs().max()
+        assert picture.half_ranges[i] == scale
+        tiles = columns_of(picture.tile(i), 3, 24 * zoom, 2)
+        for values, tile in zip(
+            (first[i, 0], last[i, 0], last[i, 0] - first[i, 0]), tiles, strict=True
+        ):
+            assert tile.shape == (height, 24 * zoom, 3)
+            for t in range(24):
+                column = tile[:, t * zoom + 1].int()
+                is_red, is_blue = column[:, 0] > column[:, 2], column[:, 2] > column[:, 0]
+                reached = (
+                    int((is_red | is_blue)[: height // 2].sum()),
+                    int((is_red | is_blue)[height // 2 :].sum()),
+                )
+                expected = (values[t] / scale * height / 2).item()
+                assert reached[0] == pytest.approx(max(0, expected), abs=1.01)
+                assert reached[1] == pytest.approx(max(0, -expected), abs=1.01)
+                assert not is_blue[: height // 2].any()
+                assert not is_red[height // 2 :].any()
+
+
+def test_slices_stand_in_a_row_in_colours() -> None:
+    first = torch.randn(4, 3, 2, 5, 5, generator=torch.Generator().manual_seed(4))
+    last = first.clone()
+    last[2, 1, 1, 3, 4] = torch.nan
+    models = [nn.Conv3d(3, 4, (2, 5, 5)), nn.Conv3d(3, 4, (2, 5, 5))]
+    for model, weight in zip(models, (first, last), strict=True):
+        model.weight.data = weight
+    picture = comparison_picture(compare(*models))
+    zoom = 7  # of 49 / sqrt(2) / 5
+    width = 2 * 5 * zoom + 1
+    scale = picture.half_ranges[0]
+    for tile in columns_of(picture.tile(1), 3, width, 6)[:2]:
+        for k in range(2):
+            part = tile[zoom // 2 : 5 * zoom : zoom, k * (5 * zoom + 1) + zoom // 2 :: zoom][:, :5]
+            assert torch.equal(part, to_levels(first[1, :, k], scale).permute(1, 2, 0))
+    bad = columns_of(picture.tile(2), 3, width, 6)[1]
+    is_striped = (bad == torch.tensor([255, 0, 255])).all(2) | (bad == 0).all(2)
+    assert is_striped[3 * zoom : 4 * zoom, 5 * zoom + 1 + 4 * zoom :].all()
+    assert int(is_striped.sum()) == zoom * zoom
+
+
+def test_signals_are_never_colours() -> None:
+    models = [nn.Conv1d(3, 4, 9), nn.Conv1d(3, 4, 9)]
+    picture = comparison_picture(compare(*models, match="index"))
+    tiles = columns_of(picture.tile(0), 3, 3 * 72 + 2, 6)
+    assert (tiles[0][0, :20] >= 246).all()  # white, where RGB has grey
+
+
+def test_what_reads_no_image_has_no_responses_to_show() -> None:
+    found = compare(nn.Conv1d(3, 4, 9), nn.Conv1d(3, 4, 9), match="index")
+    with pytest.raises(ValueError, match="no responses: a 1-D convolution reads signals"):
+        comparison_picture(found, responses_to=load_probe(None))

@@ -25,6 +25,16 @@ class Net(nn.Module):
         self.head = nn.Linear(8, 2)
 
 
+class Mixed(nn.Module):
+    """A network that reads pictures, with layers of other dimensions around the one that does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = nn.Conv1d(1, 8, 31)
+        self.clip = nn.Conv3d(3, 8, (2, 3, 5))
+        self.stem = nn.Conv2d(3, 8, 5)
+
+
 @pytest.fixture
 def opened(tmp_path: Path) -> Callable[[Any], Checkpoint]:
     def save_and_open(content: Any) -> Checkpoint:
@@ -172,9 +182,8 @@ def test_a_bare_convolution(opened: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: torch.rand(8, 3, 5), "1-D: its filters are curves"),
-        (lambda: torch.rand(8, 3, 5, 5, 5), "3-D: its filters are volumes"),
         (lambda: torch.rand(0, 3, 5, 5), "it is empty, of shape"),
+        (lambda: torch.rand(8, 3, 0), "it is empty, of shape"),
         (lambda: torch.ones(8, 3, 5, 5, dtype=torch.int8), "whole numbers .int8"),
         (lambda: torch.ones(8, 3, 5, 5, dtype=torch.bool), "whole numbers .bool"),
         (lambda: torch.ones(8, 3, 5, 5, dtype=torch.complex64), "its weights are complex"),
@@ -200,6 +209,51 @@ def test_what_cannot_be_shown_is_listed_with_its_reason(
         with pytest.raises(ValueError, match=reason) as raised:
             checkpoint.read(asked)
         assert str(raised.value).startswith(checkpoint.name)
+
+
+@pytest.mark.parametrize("made", [nn.Conv1d(2, 8, 31), nn.Conv3d(2, 8, (2, 3, 5))])
+def test_layers_of_one_and_three_dimensions(made: nn.Module, opened: Any) -> None:
+    net = nn.Sequential(OrderedDict(a=nn.BatchNorm1d(2), b=made))
+    assert_same(opened({"state_dict": net.state_dict()}), net)
+    assert_same(opened(made.state_dict()), made)
+    assert torch.equal(opened(net.state_dict()).read(), made.weight)
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Conv1d(2, 8, 9), lambda: nn.Conv3d(2, 8, 3)])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        parametrizations.weight_norm,
+        parametrizations.spectral_norm,
+        spectral_norm,
+        lambda conv: prune.random_unstructured(conv, "weight", 0.5),
+    ],
+)
+def test_derived_weights_of_one_and_three_dimensions(make: Any, norm: Any, opened: Any) -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(make())
+    norm(net[0])
+    net(torch.rand(1, 2, *[9] * (net[0].weight.ndim - 2)))  # a step of the power iteration
+    assert_same(opened({"state_dict": net.state_dict()}), net)
+
+
+def test_the_first_layer_is_the_one_that_the_callback_takes(opened: Any) -> None:
+    net = Mixed()
+    checkpoint = opened(net.state_dict())
+    assert_same(checkpoint, net)
+    assert [checkpoint.resolve()] == list(find_convolutions(net)) == ["stem"]
+    assert checkpoint.resolve("*") == "stem"
+    assert checkpoint.resolve("[tc]*") == "time"
+    del net.stem
+    assert [opened(net.state_dict()).resolve()] == list(find_convolutions(net)) == ["time"]
+
+
+def test_what_is_no_picture_filter_leaves_the_end_of_a_name_to_the_one_that_is(opened: Any) -> None:
+    net = nn.ModuleDict(
+        {"a": nn.ModuleDict({"conv": nn.Conv1d(2, 4, 3)}), "b": nn.ModuleDict({"conv": Net().stem})}
+    )
+    assert opened(net.state_dict()).resolve("conv") == "b.conv"
+    assert opened({"a.conv.weight": torch.rand(4, 2, 3)}).resolve("conv") == "a.conv"
 
 
 def test_deep_and_endless_dicts(opened: Any) -> None:

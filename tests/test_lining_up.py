@@ -34,6 +34,9 @@ RESNET = checkpoint(conv1=STEM, layer1__0__conv1=BLOCK, layer1__0__conv2=BLOCK)
         (checkpoint(model__conv1=(64, 1, 7, 7), b=STEM), "conv1", STEM, "model.conv1"),
         # As in DenseNet: deep in another network a layer happens to have the same last name.
         (checkpoint(f__conv0=STEM, f__b__1__conv1=(128, 64, 1, 1)), "conv1", STEM, "f.conv0"),
+        # A 1-D layer of the same last name, nearer than the 2-D one.
+        (checkpoint(t__conv1=(8, 1, 9), f__conv0=STEM, b=BLOCK), "conv1", STEM, "f.conv0"),
+        (checkpoint(stem=STEM, net__sound=(16, 1, 9)), "sound", (8, 1, 9), "net.sound"),
         # Nothing in common but a number: the first convolution is the likelier one.
         (checkpoint(stem=(32, 3, 3, 3), layers__0=BLOCK), "features.0", STEM, "stem"),
     ],

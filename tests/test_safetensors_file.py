@@ -68,6 +68,26 @@ def test_our_snapshots(weight: Tensor, tmp_path: Path) -> None:
         assert checkpoint.layers[name].geometry == GEOMETRY
 
 
+@pytest.mark.parametrize(
+    ("shape", "geometry"),
+    [
+        ((8, 2, 31), Geometry("Conv1d", (4,), (0,), (3,), 2)),
+        ((8, 2, 2, 3, 5), Geometry("Conv3d", (1, 2, 2), "same", (1, 1, 2), 4)),
+    ],
+)
+def test_snapshots_of_one_and_three_dimensions(
+    shape: tuple[int, ...], geometry: Geometry, tmp_path: Path
+) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    path = save_snapshot(Snapshot(7, 2, 0.0, {"conv": weight}, {"conv": geometry}), tmp_path)
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.layers["conv"].geometry == geometry
+    assert torch.equal(checkpoint.read(), weight)
+    rewrite(Path(str(path)), described(dilation=[1, 1]))
+    with pytest.raises(ValueError, match="damaged"):
+        open_checkpoint(path)
+
+
 def test_a_zip_with_the_suffix_of_another_format(weight: Tensor, tmp_path: Path) -> None:
     torch.save({"conv.weight": weight}, tmp_path / "a.safetensors")
     assert torch.equal(load_weights(tmp_path / "a.safetensors"), weight)

@@ -11,7 +11,6 @@ from kernelviz_callback.comparing.comparison import Column, Comparison, Likeness
 from kernelviz_callback.comparing.labels import distinct_labels
 from kernelviz_callback.comparing.matching import (
     Layer,
-    Shape,
     assign,
     chance_correlation,
     chance_cosine,
@@ -21,14 +20,16 @@ from kernelviz_callback.comparing.matching import (
     response_correlations,
 )
 from kernelviz_callback.comparing.milestones import milestones, places_to_keep
-from kernelviz_callback.comparing.statements import state
+from kernelviz_callback.comparing.statements import TAKEN_FOR_IT, state
 from kernelviz_callback.examination import kernel_health
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.health import KernelHealth
 from kernelviz_callback.measures import Movement, movement
-from kernelviz_callback.opening.checkpoint import PLAIN, Checkpoint, open_checkpoint
+from kernelviz_callback.opening.checkpoint import Checkpoint, open_checkpoint, plain_geometry
+from kernelviz_callback.opening.layers import Shape
 from kernelviz_callback.opening.lining_up import line_up
 from kernelviz_callback.opening.sources import find_checkpoints
+from kernelviz_callback.planes import why_no_image
 from kernelviz_callback.probe import ProbeSource, load_probe
 from kernelviz_callback.probe_energy import ProbeEnergy, energy_under
 from kernelviz_callback.storage import Location
@@ -161,7 +162,9 @@ class CompareWalk:
         stored = checkpoint.layers[name]
         geometry = stored.geometry
         if geometry is None:
-            geometry = first.layer.geometry if first and first.shape == stored.shape else PLAIN
+            geometry = plain_geometry(stored.shape)
+            if first and first.shape == stored.shape:
+                geometry = first.layer.geometry
         layer = Layer(checkpoint.read(name), geometry)
         return _Taken(checkpoint, name, layer, tells_geometry=stored.geometry is not None)
 
@@ -203,7 +206,7 @@ class CompareWalk:
         try:
             return response_correlations(one, now.layer, self.probe)
         except ValueError as error:
-            notes.append(f"its responses cannot be compared: {error}")
+            notes.append(f"responses cannot be compared: {error}")
             return None
 
     def _pair_off(
@@ -217,17 +220,20 @@ class CompareWalk:
             return "index", same
         if self._match == "responses" or now.shape[1:] != first.shape[1:]:
             if correlations is None:
-                raise ValueError(
-                    f"{now.checkpoint.name}: {notes[-1]}; nothing else can be of layers of shape "
-                    f"{first.shape} and {now.shape}"
+                is_weighable = now.shape[1:] == first.shape[1:]
+                advice = (
+                    'use match="weights"'
+                    if is_weighable
+                    else f"nothing else can be of layers of shape {first.shape} and {now.shape}"
                 )
+                raise ValueError(f"{now.checkpoint.name}: {notes[-1]}; {advice}")
             return "responses", assign(correlations)
         alike = _cosines(first, now)
         if self._match == "weights" or now.shape != first.shape:
             return "weights", assign(alike)
         is_in_place = in_place(alike)
         if is_in_place is None:
-            notes.append("whether filter i is still filter i cannot be told; it is taken for it")
+            notes.append(TAKEN_FOR_IT)
         if is_in_place is not False:
             return "index", same
         before = self._previous
@@ -242,9 +248,17 @@ class CompareWalk:
             "weights": now.shape[1:] == first.shape[1:],
         }
         if self._match and not is_fitting.get(self._match, True):
+            reason = why_no_image(first.shape) or why_no_image(now.shape)
+            others = 'use match="responses"'
+            if reason is not None:
+                others = (
+                    'use match="weights"'
+                    if is_fitting["weights"]
+                    else f"nor can their responses, {reason}"
+                )
             raise ValueError(
                 f"{now.checkpoint.name}: match={self._match!r} cannot pair off filters of shape "
-                f'{first.shape} and {now.shape}; use match="responses"'
+                f"{first.shape} and {now.shape}; {others}"
             )
 
     def _chance(self, now: "_Taken", first: "_Taken") -> float:
@@ -288,8 +302,7 @@ class _Taken:
 
     @property
     def shape(self) -> Shape:
-        count, channels, height, width = self.layer.weights.shape
-        return count, channels, height, width
+        return tuple(self.layer.weights.shape)
 
 
 def _moved(now: _Taken, then: _Taken) -> Movement:

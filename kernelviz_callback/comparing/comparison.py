@@ -12,6 +12,7 @@ from torch import Tensor
 from kernelviz_callback.comparing.chart import ChartData, draw_comparison
 from kernelviz_callback.filters import Geometry
 from kernelviz_callback.health import KernelHealth, or_none
+from kernelviz_callback.opening.layers import Shape
 from kernelviz_callback.picture import EncodedImage
 from kernelviz_callback.verdict_names import VerdictName
 
@@ -57,7 +58,7 @@ class Column:
         step: Optimizer steps, if it tells.
         epoch: From 0, if it tells.
         geometry: Of the layer.
-        shape: (M, C, kH, kW) of its weights.
+        shape: Of its weights: (M, C, kH, kW), (M, C, k) or (M, C, kD, kH, kW).
         match: How its filters were paired off with the first's: the same "index", the most similar
             "weights" or the most correlated "responses".
         partner: Index of the filter of this checkpoint for each of the first, -1 for none.
@@ -80,7 +81,7 @@ class Column:
     step: int | None
     epoch: int | None
     geometry: Geometry
-    shape: tuple[int, int, int, int]
+    shape: Shape
     match: Match
     partner: Tensor
     cosine_to_first: Tensor
@@ -107,7 +108,8 @@ class Column:
         if self.weights is None:
             return None
         ordered = self.weights[self.partner.clamp(min=0)]
-        return ordered.masked_fill((self.partner < 0)[:, None, None, None], torch.nan)
+        ordered[self.partner < 0] = torch.nan
+        return ordered
 
 
 @dataclass(frozen=True, eq=False)

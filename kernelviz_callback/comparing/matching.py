@@ -6,7 +6,7 @@ i stays filter i; whether it did can be told from the weights alone.
 
 from functools import lru_cache
 from math import ceil, sqrt
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kernelviz_callback.filters import Geometry
+from kernelviz_callback.opening.layers import Shape
 from kernelviz_callback.planes import why_no_image
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.responses import ResponseChunks
-
-Shape: TypeAlias = tuple[int, int, int, int]
 
 # Standard deviations of what a random order does. Chance exceeds it once in 30,000 times.
 IN_PLACE = 4.0
@@ -36,8 +35,8 @@ def cosines(ones: Tensor, others: Tensor) -> Tensor:
     """How alike the weights of each pair of filters are: 1 the same pattern, -1 its negative.
 
     Args:
-        ones: Shape (N, C, kH, kW).
-        others: Shape (M, C, kH, kW).
+        ones: Shape (N, C, kH, kW), or with kernels of one or three dimensions.
+        others: Likewise.
 
     Returns:
         Shape (N, M), in [-1, 1]. 0 for a filter of zeros, or with NaN or infinity in it.
@@ -58,7 +57,7 @@ def cosines(ones: Tensor, others: Tensor) -> Tensor:
 
 
 class Layer(NamedTuple):
-    """Filters, shape (N, C, kH, kW), and how they slide."""
+    """Filters, of any dimensions, and how they slide."""
 
     weights: Tensor
     geometry: Geometry
@@ -74,7 +73,7 @@ def response_correlations(one: Layer, other: Layer, probe: Probe) -> Tensor:
         answers to nothing, or with NaN or infinity in it.
 
     Raises:
-        ValueError: If the probe does not fit a layer.
+        ValueError: If the probe does not fit a layer, or one reads no single images.
     """
     responses = [_responses(layer, probe) for layer in (one, other)]
     height, width = (min(r.shape[d] for r in responses) for d in (2, 3))
@@ -165,8 +164,8 @@ def chance_cosine(ones: Shape, others: Shape) -> float:
     """The mean cosine of matched filters that two layers of random filters reach.
 
     Args:
-        ones: (N, C, kH, kW).
-        others: (M, C, kH, kW).
+        ones: Of the weights of one.
+        others: Of those of the other.
 
     Returns:
         Of independent Gaussian filters, simulated with a generator of its own.

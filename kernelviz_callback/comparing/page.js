@@ -3,7 +3,9 @@
 let scale = "all";
 const painted = new Map();
 
-const rowRange = (tile) => Math.max(...pictured.map((plate) => plate.own[tile]));
+/** The plates that share a scale: curves share it with their difference. */
+const sharing = plates.filter((plate) => plate.isCurve || !plate.isDifference);
+const rowRange = (tile) => Math.max(...sharing.map((plate) => plate.own[tile]));
 const partnerIn = (plate, filter) => points[plate.checkpoint ?? pictured.at(-1).checkpoint].partner[filter];
 
 function tile(plate, filter) {
@@ -24,7 +26,7 @@ function tile(plate, filter) {
 
 function paint(canvas) {
   const [plate, at] = painted.get(canvas);
-  plate.paint(canvas, at, scale, plate.isDifference ? null : rowRange(at));
+  plate.paint(canvas, at, scale, sharing.includes(plate) ? rowRange(at) : null);
 }
 
 function setScale(name) {
@@ -35,10 +37,11 @@ function setScale(name) {
 
 function sayScale() {
   const parts = [];
-  const both = [[pictured[0], "weights"], [difference, "difference"]].filter(([plate]) => plate);
+  const alone = plates.find((plate) => !sharing.includes(plate));
+  const both = [[pictured[0], "weights"], [alone, "difference"]].filter(([plate]) => plate);
   for (const [plate, what] of both) {
     const bar = el("canvas", { class: "ramp", "aria-hidden": "true" });
-    paintBar(bar, plate.isRgb, colours);
+    paintBar(bar, plate.rgb, colours);
     const end = scale === "all" ? say(plate.common) : "max";
     parts.push(el("span", { class: "range" }, `${what} −${end}`, bar, `+${end}`));
   }
@@ -47,8 +50,18 @@ function sayScale() {
     filter: "max: the largest weight of the filter in any checkpoint",
     tile: "max: the largest weight of the tile",
   }[scale];
-  const channels = pictured[0]?.isRgb ? "; input channels 0, 1, 2 as red, green, blue" : "";
-  find("scale").replaceChildren(...parts, el("span", { class: "faint" }, note + channels));
+  find("scale").replaceChildren(...parts, el("span", { class: "faint" }, [note, ...layout()].join("; ")));
+}
+
+/** How the weights of a tile are laid out, where that cannot be seen. */
+function layout() {
+  const [plate] = pictured;
+  if (!plate) return [];
+  return [
+    ...(plate.isCurve ? ["taps left to right"] : []),
+    ...(plate.isVolume ? [`slices left to right${plate.down > 1 ? ", input channels top to bottom" : ""}`] : []),
+    ...(plate.rgb ? ["input channels 0, 1, 2 as red, green, blue"] : []),
+  ];
 }
 
 /* The filters. */
@@ -244,7 +257,7 @@ function enlarge(plate, filter) {
     const box = canvas.getBoundingClientRect();
     readCell(large, plate.cellAt((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height));
   });
-  let cell = { plane: 0, y: 0, x: 0 };
+  let cell = { panel: 0, y: 0, x: 0 };
   frame.addEventListener("keydown", (event) => {
     const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
     if (!step) return;
@@ -255,13 +268,13 @@ function enlarge(plate, filter) {
   return large;
 }
 
-/** The neighbour of a weight, in the next plane where one ends. */
-function stepped(plate, { plane, y, x }, [right, down]) {
+/** The neighbour of a weight, in the next panel where one ends. */
+function stepped(plate, { panel, y, x }, [right, down]) {
   const over = [x + right, y + down].map((place, k) => Math.floor(place / [plate.width, plate.height][k]));
-  const side = plane % plate.across + over[0];
-  if (side < 0 || side >= plate.across) return { plane: -1, y, x };
+  const side = panel % plate.across + over[0];
+  if (side < 0 || side >= plate.across) return { panel: -1, y, x };
   return {
-    plane: plane + over[0] + over[1] * plate.across,
+    panel: panel + over[0] + over[1] * plate.across,
     y: y + down - over[1] * plate.height, x: x + right - over[0] * plate.width,
   };
 }
@@ -276,13 +289,19 @@ function readCell(pointed, cell, aloud = false) {
     if (fits) Object.assign(one.mark.style, one.plate.boxOf(cell));
   }
   if (!cell) return;
-  const where = `Row ${cell.y}, column ${cell.x}${pointed.plate.isRgb ? ", red green blue" : `, channel ${cell.plane}`}`;
+  const where = placeOf(pointed.plate, cell);
   find("weight").textContent = aloud ? `${where}: ${weightsAt(pointed, cell).map(sayWeight).join(", ")}` : where;
 }
 
-function weightsAt({ plate, at }, { plane, y, x }) {
-  const channels = plate.isRgb ? [0, 1, 2] : [plane];
-  return channels.map((channel) => plate.weight(at, channel, y * plate.width + x));
+function placeOf(plate, { panel, y, x }) {
+  const slice = plate.isVolume ? `Slice ${panel % plate.across}, row` : "Row";
+  const place = plate.isCurve ? `Tap ${x}` : `${slice} ${y}, column ${x}`;
+  const channel = plate.isVolume ? Math.floor(panel / plate.across) : panel;
+  return `${place}, ${plate.rgb ? "red green blue" : `channel ${channel}`}`;
+}
+
+function weightsAt({ plate, at }, { panel, y, x }) {
+  return plate.planesOf(panel).map((plane) => plate.weight(at, plane, y * plate.width + x));
 }
 
 function sayWeight(weight) {
@@ -318,6 +337,8 @@ function start() {
   prefersDark.addEventListener("change", () => remembered() ?? setTheme(prefersDark.matches ? "dark" : "light"));
   find("theme").addEventListener("click", switchTheme);
   document.documentElement.style.setProperty("--tiles", plates.length);
+  // Slices of one tile stand nearer to each other than tiles do.
+  if (plates.some((plate) => plate.isVolume)) document.documentElement.style.setProperty("--gap", "16px");
   document.documentElement.style.setProperty("--abreast", plates.length > 4 ? Math.ceil(plates.length / 2) : Math.max(plates.length, 3));
   fillHeader();
   fillNumbers();

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
+from math import ceil, prod, sqrt
 from string import Template
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from kernelviz_callback.colour import ZERO_LEVEL, diverging, largest_magnitude, to_levels
 from kernelviz_callback.comparing.comparison import FILTER_NUMBERS, Column, Comparison, Likeness
 from kernelviz_callback.health import or_none
+from kernelviz_callback.planes import as_planes
 from kernelviz_callback.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
 
 # More channels than this are not told apart in a tile.
@@ -26,6 +28,7 @@ MOST_WEIGHTS = 1_500_000
 _DIGITS = 4
 _RANGE_DIGITS = 7
 _NOT_FINITE_LEVEL = 0
+_MOST_STACKED = 4  # curves below each other
 _SCRIPTS = ("page_tiles.js", "page_chart.js", "page_overview.js", "page.js")
 
 
@@ -143,14 +146,16 @@ def _plates(
     if not layers:
         return [], 0, notes
     drawn = list(zip(pictured, layers, strict=True))
-    half_range = max(largest_magnitude(weights).amax().item() for weights in layers)
     first, last = layers[0], layers[-1]
     difference = last - first if first.shape == last.shape and len(layers) > 1 else None
     every = layers if difference is None else [*layers, difference]
+    # The height of a curve is looked at before its colour, so all curves share a scale.
+    sharing = every if first.ndim == 3 else layers
+    half_range = max(largest_magnitude(weights).amax().item() for weights in sharing)
 
-    room = MOST_WEIGHTS // sum(w.shape[2] * w.shape[3] for w in every)
-    channels = [_shown(w.shape[1], room // len(order)) for w in every]
-    area = sum(c * w.shape[2] * w.shape[3] for c, w in zip(channels, every, strict=True))
+    room = MOST_WEIGHTS // sum(prod(w.shape[2:]) for w in every)
+    channels = [_shown(w, room // len(order)) for w in every]
+    area = sum(c * prod(w.shape[2:]) for c, w in zip(channels, every, strict=True))
     tiled = min(len(order), max(1, MOST_WEIGHTS // area))
     kept = torch.tensor(order[:tiled])
     plates = [
@@ -158,7 +163,7 @@ def _plates(
         for (index, weights), shown in zip(drawn, channels, strict=False)
     ]
     if difference is not None:
-        widest = largest_magnitude(difference).amax().item()
+        widest = largest_magnitude(difference).amax().item() if first.ndim > 3 else half_range
         plates.append({"checkpoint": None, **_plate(difference[kept], channels[-1], widest)})
     fewest = min(zip(channels, (w.shape[1] for w in every), strict=True), key=lambda c: c[0] - c[1])
     if fewest[0] < fewest[1]:
@@ -187,8 +192,12 @@ def _matched(column: Column) -> Tensor | None:
     return None if weights is None else weights.detach().cpu().float()
 
 
-def _shown(channels: int, room: int) -> int:
-    return channels if channels == 3 else max(1, min(channels, MOST_CHANNELS, room))
+def _shown(weights: Tensor, room: int) -> int:
+    return 3 if _is_rgb(weights) else max(1, min(weights.shape[1], MOST_CHANNELS, room))
+
+
+def _is_rgb(weights: Tensor) -> bool:
+    return weights.shape[1] == 3 and weights.ndim > 3
 
 
 def _plate(weights: Tensor, shown: int, common: float) -> dict[str, Any]:
@@ -196,10 +205,16 @@ def _plate(weights: Tensor, shown: int, common: float) -> dict[str, Any]:
 
     Weak filters keep their detail: 127 levels a side, whatever the strongest of the layer is. The
     level on the common scale follows from that but for rounding, which a fifth of a byte mends.
+
+    The slices of a 3-D layer stand in a row, and its channels below each other where they are no
+    colours.
     """
-    _, channels, height, width = weights.shape
-    own = largest_magnitude(weights)
+    own, is_rgb, is_volume = largest_magnitude(weights), _is_rgb(weights), weights.ndim == 5
     values = weights[:, :shown]
+    values = values.flatten(1, 2) if is_volume and not is_rgb else as_planes(values)
+    _, planes, height, width = values.shape
+    panels = planes // 3 if is_rgb else planes
+    across = 1 if weights.ndim == 3 and panels <= _MOST_STACKED else ceil(sqrt(panels))
     levels = to_levels(values, own[:, None, None, None])
     exact = to_levels(values, torch.tensor(common))
     told = [_shortened(x, _RANGE_DIGITS) for x in own.tolist()]
@@ -210,8 +225,10 @@ def _plate(weights: Tensor, shown: int, common: float) -> dict[str, Any]:
     return {
         "height": height,
         "width": width,
-        "channels": channels,
-        "shown": shown,
+        "planes": planes,
+        "across": weights.shape[2] if is_volume else across,
+        "kind": "curve" if weights.ndim == 3 else "volume" if is_volume else "plane",
+        "rgb": is_rgb,
         "common": common,
         "own": told,
         "levels": _base64(levels.masked_fill(~values.isfinite(), _NOT_FINITE_LEVEL)),

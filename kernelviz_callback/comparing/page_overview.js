@@ -8,7 +8,6 @@ const rank = new Map(data.order.map((filter, k) => [filter, k]));
 const known = (name) => last.filters[name].some((value) => value !== null);
 const comparesWeights = known("change_from_first");
 const pictured = plates.filter((plate) => !plate.isDifference);
-const difference = plates.find((plate) => plate.isDifference);
 
 const hasSteps = points.every((point) => point.step !== null);
 const risesInSteps = hasSteps && points.every((point, k) => !k || point.step > points[k - 1].step);

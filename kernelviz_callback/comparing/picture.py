@@ -13,8 +13,11 @@ from torch import Tensor
 from kernelviz_callback.caption import BACKGROUND, framed
 from kernelviz_callback.colour import diverging, largest_magnitude
 from kernelviz_callback.comparing.comparison import Column, Comparison
+from kernelviz_callback.curves import curve_width, draw_curves
 from kernelviz_callback.grid import paint_tiles
+from kernelviz_callback.grid_notes import kernel_note
 from kernelviz_callback.picture import Layout, Picture
+from kernelviz_callback.planes import as_planes, why_no_image
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.responses import channel_responses, response_size, summed_responses
 
@@ -22,10 +25,12 @@ StripScale: TypeAlias = Literal["layer", "filter"]
 
 MOST_STRIPS = 256  # filters in one picture; of more, those that changed most
 _KERNEL_SIDE = 49  # pixels that a kernel is enlarged to, about
+_CURVE_HEIGHT = 48  # pixels
 _RESPONSE_SIDE = 96  # pixels that a response is shrunk to, about
 _MOST_CHANNELS = 4  # in a tile, where they are no colours
 _GAP = 10  # pixels between strips
-_RULE = 2  # pixels between the tiles of a strip
+_RULE = 2  # pixels between the tiles of a strip, ...
+_WIDE_RULE = 6  # ... if each is a row of curves or slices
 _HEADER = 19  # pixels: the letters above the strips
 _TEXT = (200, 200, 208)
 
@@ -45,7 +50,8 @@ def comparison_picture(
     A strip is one filter, its number (and where it differs that of its partner in the last
     checkpoint) at its left. From left to right: the checkpoints A, B, ..., then the last minus the
     first. Zero is grey (or white, where red is positive and blue negative), and one scale holds for
-    all tiles of a strip, the difference too: what looks weak is weak.
+    all tiles of a strip, the difference too: what looks weak is weak. The kernels of a 1-D layer
+    are curves, those of a 3-D layer stand slice by slice in a row.
 
     Args:
         comparison: Of which the pictured checkpoints are shown.
@@ -55,6 +61,9 @@ def comparison_picture(
     Returns:
         A picture whose tiles are the strips, in the order of the first checkpoint's filters. Of
         more than 256 only those that changed most.
+
+    Raises:
+        ValueError: If responses are asked for of filters that respond to no image.
     """
     shown = [c for c in comparison.columns if c.weights is not None]
     chosen = sorted(comparison.most_changed()[:MOST_STRIPS])
@@ -71,11 +80,12 @@ def comparison_picture(
     target = _RESPONSE_SIDE if responses_to else _KERNEL_SIDE
     painted = [_painted(place.values, half_ranges, target) for place in places]
     labels = [_label(comparison, i) for i in chosen]
-    strips, starts = _strips(painted, labels)
+    is_row = first.values.ndim == 5 or (first.values.ndim == 3 and first.values.shape[1] > 1)
+    strips, starts = _strips(painted, labels, _WIDE_RULE if is_row else _RULE)
     count, height, width, _ = strips.shape
     columns = min(count, max(1, ceil(sqrt(count * (height + _GAP) / (width + _GAP)) - 1e-9)))
     layout = Layout(count, columns, height, width, gap=_GAP)
-    is_rgb = first.values.shape[1] == 3
+    is_rgb = _is_rgb(first.values)
     ramp = torch.arange(1, 256, dtype=torch.uint8)
     bar = ramp[:, None].expand(-1, 3) if is_rgb else diverging(ramp[None])[:, 0].T
     lines, ends = _caption(comparison, shown, places, half_ranges, scale, responses_to)
@@ -98,13 +108,16 @@ def _values(column: Column, probe: Probe | None) -> Tensor:
     assert weights is not None
     if probe is None:
         return weights
-    geometry, channels = column.geometry, column.shape[1]
-    full = response_size(probe.size, (column.shape[2], column.shape[3]), geometry.dilation)
+    reason = why_no_image(column.shape)
+    if reason is not None:
+        raise ValueError(f"{column.label} has no responses: {reason}")
+    geometry, (_, channels, height, width) = column.geometry, column.shape
+    full = response_size(probe.size, (height, width), geometry.plane_dilation)
     respond = channel_responses if channels == 3 and geometry.groups == 1 else summed_responses
     own = respond(
         probe.for_channels(channels * geometry.groups),
         column.weights,  # type: ignore[arg-type]
-        dilation=geometry.dilation,
+        dilation=geometry.plane_dilation,
         groups=geometry.groups,
         shrink=max(1, round(max(full) / _RESPONSE_SIDE)),
     )
@@ -114,13 +127,26 @@ def _values(column: Column, probe: Probe | None) -> Tensor:
 
 def _painted(values: Tensor, half_ranges: Tensor, target: int) -> Tensor:
     """Shape (N, 3, H, W), uint8."""
-    is_rgb = values.shape[1] == 3
-    shown = values if is_rgb else values[:, :_MOST_CHANNELS]
-    zoom = max(1, round(target / max(values.shape[2:])))
-    bad = ~shown.isfinite()
+    shown = values[:, :_MOST_CHANNELS]
+    if values.ndim == 3:
+        width = curve_width(values.shape[2], _CURVE_HEIGHT)
+        drawn, zoom = draw_curves(shown, half_ranges, height=_CURVE_HEIGHT, width=width), 1
+    else:
+        drawn = as_planes(shown)
+        beside = drawn.shape[1] // shown.shape[1]
+        zoom = max(1, round(target / sqrt(beside) / max(drawn.shape[2:])))
+    bad = ~drawn.isfinite()
     return paint_tiles(
-        shown, half_ranges, is_rgb=is_rgb, zoom=zoom, non_finite=bad if bad.any() else None
+        drawn,
+        half_ranges,
+        is_rgb=_is_rgb(values),
+        zoom=zoom,
+        non_finite=bad if bad.any() else None,
     )
+
+
+def _is_rgb(values: Tensor) -> bool:
+    return values.shape[1] == 3 and values.ndim > 3
 
 
 def _label(comparison: Comparison, index: int) -> str:
@@ -128,7 +154,9 @@ def _label(comparison: Comparison, index: int) -> str:
     return str(index) if partner == index else f"{index}:{partner if partner >= 0 else '-'}"
 
 
-def _strips(painted: Sequence[Tensor], labels: Sequence[str]) -> tuple[Tensor, list[int]]:
+def _strips(
+    painted: Sequence[Tensor], labels: Sequence[str], rule: int
+) -> tuple[Tensor, list[int]]:
     """Put number and tiles in a row: (N, H, W, 3), and where each tile begins."""
     font = ImageFont.load_default(12)
     room = ceil(max(font.getlength(label) for label in labels)) + 6
@@ -136,7 +164,7 @@ def _strips(painted: Sequence[Tensor], labels: Sequence[str]) -> tuple[Tensor, l
     starts, width = [], room
     for tiles in painted:
         starts.append(width)
-        width += tiles.shape[3] + _RULE
+        width += tiles.shape[3] + rule
     strips = torch.tensor(BACKGROUND, dtype=torch.uint8).repeat(len(labels), height, width, 1)
     for tiles, start in zip(painted, starts, strict=True):
         top = (height - tiles.shape[2]) // 2
@@ -193,11 +221,13 @@ def _caption(
     hidden = len(comparison.columns) - len(shown)
     if hidden:
         lines.append(f"{hidden} checkpoints between them are not shown")
-    channels = places[0].values.shape[1]
-    if channels not in (1, 3):
-        lines.append(
-            f"each tile: input channels 0 to {min(channels, _MOST_CHANNELS) - 1} of {channels}"
-        )
+    _, channels, *kernel = places[0].values.shape
+    drawn = min(channels, _MOST_CHANNELS)
+    if len(kernel) != 2:
+        slices = kernel[0] if len(kernel) == 3 else 1
+        lines.append(kernel_note((count, drawn, *kernel), drawn * slices))
+    if channels not in (1, 3) and (len(kernel) == 2 or drawn < channels):
+        lines.append(f"each tile: input channels 0 to {drawn - 1} of {channels}")
     if any(int(p) != i for i, p in enumerate(comparison.last.partner.tolist())):
         lines.append(f"i:j is filter i of A and its partner j in {places[len(shown) - 1].letter}")
     high = half_ranges.max().item()

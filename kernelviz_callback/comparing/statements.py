@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from kernelviz_callback.comparing.comparison import Column
 
+# The note of a checkpoint whose filters may have any order.
+TAKEN_FOR_IT = "whether filter i is still filter i cannot be told; it is taken for it"
+
 
 def state(columns: Sequence[Column], *, asked: bool) -> tuple[str, ...]:
     """Say how the filters were paired off, and what that means for the numbers.
@@ -14,7 +17,8 @@ def state(columns: Sequence[Column], *, asked: bool) -> tuple[str, ...]:
     """
     first, last = columns[0], columns[-1]
     said: list[str] = []
-    is_known = not any(column.notes for column in columns) or asked
+    is_known = asked or not any(TAKEN_FOR_IT in column.notes for column in columns)
+    common = [note for note in first.notes if all(note in c.notes for c in columns)]
     if is_known and all(column.match == "index" for column in columns):
         why = "as asked" if asked else "they are of one training"
         said.append(f"Filter i is filter i in every checkpoint: {why}.")
@@ -38,7 +42,7 @@ def state(columns: Sequence[Column], *, asked: bool) -> tuple[str, ...]:
                 f"{column.label}: each filter was paired off with the one of the most correlated "
                 f"response.{_beside_chance('correlation', column)}"
             )
-        said += [f"{column.label}: {note}." for note in column.notes]
+        said += [f"{column.label}: {note}." for note in column.notes if note not in common]
         missing = first.shape[0] - column.shape[0]
         if missing > 0:
             said.append(
@@ -52,6 +56,7 @@ def state(columns: Sequence[Column], *, asked: bool) -> tuple[str, ...]:
         said.append(
             f"The layer is {first.layer} in {first.label} and {last.layer} in {last.label}."
         )
+    said += [f"Every checkpoint: {note}." for note in common]
     return tuple(dict.fromkeys(said))
 
 

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from kernelviz_callback.filming.reel import Reading
-from kernelviz_callback.opening.checkpoint import PLAIN, Checkpoint, open_checkpoint
+from kernelviz_callback.opening.checkpoint import Checkpoint, open_checkpoint, plain_geometry
 from kernelviz_callback.opening.layers import Shape
 from kernelviz_callback.opening.lining_up import line_up
 
@@ -85,7 +85,7 @@ class LayerHistory:
         self.names = names
         self.layer = first.resolve(layer)
         self.shape = first.layers[self.layer].shape
-        self.geometry = first.layers[self.layer].geometry or PLAIN
+        self.geometry = first.layers[self.layer].geometry or plain_geometry(self.shape)
         self._wanted = layer
 
     def read(self, step: int) -> Reading:

@@ -1,7 +1,7 @@
 """One checkpoint of any kind, opened: which convolutions it holds, and the weights of one."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,7 +19,7 @@ from kernelviz_callback.filters import (
     weight_shape,
 )
 from kernelviz_callback.opening.distributed import INDEX, tensors_below
-from kernelviz_callback.opening.layers import Layers, StoredLayer, find_layers
+from kernelviz_callback.opening.layers import Layers, Shape, StoredLayer, find_layers
 from kernelviz_callback.opening.region import readable_in_parts
 from kernelviz_callback.opening.safetensors_file import is_safetensors, open_safetensors
 from kernelviz_callback.opening.torch_file import open_torch_file
@@ -32,7 +32,7 @@ _EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d+)")
 _MOST_NAMED = 20
 _MOST_STEPS = 1 << 62
 
-# How a layer slides whose file does not tell. Strides and padding do not matter for its responses.
+# How a 2-D layer slides whose file does not tell; see `plain_geometry`.
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
 
 
@@ -42,7 +42,7 @@ class Checkpoint:
 
     Attributes:
         name: What it was opened by.
-        layers: Name to convolution, the first one first.
+        layers: Name to convolution, in the order of the file.
         refused: Names of what looks like a convolution and cannot be shown, to the reason.
         step: Optimizer steps, if it tells.
         epoch: From 0, if it tells.
@@ -57,6 +57,8 @@ class Checkpoint:
     def resolve(self, layer: str | None = None) -> str:
         """Find the name of a layer: of the first, or of the one that is meant by ``layer``.
 
+        A 2-D layer is meant sooner than one of 1 or 3 dimensions, which a network may have beside.
+
         Args:
             layer: A name, the end of one after a dot, or a glob.
 
@@ -65,14 +67,18 @@ class Checkpoint:
         """
         if layer is None:
             if not self.layers:
-                found = f"{self.name}: found no 2-D convolution, weights of 4 dimensions under a "
-                raise ValueError(f"{found}name like conv.weight\n{self.describe()}".rstrip())
-            return next(iter(self.layers))
+                found = (
+                    f"{self.name}: found no 2-D convolution, nor one of 1 or 3 dimensions: weights "
+                    "of 3 to 5 dimensions under a name like conv.weight"
+                )
+                raise ValueError(f"{found}\n{self.describe()}".rstrip())
+            return self._likeliest(self.layers)[0]
         if layer in self.layers:
             return layer
         fitting = [n for n in self.layers if n.endswith(f".{layer}") or fnmatchcase(n, layer)]
-        if fitting and (len(fitting) == 1 or any(sign in layer for sign in "*?[")):
-            return fitting[0]
+        likeliest = self._likeliest(fitting)
+        if likeliest and (len(likeliest) == 1 or any(sign in layer for sign in "*?[")):
+            return likeliest[0]
         reason = self.refused.get(layer)
         problem = (
             f"{layer!r} cannot be shown, {reason}" if reason else f"found no single layer {layer!r}"
@@ -80,7 +86,7 @@ class Checkpoint:
         raise ValueError(f"{self.name}: {problem}; it has\n{self.describe()}")
 
     def read(self, layer: str | None = None) -> Tensor:
-        """Read the weights of a layer, shape (N, C, kH, kW), float32.
+        """Read the weights of a layer, of its `StoredLayer.shape`, float32.
 
         Raises:
             ValueError: If there is no such layer, or its bytes are damaged.
@@ -96,6 +102,11 @@ class Checkpoint:
         lines += [f"  {name}: cannot be shown, {why}" for name, why in self.refused.items()]
         more = len(lines) - _MOST_NAMED
         return "\n".join(lines[:_MOST_NAMED] + ([f"  ... and {more} more"] if more > 0 else []))
+
+    def _likeliest(self, names: Iterable[str]) -> list[str]:
+        """Those of 2-D layers, all where there are none: as `find_convolutions` has it."""
+        known = list(names)
+        return [name for name in known if len(self.layers[name].shape) == 4] or known
 
 
 def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
@@ -135,10 +146,12 @@ def load_weights(location: Location | nn.Module, layer: str | None = None) -> Te
 
     Args:
         location: See `open_checkpoint`.
-        layer: Name of the layer, the end of its name, or a glob; None for the first convolution.
+        layer: Name of the layer, the end of its name, or a glob; None for the first 2-D
+            convolution, or the first of 1 or 3 dimensions where there is none.
 
     Returns:
-        Shape (N, C, kH, kW), float32, on the CPU.
+        Shape (N, C, kH, kW), of a 1-D layer (N, C, k), of a 3-D layer (N, C, kD, kH, kW); float32,
+        on the CPU.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -149,6 +162,21 @@ def load_weights(location: Location | nn.Module, layer: str | None = None) -> Te
         torch.Size([64, 3, 7, 7])
     """
     return open_checkpoint(location).read(layer)
+
+
+def plain_geometry(shape: Shape) -> Geometry:
+    """How a layer slides whose file does not tell: strides do not matter for its responses.
+
+    Args:
+        shape: Of its weights.
+
+    Example:
+        >>> plain_geometry((8, 1, 31))
+        Geometry(kind='Conv1d', stride=(1,), padding=(0,), dilation=(1,), groups=1)
+    """
+    dimensions = len(shape) - 2
+    ones = (1,) * dimensions
+    return Geometry(f"Conv{dimensions}d", ones, (0,) * dimensions, ones, 1)
 
 
 @contextmanager

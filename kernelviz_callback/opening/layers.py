@@ -10,7 +10,8 @@ from torch import Tensor
 
 from kernelviz_callback.filters import WRAPPER_SEGMENTS, Geometry
 
-Shape: TypeAlias = tuple[int, int, int, int]
+# (N, C, kH, kW), of a 1-D layer (N, C, k), of a 3-D layer (N, C, kD, kH, kW).
+Shape: TypeAlias = tuple[int, ...]
 
 # Where training scripts put the weights that a user would load, the likeliest first.
 _MAIN_DICTS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params")
@@ -20,7 +21,6 @@ _COPY = re.compile(r"(?:^|_)(ema|swa|averag\w*|teacher|shadow)(?:_|$)|^current_m
 # The keys below which no weights are, but tensors that look like them.
 _NOT_WEIGHTS = re.compile(r"(optim\w*|loops|callbacks|hyper_parameters|\w*scaler)(\.|$)")
 _RANKS = (3, 4, 5)
-_REFUSED = {3: "1-D: its filters are curves, not pictures", 5: "3-D: its filters are volumes"}
 
 
 def _unread() -> Tensor:
@@ -49,7 +49,7 @@ class StoredLayer:
     """One convolution in a file that has been opened, not read.
 
     Attributes:
-        shape: (N, C, kH, kW) of its weights.
+        shape: Of its weights.
         read: Reads them: float32, its own memory.
         geometry: How the convolution slides, where the file tells.
     """
@@ -92,13 +92,11 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
         if weights is None:
             continue
         first = weights.parts[0]
-        name = base if _is_copy(path) else _layer_name(base, first.within)
+        name = base if _is_copy(path) else _layer_name(base, first.within, len(first.shape))
         name = base if name in found or name in refused else name
         shape = first.shape
         if first.refusal:
             refused[name] = f"its weights are {first.refusal}"
-        elif len(shape) != 4:
-            refused[name] = _REFUSED[len(shape)]
         elif 0 in shape:
             refused[name] = f"it is empty, of shape {shape}"
         else:
@@ -131,10 +129,10 @@ def _weights_at(path: str, stored: Mapping[str, StoredTensor]) -> "tuple[str, _W
     return "", None
 
 
-def _layer_name(base: str, within: str) -> str:
+def _layer_name(base: str, within: str, rank: int) -> str:
     segments = base.removeprefix(f"{within}.").split(".")
     kept = [s for s in segments if s not in WRAPPER_SEGMENTS]
-    return ".".join(kept or segments) or "Conv2d"
+    return ".".join(kept or segments) or f"Conv{rank - 2}d"
 
 
 class _Weights(NamedTuple):

@@ -9,7 +9,7 @@ def line_up(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Shape)
 
     Prefixes differ: a network stands alone in one file, in a ``LightningModule``, a wrapper or an
     average in the next. So the ends of the names count, and the shapes: a name that is the end of
-    the other, or the longest common end of layers of one shape.
+    the other, or the longest common end of layers of one shape. A 2-D layer is never a 1-D one.
 
     Args:
         checkpoint: Where to look.
@@ -27,7 +27,9 @@ def line_up(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Shape)
     if name in checkpoint.layers:
         return name
     fits = {
-        here: _fit(name, here, stored.shape == shape) for here, stored in checkpoint.layers.items()
+        here: _fit(name, here, stored.shape == shape)
+        for here, stored in checkpoint.layers.items()
+        if len(stored.shape) == len(shape)
     }
     best = max(fits, key=lambda here: fits[here], default=None)
     return best if best is not None and any(fits[best]) else checkpoint.resolve(wanted)

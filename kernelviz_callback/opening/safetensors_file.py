@@ -81,12 +81,19 @@ def _of_snapshot(weights: StoredTensor, fields: Mapping[str, Any]) -> StoredLaye
     if weights.refusal:
         raise ValueError("its weights are no real numbers")
     geometry = Geometry.from_dict(fields)
-    count, channels, height, width = weights.shape
+    count, _, *kernel = weights.shape
+    each = len(kernel)
     steps = whole_numbers((*geometry.stride, *geometry.dilation, geometry.groups))
     # Responses take memory by these.
-    if len(steps) != 5 or min(steps) < 1 or max(steps) > _LARGEST_STEP or count % geometry.groups:
+    if (
+        not 1 <= each <= 3
+        or (len(geometry.stride), len(geometry.dilation)) != (each, each)
+        or min(steps) < 1
+        or max(steps) > _LARGEST_STEP
+        or count % geometry.groups
+    ):
         raise ValueError("its geometry is impossible")
-    return StoredLayer((count, channels, height, width), weights.read, geometry)
+    return StoredLayer(weights.shape, weights.read, geometry)
 
 
 def _stored(entry: Mapping[str, Any], numbers: Region) -> StoredTensor:
