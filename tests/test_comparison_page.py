@@ -51,6 +51,11 @@ def planes() -> Comparison:
     return compare(*_trained(2, 20, 3, 3))
 
 
+@pytest.fixture(scope="module")
+def sensors() -> Comparison:
+    return compare(*_trained(2, 4, 3, 3))
+
+
 def _data(page: str) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found
@@ -102,10 +107,18 @@ def test_page_of_512_filters_is_small() -> None:
     assert len(page.encode()) <= 1_500_000
 
 
-def test_many_channels_are_cut_and_it_is_said(planes: Comparison) -> None:
-    data = _data(comparison_page(planes))
+def test_many_channels_of_one_tap_are_cut_and_it_is_said() -> None:
+    layers = [nn.Conv2d(20, 12, 1), nn.Conv2d(20, 12, 1)]
+    data = _data(comparison_page(compare(*layers, match="index")))
     assert {plate["planes"] for plate in data["plates"]} == {MOST_CHANNELS}
     assert data["notes"] == [f"Of 20 input channels, tiles show the first {MOST_CHANNELS}."]
+
+
+def test_many_channels_are_mixed_and_it_is_said(planes: Comparison) -> None:
+    data = _data(comparison_page(planes))
+    assert [(plate["planes"], plate["mixed"]) for plate in data["plates"]] == [(1, 20)] * 3
+    [note] = data["notes"]
+    assert note.startswith("Each tile is one mixture of 20 input channels")
 
 
 def test_of_a_huge_layer_the_most_changed_are_pictured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,16 +246,15 @@ def test_tiles_are_the_weights(opened: Any, run: Comparison, scale: str) -> None
 
 
 @pytest.mark.browser
-def test_planes_are_the_channels(opened: Any, planes: Comparison) -> None:
-    tab = opened(planes)
-    weights = _weights(planes)[0]
-    shown = weights[:1, :MOST_CHANNELS]
-    half_range = torch.stack([_largest(w) for w in _weights(planes)[:-1]]).amax()
-    painted = paint_tiles(shown, half_range[None], is_rgb=False)[0]
+def test_planes_are_the_channels(opened: Any, sensors: Comparison) -> None:
+    tab = opened(sensors)
+    weights = _weights(sensors)[0]
+    half_range = torch.stack([_largest(w) for w in _weights(sensors)[:-1]]).amax()
+    painted = paint_tiles(weights[:1], half_range[None], is_rgb=False)[0]
     found = _pixels(tab, 0, 0)
-    assert found.shape == (4, 15, 15)
-    for channel in range(MOST_CHANNELS):
-        y, x = (4 * place for place in divmod(channel, 4))
+    assert found.shape == (4, 7, 7)
+    for channel in range(4):
+        y, x = (4 * place for place in divmod(channel, 2))
         expected = painted[:, :, 4 * channel : 4 * channel + 3]
         assert torch.equal(found[:3, y : y + 3, x : x + 3], expected)
     assert (found[3, 3] == 0).all()

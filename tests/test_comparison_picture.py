@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from kernelviz_callback.colour import to_levels
+from kernelviz_callback.colour import diverging, to_levels
 from kernelviz_callback.comparing.compare import compare
 from kernelviz_callback.comparing.picture import MOST_STRIPS, comparison_picture
 from kernelviz_callback.comparing.table import comparison_table
@@ -74,12 +74,11 @@ def test_layers_of_other_shapes_have_no_difference() -> None:
     assert picture.tile(0).shape[1] < 3 * 5 * ZOOM
 
 
-@pytest.mark.parametrize("channels", [1, 2, 8])
+@pytest.mark.parametrize("channels", [1, 2, 4])
 def test_other_numbers_of_channels_are_drawn_in_rows(channels: int) -> None:
     found = compare(conv(weights(channels)), conv(-weights(channels)))
     picture = comparison_picture(found)
-    shown = min(channels, 4)
-    assert picture.tile(0).shape[1] > 3 * shown * 5 * ZOOM
+    assert picture.tile(0).shape[1] > 3 * channels * 5 * ZOOM
     assert picture.pixels.shape[2] == 3
 
 
@@ -194,3 +193,18 @@ def test_what_reads_no_image_has_no_responses_to_show() -> None:
     found = compare(nn.Conv1d(3, 4, 9), nn.Conv1d(3, 4, 9), match="index")
     with pytest.raises(ValueError, match="no responses: a 1-D convolution reads signals"):
         comparison_picture(found, responses_to=load_probe(None))
+
+
+def test_many_channels_are_one_mixture_in_all_tiles() -> None:
+    first, last = weights(8), 0.5 * weights(8) + 0.3 * weights(8).flip(0)
+    picture = comparison_picture(compare(conv(first), conv(last), match="index"))
+    for i in range(6):
+        matrix = last[i].double().flatten(1)
+        takes = torch.linalg.svd(matrix)[0][:, 0]
+        takes = takes * (takes @ matrix).sum().sign()
+        tiles = parts(picture, i, 3)
+        for values, tile in zip((first[i], last[i], last[i] - first[i]), tiles, strict=True):
+            plane = (takes @ values.double().flatten(1)).view(1, 5, 5).float()
+            expected = diverging(to_levels(plane, picture.half_ranges[i])[0])
+            found = tile[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM].permute(2, 0, 1)
+            assert (found.int() - expected.int()).abs().max() <= 5  # a level, by rounding

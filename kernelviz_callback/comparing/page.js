@@ -297,7 +297,8 @@ function placeOf(plate, { panel, y, x }) {
   const slice = plate.isVolume ? `Slice ${panel % plate.across}, row` : "Row";
   const place = plate.isCurve ? `Tap ${x}` : `${slice} ${y}, column ${x}`;
   const channel = plate.isVolume ? Math.floor(panel / plate.across) : panel;
-  return `${place}, ${plate.rgb ? "red green blue" : `channel ${channel}`}`;
+  const what = plate.mixed ? `mixture of ${plate.mixed} channels` : `channel ${channel}`;
+  return `${place}, ${plate.rgb ? "red green blue" : what}`;
 }
 
 function weightsAt({ plate, at }, { panel, y, x }) {

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kernelviz_callback.colour import ZERO_LEVEL, diverging, largest_magnitude, to_levels
 from kernelviz_callback.comparing.comparison import FILTER_NUMBERS, Column, Comparison, Likeness
+from kernelviz_callback.comparing.mixture import mix_channels
 from kernelviz_callback.health import or_none
 from kernelviz_callback.planes import as_planes
 from kernelviz_callback.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
@@ -145,9 +146,12 @@ def _plates(
     layers = [weights for weights in map(_matched, comparison.columns) if weights is not None]
     if not layers:
         return [], 0, notes
+    is_alike = layers[0].shape == layers[-1].shape and len(layers) > 1
+    mixed = mix_channels(layers)
+    layers = mixed.layers
     drawn = list(zip(pictured, layers, strict=True))
     first, last = layers[0], layers[-1]
-    difference = last - first if first.shape == last.shape and len(layers) > 1 else None
+    difference = last - first if is_alike else None
     every = layers if difference is None else [*layers, difference]
     # The height of a curve is looked at before its colour, so all curves share a scale.
     sharing = every if first.ndim == 3 else layers
@@ -159,12 +163,16 @@ def _plates(
     tiled = min(len(order), max(1, MOST_WEIGHTS // area))
     kept = torch.tensor(order[:tiled])
     plates = [
-        {"checkpoint": index, **_plate(weights[kept], shown, half_range)}
-        for (index, weights), shown in zip(drawn, channels, strict=False)
+        {"checkpoint": index, "mixed": mixes, **_plate(weights[kept], shown, half_range)}
+        for (index, weights), mixes, shown in zip(drawn, mixed.counts, channels, strict=False)
     ]
     if difference is not None:
         widest = largest_magnitude(difference).amax().item() if first.ndim > 3 else half_range
-        plates.append({"checkpoint": None, **_plate(difference[kept], channels[-1], widest)})
+        plate = _plate(difference[kept], channels[-1], widest)
+        plates.append({"checkpoint": None, "mixed": mixed.counts[-1], **plate})
+    note = mixed.note(comparison.columns[pictured[-1]].label)
+    if note is not None:
+        notes.append(f"{note[0].upper()}{note[1:]}.")
     fewest = min(zip(channels, (w.shape[1] for w in every), strict=True), key=lambda c: c[0] - c[1])
     if fewest[0] < fewest[1]:
         notes.append(f"Of {fewest[1]} input channels, tiles show the first {fewest[0]}.")

@@ -13,6 +13,7 @@ from torch import Tensor
 from kernelviz_callback.caption import BACKGROUND, framed
 from kernelviz_callback.colour import diverging, largest_magnitude
 from kernelviz_callback.comparing.comparison import Column, Comparison
+from kernelviz_callback.comparing.mixture import mix_channels
 from kernelviz_callback.curves import curve_width, draw_curves
 from kernelviz_callback.grid import paint_tiles
 from kernelviz_callback.grid_notes import kernel_note
@@ -51,7 +52,8 @@ def comparison_picture(
     checkpoint) at its left. From left to right: the checkpoints A, B, ..., then the last minus the
     first. Zero is grey (or white, where red is positive and blue negative), and one scale holds for
     all tiles of a strip, the difference too: what looks weak is weak. The kernels of a 1-D layer
-    are curves, those of a 3-D layer stand slice by slice in a row.
+    are curves, those of a 3-D layer stand slice by slice in a row. Of more than four input channels
+    a tile is one mixture, see `mix_channels`.
 
     Args:
         comparison: Of which the pictured checkpoints are shown.
@@ -67,12 +69,16 @@ def comparison_picture(
     """
     shown = [c for c in comparison.columns if c.weights is not None]
     chosen = sorted(comparison.most_changed()[:MOST_STRIPS])
+    values = [_values(column, responses_to)[chosen] for column in shown]
+    mixed = mix_channels(values) if responses_to is None else None
     places = [
-        _Tiles(letter, _values(column, responses_to)[chosen])
-        for letter, column in zip(_letters(len(shown)), shown, strict=True)
+        _Tiles(letter, drawn)
+        for letter, drawn in zip(
+            _letters(len(shown)), mixed.layers if mixed else values, strict=True
+        )
     ]
     first, last = places[0], places[-1]
-    if first.values.shape == last.values.shape:
+    if values[0].shape == values[-1].shape:
         places.append(_Tiles(f"{last.letter}-{first.letter}", last.values - first.values))
     half_ranges = torch.stack([largest_magnitude(p.values.nan_to_num(0.0)) for p in places]).amax(0)
     if scale == "layer":
@@ -88,7 +94,8 @@ def comparison_picture(
     is_rgb = _is_rgb(first.values)
     ramp = torch.arange(1, 256, dtype=torch.uint8)
     bar = ramp[:, None].expand(-1, 3) if is_rgb else diverging(ramp[None])[:, 0].T
-    lines, ends = _caption(comparison, shown, places, half_ranges, scale, responses_to)
+    note = mixed.note(last.letter) if mixed else None
+    lines, ends = _caption(comparison, shown, places, half_ranges, scale, responses_to, note)
     pixels, layout = framed(layout, lines, bar, ends)
     _clear_numbers(pixels, layout)
     for i, strip in enumerate(strips):
@@ -208,6 +215,7 @@ def _caption(
     half_ranges: Tensor,
     scale: StripScale,
     probe: Probe | None,
+    note: str | None,
 ) -> tuple[list[str], tuple[str, str]]:
     first, count = comparison.first, len(half_ranges)
     what = f"responses to {probe.name}" if probe else "kernels"
@@ -228,6 +236,8 @@ def _caption(
         lines.append(kernel_note((count, drawn, *kernel), drawn * slices))
     if channels not in (1, 3) and (len(kernel) == 2 or drawn < channels):
         lines.append(f"each tile: input channels 0 to {drawn - 1} of {channels}")
+    if note is not None:
+        lines.append(note)
     if any(int(p) != i for i, p in enumerate(comparison.last.partner.tolist())):
         lines.append(f"i:j is filter i of A and its partner j in {places[len(shown) - 1].letter}")
     high = half_ranges.max().item()
