@@ -98,7 +98,6 @@ class OfClip(nn.Conv3d):
         return super().forward(x.unsqueeze(2).expand(-1, -1, 3, -1, -1)).squeeze(2)
 
 
-@pytest.mark.loses_something  # the films, which are of 2-D layers
 @pytest.mark.parametrize("conv", [OfRows(3, 8, 5), OfClip(3, 8, (3, 7, 7))])
 def test_a_training_with_a_convolution_of_other_than_two_dimensions(fit, conv: Any) -> None:
     trainer = fit(KernelVizCallback(), model=TinyNet(conv))
