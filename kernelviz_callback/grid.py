@@ -7,13 +7,11 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from kernelviz_callback.caption import BACKGROUND, framed
+from kernelviz_callback.caption import framed
 from kernelviz_callback.colour import (
     ZERO_LEVEL,
     diverging,
     largest_magnitude,
-    paint_non_finite,
-    to_levels,
 )
 from kernelviz_callback.curves import Base, curve_width, draw_curves
 from kernelviz_callback.flags import Flags
@@ -26,10 +24,11 @@ from kernelviz_callback.grid_notes import (
     scale_note,
 )
 from kernelviz_callback.picture import Layout, Picture
-from kernelviz_callback.planes import as_planes, check_filters
+from kernelviz_callback.planes import MOST_CHANNELS, as_planes, check_filters
 from kernelviz_callback.principal import principal_planes
 from kernelviz_callback.responses import ResponseChunks
 from kernelviz_callback.streams import to_host
+from kernelviz_callback.tiles import paint_tiles
 
 Channels: TypeAlias = Literal["auto", "all", "principal"]
 
@@ -44,7 +43,6 @@ GAP = 2  # pixels between tiles; three times as much where a tile is itself a ro
 FRAME = 3  # pixels around a flagged tile, beside the gap; less around tiles below 48 pixels
 MOST_PLANES = 4096  # kernels in one picture; of more, each filter shows its first channels
 MOST_WEIGHTS = 2**18  # in the matrix of a 1x1 convolution: likewise
-MOST_CHANNELS = 4  # whose kernels are drawn one by one: colours with alpha, or two by two sensors
 
 
 def kernel_grid(
@@ -343,57 +341,3 @@ def _non_finite(values: Tensor) -> Tensor | None:
     """Where values are NaN or infinite, bool and of their shape; None where all are finite."""
     # A sum of finite numbers may overflow, so it can only acquit.
     return None if values.sum().isfinite() else ~values.isfinite()
-
-
-def paint_tiles(
-    values: Tensor,
-    half_ranges: Tensor,
-    *,
-    is_rgb: bool,
-    zoom: int = 1,
-    rule: int = 1,
-    non_finite: Tensor | None = None,
-) -> Tensor:
-    """Colour the tiles of a grid.
-
-    Args:
-        values: Filters or responses, shape (N, C, H, W), see `as_planes`.
-        half_ranges: Shape (N,): the magnitude at the ends of each tile's colours.
-        is_rgb: Whether each three channels are one picture; else each is one. They stand in a row.
-        zoom: Enlargement, whole.
-        rule: Pixels between pictures in a row.
-        non_finite: Where values are NaN or infinite, bool, of their shape; None where none is.
-
-    Returns:
-        Shape (N, 3, tile height, tile width), uint8, on the device of ``values``.
-    """
-    levels = _enlarge(to_levels(values, half_ranges[:, None, None, None]), zoom)
-    colours = _in_threes(levels) if is_rgb else diverging(levels)
-    if non_finite is not None:
-        mask = _enlarge(non_finite, zoom)
-        mask = _in_threes(mask).any(2) if is_rgb else mask
-        colours = paint_non_finite(colours, mask)
-    return colours[:, 0] if colours.shape[1] == 1 else _side_by_side(colours, rule)
-
-
-def _in_threes(planes: Tensor) -> Tensor:
-    """(N, 3 P, H, W) to (N, P, 3, H, W)."""
-    filters, count, height, width = planes.shape
-    return planes.reshape(filters, count // 3, 3, height, width)
-
-
-def _side_by_side(planes: Tensor, rule: int) -> Tensor:
-    """Put the P pictures of each filter in a row, ruled off: (N, P, 3, H, W) to (N, 3, H, W')."""
-    filters, count, _, height, width = planes.shape
-    pitch = width + rule
-    ruled = planes.new_tensor(BACKGROUND)[:, None, None].repeat(filters, count, 1, height, pitch)
-    ruled[..., :width] = planes
-    row = ruled.permute(0, 2, 3, 1, 4).reshape(filters, 3, height, count * pitch)
-    return row[..., : count * pitch - rule]
-
-
-def _enlarge(planes: Tensor, zoom: int) -> Tensor:
-    """Repeat every pixel of (..., H, W) planes ``zoom`` times, down and across."""
-    *many, height, width = planes.shape
-    blocks = planes[..., :, None, :, None].expand(*many, height, zoom, width, zoom)
-    return blocks.reshape(*many, height * zoom, width * zoom)

@@ -4,6 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+# Whose kernels are drawn one by one: colours with alpha, or two by two sensors. Of more, one
+# picture tells of all.
+MOST_CHANNELS = 4
+
 
 def as_planes(filters: Tensor) -> Tensor:
     """Lay the kernels of filters side by side, whatever their dimensions.

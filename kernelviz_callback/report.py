@@ -90,10 +90,11 @@ def most_snapshots(snapshot: Snapshot, layer: str) -> int:
         layer: Its name.
 
     Example:
-        >>> from torch import randn
-        >>> from kernelviz_callback.opening.checkpoint import PLAIN
-        >>> weights, geometry = {"conv": randn(64, 3, 7, 7)}, {"conv": PLAIN}
-        >>> most_snapshots(Snapshot(0, 0, 0.0, weights, geometry), "conv")
+        >>> from torch.nn import Conv2d
+        >>> from kernelviz_callback import geometry_of
+        >>> conv = Conv2d(3, 64, 7)
+        >>> snapshot = Snapshot(0, 0, 0.0, {"conv": conv.weight}, {"conv": geometry_of(conv)})
+        >>> most_snapshots(snapshot, "conv")
         203
     """
     _, payload = pack_layer(snapshot, layer, _ATTEMPT)

@@ -15,7 +15,7 @@ from kernelviz_callback.comparing.compare import compare
 from kernelviz_callback.comparing.comparison import FILTER_NUMBERS, Comparison
 from kernelviz_callback.comparing.page import MOST_CHANNELS, MOST_WEIGHTS, comparison_page
 from kernelviz_callback.curves import draw_curves
-from kernelviz_callback.grid import paint_tiles
+from kernelviz_callback.tiles import paint_tiles
 from kernelviz_callback.verdicts import Verdict
 
 _KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

@@ -9,7 +9,7 @@ from reels import drawn
 
 from kernelviz_callback import Snapshot, open_checkpoint, save_snapshot
 from kernelviz_callback.filming.history import LayerHistory, by_steps
-from kernelviz_callback.opening.checkpoint import PLAIN
+from kernelviz_callback.opening.checkpoint import plain_geometry
 
 
 class Said:
@@ -41,7 +41,9 @@ def test_a_footstep_is_no_step(tmp_path: Path) -> None:
 
 
 def test_of_our_snapshots_only_the_first_is_opened(tmp_path: Path) -> None:
-    snapshot = Snapshot(3, 0, 0.0, {"conv": drawn(2, 3, 3, 3)}, {"conv": PLAIN})
+    snapshot = Snapshot(
+        3, 0, 0.0, {"conv": drawn(2, 3, 3, 3)}, {"conv": plain_geometry((2, 3, 3, 3))}
+    )
     first = str(save_snapshot(snapshot, tmp_path))
     others = [str(tmp_path / f"step-{step:08d}.safetensors") for step in range(4, 10_000)]
     steps, notes = by_steps([*others, first], Said().survive)

@@ -19,7 +19,7 @@ from torch import nn
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot, report
 from kernelviz_callback.examination import kernel_health
 from kernelviz_callback.filming.history import LayerHistory, by_steps
-from kernelviz_callback.opening.checkpoint import PLAIN, open_checkpoint
+from kernelviz_callback.opening.checkpoint import open_checkpoint, plain_geometry
 from kernelviz_callback.opening.region import Numbers
 from kernelviz_callback.probe import Probe, load_probe
 from kernelviz_callback.report import most_snapshots, report_page, save_report
@@ -33,7 +33,7 @@ _DECLARED = re.compile(r"^(?:async )?(?:function\*?|class|const|let|var) (\w+)",
 
 
 def _snapshots(weights: Any = WEIGHTS, layer: str = "conv1") -> list[Snapshot]:
-    about = {"geometry": {layer: PLAIN}, "probe_digest": PROBE.digest}
+    about = {"geometry": {layer: plain_geometry((1, 1, 1, 1))}, "probe_digest": PROBE.digest}
     return [
         Snapshot(step, step // 10, 1.0, {layer: torch.from_numpy(each)}, **about)
         for step, each in weights.items()
@@ -196,7 +196,10 @@ def test_of_a_recorded_snapshot_only_the_layer_is_read(tmp_path: Path) -> None:
     weights = torch.from_numpy(WEIGHTS[5])
     health = kernel_health(weights, "net.conv1", first=None, previous=None, groups=1)
     named = {"net.conv1": weights, "large": torch.ones(64, 64, 3, 3)}
-    about = {"geometry": dict.fromkeys(named, PLAIN), "health": {"net.conv1": health}}
+    about = {
+        "geometry": dict.fromkeys(named, plain_geometry((1, 1, 1, 1))),
+        "health": {"net.conv1": health},
+    }
     path = save_snapshot(Snapshot(5, 0, 7.0, named, **about), tmp_path)
     base = tmp_path / "step=0.pt"
     torch.save({"conv1.weight": torch.from_numpy(WEIGHTS[0])}, base)

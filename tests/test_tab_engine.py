@@ -11,9 +11,9 @@ from engine_page import Engine
 from torch import Tensor
 
 from kernelviz_callback.colour import diverging, largest_magnitude
-from kernelviz_callback.grid import paint_tiles
 from kernelviz_callback.probe import CHART, Probe
 from kernelviz_callback.tensorboard_plugin.codec import pack_probe, pack_snapshot, unpack_snapshot
+from kernelviz_callback.tiles import paint_tiles
 
 pytestmark = pytest.mark.browser
 

@@ -23,7 +23,7 @@ from kernelviz_callback import (
     recorder,
 )
 from kernelviz_callback.claim import Claim, claim_folder
-from kernelviz_callback.opening.checkpoint import PLAIN
+from kernelviz_callback.opening.checkpoint import plain_geometry
 from kernelviz_callback.packing import Attempt, pack_layer
 from kernelviz_callback.snapshot import load_saved_probe
 from kernelviz_callback.tensorboard_plugin.codec import unpack_probe, unpack_snapshot
@@ -209,7 +209,9 @@ def test_the_events_stand_in_the_one_file_of_the_logger(fit) -> None:
 
 def test_many_layers_share_the_room_of_a_snapshot() -> None:
     layers = {f"conv{i}": torch.rand(256, 256, 3, 3) for i in range(20)}
-    snapshot = Snapshot(0, 0, 0.0, layers, dict.fromkeys(layers, PLAIN))
+    snapshot = Snapshot(
+        0, 0, 0.0, layers, {n: plain_geometry(tuple(w.shape)) for n, w in layers.items()}
+    )
     packed = [pack_layer(snapshot, layer, Attempt("", 0, 0)) for layer in layers]
     assert 2**19 < sum(len(payload) for _, payload in packed) < 1.1 * 2**20
     assert {tuple(header["shape"]) for header, _ in packed} == {(256, 22, 3, 3)}

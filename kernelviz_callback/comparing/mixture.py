@@ -7,7 +7,7 @@ from math import isnan, prod
 import torch
 from torch import Tensor
 
-from kernelviz_callback.grid import MOST_CHANNELS
+from kernelviz_callback.planes import MOST_CHANNELS
 from kernelviz_callback.principal import principal_planes
 
 

@@ -15,12 +15,12 @@ from kernelviz_callback.colour import diverging, largest_magnitude
 from kernelviz_callback.comparing.comparison import Column, Comparison
 from kernelviz_callback.comparing.mixture import mix_channels
 from kernelviz_callback.curves import curve_width, draw_curves
-from kernelviz_callback.grid import paint_tiles
 from kernelviz_callback.grid_notes import kernel_note
 from kernelviz_callback.picture import Layout, Picture
-from kernelviz_callback.planes import as_planes, why_no_image
+from kernelviz_callback.planes import MOST_CHANNELS, as_planes, why_no_image
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.responses import channel_responses, response_size, summed_responses
+from kernelviz_callback.tiles import paint_tiles
 
 StripScale: TypeAlias = Literal["layer", "filter"]
 
@@ -28,7 +28,6 @@ MOST_STRIPS = 256  # filters in one picture; of more, those that changed most
 _KERNEL_SIDE = 49  # pixels that a kernel is enlarged to, about
 _CURVE_HEIGHT = 48  # pixels
 _RESPONSE_SIDE = 96  # pixels that a response is shrunk to, about
-_MOST_CHANNELS = 4  # in a tile, where they are no colours
 _GAP = 10  # pixels between strips
 _RULE = 2  # pixels between the tiles of a strip, ...
 _WIDE_RULE = 6  # ... if each is a row of curves or slices
@@ -134,7 +133,7 @@ def _values(column: Column, probe: Probe | None) -> Tensor:
 
 def _painted(values: Tensor, half_ranges: Tensor, target: int) -> Tensor:
     """Shape (N, 3, H, W), uint8."""
-    shown = values[:, :_MOST_CHANNELS]
+    shown = values[:, :MOST_CHANNELS]
     if values.ndim == 3:
         width = curve_width(values.shape[2], _CURVE_HEIGHT)
         drawn, zoom = draw_curves(shown, half_ranges, height=_CURVE_HEIGHT, width=width), 1
@@ -230,7 +229,7 @@ def _caption(
     if hidden:
         lines.append(f"{hidden} checkpoints between them are not shown")
     _, channels, *kernel = places[0].values.shape
-    drawn = min(channels, _MOST_CHANNELS)
+    drawn = min(channels, MOST_CHANNELS)
     if len(kernel) != 2:
         slices = kernel[0] if len(kernel) == 3 else 1
         lines.append(kernel_note((count, drawn, *kernel), drawn * slices))

@@ -15,8 +15,8 @@ from torch import Tensor
 from kernelviz_callback.caption import BACKGROUND
 from kernelviz_callback.filming.captioned import HEADER, Canvas, captioned
 from kernelviz_callback.filming.reel import WIDEST_ROW, Cut, Reel, ReelScale
-from kernelviz_callback.grid import paint_tiles
 from kernelviz_callback.picture import Layout, Picture
+from kernelviz_callback.tiles import paint_tiles
 
 MOST_COLUMNS = 12
 MOST_BYTES = 1_000_000  # of a film strip or an animation that is logged

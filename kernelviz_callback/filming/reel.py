@@ -12,14 +12,13 @@ from torch import Tensor
 from kernelviz_callback.colour import largest_magnitude
 from kernelviz_callback.curves import curve_width, draw_curves
 from kernelviz_callback.measures import movement
-from kernelviz_callback.planes import as_planes
+from kernelviz_callback.planes import MOST_CHANNELS, as_planes
 from kernelviz_callback.principal import principal_planes
 
 ReelScale: TypeAlias = Literal["layer", "filter"]
 
 MOST_SHOTS = 24  # a few seconds of animation, and twice the columns of a film strip
 MOST_ROWS = 128  # filters in one picture: of more, none could be followed with the eye
-MOST_CHANNELS = 4  # of a filter, where they are no colours; of more, its principal plane is drawn
 _DIVERGED = 1000  # times the median shot's largest magnitude: no scale shows both
 MOST_PIXELS = 12_288  # of the kernels in one shot, not enlarged: 101 of 11x11, 48 of 16x16
 _CURVE_HEIGHT = 28  # pixels, not enlarged, of a curve that has a tile to itself; less of several

@@ -32,9 +32,6 @@ _EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d+)")
 _MOST_NAMED = 20
 _MOST_STEPS = 1 << 62
 
-# How a 2-D layer slides whose file does not tell; see `plain_geometry`.
-PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
-
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
