@@ -10,11 +10,12 @@ import torch
 from conftest import DEFAULT_STEPS, STEPS, TinyNet, Witness, assert_seen
 from lightning.pytorch import Callback, LightningModule, Trainer
 from test_bit_identity import Deep, assert_same, fingerprint
+from torch import nn
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
-from kernelviz_callback.filters import Geometry
+from kernelviz_callback.filters import Geometry, geometry_of
 from kernelviz_callback.probe import load_probe
-from kernelviz_callback.snapshot_pictures import response_picture
+from kernelviz_callback.snapshot_pictures import kernel_picture, response_picture
 
 pytestmark = [
     pytest.mark.gpu,
@@ -67,6 +68,24 @@ def test_the_pictures_are_those_of_the_cpu(tf32: bool) -> None:
     finally:
         torch.backends.cudnn.allow_tf32 = allowed
     assert (pictures[0] - pictures[1]).abs().max() <= 1
+
+
+@pytest.mark.parametrize("conv", [nn.Conv1d(2, 16, 31, dilation=2), nn.Conv3d(3, 16, (3, 5, 5))])
+def test_the_pictures_of_other_dimensions_are_those_of_the_cpu(conv: nn.Module) -> None:
+    weights = conv.weight.detach()
+    weights[3].flatten()[2] = torch.nan
+    drawn = [
+        torch.cat([picture.pixels.int().flatten() for picture in pictures])
+        for pictures in (
+            (
+                kernel_picture(w, layer="conv"),
+                response_picture(w, geometry_of(conv), load_probe(size=64), layer="conv"),
+            )
+            for w in (weights, weights.cuda())
+        )
+    ]
+    # A curve may end in the pixel beside.
+    assert ((drawn[0] - drawn[1]).abs() > 1).float().mean() < 1e-4
 
 
 class Busy(TinyNet):
