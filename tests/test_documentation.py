@@ -109,6 +109,7 @@ def test_the_reference_has_every_public_name() -> None:
     assert sorted(written) == sorted(kernelviz_callback.__all__)
 
 
+@pytest.mark.newest  # of the tools that build it
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
