@@ -119,6 +119,8 @@ class KernelVizCallback(Callback):
     def on_fit_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         self._restored, self._observer = self._state(), None
         self._watch = Watch(pl_module, self.layers, trained=trainer.strategy.model)
+        if self._probe is None and not self._watch.reads_images:
+            self._probe = load_probe()  # no layer will look at it
         if self._probe is not None:
             self._watch.check_fit(self._probe)
 
@@ -217,7 +219,7 @@ class KernelVizCallback(Callback):
     def _state(self) -> RunState:
         if self._observer is None or self._probe is None:
             return self._restored
-        image = self._probe.image if self._batch_source else None
+        image = self._probe.image if self._probe.name == self._batch_source else None
         return replace(self._observer.state, batch_source=self._batch_source, batch_probe=image)
 
     def _take_probe(self, probe: Probe) -> None:

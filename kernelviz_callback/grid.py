@@ -104,8 +104,10 @@ def kernel_grid(
     planes = as_planes(weights)
     is_rgb = weights.shape[1] == 3 and len(kernel) > 1
     fitting = max(1, (MOST_WEIGHTS if is_matrix else MOST_PLANES) // filters)
-    together = 3 if is_rgb else 1
-    shown = together * min(planes.shape[1] // together, fitting)
+    slices = planes.shape[1] // weights.shape[1]
+    together = weights.shape[1] if slices > 1 or is_rgb else 1  # a whole slice, or one channel
+    pictures = 1 if is_rgb else together
+    shown = together * min(planes.shape[1] // together, max(1, fitting // pictures))
     note = kernel_note(tuple(weights.shape), shown, is_matrix=is_matrix)
     if explained is not None:
         note = principal_note(count, kernel, explained)

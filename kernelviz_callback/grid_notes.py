@@ -108,7 +108,8 @@ def _slices_note(what: str, channels: int, shown: int, slices: int) -> str:
     if channels == 1:
         return f"{row}; {_SIGNED}"
     return (
-        f"each row of {shown}: the {what} of {channels} input channels, slice by slice; {_SIGNED}"
+        f"each row of {shown}: the {what} of one filter, slice by slice ({some}), {channels} input "
+        f"channels of each; {_SIGNED}"
     )
 
 

@@ -2,6 +2,9 @@
 
 from typing import Literal, TypeAlias
 
+from torch import Tensor
+
+from kernelviz_callback.filters import Geometry
 from kernelviz_callback.grid_notes import Scale
 from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.picture import EncodedImage, Picture
@@ -10,6 +13,7 @@ from kernelviz_callback.running import FeatureMaps
 from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.snapshot_pictures import (
     Response,
+    check_fit,
     feature_map_picture,
     kernel_picture,
     response_picture,
@@ -82,7 +86,7 @@ class Illustrator:
             picture = response_picture(
                 weights,
                 geometry,
-                self._probe,
+                self._readable(weights, geometry),
                 layer=layer,
                 when=when,
                 response=self._response,
@@ -100,6 +104,14 @@ class Illustrator:
             )
         self._hold_scale(kind, picture)
         return picture
+
+    def _readable(self, weights: Tensor, geometry: Geometry) -> Probe:
+        """The probe, in grey where a deeper layer cannot read it as it is."""
+        try:
+            check_fit(weights.shape, geometry, self._probe)
+        except ValueError:
+            return self._probe.in_grey()
+        return self._probe
 
     def _scale_of(self, kind: str) -> Scale:
         return self._run_scales.get(kind, 0.0) if self._scale == "run" else self._scale

@@ -79,6 +79,12 @@ class Probe:
             f"chart, or watch only layers that read {found} channels"
         )
 
+    def in_grey(self) -> "Probe":
+        """The probe with one channel, which every layer can read: luminance, or the mean."""
+        is_colour = self.image.shape[0] == 3
+        mean = self.image.mean(0, keepdim=True)
+        return Probe(tv.rgb_to_grayscale(self.image) if is_colour else mean, self.name)
+
     def to_picture(self) -> Tensor:
         """The probe as a person sees it: shape (H, W, 3), uint8, on the CPU.
 

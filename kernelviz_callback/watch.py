@@ -62,6 +62,11 @@ class Watch:
         """Layer name to the shape of its weights."""
         return {name: list(weight_shape(conv)) for name, conv in self._convolutions.items()}
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether any layer has a use for a probe."""
+        return any(len(conv.kernel_size) > 1 for conv in self._convolutions.values())
+
     def __str__(self) -> str:
         return ", ".join(
             f"{name} ({filters} filters {'x'.join(map(str, shape))})"
@@ -137,7 +142,7 @@ class Watch:
 
     def _find(self) -> None:
         self._convolutions = find_convolutions(self._model, self._layers)
-        self._first = find_convolutions(self._model)
+        self._first = _reader(self._model)
         paths = {id(module): path for path, module in self._model.named_modules()}
         self._paths = {name: paths[id(conv)] for name, conv in self._convolutions.items()}
         self._sharded = [
@@ -174,6 +179,17 @@ def _inner(model: nn.Module) -> nn.Module:
     while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         model = model.module
     return model
+
+
+def _reader(model: nn.Module) -> dict[str, Convolution]:
+    """The layer that reads the input of the model: its first, as far as it can be told.
+
+    One of sound beside others of images or clips is no such: attention has it, or an embedding.
+    """
+    every = find_convolutions(model, "*")
+    of_images = [name for name, conv in every.items() if len(conv.kernel_size) > 1]
+    first = next(iter([*of_images, *every]))
+    return {first: every[first]}
 
 
 def _drawable(weight: Tensor) -> Tensor:

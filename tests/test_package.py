@@ -14,8 +14,8 @@ PACKAGE = Path(kernelviz_callback.__file__).parent
 # The rooms from the ground floor up. A room may import the rooms of lower floors, never its own. A
 # folder is one room, or, where they are named here, each of its files is.
 FLOORS = [
-    {"chart", "colour", "curves", "exact", "filters", "grid_notes", "picture", "planes"},
-    {"responses", "verdict_names"},
+    {"chart", "colour", "exact", "filters", "grid_notes", "picture", "planes"},
+    {"curves", "responses", "verdict_names"},
     {"framework", "principal", "schedule", "storage", "streams", "tensorboard_plugin", "untouched"},
     {"opening.layers", "opening.plain_pickle", "opening.region"},
     {"opening.safetensors_file", "opening.walk", "running"},
