@@ -53,7 +53,8 @@ def principal_note(channels: int, kernel: Sequence[int], explained: Tensor) -> s
         curve = "taps left to right, red above zero, blue below"
         return f"tile = principal curve of {channels} channels{share}; {curve}"
     if len(kernel) == 3:
-        kind, slices = "volume", f", its {kernel[0]} slices left to right"
+        kind = "volume"
+        slices = f", its {kernel[0]} slices left to right" if kernel[0] > 1 else ""
     else:
         kind, slices = "plane", ""
     return f"tile = principal {kind} of {channels} channels{share}{slices}; {_SIGNED}"

@@ -2,9 +2,6 @@
 
 from typing import Literal, TypeAlias
 
-from torch import Tensor
-
-from kernelviz_callback.filters import Geometry
 from kernelviz_callback.grid_notes import Scale
 from kernelviz_callback.mishaps import Mishaps
 from kernelviz_callback.picture import EncodedImage, Picture
@@ -13,9 +10,9 @@ from kernelviz_callback.running import FeatureMaps
 from kernelviz_callback.snapshot import Snapshot
 from kernelviz_callback.snapshot_pictures import (
     Response,
-    check_fit,
     feature_map_picture,
     kernel_picture,
+    readable,
     response_picture,
 )
 
@@ -86,7 +83,7 @@ class Illustrator:
             picture = response_picture(
                 weights,
                 geometry,
-                self._readable(weights, geometry),
+                readable(self._probe, weights.shape, geometry),
                 layer=layer,
                 when=when,
                 response=self._response,
@@ -104,14 +101,6 @@ class Illustrator:
             )
         self._hold_scale(kind, picture)
         return picture
-
-    def _readable(self, weights: Tensor, geometry: Geometry) -> Probe:
-        """The probe, in grey where a deeper layer cannot read it as it is."""
-        try:
-            check_fit(weights.shape, geometry, self._probe)
-        except ValueError:
-            return self._probe.in_grey()
-        return self._probe
 
     def _scale_of(self, kind: str) -> Scale:
         return self._run_scales.get(kind, 0.0) if self._scale == "run" else self._scale

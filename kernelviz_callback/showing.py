@@ -11,7 +11,12 @@ from kernelviz_callback.opening.checkpoint import Checkpoint, plain_geometry
 from kernelviz_callback.picture import Picture
 from kernelviz_callback.probe import Probe
 from kernelviz_callback.snapshot import load_snapshot
-from kernelviz_callback.snapshot_pictures import Response, kernel_picture, response_picture
+from kernelviz_callback.snapshot_pictures import (
+    Response,
+    kernel_picture,
+    readable,
+    response_picture,
+)
 
 
 def checkpoint_pictures(
@@ -30,7 +35,7 @@ def checkpoint_pictures(
     Args:
         checkpoint: Opened.
         layer: See `Checkpoint.resolve`.
-        probe: The image to convolve.
+        probe: The image to convolve; in grey, if the layer cannot read it as it is.
         response: See `response_picture`.
         scale: Likewise.
 
@@ -38,7 +43,7 @@ def checkpoint_pictures(
         "kernels" and "responses".
 
     Raises:
-        ValueError: If there is no such layer, or the probe does not fit it.
+        ValueError: If there is no such layer, or the probe is smaller than its kernels.
     """
     name = checkpoint.resolve(layer)
     stored = checkpoint.layers[name]
@@ -57,7 +62,7 @@ def checkpoint_pictures(
         "responses": response_picture(
             weights,
             geometry,
-            probe,
+            readable(probe, stored.shape, geometry),
             layer=name,
             when=when,
             response=response,

@@ -119,16 +119,33 @@ def response_picture(
     )
 
 
+def readable(probe: Probe, shape: Sequence[int], geometry: Geometry) -> Probe:
+    """The probe, or, for a layer that cannot read it as it is, the probe in grey.
+
+    A deeper layer never reads an image: its responses to one are drawn where there is nothing
+    better, as if each channel were the image.
+    """
+    try:
+        check_fit(shape, geometry, probe)
+    except ValueError:
+        return probe.in_grey()
+    return probe
+
+
 def _gain_picture(
     weights: Tensor, geometry: Geometry, *, layer: str, when: str, scale: Scale
 ) -> Picture:
-    channels = weights.shape[1]
+    _, channels, taps = weights.shape
+    [dilation] = geometry.dilation
     of_channels = f", root of the squares summed over {channels} channels" if channels > 1 else ""
+    dilated = f", dilation {dilation}" if dilation > 1 else ""
+    flat = ", flat, for there is one tap" if taps == 1 else ""
     return gain_grid(
-        frequency_gain(weights, dilation=geometry.dilation[0]),
+        frequency_gain(weights, dilation=dilation),
         scale=scale,
         title=_title(f"{layer} frequency response", weights, geometry.groups, when),
-        note=f"tile = gain |H(f)|, f from 0 to half the sampling rate{of_channels}",
+        note=f"tile = gain |H(f)|, f from 0 to half the sampling rate of the layer's input"
+        f"{of_channels}{dilated}{flat}",
     )
 
 

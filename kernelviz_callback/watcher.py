@@ -17,7 +17,7 @@ from kernelviz_callback.health_log import log_numbers
 from kernelviz_callback.illustrator import ScaleName
 from kernelviz_callback.mishaps import Mishaps, is_rank_zero
 from kernelviz_callback.observer import Observer, Style
-from kernelviz_callback.probe import ProbeSource, check_probe_size, load_probe
+from kernelviz_callback.probe import BATCH_SOURCES, ProbeSource, check_probe_size, load_probe
 from kernelviz_callback.resume import RunState
 from kernelviz_callback.snapshot_pictures import Response
 from kernelviz_callback.watch import Watch
@@ -78,6 +78,11 @@ class KernelWatcher:
     ) -> None:
         check_layers(layers)
         check_probe_size(probe_size)
+        if isinstance(probe, str) and probe in BATCH_SOURCES:
+            raise ValueError(
+                f"probe={probe!r} needs a Trainer, whose batches the callback sees; pass an image "
+                "of the data itself"
+            )
         self._style = Style(response, scale, health, live)
         self._log_dir = str(log_dir)
         self._probe = load_probe(probe, size=probe_size)

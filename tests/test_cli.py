@@ -27,6 +27,12 @@ def test_help_and_version_are_quick_and_import_nothing_heavy(tmp_path: Path) -> 
     assert kernelviz("--version", cwd=tmp_path).stdout.strip() == f"kernelviz {__version__}"
 
 
+def test_it_runs_as_a_module(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kernelviz_callback", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"kernelviz {__version__}"
+
+
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--epochs", "0"]])
 def test_usage_errors_exit_with_two(arguments: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as stop:

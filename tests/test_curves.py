@@ -1,5 +1,8 @@
 """Curves of 1-D filters against slow references: pixel by pixel, frequency by frequency."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +116,34 @@ def test_every_frequency_of_a_long_filter_is_told() -> None:
     peak = gain.argmax().item() / (len(gain) - 1) / 2
     assert peak == pytest.approx(0.123, abs=1 / len(gain))
     assert gain.max() == pytest.approx(taps / 2, rel=0.1)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_the_gain_of_numbers_without_a_square_in_single_precision(size: float) -> None:
+    weights = torch.randn(4, 3, 9, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(frequency_gain(weights * size) / size, frequency_gain(weights))
+
+
+def test_the_gain_of_a_wide_layer_takes_little_memory() -> None:
+    """768 channels of 768: all spectra at once would be more than a gigabyte."""
+    code = """
+import resource, torch
+from kernelviz_callback.curves import frequency_gain
+torch.set_num_threads(1)
+frequency_gain(torch.randn(8, 8, 3))
+weights = torch.randn(768, 768, 3)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+frequency_gain(weights)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 128, "MiB"
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 3, 3), (4, 9), (0, 1, 3)])
+def test_what_is_no_1d_layer_has_no_gain(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected weights of shape \(N, C, k\), not empty"):
+        frequency_gain(torch.zeros(shape))
 
 
 def test_a_gain_that_is_not_known() -> None:

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from kernelviz_callback import (
     KernelVizCallback,
+    KernelWatcher,
+    Probe,
     channel_responses,
+    compare,
     gain_grid,
     kernel_grid,
     kernel_health,
@@ -24,7 +27,7 @@ from kernelviz_callback.filters import geometry_of
 from kernelviz_callback.planes import as_planes
 from kernelviz_callback.principal import principal_planes
 from kernelviz_callback.probe import load_probe
-from kernelviz_callback.snapshot_pictures import check_fit, response_picture
+from kernelviz_callback.snapshot_pictures import check_fit, readable, response_picture
 
 
 def drawn(*shape: int) -> Tensor:
@@ -212,6 +215,53 @@ def fitted(kind: type[Sound], folder: Path, *callbacks: pl.Callback) -> tuple[So
     )
     trainer.fit(model)
     return model, trainer
+
+
+@pytest.mark.parametrize("kind", [Sound, Clips])
+def test_an_image_of_the_data(tmp_path: Path, kind: type[Sound], recwarn) -> None:
+    """Of clips the middle of the first; sound has none, and no use for it."""
+    callback = KernelVizCallback(probe="train_batch")
+    model, trainer = fitted(kind, tmp_path, callback)
+    last = load_snapshot(max(Path(trainer.log_dir).glob("kernelviz/step-*.safetensors")))
+    assert last.probe_name == ("chart" if kind is Sound else "train_batch")
+    assert (callback._state().batch_probe is None) is (kind is Sound)
+    if kind is Clips:
+        clip = next(iter(model.train_dataloader()))[0][0]
+        assert torch.equal(callback._probe.image, clip[:, 3])
+
+
+def test_deeper_layers_of_clips_see_a_photo_in_grey(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv3d(3, 8, 3), nn.Conv3d(8, 4, 3))
+    photo = torch.rand(3, 32, 32)
+    with KernelWatcher(net, tmp_path, layers="*", probe=photo) as watcher:
+        watcher.snapshot(0)
+    events = EventAccumulator(str(tmp_path), size_guidance={"images": 0})
+    events.Reload()
+    assert {"responses/0", "responses/1"} <= set(events.Tags()["images"])
+    probe = Probe(photo, "photo")
+    geometry = geometry_of(net[1])
+    shape = tuple(net[1].weight.shape)
+    grey = readable(probe, shape, geometry)
+    expected = (photo * torch.tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(0, keepdim=True)
+    torch.testing.assert_close(grey.image, expected)
+    assert readable(probe, (8, 3, 3, 3, 3), geometry_of(net[0])) is probe
+
+
+def test_a_watcher_has_no_batches(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs a Trainer, whose batches the callback sees"):
+        KernelWatcher(nn.Conv3d(3, 8, 3), tmp_path, probe="train_batch")
+
+
+def test_sound_and_images_are_not_compared() -> None:
+    with pytest.raises(ValueError, match=r"has 2 dimensions and 'Conv1d' of .* 1; name a layer"):
+        compare(nn.Conv1d(1, 4, 5), nn.Conv2d(1, 4, 5))
+
+
+def test_whole_slices_are_drawn_and_what_is_left_out_is_said() -> None:
+    picture = kernel_grid(drawn(1024, 2, 5, 3, 3), title="many")
+    width = picture.tile(0).shape[1]
+    assert (width - 3) % 4 == 0, "two slices of two channels, ruled off"
+    assert (width - 3) // 4 % 3 == 0
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ FLOORS = [
     {"comparing", "demo", "showing"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 PURE = {
     "absence",

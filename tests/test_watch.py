@@ -85,6 +85,22 @@ def test_the_first_layer_reads_the_probe_and_the_others_what_it_makes_of_it(prob
     assert sum(t.numel() for t in snapshot.tensors) == 4 * 27 + 8 * 36 + expected.numel()
 
 
+def test_the_layer_that_reads_the_input_is_told_from_attention_and_deeper_ones() -> None:
+    class Squeeze(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean(2)
+
+    stem = nn.Sequential(
+        nn.Conv1d(1, 1, 3), nn.Conv3d(3, 4, 3), Squeeze(), nn.Conv2d(4, 8, 3), nn.Conv3d(4, 8, 3)
+    )
+    watch = Watch(stem, "*")
+    watch.check_fit(PHOTO)  # which the 3-D stem reads; the others read what it makes of it
+    absent = take(watch, PHOTO).feature_maps.absent
+    assert set(absent) == {"3"}, "a 2-D layer behind others, in a model that reads clips"
+    assert watch.reads_images
+    assert not Watch(stem, "0").reads_images
+
+
 def test_a_model_is_not_run_for_its_first_layer() -> None:
     class Never(nn.Module):
         def __init__(self) -> None:

@@ -160,6 +160,12 @@ class CompareWalk:
         else:
             name = line_up(checkpoint, self._layer, first.name, first.shape)
         stored = checkpoint.layers[name]
+        if first is not None and len(first.shape) != len(stored.shape):
+            raise ValueError(
+                f"{name!r} of {checkpoint.name} has {len(stored.shape) - 2} dimensions and "
+                f"{first.name!r} of {first.checkpoint.name} {len(first.shape) - 2}; name a layer "
+                "of a kind that both have"
+            )
         geometry = stored.geometry
         if geometry is None:
             geometry = plain_geometry(stored.shape)

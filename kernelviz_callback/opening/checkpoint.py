@@ -101,9 +101,14 @@ class Checkpoint:
         return "\n".join(lines[:_MOST_NAMED] + ([f"  ... and {more} more"] if more > 0 else []))
 
     def _likeliest(self, names: Iterable[str]) -> list[str]:
-        """Those of 2-D layers, all where there are none: as `find_convolutions` has it."""
+        """Those of 2-D layers, as `find_convolutions` has it; where there are none, the others.
+
+        Of these the ones that are called convolutions come first: tables of other things have three
+        dimensions too.
+        """
         known = list(names)
-        return [name for name in known if len(self.layers[name].shape) == 4] or known
+        others = sorted(known, key=lambda name: "conv" not in name.lower())
+        return [name for name in known if len(self.layers[name].shape) == 4] or others
 
 
 def open_checkpoint(location: Location | nn.Module) -> Checkpoint:

@@ -1,0 +1,8 @@
+"""``python -m kernelviz_callback``: the command line, where ``kernelviz`` is not on the path."""
+
+import sys
+
+from kernelviz_callback.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
