@@ -190,6 +190,7 @@ def smooth_filters(
     if stripes:
         angle = between(0, pi)
         frequency = between(min(1 / size, 0.3), 0.3)
+        # Of a line either x or y is but an offset.
         along = x + y if is_line else x * angle.cos() + y * angle.sin()
         pattern = pattern * torch.cos(2 * pi * frequency * along + between(0, 2 * pi))
     colours = _normal(count, channels, 1, 1, generator=generator)
