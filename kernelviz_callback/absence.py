@@ -118,6 +118,8 @@ def _of_shape(
             f"kernels of {size} are too small: {null.noise_power:.0%} of "
             f"smooth filters would be told from noise, {LEAST_POWER:.0%} are wanted",
         )
+    if len(kernel) == 1:
+        yield ("orientation",), "a 1-D kernel has no direction"
     colour = ("colour", "opponent_axis", "colour_share")
     if len(kernel) != 2:
         yield colour, f"colour needs a 2-D layer; this one has {len(kernel)} dimensions"

@@ -90,6 +90,7 @@ class _Examination:
     ) -> None:
         self.whole_shape = tuple(weights.shape)
         self.is_colour = weights.ndim == 4 and weights.shape[1] == 3
+        self.has_direction = weights.ndim > 3
         self.weights = weights = as_planes(weights)
         filters, channels, height, width = weights.shape
         self.shape = (filters, channels, height, width)
@@ -177,7 +178,7 @@ class _Examination:
             "roughness": measures.roughness(filters),
             "concentration": nothing if (height, width) == (1, 1) else concentration(power),
             "frequency": stripes.frequency,
-            "orientation": stripes.orientation,
+            "orientation": stripes.orientation if self.has_direction else nothing,
             "bandwidth": stripes.bandwidth,
             "colour": colour,
             "opponent_axis": axis,

@@ -30,8 +30,9 @@ class FilterMeasures:
         roughness: Energy of neighbours' differences: 0 flat, 1 noise, 2 checkerboard.
         concentration: Of its power spectrum: 1 flat, more for stripes and blobs.
         frequency: Of the dominant wave, cycles a pixel.
-        orientation: Of its stripes, degrees [0, 180), 0 horizontal, 90 vertical.
-        bandwidth: Of the dominant wave, cycles a pixel.
+        orientation: Of its stripes, degrees [0, 180), 0 horizontal, 90 vertical; not of 1-D layers.
+        bandwidth: Of the dominant wave, cycles a pixel: how far the frequencies of at least half
+            its power reach, see `spectrum.Stripes`. The longer a wave lasts, the narrower.
         colour: Share of its energy off the grey axis; only with 3 input channels.
         opponent_axis: Degrees [0, 180), 0 red-green, 90 blue-yellow; likewise.
         nearest: Index of the most similar other filter that is not near zero, -1 for none.

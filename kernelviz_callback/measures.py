@@ -220,10 +220,14 @@ def variance_entropy(weights: Tensor) -> float:
     for block in exact_blocks(weights):
         total += block.sum((0, 1)).flatten()
         energy += block.square().sum()
-    scatter = torch.zeros(size, size, dtype=torch.float64)
-    for block in exact_blocks(weights):
-        centred = block.reshape(-1, size) - total / count
-        scatter += centred.T @ centred
+    if count < size:  # the same variances, and zeros fewer
+        centred = weights.reshape(count, size).double() - total / count
+        scatter = centred @ centred.T
+    else:
+        scatter = torch.zeros(size, size, dtype=torch.float64)
+        for block in exact_blocks(weights):
+            centred = block.reshape(-1, size) - total / count
+            scatter += centred.T @ centred
     if scatter.trace() <= energy * torch.finfo(torch.float64).eps ** 2 * count:
         return 0.0
     variances = torch.linalg.eigvalsh(scatter / scatter.trace()).clamp(min=0)

@@ -164,18 +164,19 @@ def smooth_filters(
         height: Of a kernel.
         width: Likewise.
         stripes: True for Gabor functions of at least one period a kernel and 0.3 cycles a pixel at
-            most; False for Gaussian blobs.
+            most, in any direction, in kernels of one row or column along it; False for Gaussian
+            blobs.
         generator: What to draw with.
 
     Returns:
         Shape (count, channels, height, width).
     """
     patterns = 1 if channels <= _MOST_COLOURS else channels
-    mean_size = (height + width) / 2
+    is_line = 1 in (height, width)
+    size = max(height, width) if is_line else (height + width) / 2
 
     def between(low: float, high: float) -> Tensor:
-        size = count, patterns, 1, 1
-        drawn = torch.rand(size, generator=generator, dtype=torch.float32)
+        drawn = torch.rand((count, patterns, 1, 1), generator=generator, dtype=torch.float32)
         return low + (high - low) * drawn
 
     y = (
@@ -184,12 +185,13 @@ def smooth_filters(
         - between(-0.1, 0.1) * height
     )
     x = torch.arange(width, dtype=torch.float32) - (width - 1) / 2 - between(-0.1, 0.1) * width
-    spread = mean_size * between(0.18, 0.35)
+    spread = size * between(0.18, 0.35)
     pattern = torch.exp(-(x.square() + y.square()) / (2 * spread.square()))
     if stripes:
         angle = between(0, pi)
-        frequency = between(min(1 / mean_size, 0.3), 0.3)
-        along = x * angle.cos() + y * angle.sin()
+        frequency = between(min(1 / size, 0.3), 0.3)
+        # Of a line either x or y is but an offset.
+        along = x + y if is_line else x * angle.cos() + y * angle.sin()
         pattern = pattern * torch.cos(2 * pi * frequency * along + between(0, 2 * pi))
     colours = _normal(count, channels, 1, 1, generator=generator)
     smooth = pattern * colours

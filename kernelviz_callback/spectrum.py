@@ -13,9 +13,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-# Frequencies to look for the peak at, along each axis, from 0 to 1 cycle a pixel. Finer than the
-# widest peak of a 16x16 kernel by a factor of two.
-_FINE = 32
+# Frequencies to look for the peak at, along each axis, from 0 to 1 cycle a pixel: this many, or
+# more for large kernels. A peak of a kernel of k pixels is at least 0.9 / k wide at half its power
+# (that of a constant kernel: Harris, Proc. IEEE 1978, table I).
+_FEWEST_FINE = 32
+_FINE_A_PIXEL = 2
+_FINE_A_TAP = 8  # of a kernel of one row or column: there the count of them is the bandwidth
 _MOST_NUMBERS = 2**18  # of a transform in memory at once
 
 
@@ -27,7 +30,8 @@ class Stripes(NamedTuple):
         orientation: Of the stripes, in degrees [0, 180): 0 horizontal, 90 vertical, 45 rising to
             the right. NaN where the frequency is 0.
         bandwidth: Diameter of the lobe of frequencies round the peak that have at least half its
-            power, in cycles a pixel. A kernel of k pixels cannot have less than about 0.9 / k.
+            power, in cycles a pixel: of the circle of the same area, or, where kernels are one row
+            or one column, the lobe's width. k pixels cannot have less than about 0.9 / k.
     """
 
     frequency: Tensor
@@ -46,15 +50,16 @@ def power_spectrum(weights: Tensor) -> Tensor:
         and j / (2 kW - 1) across, cycles a pixel, as `torch.fft.rfft2` orders them.
     """
     filters, channels, height, width = weights.shape
-    transform = _transform(height, width).to(weights)
-    kernels = weights.reshape(-1, height * width)
-    at_once = max(1, _MOST_NUMBERS // (transform.shape[1] * channels)) * channels
-    parts = [
-        (part @ transform).square().reshape(-1, channels, transform.shape[1]).sum(1)
-        for part in torch.split(kernels, at_once)
-    ]
-    real, imaginary = torch.cat(parts).chunk(2, dim=1)
-    return (real + imaginary).reshape(filters, 2 * height - 1, width)
+    frequencies = (2 * height - 1) * width
+    at_once = max(1, _MOST_NUMBERS // (2 * frequencies * channels))
+    parts = torch.split(weights, at_once)
+    if height * width * 2 * frequencies <= _MOST_NUMBERS:  # up to 16x16, or 362 taps
+        transform = _transform(height, width).to(weights)
+        waves = (part.reshape(-1, height * width) @ transform for part in parts)
+        squares = (w.square().reshape(-1, channels, 2 * frequencies).sum(1) for w in waves)
+        real, imaginary = torch.cat(list(squares)).chunk(2, dim=1)
+        return (real + imaginary).reshape(filters, 2 * height - 1, width)
+    return torch.cat([_fast_power(part) for part in parts])
 
 
 def concentration(power: Tensor) -> Tensor:
@@ -92,68 +97,99 @@ def dominant_stripes(power: Tensor, kernel: tuple[int, int]) -> Stripes:
     """
     if kernel == (1, 1):
         return Stripes(*(power.new_full((len(power),), torch.nan) for _ in Stripes._fields))
-    normed = (power / power.amax((1, 2), keepdim=True)).float()
-    parts = torch.split(normed, _MOST_NUMBERS // _FINE**2)
-    found = (_stripes(_refined(part, kernel)) for part in parts)
+    height, width = kernel
+    is_line = 1 in kernel
+    fine = _fine_count(height, is_line), _fine_count(width, is_line)
+    normed = power / power.amax((1, 2), keepdim=True)
+    parts = torch.split(normed, max(1, _MOST_NUMBERS // (fine[0] * fine[1])))
+    found = (_stripes(_refined(part, kernel, fine)) for part in parts)
     return Stripes(*map(torch.cat, zip(*found, strict=True)))
 
 
-def _stripes(fine: Tensor) -> Stripes:
-    """The wave from the power at the fine frequencies, shape (N, M, M), from (0, 0) on.
+def _fine_count(size: int, is_line: bool) -> int:
+    """How many fine frequencies there are along an axis: one if it has one pixel.
 
-    All frequencies are counted in steps of the grid. They are periodic: 1/2 is -1/2.
+    A power of two, so that they have no rounding errors.
     """
+    if size == 1:
+        return 1
+    least = size * (_FINE_A_TAP if is_line else _FINE_A_PIXEL)
+    return max(_FEWEST_FINE, 1 << (least - 1).bit_length())
+
+
+def _stripes(fine: Tensor) -> Stripes:
+    """The wave from the power at the fine frequencies, shape (N, Mh, Mw), from (0, 0) on.
+
+    They are periodic: 1/2 is -1/2.
+    """
+    counts = fine.shape[1:]
     peak, at = fine.flatten(1).max(1)
-    top = torch.stack([at // _FINE, at % _FINE], dim=1)
+    top = at // counts[1], at % counts[1]
     # The plane with the peak in its middle, to less than 1/2 away from it on either side.
-    away = torch.arange(1 - _FINE // 2, _FINE // 2)
-    down, across = ((top[:, axis, None] + away) % _FINE for axis in (0, 1))
-    places = down[:, :, None] * _FINE + across[:, None, :]
+    reach = [(count - 1) // 2 for count in counts]
+    away = [torch.arange(-most, most + 1) for most in reach]
+    down, across = ((t[:, None] + a) % m for t, a, m in zip(top, away, counts, strict=True))
+    places = down[:, :, None] * counts[1] + across[:, None, :]
     centred = fine.flatten(1).gather(1, places.flatten(1)).reshape(places.shape)
     lobe = _connected_to_middle(centred >= peak[:, None, None] / 2)
     # A wave is its own mirror image through zero: of each pair take the one on the peak's side.
     image_down, image_across = (
-        _wrapped(2 * top[:, axis, None] + away).float().square() for axis in (0, 1)
+        _wrapped((2 * t[:, None] + a) / m).square()
+        for t, a, m in zip(top, away, counts, strict=True)
     )
-    steps = away.float()
-    squares = steps.square()
-    lobe &= squares[:, None] + squares <= image_down[:, :, None] + image_across[:, None, :]
+    cycles = [a / m for a, m in zip(away, counts, strict=True)]
+    squares = cycles[0].square()[:, None] + cycles[1].square()
+    lobe &= squares <= image_down[:, :, None] + image_across[:, None, :]
     share = centred.where(lobe, 0)
     rows, columns = share.sum(2), share.sum(1)
-    mean = torch.stack([rows @ steps, columns @ steps], dim=1) / rows.sum(1, keepdim=True)
-    is_image = (_wrapped(2 * top) == 0).all(1)  # of itself, and so is its lobe
-    frequency = _wrapped(top + mean.masked_fill(is_image[:, None], 0)) / _FINE
-    is_blob = (top == 0).all(1)
+    mean = torch.stack([rows @ cycles[0], columns @ cycles[1]], dim=1) / rows.sum(1, keepdim=True)
+    tops = torch.stack([t / m for t, m in zip(top, counts, strict=True)], dim=1)
+    is_image = (_wrapped(2 * tops) == 0).all(1)  # of itself, and so is its lobe
+    frequency = _wrapped(tops + mean.masked_fill(is_image[:, None], 0))
+    is_blob = (tops == 0).all(1)
     orientation = torch.rad2deg(torch.atan2(frequency[:, 1], frequency[:, 0])) % 180
     orientation = orientation.where(orientation < 180, 0)  # rounding may lift a remainder to it
-    area = lobe.sum((1, 2)).float() / _FINE**2
+    area = lobe.sum((1, 2)).float() / (counts[0] * counts[1])
+    bandwidth = area if 1 in counts else 2 * (area / pi).sqrt()
     nothing = ~(peak > 0)
     return Stripes(
         frequency.norm(dim=1).masked_fill(nothing, torch.nan),
         orientation.masked_fill(nothing | is_blob, torch.nan),
-        (2 * (area / pi).sqrt()).masked_fill(nothing, torch.nan),
+        bandwidth.masked_fill(nothing, torch.nan),
     )
 
 
-def _wrapped(steps: Tensor) -> Tensor:
+def _wrapped(frequency: Tensor) -> Tensor:
     """The same frequencies, from -1/2 to 1/2."""
-    return (steps + _FINE // 2) % _FINE - _FINE // 2
+    return (frequency + 0.5) % 1 - 0.5
 
 
 def _connected_to_middle(mask: Tensor) -> Tensor:
-    """Of each mask (N, M, M) what hangs together with its middle."""
+    """Of each mask (N, odd, odd) what hangs together with its middle."""
     beside = torch.zeros(3, 3, 3, dtype=torch.bool)
     beside[1, 1, :] = beside[1, :, 1] = True
     regions = torch.from_numpy(ndimage.label(mask.numpy(), beside.numpy())[0])
-    middle = mask.shape[1] // 2
-    return regions == regions[:, middle, middle, None, None]
+    _, height, width = mask.shape
+    return regions == regions[:, height // 2, width // 2, None, None]
 
 
-def _refined(power: Tensor, kernel: tuple[int, int]) -> Tensor:
-    """The power at the fine frequencies, shape (N, M, M), from that of half the plane."""
-    image = power[:, :, 1:].flip(1, 2).roll(1, 1)
-    down, across = (_interpolation(size).to(power) for size in kernel)
-    return (down @ torch.cat([power, image], dim=2) @ across.T).clamp_(min=0)
+def _refined(power: Tensor, kernel: tuple[int, int], fine: tuple[int, int]) -> Tensor:
+    """The power at the fine frequencies, shape (N, Mh, Mw), float32, by way of its transform."""
+    height, width = kernel
+    autocorrelation = torch.fft.irfft2(power.double(), s=(2 * height - 1, 2 * width - 1))
+    # Lags down from 0 on, then the negative ones; the lags across need no mirror image.
+    padded = power.new_zeros(len(power), fine[0], width, dtype=torch.float64)
+    padded[:, :height] = autocorrelation[:, :height, :width]
+    padded[:, fine[0] - height + 1 :] = autocorrelation[:, height:, :width]
+    refined: Tensor = torch.fft.hfft2(padded, s=fine)
+    return refined.float().clamp_(min=0)
+
+
+def _fast_power(weights: Tensor) -> Tensor:
+    """`power_spectrum` of large kernels, where `_transform` would be larger than all of them."""
+    _, _, height, width = weights.shape
+    waves = torch.fft.rfft2(weights, s=(2 * height - 1, 2 * width - 1))
+    return torch.view_as_real(waves).square().sum((1, 4))
 
 
 @lru_cache(maxsize=64)
@@ -167,12 +203,3 @@ def _transform(height: int, width: int) -> Tensor:
     ).flatten(1)
     angle = 2 * pi * turns
     return torch.cat([angle.cos(), angle.sin()], dim=1)
-
-
-@lru_cache(maxsize=64)
-def _interpolation(size: int) -> Tensor:
-    """Shape (M, F): the power along an axis at the fine frequencies from that at F = 2 size - 1."""
-    coarse = torch.arange(2 * size - 1).double() / (2 * size - 1)
-    fine = torch.arange(_FINE).double() / _FINE
-    lags = torch.arange(1 - size, size).double()
-    return torch.cos(2 * pi * (fine[:, None] - coarse)[..., None] * lags).mean(2)

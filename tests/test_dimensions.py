@@ -157,6 +157,31 @@ def test_health_of_other_dimensions(shape: tuple[int, ...]) -> None:
     assert health.flagged("non-finite") == [7]
     assert health.totals.drift > 0
     assert "colour needs a 2-D layer" in health.absent["colour_share"]
+    assert health.filters.bandwidth[0] > 0
+    assert health.filters.orientation.isfinite().any() == (len(shape) == 5)
+    assert ("orientation" in health.absent) == (len(shape) == 3)
+
+
+def test_a_kernel_of_sound_has_no_direction() -> None:
+    weights = drawn(12, 2, 16)
+    sound, row = kernel_health(weights), kernel_health(weights[:, :, None])
+    assert sound.absent["orientation"] == "a 1-D kernel has no direction"
+    assert kernel_health(0 * weights).absent["orientation"] == sound.absent["orientation"]
+    assert kernel_health(weights[..., :1]).absent["orientation"].startswith("a 1x1 kernel")
+    assert "orientation" not in row.absent
+    has_stripes = row.filters.frequency > 0
+    assert (row.filters.orientation[has_stripes].round() == 90).all()
+    assert torch.equal(sound.filters.bandwidth, row.filters.bandwidth)
+
+
+def test_noise_is_told_from_sound() -> None:
+    weights = drawn(16, 1, 16)
+    t = torch.arange(16.0)
+    weights[0, 0] = torch.cos(1.2 * t) * torch.hann_window(16, periodic=False) + 0.1 * weights[0, 0]
+    health = kernel_health(weights)
+    assert "noise-like verdict" not in health.absent
+    assert health.totals.noise_share > 0.8
+    assert 0 not in health.flagged("noise-like")
 
 
 class Sound(pl.LightningModule):

@@ -9,7 +9,7 @@ from kernelviz_callback import kernel_health
 from kernelviz_callback import null_model as room
 from kernelviz_callback.null_model import FALSE_ALARM_RATE, null_model, smooth_filters
 from kernelviz_callback.similarity import similarity
-from kernelviz_callback.spectrum import concentration, power_spectrum
+from kernelviz_callback.spectrum import concentration, dominant_stripes, power_spectrum
 
 
 def normal(*shape: int, seed: int = 3) -> torch.Tensor:
@@ -40,6 +40,39 @@ def test_noise_and_what_is_not(kernel: tuple[int, int, int]) -> None:
         assert (
             concentration(power_spectrum(smooth)) <= null.noise_concentration
         ).float().mean() < (0.05)
+
+
+@pytest.mark.parametrize("taps", [16, 64])
+def test_a_line_is_judged_by_lines(taps: int) -> None:
+    row, column = (null_model((8, 1, *kernel)) for kernel in ((1, taps), (taps, 1)))
+    assert row.knows_noise
+    assert column.knows_noise
+    generator = torch.Generator().manual_seed(5)
+    frequency, phase, spread = torch.rand(3, 500, 1, 1, 1, generator=generator)
+    t = torch.arange(taps) - (taps - 1) / 2
+    wave = torch.cos(2 * math.pi * (1 / taps + (0.3 - 1 / taps) * frequency) * t + 7 * phase)
+    gabor = wave * torch.exp(-0.5 * (t / taps / (0.18 + 0.17 * spread)).square())
+    gabor = gabor / gabor.square().mean((1, 2, 3), keepdim=True).sqrt()
+    noisy = gabor + 0.1 * normal(500, 1, 1, taps)
+    found = concentration(power_spectrum(noisy)) > row.noise_concentration
+    assert found.float().mean() > 0.95
+
+
+@pytest.mark.parametrize("kernel", [(1, 63), (63, 1)])
+def test_stripes_of_a_line_lie_along_it(kernel: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(5)
+    stripes = smooth_filters(500, 1, *kernel, stripes=True, generator=generator)
+    frequency = dominant_stripes(power_spectrum(stripes), kernel).frequency
+    assert frequency.min() > 0.5 / 63
+    assert frequency.max() < 0.31
+    assert frequency.mean().item() == pytest.approx((1 / 63 + 0.3) / 2, abs=0.015)
+    # A blob is 0.18 to 0.35 kernels wide: so much its power spreads, times sqrt 1/2, or less at
+    # the ends of a kernel.
+    blobs = smooth_filters(500, 1, *kernel, stripes=False, generator=generator).flatten(1).square()
+    t = torch.arange(63.0)
+    middle = (blobs @ t / blobs.sum(1))[:, None]
+    spread = ((blobs * (t - middle).square()).sum(1) / blobs.sum(1)).sqrt() / 63
+    assert 0.15 < spread.median().item() < 0.2
 
 
 def test_what_is_too_small_to_tell() -> None:

@@ -2,12 +2,34 @@
 
 import cmath
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from kernelviz_callback.curves import frequency_gain
 from kernelviz_callback.spectrum import concentration, dominant_stripes, power_spectrum
+
+MEGABYTE = 1 << 20
+EXAMINE = """
+import sys, time
+import torch
+from hostile_files import peak_memory
+from kernelviz_callback.spectrum import concentration, dominant_stripes, power_spectrum
+
+def examine(*shape):
+    power = power_spectrum(torch.randn(shape, dtype=torch.float64))
+    return dominant_stripes(power, shape[2:]), concentration(power)
+
+torch.set_num_threads(1)  # others that wait in turn count as busy
+examine(2, 1, 3, 3)
+before, began = peak_memory(), time.process_time()
+examine(*map(int, sys.argv[1:]))
+print(time.process_time() - began, peak_memory() - before)
+"""
 
 
 def drawn(*shape: int) -> Tensor:
@@ -25,7 +47,10 @@ def grating(size: int, frequency: float, degrees: float, spread: float = 3.0) ->
     return window * torch.cos(2 * math.pi * frequency * across)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 3, 3), (3, 1, 4, 2), (1, 2, 5, 7), (2, 5, 1, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 3, 3, 3), (3, 1, 4, 2), (1, 2, 5, 7), (2, 5, 1, 1), (2, 2, 17, 16), (1, 2, 1, 373)],
+)
 def test_power_is_the_transform_written_out(shape: tuple[int, ...]) -> None:
     weights = drawn(*shape)
     power = power_spectrum(weights)
@@ -83,15 +108,16 @@ def test_stripes(degrees: int, frequency: float) -> None:
     assert stripes.frequency.item() == pytest.approx(frequency, abs=0.02)
 
 
-def slow_stripes(filter_: Tensor) -> tuple[float, float, float]:
+def slow_stripes(filter_: Tensor, fine: tuple[int, int]) -> tuple[float, float, float]:
     """Frequency, orientation and bandwidth: sums written out, and a lobe that is walked."""
     _, height, width = filter_.shape
     power = {}
-    for down in range(32):
-        for across in range(32):
+    for down in range(fine[0]):
+        for across in range(fine[1]):
+            turns = down / fine[0], across / fine[1]
             waves = torch.tensor(
                 [
-                    [cmath.exp(-2j * math.pi * (y * down + x * across) / 32) for x in range(width)]
+                    [cmath.exp(-2j * math.pi * (y * turns[0] + x * turns[1])) for x in range(width)]
                     for y in range(height)
                 ]
             )
@@ -99,38 +125,51 @@ def slow_stripes(filter_: Tensor) -> tuple[float, float, float]:
             power[down, across] = total.item()
     top = max(power, key=power.__getitem__)
 
-    def wrapped(steps: int) -> int:
-        return (steps + 16) % 32 - 16
-
     def near(step: tuple[int, int]) -> bool:
-        from_image = sum(wrapped(2 * t + s) ** 2 for t, s in zip(top, step, strict=True))
-        return sum(s**2 for s in step) <= from_image
+        from_image = [(2 * t + s) / m for t, s, m in zip(top, step, fine, strict=True)]
+        from_top = [s / m for s, m in zip(step, fine, strict=True)]
+        return sum(f**2 for f in from_top) <= sum((f - round(f)) ** 2 for f in from_image)
 
     def at(step: tuple[int, int]) -> float:
-        return power[(top[0] + step[0]) % 32, (top[1] + step[1]) % 32]
+        return power[(top[0] + step[0]) % fine[0], (top[1] + step[1]) % fine[1]]
 
     lobe, ahead = set(), [(0, 0)]
     while ahead:
         y, x = step = ahead.pop()
-        if step in lobe or max(abs(y), abs(x)) == 16 or at(step) < at((0, 0)) / 2:
+        is_round = any(2 * abs(s) >= m for s, m in zip(step, fine, strict=True))
+        if step in lobe or is_round or at(step) < at((0, 0)) / 2:
             continue
         lobe.add(step)
         ahead += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
     kept = [step for step in lobe if near(step)]
     weight = sum(at(step) for step in kept)
     down, across = (
-        (t + sum(at(s) * s[i] for s in kept) / weight + 16) % 32 - 16 for i, t in enumerate(top)
+        (t + sum(at(s) * s[i] for s in kept) / weight) / fine[i] for i, t in enumerate(top)
     )
+    down, across = ((f + 0.5) % 1 - 0.5 for f in (down, across))
     orientation = math.nan if top == (0, 0) else math.degrees(math.atan2(across, down)) % 180
-    return math.hypot(down, across) / 32, orientation, 2 * math.sqrt(len(kept) / math.pi) / 32
+    area = len(kept) / (fine[0] * fine[1])
+    bandwidth = area if 1 in fine else 2 * math.sqrt(area / math.pi)
+    return math.hypot(down, across), orientation, bandwidth
 
 
-@pytest.mark.parametrize("shape", [(6, 3, 5, 5), (6, 1, 4, 6), (6, 2, 7, 7), (6, 3, 3, 3)])
-def test_stripes_of_any_filter(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("shape", "fine"),
+    [
+        ((6, 3, 5, 5), (32, 32)),
+        ((6, 1, 4, 6), (32, 32)),
+        ((6, 2, 7, 7), (32, 32)),
+        ((6, 3, 3, 3), (32, 32)),
+        ((2, 1, 3, 20), (32, 64)),
+        ((6, 2, 1, 9), (1, 128)),
+        ((6, 1, 5, 1), (64, 1)),
+    ],
+)
+def test_stripes_of_any_filter(shape: tuple[int, ...], fine: tuple[int, int]) -> None:
     weights = drawn(*shape)
     found = dominant_stripes(power_spectrum(weights), (shape[2], shape[3]))
     for i, filter_ in enumerate(weights):
-        frequency, orientation, bandwidth = slow_stripes(filter_)
+        frequency, orientation, bandwidth = slow_stripes(filter_, fine)
         assert found.frequency[i].item() == pytest.approx(frequency, abs=1e-4)
         assert found.bandwidth[i].item() == pytest.approx(bandwidth, abs=1e-4)
         assert found.orientation[i].isnan() == math.isnan(orientation)
@@ -165,6 +204,57 @@ def test_bandwidth_is_that_of_the_window() -> None:
     stripes = dominant_stripes(power_spectrum(weights), (31, 31))
     expected = 2 * math.sqrt(math.log(2)) / (2 * math.pi * 3)
     assert stripes.bandwidth.item() == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize("taps", [31, 63, 127, 251])
+def test_the_frequency_of_a_line_is_where_its_gain_peaks(taps: int) -> None:
+    frequencies = torch.tensor([0.12, 0.2, 0.25, 0.31, 0.36, 0.43])
+    waves = torch.cos(2 * math.pi * frequencies[:, None] * torch.arange(taps))
+    weights = (waves * torch.hann_window(taps, periodic=False))[:, None]
+    gain = frequency_gain(weights)
+    peak = gain.argmax(1) * 0.5 / (gain.shape[1] - 1)
+    step = 0.5 / (gain.shape[1] - 1)
+    found = dominant_stripes(power_spectrum(weights[:, :, None]), (1, taps))
+    torch.testing.assert_close(found.frequency, peak, rtol=0, atol=step)
+    torch.testing.assert_close(found.frequency, frequencies, rtol=0, atol=0.1 / taps)
+    column = dominant_stripes(power_spectrum(weights[..., None]), (taps, 1))
+    torch.testing.assert_close(column.frequency, found.frequency)
+    torch.testing.assert_close(column.bandwidth, found.bandwidth)
+    assert (found.orientation.round() == 90).all()
+    assert (column.orientation.round() % 180 == 0).all()
+
+
+@pytest.mark.parametrize("taps", [16, 63, 251, 1024])
+def test_the_bandwidth_of_a_line_falls_with_its_length(taps: int) -> None:
+    """In cycles a kernel that of a rectangle is 0.89, of a Hann window 1.44: Harris, table I."""
+    wave = torch.cos(2 * math.pi * 0.25 * torch.arange(taps) + 0.7)
+    windowed = wave * torch.hann_window(taps, periodic=False)
+    weights = torch.stack([wave, windowed])[:, None, None]
+    found = dominant_stripes(power_spectrum(weights), (1, taps))
+    periods = found.bandwidth * torch.tensor([taps, taps - 1])  # the window begins with a zero
+    assert periods.tolist() == pytest.approx([0.89, 1.44], abs=0.15)
+
+
+@pytest.mark.parametrize("size", [31, 51])
+def test_the_frequency_of_a_large_kernel(size: int) -> None:
+    frequencies = torch.tensor([0.2, 0.25, 0.36, 0.41])
+    weights = torch.stack([grating(size, f, 90, spread=size) for f in frequencies.tolist()])
+    found = dominant_stripes(power_spectrum(weights[:, None]), (size, size))
+    torch.testing.assert_close(found.frequency, frequencies, rtol=0, atol=0.15 / size)
+
+
+@pytest.mark.parametrize("shape", [(64, 1, 1, 1024), (64, 1, 1, 4096), (64, 1, 51, 51)])
+def test_large_kernels_take_little_time_and_memory(shape: tuple[int, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EXAMINE, *map(str, shape)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, taken = map(float, done.stdout.split())
+    assert taken < 100 * MEGABYTE
+    assert seconds < 1.5
 
 
 def test_a_blob_has_no_orientation_and_one_pixel_nothing() -> None:
