@@ -31,6 +31,7 @@ ENGINE = (
     "matching",
     "responder",
     "taps",
+    "gains",
 )
 CHROMIUM = shutil.which("chromium")
 QUIET = (

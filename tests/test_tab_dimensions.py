@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kernelviz_callback import KernelWatcher
 from kernelviz_callback.colour import diverging, largest_magnitude, to_levels
-from kernelviz_callback.curves import draw_curves
+from kernelviz_callback.curves import draw_curves, frequency_gain
 from kernelviz_callback.tensorboard_plugin.codec import unpack_snapshot
 
 pytestmark = pytest.mark.browser
@@ -27,15 +27,17 @@ LAYERS = {
     "deep": lambda: nn.Conv1d(20, 4, 3),
     "long": lambda: nn.Conv1d(1, 4, 3000),
     "spoilt": lambda: nn.Conv1d(1, 4, 9),
+    "spread": lambda: nn.Conv1d(2, 6, 9, dilation=3),
     "video": lambda: nn.Conv3d(3, 12, (3, 7, 7)),
     "volume": lambda: nn.Conv3d(2, 5, (4, 3, 5)),
     "clip": lambda: nn.Conv3d(1, 3, (16, 3, 3)),
 }
+BROAD = {"broad": lambda: nn.Conv1d(600, 64, 9)}  # more than is stored: in a run of its own
 
 
 def _model() -> nn.ModuleDict:
     torch.manual_seed(3)
-    model = nn.ModuleDict({name: make() for name, make in LAYERS.items()})
+    model = nn.ModuleDict({name: make() for name, make in (LAYERS | BROAD).items()})
     with torch.no_grad():
         model["spoilt"].weight[2, 0, 4] = torch.nan
     return model
@@ -52,6 +54,10 @@ def site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
     """A run with layers of all dimensions, and one whose layers have the same names."""
     folder = tmp_path_factory.mktemp("dimensions")
     model = _model()
+    broad = {step: (model["broad"].weight.detach() * (1 + step / 20)).numpy() for step in STEPS}
+    sides = {key: [1] for key in ("stride", "padding", "dilation")}
+    write_run(folder / "logs" / "broad", broad, layer="broad", geometry=sides)
+    del model["broad"]
     first = {name: layer.weight.detach().clone() for name, layer in model.items()}
     with KernelWatcher(model, folder / "logs" / "all", layers="*", health=False) as watcher:
         for step in STEPS:
@@ -72,7 +78,7 @@ def _has_all(timeline: Any) -> bool:
     counts = {
         run["name"]: [len(of["snapshots"]) for of in run["layers"]] for run in timeline["runs"]
     }
-    return len(counts) == 3 and counts.get("all") == [len(STEPS)] * len(LAYERS)
+    return len(counts) == 4 and counts.get("all") == [len(STEPS)] * len(LAYERS)
 
 
 @pytest.fixture
@@ -148,6 +154,116 @@ def test_what_is_not_finite_stripes_its_tap(opened: Open) -> None:
         column = tile[:, tap * grid.zoom : (tap + 1) * grid.zoom, :3]
         colours = {tuple(pixel) for pixel in column.reshape(-1, 3).tolist()}
         assert (colours == {(255, 0, 255), (0, 0, 0)}) == (tap == 4)
+
+
+# What 1-D filters let through of each frequency.
+
+
+def _assert_gains(grid: Grid, gain: Tensor, ends: Tensor) -> None:
+    """Hold every tile of a response grid against the gains, which fill it from the bottom."""
+    high = min(grid.height, int(1.5 * grid.width))
+    drawn = draw_curves(gain[:, None], ends, height=high, width=grid.width, base="bottom")
+    for i in range(len(gain)):
+        assert_painted(grid.tile(i, high, grid.width), drawn[i], float(ends[i]))
+
+
+def _ends(gain: Tensor, scale: str) -> Tensor:
+    own = gain.amax(1)
+    return own if scale == "filter" else own.amax().expand(len(own))
+
+
+@pytest.mark.parametrize("layer", ["audio", "stereo", "deep", "long", "spread", "broad"])
+@pytest.mark.parametrize("scale", ["filter", "layer"])
+def test_the_responses_of_a_signal_are_over_frequencies(
+    opened: Open, layer: str, scale: str
+) -> None:
+    run = "broad" if layer == "broad" else "all"
+    tab = opened(runs=[run], layer=layer, scale=scale)
+    for step in (20, 0):
+        tab.go(step)
+        tab.rest()
+        gain = frequency_gain(_weights(layer, step), dilation=3 if layer == "spread" else 1)
+        grid = tab.grid("responses", run)
+        assert grid.step == step
+        assert grid.order == tab.grid("kernels", run).order
+        _assert_gains(grid, gain, _ends(gain, scale))
+
+
+def test_channels_and_differences_have_frequencies_too(opened: Open) -> None:
+    tab = opened(runs=["all"], layer="stereo", step=20)
+    tab.select("channel", "2")
+    tab.rest()
+    gain = frequency_gain(_weights("stereo", 20)[:, 2:])
+    _assert_gains(tab.grid("responses", "all"), gain, _ends(gain, "filter"))
+    tab.select("channel", "all")
+    tab.select("difference", "first")
+    tab.rest()
+    gain = frequency_gain(_weights("stereo", 20) - _weights("stereo", 0))
+    _assert_gains(tab.grid("responses", "all"), gain, _ends(gain, "filter"))
+
+
+def test_a_filter_with_nan_has_no_frequencies(opened: Open) -> None:
+    tab = opened(runs=["all"], layer="spoilt", step=0)
+    grid = tab.grid("responses", "all")
+    found = grid.tile(2, grid.height, grid.width)[..., :3].reshape(-1, 3).tolist()
+    assert {tuple(pixel) for pixel in found} == {(255, 0, 255), (0, 0, 0)}
+    gain = frequency_gain(_weights("spoilt", 0)[:2])
+    drawn = draw_curves(
+        gain[:, None], gain.amax(1), height=grid.height, width=grid.width, base="bottom"
+    )
+    assert_painted(grid.tile(1, grid.height, grid.width), drawn[1], float(gain[1].max()))
+
+
+@pytest.mark.parametrize(("layer", "dilation"), [("audio", 1), ("spread", 3), ("broad", 1)])
+@pytest.mark.parametrize("scale", ["filter", "layer"])
+def test_the_opened_filter_has_its_frequencies(
+    opened: Open, layer: str, dilation: int, scale: str
+) -> None:
+    run = "broad" if layer == "broad" else "all"
+    tab = opened(runs=[run], layer=layer, scale=scale, filter=5)
+    for step in (20, 0):
+        tab.go(step)
+        tab.rest()
+        gain = frequency_gain(_weights(layer, step), dilation=dilation)
+        end = _ends(gain, scale)[5:6]
+        found = tab.pixels('canvas[data-kind="response"]')
+        height, width, _ = found.shape
+        assert height == round(width * 56 / 129) > 100
+        drawn = draw_curves(gain[5:6, None], end, height=height, width=width, base="bottom")
+        assert_painted(found, drawn[0], float(end))
+
+
+def test_the_page_says_that_responses_are_over_frequencies(opened: Open) -> None:
+    tab = opened(runs=["broad"], layer="broad", filter=3)
+    pane = tab.frame.locator(".pane.responses")
+    assert pane.locator("h2").text_content() == "Frequency responses"
+    part = f"of the first {_weights('broad', 0).shape[1]} of 600 channels"
+    note = pane.locator('[data-role="pane-note"]').text_content()
+    assert note == f"{part}, 0 to half the sampling rate"
+    tops = frequency_gain(_weights("broad", 20)).amax(1)
+    said = pane.locator('[data-role="scale-high"]').text_content()
+    low, high = re.fullmatch(r"top: (\S+) to (\S+)", said).groups()
+    assert [float(low), float(high)] == pytest.approx([*map(float, tops.aminmax())], rel=0.01)
+    caption = tab.frame.locator(".plate figure:nth-child(2) figcaption").text_content()
+    assert caption.startswith(f"frequency response {part}, 0 to half the sampling rate, top: ")
+    assert tab.frame.get_by_role("img", name="Frequency response of filter 3").is_visible()
+
+
+def test_frequencies_and_images_take_turns(opened: Open) -> None:
+    tab = opened(runs=["all"], layer="audio", filter=3)
+    title = tab.frame.locator(".pane.responses h2")
+    caption = tab.frame.locator(".plate figure:nth-child(2) figcaption")
+    gain = frequency_gain(_weights("audio", 20))
+    for _ in range(2):
+        assert title.text_content() == "Frequency responses"
+        assert caption.text_content().startswith("frequency response, 0 to")
+        _assert_gains(tab.grid("responses", "all"), gain, gain.amax(1))
+        tab.select("layer", "picture")
+        tab.rest()
+        assert title.text_content() == "Responses"
+        assert caption.text_content().startswith("response, ±")
+        tab.select("layer", "audio")
+        tab.rest()
 
 
 def test_slices_in_colour_stand_in_a_row(opened: Open) -> None:
@@ -244,19 +360,21 @@ def test_arrows_go_from_slice_to_slice(opened: Open) -> None:
 @pytest.mark.parametrize(
     ("layer", "about", "why"),
     [
-        ("audio", "32 filters, 1 × 31; 3 snapshots.", "reads signals, not images."),
+        ("audio", "32 filters, 1 × 31; 3 snapshots.", None),
         ("video", "12 filters, 3 × 3 × 7 × 7; 3 snapshots.", "reads several images at a time"),
     ],
 )
 def test_the_page_says_what_the_layer_is_and_why_nothing_responds(
-    opened: Open, layer: str, about: str, why: str
+    opened: Open, layer: str, about: str, why: str | None
 ) -> None:
     tab = opened(runs=["all"], layer=layer, filter=3)
     assert tab.role("about-layer").text_content() == about
-    said = tab.frame.locator('.pane.responses [data-role="pane-message"]').text_content()
-    assert why in said
-    assert "Drop" not in said
-    assert why in tab.role("drawer").text_content()
+    message = tab.frame.locator('.pane.responses [data-role="pane-message"]')
+    assert message.is_visible() == (why is not None)
+    if why is not None:
+        assert why in message.text_content()
+        assert "Drop" not in message.text_content()
+        assert why in tab.role("drawer").text_content()
     assert not tab.role("choose-probe").is_visible()
     assert not tab.frame.locator('fieldset[data-role="response"]').is_visible()
     tab.select("layer", "picture")
@@ -320,3 +438,24 @@ def test_curves_are_those_of_the_pictures(engine: Engine, taps: int, is_spoilt: 
         np.testing.assert_array_equal(found[..., :3][~bad], expected.numpy()[~bad])
         assert (found[..., 3] == 255).all()
         assert (found[..., 1][bad] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dilation"),
+    [((3, 1, 1), 1), ((4, 3, 31), 2), ((2, 5, 9), 100), ((2, 1, 257), 1), ((1, 2, 700), 3)],
+)
+def test_gains_are_those_of_the_pictures(
+    engine: Engine, shape: tuple[int, int, int], dilation: int
+) -> None:
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    script = """const series = {geometry: {dilation: [dilation]}};
+        const request = gainRequest({series, shape}, values, channel);
+        return Array.from({length: shape[0]}, (_, filter) => gainOf(request, filter));"""
+    given = {"values": weights, "shape": list(shape), "dilation": dilation}
+    found = np.array(engine(script, channel="all", **given))
+    expected = frequency_gain(weights, dilation=dilation)
+    np.testing.assert_allclose(found, expected, atol=2e-6 * float(expected.max()))
+    last = shape[1] - 1
+    found = np.array(engine(script, channel=last, **given))
+    expected = frequency_gain(weights[:, last:], dilation=dilation)
+    np.testing.assert_allclose(found, expected, atol=2e-6 * float(expected.max()))

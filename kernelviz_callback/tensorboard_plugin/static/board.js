@@ -1,4 +1,5 @@
 import { el } from "./dom.js";
+import { GainFeed, gainRequest } from "./gains.js";
 import { GridView } from "./grid_view.js";
 import { isColour, picturedAs } from "./paint.js";
 import { Atlas } from "./pictures.js";
@@ -7,6 +8,7 @@ import { ResponseFeed } from "./response_feed.js";
 import { arrangePanes, cellBox, fitTiles, tileShape } from "./tile_layout.js";
 
 const GAP = 6; // CSS pixels between tiles: room for a frame and a ring
+const GAIN = 48; // CSS pixels: a frequency response that is as wide can be read
 const FRAME = 2; // CSS pixels
 const LEAST_TILE = 26; // CSS pixels; smaller ones are enlarged, and one scrolls
 const MOST_PIXELS = 3e6; // of a grid that is larger than it must be
@@ -38,7 +40,7 @@ export class Board {
     const { tracks } = this.model;
     for (const [track, set] of this.sets) {
       if (tracks.includes(track)) continue;
-      set.feed.stop();
+      for (const feed of set.feeds) feed.stop();
       set.kernels.root.remove();
       set.responses.root.remove();
       this.sets.delete(track);
@@ -48,21 +50,29 @@ export class Board {
       const { kernels, responses } = this.sets.get(track);
       kernels.idStem = `tile-${k}`;
       this.title(kernels, "Kernels", track);
-      this.title(responses, "Responses", track);
+      this.title(responses, track.isOfSignals ? "Frequency responses" : "Responses", track);
     });
     this.arrange();
   }
 
   makeSet(track) {
     const kernels = new GridView("kernels", this.actions), responses = new GridView("responses", this.actions);
-    const feed = new ResponseFeed(track.responder, () => this.actions.refresh());
+    const changed = () => this.actions.refresh();
+    const feeds = [new ResponseFeed(track.responder, changed), new GainFeed(changed)];
     kernels.stage.classList.add("loading");
-    return { kernels, responses, feed, atlas: new Atlas(), painted: "", answered: "" };
+    return {
+      kernels, responses, feeds, atlas: new Atlas(), painted: "", answered: "",
+      get feed() {
+        return feeds[Number(track.isOfSignals)];
+      },
+    };
   }
 
   title(view, what, track) {
     const isOne = this.model.tracks.length === 1;
-    const named = isOne ? [what] : [el("i", { class: "swatch", style: `--run: ${this.model.colourOf(track)}` }), track.run];
+    const [first, ...more] = what.split(" "); // of two words a narrow pane has room for one
+    const words = [first, ...more.map((word) => el("span", { class: "more" }, ` ${word}`))];
+    const named = isOne ? words : [el("i", { class: "swatch", style: `--run: ${this.model.colourOf(track)}` }), track.run];
     view.title.replaceChildren(...named);
     view.title.title = track.run;
     const label = `${what} of ${track.run}, layer ${this.model.layer}`;
@@ -84,7 +94,7 @@ export class Board {
       count: track.shape[0], tile: tileShape(track.shape, model.channelOf(track)), gap: Math.round(GAP * dpr),
       room: inDevice(room),
       least: leastTile(track, model.channelOf(track)) * dpr, zoom: model.view.zoom && Math.round(model.view.zoom * dpr),
-      responds: !track.whyNoImage,
+      responseRoom: track.isOfSignals ? Math.round(GAIN * dpr) : track.whyNoResponse ? 0 : Infinity,
     });
     const way = isNarrow
       ? { columns: 1, byRun: true, room: { width: own, height: own } }
@@ -255,7 +265,7 @@ export class Board {
     const key = this.responseKey(track, index, probe);
     feed.expect(key);
     feed.setScale(view.scale);
-    responses.sayNote(track.part, [responses.what, `to ${probe.name}`, probe.note].filter(Boolean).join(" "));
+    responses.sayNote(track.part, [responses.what, probe.name && `to ${probe.name}`, probe.note].filter(Boolean).join(" "));
     const drawn = [feed.version, view.verdict, this.ordering.partners.size].join();
     if (set.answered === drawn || !feed.shown || !responses.fit) return;
     set.answered = drawn;
@@ -275,7 +285,7 @@ export class Board {
     });
     context.globalAlpha = 1;
     const { view } = this.model;
-    responses.sayScale(feed.ends, view.scale, feed.channel === "rgb", feed.isDone ? why : null);
+    responses.sayScale(feed.ends, view.scale, feed.channel === "rgb", feed.isDone ? why : null, !track.isOfSignals);
     responses.canvas.dataset.state = feed.isDone ? "ready" : "stale";
     if (feed.isDone) responses.canvas.dataset.step = track.entries[index].step;
   }
@@ -290,7 +300,9 @@ export class Board {
       const key = this.responseKey(track, index, probe), channel = this.model.channelOf(track);
       set.refusal = null;
       try {
-        const request = responseRequest(track, track.values(index, view), channel, view.response, probe);
+        const values = track.values(index, view);
+        const request = track.isOfSignals
+          ? gainRequest(track, values, channel) : responseRequest(track, values, channel, view.response, probe);
         const { cell } = set.responses.fit;
         const room = Math.min(request.size.width / cell.width, request.size.height / cell.height);
         set.feed.show(key, request, Math.max(1, Math.floor(room)), view.scale);

@@ -103,12 +103,13 @@ export class Drawer {
       parts.film.place(track.entries[index].step);
       if (!track.isReady(index, view) || !set.painted) continue;
       const values = track.values(index, view), channel = model.channelOf(track);
-      const own = track.whyNoImage ? room : Math.floor((room - GAP_OF_PLATE) * PLATE_SHARE);
+      const own = track.shape.length !== 4 ? room : Math.floor((room - GAP_OF_PLATE) * PLATE_SHARE);
       parts.plate.show(filter, set.atlas, own, dpr);
       parts.plate.read(values, channel);
       setText(parts.plate.kernelNote, `kernel${track.part && ` ${track.part}`}, ${set.why ?? `±${say(set.ends[filter])}`}`);
       const probe = this.probes.adapted(model, track, index);
-      const key = [this.board.responseKey(track, index, probe), filter, view.scale, view.scale === "filter" ? "" : set.feed.end].join("\n");
+      const key = [this.board.responseKey(track, index, probe), filter, view.scale, view.scale === "filter" ? "" : set.feed.end,
+        track.isOfSignals ? room * dpr : ""].join("\n");
       parts.plate.answer(key, values, channel, view, probe, set.feed, isResting ? Infinity : LIVE_MILLISECONDS / chosen.length);
     }
     this.placeNeedles(chosen);

@@ -125,10 +125,10 @@ export class GridView {
   }
 
   /** The ends of the colours, in numbers, or why there are none. `ends` are those of the tiles. */
-  sayScale(ends, scale, isGrey, why = null) {
+  sayScale(ends, scale, isGrey, why = null, isSigned = true) {
     this.scale.hidden = !ends;
     if (!ends) return;
-    this.ramp.hidden = why !== null;
+    this.ramp.hidden = why !== null || !isSigned;
     if (this.ramp.dataset.grey !== String(isGrey)) {
       this.ramp.dataset.grey = isGrey;
       paintRamp(this.ramp, isGrey);
@@ -136,8 +136,9 @@ export class GridView {
     let low = Infinity, high = 0;
     for (const end of ends) [low, high] = [Math.min(low, end), Math.max(high, end)];
     const own = scale === "filter" && ends.length > 1;
-    setText(this.low, own || why ? "" : `−${say(high)}`);
-    setText(this.high, why ?? (own ? `±${say(low)} to ${say(high)}` : `+${say(high)}`));
+    const top = own ? `${say(low)} to ${say(high)}` : say(high);
+    setText(this.low, own || why || !isSigned ? "" : `−${say(high)}`);
+    setText(this.high, why ?? (isSigned ? `${own ? "±" : "+"}${top}` : `top: ${top}`));
     this.scale.title = why ? "" : own ? `Each tile by its own largest value, from ${say(low)} to ${say(high)}` : "One scale for all tiles";
     this.scale.dataset.low = low;
     this.scale.dataset.high = high;

@@ -100,11 +100,11 @@ export class Notices {
   }
 }
 
-function ofLayer({ series, entries, layer, whyNoImage }) {
+function ofLayer({ series, entries, layer, whyNoResponse, isOfSignals }) {
   const notes = [];
   const { shape: [filters, channels], total } = series;
   if (filters < total.filters) notes.push(`${layer} has ${total.filters} filters, of which the first ${filters} are stored.`);
-  const responses = whyNoImage ? "" : ": responses are to these";
+  const responses = whyNoResponse ? "" : `: responses are ${isOfSignals ? "of" : "to"} these`;
   if (channels < total.channels) notes.push(`${layer} reads ${total.channels} channels, of which the first ${channels} are stored${responses}.`);
   if (entries.every((entry) => !entry.verdicts)) notes.push("Health was not examined, so filters have no verdicts.");
   if (series.failed.size) notes.push(`${counted(series.failed.size, "snapshot")} could not be read, and will be tried again.`);

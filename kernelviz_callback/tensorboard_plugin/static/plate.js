@@ -1,7 +1,9 @@
 import { el, say, setText } from "./dom.js";
+import { gainOf, gainProducts, gainRequest, paintGain } from "./gains.js";
 import { halfRanges, isColour, kernelOf, paintAtlas, picturedAs } from "./paint.js";
 import { responseOf, responseRequest } from "./probes.js";
 
+const SLENDERNESS_OF_GAIN = 129 / 56; // as `gain_grid` draws it
 const USUAL_SPEED = 1e6; // multiplications a millisecond, until it has been measured
 
 /** One filter of one run, large: its kernel with values under the pointer, and its response. */
@@ -53,7 +55,8 @@ export class Plate {
   show(filter, atlas, room, dpr) {
     this.filter = filter;
     this.tile = atlas.tile;
-    this.pair.classList.toggle("alone", this.track.whyNoImage !== null);
+    this.pair.classList.toggle("alone", this.track.shape.length !== 4);
+    this.gainWidth = Math.floor(room * dpr);
     this.size = { plane: atlas.plane, weights: atlas.weights, planes: atlas.tile.planes };
     const zoom = Math.max(1, Math.floor((room * dpr) / Math.max(atlas.tile.width, atlas.tile.height)));
     const width = zoom * atlas.tile.width, height = zoom * atlas.tile.height;
@@ -76,6 +79,10 @@ export class Plate {
     if (key === this.answered) return;
     this.sayWhy(probe.why ?? null);
     if (!probe.planes) return;
+    if (this.track.isOfSignals) {
+      this.answerFrequencies(key, gainRequest(this.track, values, channel), view, feed, milliseconds);
+      return;
+    }
     let request;
     try {
       request = responseRequest(this.track, values, channel, view.response, probe);
@@ -108,6 +115,21 @@ export class Plate {
     this.response.getContext("2d").putImageData(picture, 0, 0);
     this.response.dataset.halfRange = end;
     setText(this.responseNote, `response${track.part && ` ${track.part}`}, ±${say(end)}`);
+  }
+
+  /** The gain at each frequency, or, while the slider moves and it would take too long, none yet. */
+  answerFrequencies(key, request, view, feed, milliseconds) {
+    const isLate = gainProducts(request) > milliseconds * this.speed;
+    this.response.classList.toggle("stale", isLate);
+    if (isLate) return;
+    this.answered = key;
+    const gain = gainOf(request, this.filter);
+    const [end] = halfRanges(gain, [1, 1, 1, gain.length], view.scale === "filter" ? "filter" : feed.end);
+    paintGain(this.response, gain, end, this.gainWidth, Math.round(this.gainWidth / SLENDERNESS_OF_GAIN));
+    Object.assign(this.response.dataset, { halfRange: end, shrink: 1 });
+    const { part } = this.track;
+    setText(this.responseNote, `frequency response${part && ` ${part}`}, 0 to half the sampling rate, top: ${say(end)}`);
+    this.response.setAttribute("aria-label", `Frequency response of filter ${this.filter}, 0 to half the sampling rate`);
   }
 
   sayWhy(text) {

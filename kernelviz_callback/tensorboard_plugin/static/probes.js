@@ -2,6 +2,7 @@ import { decodeProbe, probeForChannels } from "./decode.js";
 import { averagesOf, respond, responseShape } from "./convolve.js";
 
 export const OWN_SIDE = 224; // pixels: what the chart and any image file are shrunk to in Python
+const FREQUENCIES = { id: "frequencies", planes: [], note: "0 to half the sampling rate" }; // in place of a probe
 export const MOST_PLANES_SHOWN = 16; // response planes of one filter; of more the sum is shown
 
 /** The image that filters are convolved with: the run's own, or one that the user dropped. */
@@ -45,7 +46,8 @@ export class Probes {
 
   /** The probe as the layer sees it: {id, planes, probeShape, name, note}, or {isLoading} or {why} not, {isFinal} with any image. */
   adapted(model, track, index) {
-    if (track.whyNoImage) return { why: track.whyNoImage, isFinal: true };
+    if (track.whyNoResponse) return { why: track.whyNoResponse, isFinal: true };
+    if (track.isOfSignals) return FREQUENCIES;
     const found = this.original(model, track, index);
     if (!found.probe) return found;
     const channels = track.series.total.channels * (track.series.geometry.groups ?? 1);

@@ -138,14 +138,22 @@ export class ResponseFeed {
   }
 
   paint(filter, end) {
-    const { shape, data } = this.shown;
-    const size = shape[1] * shape[2] * shape[3], one = [1, ...shape.slice(1)];
-    const values = data.subarray(filter * size, (filter + 1) * size);
-    if (this.ends?.length !== shape[0]) this.ends = new Float32Array(shape[0]);
-    this.ends[filter] = end;
-    const picture = paintAtlas(values, one, [end], { channel: this.channel });
+    this.setEnd(filter, end);
+    const one = [1, ...this.shown.shape.slice(1)];
+    const picture = paintAtlas(this.valuesOf(filter), one, [end], { channel: this.channel });
     const { columns, tileWidth, tileHeight } = this.layout;
     this.context.putImageData(picture, (filter % columns) * tileWidth, Math.floor(filter / columns) * tileHeight);
+  }
+
+  setEnd(filter, end) {
+    const [filters] = this.shown.shape;
+    if (this.ends?.length !== filters) this.ends = new Float32Array(filters);
+    this.ends[filter] = end;
+  }
+
+  valuesOf(filter) {
+    const { shape, data } = this.shown, size = shape[1] * shape[2] * shape[3];
+    return data.subarray(filter * size, (filter + 1) * size);
   }
 
   /** Draw a tile as large as fits the cell. */

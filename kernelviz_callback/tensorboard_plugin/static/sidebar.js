@@ -111,8 +111,9 @@ export class Sidebar {
     this.channels.choose(channel);
     setOptions(this.channel, [["all", "all"], ...Array.from({ length: channels }, (_, k) => [String(k), `input channel ${k}`])], channel === "rgb" ? "all" : channel);
     const isOne = channel !== "rgb" && channel !== "all";
-    this.probeGroup.hidden = lead.whyNoImage !== null;
-    this.response.root.hidden = lead.whyNoImage !== null || isOne || channels < 2 || channels > MOST_PLANES_SHOWN;
+    const isOfImages = lead.shape.length === 4;
+    this.probeGroup.hidden = !isOfImages;
+    this.response.root.hidden = !isOfImages || isOne || channels < 2 || channels > MOST_PLANES_SHOWN;
     this.response.choose(view.response === "auto" ? (channels === 3 ? "channels" : "sum") : view.response);
   }
 

@@ -1,16 +1,17 @@
 import { kernelOf, picturesOf, shareColour, stripeColour } from "./paint.js";
 import { planeOf, tileShape } from "./tile_layout.js";
 
-/** Kernels of one dimension as bars around zero, with the numbers of `curves.draw_curves`. */
+/** Curves as bars from zero, with the numbers of `curves.draw_curves`. */
 
 /**
- * Paint a row of taps, `height` (even) by `width` pixels: red above the middle, blue below it.
+ * Paint a row of taps, `height` by `width` pixels: red above zero, blue below it.
  *
- * `half` is the magnitude that reaches the edge. Of taps that share a column of pixels the largest
+ * `half` is the magnitude that reaches the edge, and `room` the rows above zero: half of an even
+ * height, or, of what is never negative, all. Of taps that share a column of pixels the largest
  * and the smallest are painted; one that is not finite stripes its column.
  */
-export function paintCurve(pixels, corner, stride, taps, height, width, half) {
-  const room = height / 2, unit = half > 0 ? half : 1;
+export function paintCurve(pixels, corner, stride, taps, height, width, half, room = height / 2) {
+  const unit = half > 0 ? half : 1;
   for (let x = 0; x < width; x++) {
     const from = Math.floor((x * taps.length) / width), to = Math.ceil(((x + 1) * taps.length) / width);
     const [low, high] = extremesOf(taps, from, to);

@@ -31,12 +31,15 @@ function acrossOf(planes, slices, square) {
   return Math.ceil(slices / Math.ceil(slices / SLICES_IN_ROW));
 }
 
-/** At a zoom: the cell of a tile, and the gap around it, wider than the lines between its kernels. */
-function cellOf(tile, zoom, gap, mostOblong) {
+/**
+ * At a zoom: the cell of a tile, and the gap around it, wider than the lines between its kernels.
+ * A cell is made less oblong for a response that wants so much room, in pixels.
+ */
+function cellOf(tile, zoom, gap, responseRoom) {
   const width = tile.width * zoom, height = tile.height * zoom;
   return {
-    width: Math.max(width, Math.ceil(height / mostOblong)),
-    height: Math.max(height, Math.ceil(width / mostOblong)),
+    width: Math.max(width, Math.min(responseRoom, Math.ceil(height / MOST_OBLONG))),
+    height: Math.max(height, Math.min(responseRoom, Math.ceil(width / MOST_OBLONG))),
     gap: tile.planes > 1 ? gap + zoom : gap,
   };
 }
@@ -45,15 +48,16 @@ function cellOf(tile, zoom, gap, mostOblong) {
  * The largest whole zoom at which all tiles are in sight; where they would be smaller than `least`
  * they are that large, and one scrolls. All in device pixels; `room` is that of the whole canvas.
  */
-export function fitTiles({ count, tile, room, gap: usualGap, least, zoom = null, responds = true }) {
-  const at = (chosen) => cellOf(tile, chosen, usualGap, responds ? MOST_OBLONG : Infinity);
+export function fitTiles({ count, tile, room, gap: usualGap, least, zoom = null, responseRoom = Infinity }) {
+  const at = (chosen) => cellOf(tile, chosen, usualGap, responseRoom);
   const columnsAt = ({ width, gap }) => Math.min(count, Math.floor((room.width - gap) / (width + gap)));
   const rowsAt = ({ height, gap }) => Math.floor((room.height - gap) / (height + gap));
   const holds = (cell) => columnsAt(cell) * rowsAt(cell) >= count;
   const isSmall = ({ width, height }) => Math.min(width, height) < least;
   let chosen = zoom ?? 1;
   if (zoom === null) while (holds(at(chosen + 1))) chosen++;
-  while (zoom === null && isSmall(at(chosen))) chosen++;
+  const seen = () => (responseRoom === Infinity ? at(chosen) : cellOf(tile, chosen, usualGap, 0));
+  while (zoom === null && isSmall(seen())) chosen++;
   while (chosen > 1 && columnsAt(at(chosen)) < 1) chosen--;
   const { gap, ...cell } = at(chosen);
   const mostRows = rowsAt(at(chosen));

@@ -3,10 +3,7 @@ import { Responder } from "./responder.js";
 import { Series } from "./series.js";
 import { StepAxis } from "./step_axis.js";
 
-const WHY_NO_IMAGE = { // by how many sides the shape of the weights has, as `why_no_image`
-  3: "A 1-D convolution reads signals, not images.",
-  5: "A 3-D convolution reads several images at a time, and the probe is one.",
-};
+const WHY_NO_RESPONSE = "A 3-D convolution reads several images at a time, and the probe is one.";
 const WIDENING_MILLISECONDS = 6; // of each turn, spent on the scale of a whole run
 
 /** One run on the page: the layer it shows, and the numbers that are drawn of it. */
@@ -33,9 +30,14 @@ export class Track {
     return this.series.shape;
   }
 
-  /** Why its filters respond to no image, in a sentence; null where they do. */
-  get whyNoImage() {
-    return WHY_NO_IMAGE[this.shape.length] ?? null;
+  /** Whether it reads signals: its filters respond to frequencies, not to a probe. */
+  get isOfSignals() {
+    return this.series?.shape.length === 3;
+  }
+
+  /** Why there are no responses of its filters, in a sentence; null where there are. */
+  get whyNoResponse() {
+    return this.shape.length === 5 ? WHY_NO_RESPONSE : null;
   }
 
   /** What there is of a layer of which not all channels are stored, in words. */

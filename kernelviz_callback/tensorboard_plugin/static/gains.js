@@ -1,0 +1,121 @@
+import { ResponseFeed } from "./response_feed.js";
+import { paintCurve } from "./taps.js";
+
+/** What 1-D filters let through of each frequency, with the numbers of `curves.frequency_gain`. */
+
+const FEWEST_POINTS = 256; // of a transform
+const MOST_POINTS = 2 ** 16; // no screen is as wide
+const SLICE_MILLISECONDS = 8;
+const HIGH_FOR_ITS_WIDTH = 1.5; // a curve is no higher than its width by this
+
+/** What to transform for the channels that are shown; of one alone, only its taps. */
+export function gainRequest({ series, shape: [filters, channels, taps] }, values, channel) {
+  const dilation = series.geometry.dilation?.[0] ?? 1;
+  const isOne = typeof channel === "number";
+  return {
+    kernels: values, shape: [filters, channels, taps], dilation,
+    channels: isOne ? [channel, channel + 1] : [0, channels],
+    size: { planes: 1, height: 1, width: pointsOf(taps, dilation) / 2 + 1 },
+  };
+}
+
+/** How many multiplications a filter takes. */
+export function gainProducts({ shape: [, , taps], channels: [first, last], size }) {
+  return taps * (((last - first) * taps) / 2 + size.width);
+}
+
+/**
+ * |H(f)| of one filter, from 0 to half the sampling rate in equal steps; not finite where a weight is not.
+ *
+ * Its square, summed over the channels, is the transform of the sum of their autocorrelations: one
+ * transform, however many channels there are.
+ */
+export function gainOf({ kernels, shape: [, channels, taps], dilation, channels: [first, last], size }, filter) {
+  const own = kernels.subarray((filter * channels + first) * taps, (filter * channels + last) * taps);
+  const lags = autocorrelation(own, taps);
+  const points = 2 * (size.width - 1), cosines = cosinesOf(points), gain = new Float32Array(size.width);
+  for (let k = 0; k < gain.length; k++) {
+    const step = (k * dilation) % points;
+    let sum = 0;
+    for (let lag = 1, at = step; lag < taps; lag++, at = (at + step) % points) sum += lags[lag] * cosines[at];
+    gain[k] = Math.sqrt(Math.max(0, lags[0] + 2 * sum));
+  }
+  return gain;
+}
+
+/** The gains of one run: as `ResponseFeed`, computed in slices on the page, and drawn as curves. */
+export class GainFeed extends ResponseFeed {
+  constructor(onChange) {
+    super({ grid: gainsInSlices }, onChange);
+    Object.assign(this, { gains: [], channel: "all" });
+  }
+
+  prepare([filters]) {
+    if (this.gains.length !== filters) this.gains = new Array(filters).fill(null);
+  }
+
+  /** What is drawn of a filter from now on; the one before stays until then. */
+  paint(filter, end) {
+    this.setEnd(filter, end);
+    this.gains[filter] = this.valuesOf(filter);
+  }
+
+  draw(context, filter, cell) {
+    if (!this.gains[filter]) return;
+    const { width } = cell, height = Math.min(cell.height, Math.floor(width * HIGH_FOR_ITS_WIDTH));
+    paintGain(this.canvas, this.gains[filter], this.ends[filter], width, height);
+    context.drawImage(this.canvas, cell.x, cell.y + ((cell.height - height) >> 1));
+  }
+}
+
+/** Bars from the bottom of a canvas, which is given the size. */
+export function paintGain(canvas, gain, end, width, height) {
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  const picture = new ImageData(width, height);
+  paintCurve(new Uint32Array(picture.data.buffer), 0, width, gain, height, width, end, height);
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}
+
+/** All filters, in the chunks of `Responder.grid`; returns a function that ends it. */
+function gainsInSlices(request, onChunk) {
+  const [filters] = request.shape;
+  let next = 0, timer = setTimeout(slice);
+  function slice() {
+    const first = next, until = performance.now() + SLICE_MILLISECONDS, { width } = request.size;
+    const gains = [];
+    do gains.push(gainOf(request, next++));
+    while (next < filters && performance.now() < until);
+    const data = new Float32Array(gains.length * width);
+    gains.forEach((gain, k) => data.set(gain, k * width));
+    if (next < filters) timer = setTimeout(slice);
+    onChunk({ first, filters: gains.length, planes: 1, height: 1, width, data, done: next === filters });
+  }
+  return () => clearTimeout(timer);
+}
+
+/** Points of a transform that holds all taps, spread as they are; as `frequency_gain` has it. */
+function pointsOf(taps, dilation) {
+  let points = FEWEST_POINTS;
+  while (points <= dilation * (taps - 1) && points < MOST_POINTS) points *= 2;
+  return points;
+}
+
+/** Of rows of taps, summed, for each lag. */
+function autocorrelation(rows, taps) {
+  const lags = new Float64Array(taps);
+  for (let row = 0; row < rows.length; row += taps) {
+    for (let lag = 0; lag < taps; lag++) {
+      let sum = 0;
+      for (let at = row, end = row + taps - lag; at < end; at++) sum += rows[at] * rows[at + lag];
+      lags[lag] += sum;
+    }
+  }
+  return lags;
+}
+
+let cosines = new Float64Array(0); // of one turn, in the last size asked for
+
+function cosinesOf(points) {
+  if (cosines.length !== points) cosines = Float64Array.from({ length: points }, (_, k) => Math.cos((2 * Math.PI * k) / points));
+  return cosines;
+}
