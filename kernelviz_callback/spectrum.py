@@ -134,16 +134,16 @@ def _stripes(fine: Tensor) -> Stripes:
     lobe = _connected_to_middle(centred >= peak[:, None, None] / 2)
     # A wave is its own mirror image through zero: of each pair take the one on the peak's side.
     image_down, image_across = (
-        _wrapped((2 * t[:, None] + a) / m).square()
+        _wrapped((2 * t[:, None] + a).float() / m).square()
         for t, a, m in zip(top, away, counts, strict=True)
     )
-    cycles = [a / m for a, m in zip(away, counts, strict=True)]
+    cycles = [a.float() / m for a, m in zip(away, counts, strict=True)]
     squares = cycles[0].square()[:, None] + cycles[1].square()
     lobe &= squares <= image_down[:, :, None] + image_across[:, None, :]
     share = centred.where(lobe, 0)
     rows, columns = share.sum(2), share.sum(1)
     mean = torch.stack([rows @ cycles[0], columns @ cycles[1]], dim=1) / rows.sum(1, keepdim=True)
-    tops = torch.stack([t / m for t, m in zip(top, counts, strict=True)], dim=1)
+    tops = torch.stack([t.float() / m for t, m in zip(top, counts, strict=True)], dim=1)
     is_image = (_wrapped(2 * tops) == 0).all(1)  # of itself, and so is its lobe
     frequency = _wrapped(tops + mean.masked_fill(is_image[:, None], 0))
     is_blob = (tops == 0).all(1)

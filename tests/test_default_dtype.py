@@ -40,6 +40,17 @@ for shape, groups in (((24, 3, 7, 7), 1), ((9, 1, 3, 5), 3), ((600, 2, 3, 3), 1)
         response_picture(weights, geometry, probe, layer="conv", scale="layer"),
     ):
         found.append(hash(picture.pixels.numpy().tobytes()))
+for shape in ((24, 2, 31), (24, 3, 3, 5, 5)):
+    weights = drawn(*shape)
+    health = kernel_health(weights, "conv", first=weights + 0.1 * drawn(*shape))
+    found.append(health.to_dict())
+    ones = (1,) * (len(shape) - 2)
+    geometry = Geometry(f"Conv{len(ones)}d", ones, (0,) * len(ones), ones, 1)
+    for picture in (
+        kernel_picture(weights, layer="conv", health=health),
+        response_picture(weights, geometry, load_probe(size=64), layer="conv", scale="layer"),
+    ):
+        found.append(hash(picture.pixels.numpy().tobytes()))
 print(found)
 """
 
