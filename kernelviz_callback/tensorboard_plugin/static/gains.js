@@ -5,7 +5,7 @@ import { paintCurve } from "./taps.js";
 
 const FEWEST_POINTS = 256; // of a transform
 const MOST_POINTS = 2 ** 16; // no screen is as wide
-const SLICE_MILLISECONDS = 8;
+const GAIN_MILLISECONDS = 8;
 const HIGH_FOR_ITS_WIDTH = 1.5; // a curve is no higher than its width by this
 
 /** What to transform for the channels that are shown; of one alone, only its taps. */
@@ -33,11 +33,11 @@ export function gainProducts({ shape: [, , taps], channels: [first, last], size 
 export function gainOf({ kernels, shape: [, channels, taps], dilation, channels: [first, last], size }, filter) {
   const own = kernels.subarray((filter * channels + first) * taps, (filter * channels + last) * taps);
   const lags = autocorrelation(own, taps);
-  const points = 2 * (size.width - 1), cosines = cosinesOf(points), gain = new Float32Array(size.width);
+  const points = 2 * (size.width - 1), cosineTable = cosineTableOf(points), gain = new Float32Array(size.width);
   for (let k = 0; k < gain.length; k++) {
     const step = (k * dilation) % points;
     let sum = 0;
-    for (let lag = 1, at = step; lag < taps; lag++, at = (at + step) % points) sum += lags[lag] * cosines[at];
+    for (let lag = 1, at = step; lag < taps; lag++, at = (at + step) % points) sum += lags[lag] * cosineTable[at];
     gain[k] = Math.sqrt(Math.max(0, lags[0] + 2 * sum));
   }
   return gain;
@@ -81,7 +81,7 @@ function gainsInSlices(request, onChunk) {
   const [filters] = request.shape;
   let next = 0, timer = setTimeout(slice);
   function slice() {
-    const first = next, until = performance.now() + SLICE_MILLISECONDS, { width } = request.size;
+    const first = next, until = performance.now() + GAIN_MILLISECONDS, { width } = request.size;
     const gains = [];
     do gains.push(gainOf(request, next++));
     while (next < filters && performance.now() < until);
@@ -113,9 +113,9 @@ function autocorrelation(rows, taps) {
   return lags;
 }
 
-let cosines = new Float64Array(0); // of one turn, in the last size asked for
+let cosineTable = new Float64Array(0); // of one turn, in the last size asked for
 
-function cosinesOf(points) {
-  if (cosines.length !== points) cosines = Float64Array.from({ length: points }, (_, k) => Math.cos((2 * Math.PI * k) / points));
-  return cosines;
+function cosineTableOf(points) {
+  if (cosineTable.length !== points) cosineTable = Float64Array.from({ length: points }, (_, k) => Math.cos((2 * Math.PI * k) / points));
+  return cosineTable;
 }
