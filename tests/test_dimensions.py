@@ -24,6 +24,7 @@ from kernelviz_callback import (
 from kernelviz_callback.colour import diverging, to_levels
 from kernelviz_callback.curves import draw_curves, frequency_gain
 from kernelviz_callback.filters import geometry_of
+from kernelviz_callback.grid_notes import kernel_note
 from kernelviz_callback.planes import as_planes
 from kernelviz_callback.principal import principal_planes
 from kernelviz_callback.probe import load_probe
@@ -248,6 +249,7 @@ def test_an_image_of_the_data(tmp_path: Path, kind: type[Sound], recwarn) -> Non
     callback = KernelVizCallback(probe="train_batch")
     model, trainer = fitted(kind, tmp_path, callback)
     last = load_snapshot(max(Path(trainer.log_dir).glob("kernelviz/step-*.safetensors")))
+    assert not [str(w.message) for w in recwarn if "could not" in str(w.message)]
     assert last.probe_name == ("chart" if kind is Sound else "train_batch")
     assert (callback._state().batch_probe is None) is (kind is Sound)
     if kind is Clips:
@@ -283,10 +285,15 @@ def test_sound_and_images_are_not_compared() -> None:
 
 
 def test_whole_slices_are_drawn_and_what_is_left_out_is_said() -> None:
-    picture = kernel_grid(drawn(1024, 2, 5, 3, 3), title="many")
-    width = picture.tile(0).shape[1]
-    assert (width - 3) % 4 == 0, "two slices of two channels, ruled off"
-    assert (width - 3) // 4 % 3 == 0
+    weights = drawn(1024, 2, 5, 3, 3)
+    tile = kernel_grid(weights, title="many").tile(7)
+    first = kernel_grid(weights[7:8, :, :2], scale=weights[7].abs().max().item()).tile(0)
+    zoom, larger = (tile.shape[0] // 3, first.shape[0] // 3)
+    assert tile.shape[1] == 4 * 3 * zoom + 3, "two slices of two channels, ruled off"
+    for place in range(4):
+        small = tile[::zoom, place * (3 * zoom + 1) :: zoom][:, :3]
+        assert torch.equal(small, first[::larger, place * (3 * larger + 1) :: larger][:, :3])
+    assert "slice by slice (2 of 5), 2 input channels of each" in kernel_note(weights.shape, 4)
 
 
 @pytest.mark.parametrize(
