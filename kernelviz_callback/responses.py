@@ -199,11 +199,26 @@ def _smeared(
         )
     response_size((probe.shape[1], probe.shape[2]), (kernel[0], kernel[1]), dilation)
     exact = torch.float64 if probe.is_cuda else torch.float32
-    with torch.no_grad(), torch.autocast(probe.device.type, enabled=False):
-        box = torch.full((1, 1, shrink, shrink), shrink**-2, dtype=exact, device=probe.device)
-        flat = weights.to(exact).reshape(1, -1, *kernel)
-        smeared = F.conv_transpose2d(box, flat, dilation=dilation)
-    return smeared.reshape(filters, channels, *smeared.shape[2:]), probe.to(exact)
+    with torch.no_grad():
+        smeared = weights.to(exact)
+        for axis, step in zip((-2, -1), dilation, strict=True):
+            smeared = _smeared_along(axis, smeared, step, shrink)
+    return smeared, probe.to(exact)
+
+
+def _smeared_along(axis: int, kernels: Tensor, step: int, box: int) -> Tensor:
+    """The mean of ``box`` copies, each with its taps ``step`` apart and one pixel further on.
+
+    A transposed convolution does the same, and lays out its weights anew: sixteen times as many.
+    """
+    shape = list(kernels.shape)
+    reach = step * (shape[axis] - 1) + 1
+    shape[axis] = reach + box - 1
+    total = kernels.new_zeros(shape)
+    along = total.transpose(axis, 0)
+    for first in range(box):
+        along[first : first + reach : step] += kernels.transpose(axis, 0)
+    return total.div_(box)
 
 
 def _convolve(probe: Tensor, kernels: Tensor, groups: int, shrink: int) -> Tensor:

@@ -1,8 +1,10 @@
 """What does not grow: memory with the size of a layer, memory and threads with the snapshots."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -68,13 +70,19 @@ print(resident(True) - before)
 """
 
 
-def peak(case: tuple[object, ...]) -> int:
+# glibc returns blocks of more bytes than this at once. By default it learns to keep larger and
+# larger ones, as the threads happen to meet.
+IN_USE = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
+
+
+def peak(case: tuple[object, ...], environment: Mapping[str, str] = IN_USE) -> int:
     """Bytes; the case is filters, channels, groups, side of kernels, side of the probe, scale."""
     done = subprocess.run(
         [sys.executable, "-c", PEAK, json.dumps(case)],
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return int(done.stdout.splitlines()[-1])
@@ -103,7 +111,9 @@ def test_the_memory_of_a_snapshot_is_bounded(case: tuple[object, ...]) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_memory_of_a_wide_layer_is_bounded() -> None:
     """Of 512 channels: the probe alone has 98 MiB, the weights 38 MiB."""
-    assert 0 < peak((2048, 512, 1, 3, 224, "filter")) <= 192 * 2**20
+    case = (2048, 512, 1, 3, 224, "filter")
+    assert 0 < peak(case) <= 96 * 2**20
+    assert 0 < peak(case, {}) <= 192 * 2**20  # with what the allocator keeps
 
 
 @pytest.mark.newest
