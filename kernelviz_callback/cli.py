@@ -197,7 +197,10 @@ def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     evolve.add_argument(
-        "files", nargs="+", metavar="RUN", help="a run's folder, or checkpoints of one training"
+        "files",
+        nargs="+",
+        metavar="RUN",
+        help="a run's folder, those of a run that was resumed, or checkpoints of one training",
     )
     _add_common(evolve, probe="that of the run, else a test chart")
     evolve.add_argument(

@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from reels import drawn, gathered
 
-from kernelviz_callback import Geometry, Snapshot, save_snapshot
+from kernelviz_callback import Geometry, KernelVizCallback, Snapshot, save_snapshot
 from kernelviz_callback.cli import main
 from kernelviz_callback.commands import evolve
 from kernelviz_callback.filming.film import film_strip
 from kernelviz_callback.filming.history import LayerHistory
 from kernelviz_callback.filming.reel import MOST_SHOTS, Reading
 
+EVERY_STEP = {"every_n_train_steps": 1}
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
 STEPS = (0, 1, 2, 4, 8, 16, 30, 60)
 
@@ -168,6 +169,49 @@ def test_two_trainings_are_refused_by_name(tmp_path: Path, capsys) -> None:
     assert not out.exists()
     assert main(["evolve", str(tmp_path / "runs")]) == 2
     assert "these are runs: bad, good; name one" in capsys.readouterr().err
+
+
+def test_a_training_that_was_resumed_is_one(fit, tmp_path: Path, capsys) -> None:
+    first = fit(KernelVizCallback(**EVERY_STEP))
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    folders = [str(first.log_dir)]
+    for _ in range(2):
+        later = fit(KernelVizCallback(**EVERY_STEP), ckpt_path=tmp_path / "last.ckpt", max_epochs=4)
+        folders.append(str(later.log_dir))
+    assert main(["evolve", folders[1], folders[0]]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith(f"17 snapshots, steps 0 to 16\nresumed at step 8 in {folders[1]}\n")
+    assert told.err == ""
+    assert main(["evolve", *folders]) == 2
+    assert "3 trainings" in capsys.readouterr().err
+
+
+def test_what_came_after_the_step_it_was_resumed_at_is_left_out(
+    run: Path, tmp_path: Path, capsys
+) -> None:
+    resumed, out = snapshots(tmp_path / "resumed", (16, 20, 31)), tmp_path / "film.png"
+    assert main(["evolve", str(run), str(resumed), "-o", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert (
+        f"8 snapshots, steps 0 to 31\nresumed at step 16 in {resumed}: later snapshots in" in told
+    )
+    assert f"in {run} left out" in told
+    steps = (0, 1, 2, 4, 8, 16, 20, 31)
+    expected = film_strip(gathered({step: weights(step) for step in steps}))
+    assert np.array_equal(np.asarray(Image.open(out)), expected.pixels.numpy())
+
+
+def test_another_training_that_begins_later_is_warned_of(tmp_path: Path, capsys) -> None:
+    for start, flipped in ((0, False), (100, True)):
+        for step in (start, start + 1):
+            own = drawn(16, 3, 5, 5) * (1 + step)
+            own = own.flip(0) if flipped else own
+            save_snapshot(
+                Snapshot(step, 0, 0.0, {"conv": own}, {"conv": PLAIN}), tmp_path / f"{start}"
+            )
+    out = str(tmp_path / "film.png")
+    assert main(["evolve", str(tmp_path / "0"), str(tmp_path / "100"), "-o", out]) == 0
+    assert "are in another order than those before it: as of another" in capsys.readouterr().err
 
 
 def test_the_folders_of_one_run_are_one_training(run: Path, tmp_path: Path) -> None:

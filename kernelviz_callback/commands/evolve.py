@@ -49,8 +49,9 @@ def run(options: argparse.Namespace) -> int:
     if ".mp4" in suffixes:
         check_encoder()
     failures = Failures()
-    files = of_one_training(options.files, failures)
-    names, notes = by_steps(_progress(files, "step"), failures.survive, options.layer)
+    files, notes = of_one_training(options.files, failures)
+    names, more = by_steps(_progress(files, "step"), failures.survive, options.layer)
+    notes += more
     first = _first_opened(names, failures)
     print("\n".join(_summary(names, notes)))
     if options.list or not options.output:

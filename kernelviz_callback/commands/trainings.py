@@ -1,13 +1,14 @@
 """Whether what a user names is one training: filters of two cannot be followed through time."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import pairwise
+from typing import NamedTuple
 
 from kernelviz_callback.commands.failures import Failures
 from kernelviz_callback.comparing.matching import cosines, in_place
 from kernelviz_callback.filming.film import MOST_COLUMNS
-from kernelviz_callback.filming.history import LayerHistory, is_snapshot
+from kernelviz_callback.filming.history import LayerHistory, snapshot_step
 from kernelviz_callback.filming.reel import film_steps
 from kernelviz_callback.opening.sources import find_checkpoints
 from kernelviz_callback.storage import Folder, as_folder
@@ -15,24 +16,48 @@ from kernelviz_callback.storage import Folder, as_folder
 _OF_A_RUN = ("kernelviz", "checkpoints")  # folders: what is in them is of the run above
 
 
-def of_one_training(files: Iterable[str], failures: Failures) -> list[str]:
+class Training(NamedTuple):
+    """The checkpoints of one training, and what a user should know of them, a sentence each."""
+
+    names: list[str]
+    notes: list[str]
+
+
+def of_one_training(files: Iterable[str], failures: Failures) -> Training:
     """List the checkpoints that names stand for, see `find_checkpoints`.
 
+    Several runs of snapshots are one training if each begins at another step: one that is resumed
+    goes on in a new folder. What was recorded after the step it goes on from is left out.
+
     Raises:
-        ValueError: If they are several runs, or a folder of runs; the message names them.
+        ValueError: If they are several trainings, or a folder of runs; the message names them.
     """
     names: list[str] = []
-    runs: Counter[str] = Counter()
+    runs: dict[str, list[str]] = {}
     for given in files:
         with failures.survive():
             found = _found(given)
             names += found
             if found != [given]:
-                runs.update(str(_run_of(name)) for name in found)
-    several = [run for run, count in runs.items() if count > 1]
-    if len(several) > 1:
-        raise ValueError(f"these are {len(several)} trainings: {_listed(several)}; name one")
-    return names
+                for name in found:
+                    runs.setdefault(str(_run_of(name)), []).append(name)
+    several = {run: own for run, own in runs.items() if len(own) > 1}
+    if len(several) < 2:
+        return Training(names, [])
+    attempts = _attempts(several)
+    if attempts is None:
+        raise ValueError(
+            f"these are {len(several)} trainings: {_listed(list(several))}; name one, or the "
+            "folders of one that was resumed, each of which begins at another step"
+        )
+    notes = []
+    left_out: set[str] = set()
+    for before, after in pairwise(attempts):
+        left_out |= {name for step, name in before.snapshots.items() if step >= after.start}
+        notes.append(f"resumed at step {after.start} in {after.run}")
+        if max(before.snapshots) > after.start:
+            notes[-1] += f": later snapshots in {before.run} left out"
+    return Training([name for name in names if name not in left_out], notes)
 
 
 def other_order(history: LayerHistory) -> str | None:
@@ -43,7 +68,7 @@ def other_order(history: LayerHistory) -> str | None:
     """
     steps = film_steps(list(history.names), MOST_COLUMNS)
     folders = {as_folder(history.names[step]).parent for step in steps}
-    if len(folders) == 1 and all(is_snapshot(name) for name in history.names.values()):
+    if len(folders) == 1 and None not in map(snapshot_step, history.names.values()):
         return None
     before = None
     for step in steps:
@@ -56,6 +81,26 @@ def other_order(history: LayerHistory) -> str | None:
                 )
             before = weights
     return None
+
+
+class _Attempt(NamedTuple):
+    """What was recorded of a training until it ended or was cut off: step to snapshot."""
+
+    start: int
+    run: str
+    snapshots: dict[int, str]
+
+
+def _attempts(runs: Mapping[str, list[str]]) -> list[_Attempt] | None:
+    """Runs in the order of their first steps; None if they are not the attempts at one training."""
+    found = []
+    for run, names in runs.items():
+        snapshots = {step: name for name in names if (step := snapshot_step(name)) is not None}
+        if len(snapshots) < len(names):
+            return None
+        found.append(_Attempt(min(snapshots), run, snapshots))
+    found.sort(key=lambda attempt: attempt.start)
+    return found if len({attempt.start for attempt in found}) == len(found) else None
 
 
 def _found(given: str) -> list[str]:

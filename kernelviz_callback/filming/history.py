@@ -58,9 +58,10 @@ def by_steps(
     return dict(sorted(steps.items())), notes
 
 
-def is_snapshot(name: str) -> bool:
-    """Whether a file has the name of a snapshot of ours, which tells its step."""
-    return _SNAPSHOT.fullmatch(PurePosixPath(name).name) is not None
+def snapshot_step(name: str) -> int | None:
+    """The step that the name of a snapshot of ours tells; None of any other file."""
+    ours = _SNAPSHOT.fullmatch(PurePosixPath(name).name)
+    return int(ours[1]) if ours else None
 
 
 class LayerHistory:
@@ -109,9 +110,9 @@ class _Told(NamedTuple):
 
 
 def _told_by(name: str) -> _Told:
-    ours = _SNAPSHOT.fullmatch(PurePosixPath(name).name)
-    if ours:
-        return _Told(int(ours[1]), name, None)
+    step = snapshot_step(name)
+    if step is not None:
+        return _Told(step, name, None)
     checkpoint = open_checkpoint(name)
     return _Told(checkpoint.step, name, checkpoint)
 
