@@ -1,6 +1,7 @@
 """Examine the filters of one layer: the numbers, then the verdicts, then what could not be told."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,36 @@ def kernel_health(
     return _Examination(
         weights, hosted["first"], hosted["previous"], steps_since_previous, energy, groups
     ).health(layer or "weights")
+
+
+def measured_from(first: Tensor, weights: Tensor, health: KernelHealth) -> KernelHealth:
+    """The health of a layer, its way counted from another first snapshot: of before a resume.
+
+    Args:
+        first: The layer at the start of training, of the shape of ``weights``.
+        weights: The layer now.
+        health: What was found then.
+
+    Returns:
+        With ``cosine_to_first``, ``change_from_first`` and ``drift`` of `kernel_health`. Verdicts
+        do not depend on them.
+    """
+    moved = measures.movement(as_planes(_host(weights)), as_planes(_host(first)))
+    is_known = health.filters.norm.isfinite()
+    filters = replace(
+        health.filters,
+        cosine_to_first=moved.cosine.where(is_known, torch.nan),
+        change_from_first=moved.relative.where(is_known, torch.nan),
+    )
+    drift = moved.drift if is_known.any() else torch.nan
+    known = {"drift"} if isfinite(drift) else set()
+    known |= {name for name in _OF_FIRST if getattr(filters, name).isfinite().any()}
+    return replace(
+        health,
+        filters=filters,
+        totals=replace(health.totals, drift=drift),
+        absent={name: why for name, why in health.absent.items() if name not in known},
+    )
 
 
 class _Examination:
@@ -241,6 +272,7 @@ class _Examination:
 
 
 _INDICES = ("nearest", "antiphase")
+_OF_FIRST = ("cosine_to_first", "change_from_first")
 
 
 def _host(weights: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import kernelviz_callback
 from kernelviz_callback import tensorboard_plugin
-from kernelviz_callback.examination import kernel_health
+from kernelviz_callback.examination import kernel_health, measured_from
 from kernelviz_callback.filming.history import LayerHistory
 from kernelviz_callback.health import FilterMeasures, KernelHealth
 from kernelviz_callback.opening.region import readable_in_parts
@@ -175,12 +175,20 @@ def _taken(history: LayerHistory, step: int, before: Sequence[Snapshot]) -> Snap
     recorded = _recorded(history.names[step], reading.name or layer)
     if recorded is not None:
         wall_time, digest, health = recorded
+        if health is not None and before and _is_resumed(history, step, before[0].step):
+            health = measured_from(before[0].weights[layer], weights, health)
         examined = {} if health is None else {layer: health}
         return replace(snapshot, wall_time=wall_time, probe_digest=digest, health=examined)
     first, previous = (before[i].weights[layer] if before else None for i in (0, -1))
     groups = history.geometry.groups
     health = kernel_health(weights, layer, first=first, previous=previous, groups=groups)
     return replace(snapshot, health={layer: health})
+
+
+def _is_resumed(history: LayerHistory, step: int, first: int) -> bool:
+    """Whether a snapshot is in another folder, whose first one it was measured from."""
+    folder, earlier = (as_folder(history.names[at]).parent for at in (step, first))
+    return folder != earlier
 
 
 def _snapshot(history: LayerHistory, step: int, epoch: int, weights: Tensor) -> Snapshot:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from kernelviz_callback import (
     save_snapshot,
     summed_responses,
 )
+from kernelviz_callback.examination import measured_from
 from kernelviz_callback.flags import flag_filters
 from kernelviz_callback.verdict_names import VERDICT_COLOURS
 
@@ -41,6 +43,29 @@ def sick_layer() -> tuple[Tensor, Tensor]:
     previous = weights + 0.01 * drawn(32, 3, 7, 7, seed=2)
     previous[20] = weights[20]
     return weights, previous
+
+
+@pytest.mark.parametrize("kernel", [(7, 7), (9,), (3, 3, 3)])
+@pytest.mark.parametrize("is_nan", [False, True])
+def test_the_way_may_be_counted_from_an_earlier_snapshot(
+    kernel: tuple[int, ...], is_nan: bool
+) -> None:
+    earlier, first, weights = (drawn(12, 3, *kernel, seed=seed) for seed in range(3))
+    weights[4] = earlier[5] = 0
+    weights[7].view(-1)[2] = torch.inf
+    if is_nan:
+        weights[:] = torch.nan
+    expected = kernel_health(weights, first=earlier)
+    for reference in (first, None):
+        moved = measured_from(earlier, weights, kernel_health(weights, first=reference))
+        assert moved.absent == expected.absent
+        assert moved.verdicts == expected.verdicts
+        for name, values in vars(expected.filters).items():
+            torch.testing.assert_close(
+                getattr(moved.filters, name), values, rtol=0, atol=0, equal_nan=True
+            )
+        totals = torch.tensor([astuple(h.totals) for h in (moved, expected)])
+        torch.testing.assert_close(*totals, rtol=0, atol=0, equal_nan=True)
 
 
 def test_each_fault_is_found_and_nothing_else() -> None:

@@ -192,6 +192,21 @@ def test_a_run_is_reported_as_it_was_recorded(fit: Any, tmp_path: Path) -> None:
     assert data["notes"] == []
 
 
+def test_a_resumed_training_drifts_from_its_very_beginning(fit: Any, tmp_path: Path) -> None:
+    first = fit(KernelVizCallback())
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    resumed = fit(KernelVizCallback(), ckpt_path=tmp_path / "last.ckpt", max_epochs=4)
+    attempts = [list_snapshots(Path(t.log_dir) / "kernelviz") for t in (first, resumed)]
+    paths = attempts[0] | attempts[1]
+    save_report(_history(paths.values()), tmp_path / "report.html")
+    [run] = _data((tmp_path / "report.html").read_text(encoding="utf-8"))["timeline"]["runs"]
+    told = [each["drift"] for each in run["layers"][0]["snapshots"]]
+    start, *later = (load_snapshot(path).weights["conv"].double() for path in paths.values())
+    assert told[0] is None
+    assert told[1:] == pytest.approx([((w - start).norm() / start.norm()).item() for w in later])
+    assert max(attempts[0]) == min(attempts[1])  # so that it has no drift of its own there
+
+
 def test_of_a_recorded_snapshot_only_the_layer_is_read(tmp_path: Path) -> None:
     weights = torch.from_numpy(WEIGHTS[5])
     health = kernel_health(weights, "net.conv1", first=None, previous=None, groups=1)
