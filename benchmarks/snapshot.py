@@ -11,6 +11,7 @@ import argparse
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from torchvision.utils import make_grid
 
 from kernelviz_callback import load_probe
 from kernelviz_callback.claim import LastClaim
+from kernelviz_callback.destinations.tensorboard import TensorBoard
 from kernelviz_callback.illustrator import Illustrator
 from kernelviz_callback.mishaps import Mishaps, Reporter
 from kernelviz_callback.publisher import Publisher
@@ -95,7 +97,7 @@ def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
                     about="conv1",
                 )
             )
-        recorder[0].record(taken, [writer], Mishaps())
+        recorder[0].record(taken, [TensorBoard(writer)], Mishaps())
         recorder[0].drain()
 
     return snapshot
@@ -115,7 +117,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in contenders}
     cpu: dict[str, list[float]] = {name: [] for name in contenders}
     sizes: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
         prepared = {}
         for name, contender in contenders.items():
             writer = SummaryWriter(Path(folder) / name)
@@ -132,6 +134,8 @@ def main() -> None:
                     sizes[name] = bytes_below(Path(folder) / name) - before
         for writer, _ in prepared.values():
             writer.close()
+    if warned:  # a snapshot that is lost is fast
+        raise RuntimeError(f"not all was done that is measured: {warned[0].message}")
 
     base = times["blog post"]
     print(
