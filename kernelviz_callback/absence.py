@@ -18,7 +18,7 @@ _OF_NEIGHBOURING_WEIGHTS = (
 )
 _INDICES = ("nearest", "antiphase")
 _OF_PAIRS = ("nearest", "nearest_cosine", "antiphase", "antiphase_cosine")
-_OF_FIRST = ("cosine_to_first", "change_from_first", "drift")
+OF_FIRST = ("cosine_to_first", "change_from_first", "drift")
 _OF_PREVIOUS = ("cosine_to_previous", "change_from_previous", "update_ratio")
 # What other weights of the same shape would have.
 _BY_CHANCE = {
@@ -27,7 +27,7 @@ _BY_CHANCE = {
     "opponent_axis": "every filter is grey",
     "variance_entropy": "there is one kernel",
     **dict.fromkeys((*_OF_PAIRS, "orthogonality"), "there are no two filters to compare"),
-    **dict.fromkeys(_OF_FIRST, "the first snapshot was zero"),
+    **dict.fromkeys(OF_FIRST, "the first snapshot was zero"),
     **dict.fromkeys(_OF_PREVIOUS, "the snapshot before was zero"),
 }
 
@@ -84,7 +84,7 @@ def _of_references(
     has_first: bool, has_previous: bool, is_one_step: bool, why_no_probe: str | None
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     if not has_first:
-        yield _OF_FIRST, "there is no first snapshot to compare with"
+        yield OF_FIRST, "there is no first snapshot to compare with"
     if not has_previous:
         yield (*_OF_PREVIOUS, "frozen verdict"), "there is no snapshot before to compare with"
     elif not is_one_step:

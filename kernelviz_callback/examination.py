@@ -1,13 +1,12 @@
 """Examine the filters of one layer: the numbers, then the verdicts, then what could not be told."""
 
 from dataclasses import fields, replace
-from math import isfinite
 
 import torch
 from torch import Tensor, nn
 
 from kernelviz_callback import measures
-from kernelviz_callback.absence import explain_absence
+from kernelviz_callback.absence import OF_FIRST, explain_absence
 from kernelviz_callback.exact import exact_blocks
 from kernelviz_callback.filters import effective_weight, find_convolutions, geometry_of
 from kernelviz_callback.health import FilterMeasures, KernelHealth, LayerMeasures
@@ -97,8 +96,8 @@ def measured_from(first: Tensor, weights: Tensor, health: KernelHealth) -> Kerne
         change_from_first=moved.relative.where(is_known, torch.nan),
     )
     drift = moved.drift if is_known.any() else torch.nan
-    known = {"drift"} if isfinite(drift) else set()
-    known |= {name for name in _OF_FIRST if getattr(filters, name).isfinite().any()}
+    now = vars(filters) | {"drift": torch.tensor(drift)}
+    known = {name for name in OF_FIRST if now[name].isfinite().any()}
     return replace(
         health,
         filters=filters,
@@ -272,7 +271,6 @@ class _Examination:
 
 
 _INDICES = ("nearest", "antiphase")
-_OF_FIRST = ("cosine_to_first", "change_from_first")
 
 
 def _host(weights: Tensor) -> Tensor:

@@ -41,14 +41,14 @@ def of_one_training(files: Iterable[str], failures: Failures) -> Training:
             if found != [given]:
                 for name in found:
                     runs.setdefault(str(_run_of(name)), []).append(name)
-    several = {run: own for run, own in runs.items() if len(own) > 1}
-    if len(several) < 2:
-        return Training(names, [])
-    attempts = _attempts(several)
+    attempts = _attempts(runs)
     if attempts is None:
+        several = [run for run, own in runs.items() if len(own) > 1]
+        if len(several) < 2:
+            return Training(names, [])
         raise ValueError(
-            f"these are {len(several)} trainings: {_listed(list(several))}; name one, or the "
-            "folders of one that was resumed, each of which begins at another step"
+            f"these are {len(several)} trainings: {_listed(several)}; name one, or the folders of "
+            "one that was resumed, each of which begins at another step"
         )
     notes = []
     left_out: set[str] = set()
@@ -96,7 +96,7 @@ def _attempts(runs: Mapping[str, list[str]]) -> list[_Attempt] | None:
     found = []
     for run, names in runs.items():
         snapshots = {step: name for name in names if (step := snapshot_step(name)) is not None}
-        if len(snapshots) < len(names):
+        if None in map(snapshot_step, names):
             return None
         found.append(_Attempt(min(snapshots), run, snapshots))
     found.sort(key=lambda attempt: attempt.start)
