@@ -26,11 +26,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from kernelviz_callback import KernelVizCallback, effective_weight, geometry_of, load_probe
-from kernelviz_callback.illustrator import Illustrator
-from kernelviz_callback.mishaps import Mishaps
-from kernelviz_callback.monitor import Monitor
-from kernelviz_callback.snapshot import Snapshot
-from kernelviz_callback.worker import Worker
+from kernelviz_callback.snapshots.snapshot import Snapshot
+from kernelviz_callback.training.background_thread import Worker
+from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.health_monitor import Monitor
+from kernelviz_callback.training.renderer import Illustrator
 
 LOOKS = (200, 1_000, 2_000, 5_000, 10_000)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kernelviz_callback import kernel_health, load_probe, measure_probe
-from kernelviz_callback.null_model import _noise_limits, null_model, smooth_filters
+from kernelviz_callback.health.null_model import _noise_limits, null_model, smooth_filters
 
 SHAPES = [
     (8, 1, 3, 3),

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 
 from kernelviz_callback import KernelVizCallback
-from kernelviz_callback.demo import PhotoCrops
+from kernelviz_callback.commands.demo import PhotoCrops
 
 BATCH = 16
 CROP = 96  # pixels

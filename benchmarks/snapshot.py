@@ -28,13 +28,13 @@ from torchvision.models import resnet50
 from torchvision.utils import make_grid
 
 from kernelviz_callback import load_probe
-from kernelviz_callback.claim import LastClaim
-from kernelviz_callback.destinations.tensorboard import TensorBoard
-from kernelviz_callback.illustrator import Illustrator
-from kernelviz_callback.mishaps import Mishaps, Reporter
-from kernelviz_callback.publisher import Publisher
-from kernelviz_callback.recorder import Recorder
-from kernelviz_callback.watch import Watch
+from kernelviz_callback.training.failures import Mishaps, Reporter
+from kernelviz_callback.training.loggers.tensorboard import TensorBoard
+from kernelviz_callback.training.publisher import Publisher
+from kernelviz_callback.training.recorder import Recorder
+from kernelviz_callback.training.renderer import Illustrator
+from kernelviz_callback.training.run_lock import LastClaim
+from kernelviz_callback.training.watched_layers import Watch
 
 Contender = Callable[[int], None]
 

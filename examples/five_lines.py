@@ -3,7 +3,7 @@
 from lightning.pytorch import Trainer
 
 from kernelviz_callback import KernelVizCallback
-from kernelviz_callback.demo import PhotoCrops, PhotoNet
+from kernelviz_callback.commands.demo import PhotoCrops, PhotoNet
 
 trainer = Trainer(max_epochs=2, callbacks=[KernelVizCallback()])
 trainer.fit(PhotoNet(), datamodule=PhotoCrops())

@@ -18,7 +18,7 @@ from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 
 from kernelviz_callback import Probe, effective_weight, find_convolutions, geometry_of, load_probe
-from kernelviz_callback.snapshot_pictures import kernel_picture, response_picture
+from kernelviz_callback.drawing.layer_pictures import kernel_picture, response_picture
 
 
 def load_network(weights: str) -> nn.Module:

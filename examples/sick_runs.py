@@ -16,8 +16,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
-from kernelviz_callback.demo import PhotoCrops, PhotoNet
-from kernelviz_callback.snapshot_pictures import kernel_picture
+from kernelviz_callback.commands.demo import PhotoCrops, PhotoNet
+from kernelviz_callback.drawing.layer_pictures import kernel_picture
 
 
 def dead_initialization() -> PhotoNet:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from kernelviz_callback import KernelVizCallback
-from kernelviz_callback.demo import PhotoCrops, PhotoNet
+from kernelviz_callback.commands.demo import PhotoCrops, PhotoNet
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kernelviz_callback import __version__
-from kernelviz_callback.comparing.conditions import Condition, parse_condition
+from kernelviz_callback.comparison.conditions import Condition, parse_condition
 
 _SAVED_AS = (".png", ".svg", ".pdf", ".jpg")
 _COMPARED_AS = (".png", ".svg", ".pdf", ".html", ".json", ".csv")

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from kernelviz_callback.opening.checkpoint import load_weights
+from kernelviz_callback.checkpoints.checkpoint import load_weights
 
 SECONDS = 20  # to open a file of some kilobytes
 MEMORY = 512 << 20  # bytes of address space to do it in

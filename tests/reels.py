@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernelviz_callback.filming.reel import Reading, Reel, gather_reels
+from kernelviz_callback.drawing.animation.sampling import Reading, Reel, gather_reels
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

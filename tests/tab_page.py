@@ -17,8 +17,8 @@ from tab_boards import Board, served
 from tab_prepared import LONG_STEPS, STEPS, write_logs
 from torch import Tensor
 
-from kernelviz_callback.colour import diverging, to_levels
-from kernelviz_callback.tiles import paint_tiles
+from kernelviz_callback.drawing.colour import diverging, to_levels
+from kernelviz_callback.drawing.tiles import paint_tiles
 
 SECONDS = 30_000  # milliseconds: more than anything ever takes
 

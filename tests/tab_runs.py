@@ -15,8 +15,8 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from torch.utils.tensorboard import SummaryWriter
 
+from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 from kernelviz_callback.tensorboard_plugin.codec import pack_probe, pack_snapshot, value_of
-from kernelviz_callback.verdict_names import VERDICT_NAMES
 
 ATTEMPT = 1_700_000_000_000
 GEOMETRY = {

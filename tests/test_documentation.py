@@ -15,7 +15,7 @@ from conftest import TinyNet
 import kernelviz_callback
 from kernelviz_callback import EncodedImage, KernelVizCallback
 from kernelviz_callback.cli import _parser
-from kernelviz_callback.destinations.choice import destination_of
+from kernelviz_callback.training.loggers.registry import destination_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,7 +43,7 @@ class MyLogger:
 def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What the pages take for granted."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("kernelviz_callback.destinations.choice._own", {})
+    monkeypatch.setattr("kernelviz_callback.training.loggers.registry._own", {})
     monkeypatch.setenv("WANDB_SILENT", "true")
     torch.manual_seed(0)
     yield {"model": TinyNet(), "MyLogger": MyLogger}

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 from conftest import TinyNet, Witness
+from identity import fingerprint
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
-from test_bit_identity import fingerprint
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback
-from kernelviz_callback.illustrator import Illustrator
+from kernelviz_callback.training.renderer import Illustrator
 
 
 class Sharded(TinyNet):

@@ -1,1 +1,4 @@
-"""What the commands do, once their arguments are read."""
+"""Commands: what each command of ``kernelviz`` does once its arguments are read.
+
+May import every other package; only ``cli.py`` may import it.
+"""

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from rich.console import Console
 from tqdm import tqdm
 
+from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
 from kernelviz_callback.commands.failures import Failures, check_folders
-from kernelviz_callback.comparing.compare import CompareWalk
-from kernelviz_callback.comparing.comparison import Comparison
-from kernelviz_callback.comparing.conditions import Condition
-from kernelviz_callback.comparing.files import (
+from kernelviz_callback.comparison.compare import CompareWalk
+from kernelviz_callback.comparison.comparison import Comparison
+from kernelviz_callback.comparison.conditions import Condition
+from kernelviz_callback.comparison.save import (
     PICTURE_SUFFIXES,
     log_comparison,
     save_comparison,
 )
-from kernelviz_callback.comparing.table import comparison_table
-from kernelviz_callback.opening.checkpoint import open_checkpoint
-from kernelviz_callback.probe import load_probe
+from kernelviz_callback.comparison.table import comparison_table
+from kernelviz_callback.probe.probe import load_probe
 
 # Work that takes no longer than this shows no progress, in seconds.
 _QUICK = 1.0

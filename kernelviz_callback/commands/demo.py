@@ -1,9 +1,252 @@
-"""``kernelviz demo``: train, and tell where the pictures are."""
+"""The demo: a small network learns to tell photographs apart by small crops of them.
+
+"Which photo is this crop from?" needs no labels beyond the photos, and turns the noise of a first
+layer into colour blobs, edges and gratings within a thousand steps.
+"""
 
 import shlex
+import warnings
 from pathlib import Path
 
-from kernelviz_callback.demo import run_demo
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2.functional import to_pil_image
+from typing_extensions import override
+
+from kernelviz_callback.drawing.layer_pictures import kernel_picture, response_picture
+from kernelviz_callback.probe.probe import Probe, load_probe
+from kernelviz_callback.snapshots.snapshot import list_snapshots, load_snapshot
+from kernelviz_callback.training.callback import KernelVizCallback
+
+# Pictures that ship inside scikit-image's wheel, so that nothing is downloaded.
+PHOTOS = (
+    "astronaut",
+    "brick",
+    "camera",
+    "cell",
+    "chelsea",
+    "coffee",
+    "coins",
+    "grass",
+    "gravel",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "moon",
+    "page",
+    "retina",
+    "rocket",
+    "text",
+)
+
+
+def load_photos() -> list[Tensor]:
+    """Load the photographs, each (3, H, W), float32, in [0, 1]; grey ones in three equal channels.
+
+    Raises:
+        ModuleNotFoundError: If scikit-image, an optional extra, is missing.
+    """
+    try:
+        from skimage import data
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the demo's photographs come with scikit-image, which is not installed; "
+            'run: pip install "kernelviz-callback[demo]"'
+        ) from error
+    photos = (torch.from_numpy(getattr(data, name)()) for name in PHOTOS)
+    return [
+        (p[..., None].expand(-1, -1, 3) if p.ndim == 2 else p).permute(2, 0, 1).float() / 255
+        for p in photos
+    ]
+
+
+class RandomCrops(Dataset[tuple[Tensor, int]]):
+    """Random square crops, each labelled with the number of its photo.
+
+    Half of the crops are grey, so that the photos cannot be told apart by colour alone.
+
+    Args:
+        photos: See `load_photos`.
+        count: Crops in an epoch.
+        size: Side of a crop, in pixels.
+    """
+
+    def __init__(self, photos: list[Tensor], *, count: int, size: int) -> None:
+        self.photos = photos
+        self.count = count
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        label = index % len(self.photos)
+        photo = self.photos[label]
+        y, x, colour = torch.rand(3).tolist()
+        top = int(y * (photo.shape[1] - self.size))
+        left = int(x * (photo.shape[2] - self.size))
+        crop = photo[:, top : top + self.size, left : left + self.size]
+        return crop if colour < 0.5 else crop.mean(0, keepdim=True).expand(3, -1, -1), label
+
+
+class PhotoCrops(LightningDataModule):
+    """Training and validation crops of the photographs.
+
+    Args:
+        batch_size: Crops in a batch.
+        batches_per_epoch: Batches in a training epoch.
+        crop_size: Side of a crop, in pixels.
+    """
+
+    def __init__(
+        self, batch_size: int = 128, batches_per_epoch: int = 100, crop_size: int = 40
+    ) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.batches_per_epoch = batches_per_epoch
+        self.crop_size = crop_size
+
+    @override
+    def setup(self, stage: str) -> None:
+        self.photos = load_photos()
+
+    def _crops(self, batches: int) -> "DataLoader[tuple[Tensor, int]]":
+        count = batches * self.batch_size
+        crops = RandomCrops(self.photos, count=count, size=self.crop_size)
+        return DataLoader(crops, batch_size=self.batch_size)
+
+    @override
+    def train_dataloader(self) -> "DataLoader[tuple[Tensor, int]]":
+        return self._crops(self.batches_per_epoch)
+
+    @override
+    def val_dataloader(self) -> "DataLoader[tuple[Tensor, int]]":
+        return self._crops(max(1, self.batches_per_epoch // 20))
+
+
+class PhotoNet(LightningModule):
+    """A small network with a first layer worth watching: 64 filters of 3x7x7.
+
+    Args:
+        photos: Number of photographs to tell apart.
+        filters: Number of filters in the first convolution.
+        learning_rate: Largest rate of the one-cycle schedule of SGD with momentum.
+        weight_decay: Fades the noise of initialisation, so that what is left was learnt.
+    """
+
+    def __init__(
+        self,
+        photos: int = len(PHOTOS),
+        filters: int = 64,
+        learning_rate: float = 0.1,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.conv1 = nn.Conv2d(3, filters, 7, stride=2, bias=False)
+        self.rest = nn.Sequential(
+            nn.BatchNorm2d(filters),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(filters, 64, 3),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(64, photos),
+        )
+
+    @override
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.rest(self.conv1(crops - 0.5))  # type: ignore[no-any-return]
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        crops, labels = batch
+        loss = F.cross_entropy(self(crops), labels)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    @override
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        crops, labels = batch
+        right = (self(crops).argmax(1) == labels).float().mean()
+        self.log("accuracy", right, prog_bar=True)
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = torch.optim.SGD(
+            self.parameters(),
+            lr=self.learning_rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=self.weight_decay,
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def run_demo(folder: str | Path = "runs", *, epochs: int = 12, batches: int = 100) -> Path:
+    """Train `PhotoNet` with the callback, then save the first and the last pictures as files.
+
+    Args:
+        folder: Where the run is written: ``<folder>/demo/version_N``.
+        epochs: Training epochs.
+        batches: Batches of 128 crops in an epoch.
+
+    Returns:
+        The directory of the run.
+
+    Raises:
+        ModuleNotFoundError: If scikit-image, an optional extra, is missing.
+    """
+    seed_everything(7, verbose=False)
+    photos = load_photos()
+    logger = TensorBoardLogger(folder, name="demo")
+    trainer = Trainer(
+        max_epochs=epochs,
+        logger=logger,
+        callbacks=[KernelVizCallback()],
+        log_every_n_steps=10,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings():
+        # Advice on loader workers, and Lightning's own use of a deprecated part of torch.
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+        trainer.fit(PhotoNet(), datamodule=PhotoCrops(batches_per_epoch=batches))
+    run = Path(logger.log_dir)
+    _save_pictures(run, Probe(load_probe(to_pil_image(photos[0])).image, PHOTOS[0]))
+    return run
+
+
+def _save_pictures(run: Path, photo: Probe) -> None:
+    """Draw the first and the last snapshot again: the kernels, the chart and a photo."""
+    snapshots = list_snapshots(run / "kernelviz")
+    for step in {min(snapshots), max(snapshots)}:
+        snapshot = load_snapshot(snapshots[step])
+        for layer, weights in snapshot.weights.items():
+            when = f"step {step} · epoch {snapshot.epoch}"
+            name = f"{layer}-step-{step:05d}.png"
+            kernels = kernel_picture(
+                weights, layer=layer, when=when, health=snapshot.health.get(layer)
+            )
+            kernels.save(run / f"kernels-{name}")
+            for probe in (load_probe(), photo):
+                picture = response_picture(
+                    weights, snapshot.geometry[layer], probe, layer=layer, when=when
+                )
+                picture.save(run / f"responses-{probe.name}-{name}")
 
 
 def run(output: Path, *, epochs: int, batches: int) -> int:

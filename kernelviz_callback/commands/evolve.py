@@ -9,13 +9,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from kernelviz_callback.commands.failures import Failures, check_folders
+from kernelviz_callback.commands.history import LayerHistory, by_steps
 from kernelviz_callback.commands.outputs import written_whole
-from kernelviz_callback.commands.trainings import of_one_training, other_order
-from kernelviz_callback.filming.evolution import evolution_gif, moving_pictures
-from kernelviz_callback.filming.film import MOST_COLUMNS, film_strip
-from kernelviz_callback.filming.history import LayerHistory, by_steps
-from kernelviz_callback.filming.reel import (
+from kernelviz_callback.commands.resumed_runs import of_one_training, other_order
+from kernelviz_callback.drawing.animation.animate import evolution_gif, moving_pictures
+from kernelviz_callback.drawing.animation.frame import LARGE_SIDE, Stage
+from kernelviz_callback.drawing.animation.sampling import (
     MOST_PIXELS,
     Reading,
     Reel,
@@ -25,9 +26,8 @@ from kernelviz_callback.filming.reel import (
     on_scale,
     usual_range,
 )
-from kernelviz_callback.filming.stage import LARGE_SIDE, Stage
-from kernelviz_callback.filming.video import check_encoder, save_mp4
-from kernelviz_callback.opening.checkpoint import Checkpoint, open_checkpoint
+from kernelviz_callback.drawing.animation.strip import MOST_COLUMNS, film_strip
+from kernelviz_callback.drawing.animation.video import check_encoder, save_mp4
 
 # What is made for itself may be larger than what is logged.
 _MOST_MOVING_PIXELS = 2**17
@@ -147,8 +147,8 @@ class _Layer:
 def _save_report(
     history: LayerHistory, path: Path, probe: str | None, notes: Sequence[str], failures: Failures
 ) -> None:
-    from kernelviz_callback.probe import load_probe
-    from kernelviz_callback.report import save_report
+    from kernelviz_callback.commands.report import save_report
+    from kernelviz_callback.probe.probe import load_probe
 
     save_report(
         history,

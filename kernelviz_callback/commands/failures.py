@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kernelviz_callback.opening.sources import find_checkpoints
+from kernelviz_callback.checkpoints.find import find_checkpoints
 
 
 class Failures:

@@ -2,11 +2,11 @@
 
 import argparse
 
-from kernelviz_callback.opening.checkpoint import open_checkpoint
-from kernelviz_callback.opening.sources import find_checkpoints
-from kernelviz_callback.picture import Picture
-from kernelviz_callback.probe import load_probe
-from kernelviz_callback.showing import checkpoint_pictures
+from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
+from kernelviz_callback.checkpoints.find import find_checkpoints
+from kernelviz_callback.checkpoints.pictures import checkpoint_pictures
+from kernelviz_callback.drawing.picture import Picture
+from kernelviz_callback.probe.probe import load_probe
 
 
 def run(options: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 
+from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 from kernelviz_callback.tensorboard_plugin.header import (
     MOST_DATA_BYTES,
     MOST_PROBE_BYTES,
@@ -37,7 +38,6 @@ from kernelviz_callback.tensorboard_plugin.header import (
     tag_of,
     to_content,
 )
-from kernelviz_callback.verdict_names import VERDICT_NAMES
 
 PLUGIN_NAME = "kernels"
 

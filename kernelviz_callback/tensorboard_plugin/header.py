@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
-from kernelviz_callback.verdict_names import VERDICT_NAMES
+from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 
 VERSION = 1
 # Of the weights of a layer at one step. TensorBoard keeps all that is written, and its writer takes

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
 from kernelviz_callback.tensorboard_plugin.header import (
     VERSION,
     Header,
@@ -17,7 +18,6 @@ from kernelviz_callback.tensorboard_plugin.header import (
     id_of,
     tag_of,
 )
-from kernelviz_callback.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,0 @@
-"""Snapshots and checkpoints beside each other: what changed, what is alike, how to see it."""

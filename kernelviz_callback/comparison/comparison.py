@@ -1,0 +1,297 @@
+"""What a comparison finds, for each checkpoint and filter, and the same as plain values."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from kernelviz_callback.checkpoints.stored_layers import Shape
+from kernelviz_callback.comparison.plot import ChartData, draw_comparison
+from kernelviz_callback.drawing.picture import EncodedImage
+from kernelviz_callback.health.kernel_health import KernelHealth, or_none
+from kernelviz_callback.health.verdict_names import VerdictName
+from kernelviz_callback.model.convolutions import Geometry
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Match: TypeAlias = Literal["index", "weights", "responses"]
+
+SCHEMA_VERSION = 1
+# The numbers of a filter, as they are called in JSON and CSV.
+FILTER_NUMBERS = (
+    "cosine_to_first",
+    "change_from_first",
+    "cosine_to_previous",
+    "change_from_previous",
+    "correlation",
+)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How much alike two layers are when each filter has its best partner.
+
+    Attributes:
+        mean: Mean similarity of the partners.
+        chance: What two layers of random filters of these shapes reach.
+    """
+
+    mean: float
+    chance: float
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One checkpoint in a comparison.
+
+    Its tensors of shape (N,) are in the order of the first's filters, NaN where there is no number.
+
+    Attributes:
+        name: What it was opened by.
+        label: A short name, different from those of the others.
+        layer: Name of the layer in it.
+        step: Optimizer steps, if it tells.
+        epoch: From 0, if it tells.
+        geometry: Of the layer.
+        shape: Of its weights: (M, C, kH, kW), (M, C, k) or (M, C, kD, kH, kW).
+        match: How its filters were paired off with the first's: the same "index", the most similar
+            "weights" or the most correlated "responses".
+        partner: Index of the filter of this checkpoint for each of the first, -1 for none.
+        cosine_to_first: Cosine of the weights to those of the partner in the first.
+        change_from_first: Distance to it, in lengths of it.
+        cosine_to_previous: Likewise to the checkpoint before.
+        change_from_previous: Likewise.
+        correlation: Correlation of the responses to the probe, to the partner's in the first.
+        drift: Distance of the layer from the first, in lengths of that. NaN for other shapes.
+        weights_alike: Best pairing of the weights with the first's; None for other shapes.
+        responses_alike: Best pairing of the responses with the first's.
+        health: Of its layer, in the layer's own order.
+        weights: Of its layer, in the layer's own order; kept for some checkpoints of many.
+        notes: What cannot be told of it, and why.
+    """
+
+    name: str
+    label: str
+    layer: str
+    step: int | None
+    epoch: int | None
+    geometry: Geometry
+    shape: Shape
+    match: Match
+    partner: Tensor
+    cosine_to_first: Tensor
+    change_from_first: Tensor
+    cosine_to_previous: Tensor
+    change_from_previous: Tensor
+    correlation: Tensor
+    drift: float
+    weights_alike: Likeness | None
+    responses_alike: Likeness | None
+    health: KernelHealth
+    weights: Tensor | None
+    notes: tuple[str, ...] = ()
+
+    def verdicts(self) -> list[frozenset[VerdictName]]:
+        """The verdicts on the partner of each filter of the first."""
+        own: list[set[VerdictName]] = [set() for _ in range(self.shape[0])]
+        for verdict in self.health.verdicts:
+            own[verdict.filter].add(verdict.name)
+        return [frozenset(own[p]) if p >= 0 else frozenset() for p in self.partner.tolist()]
+
+    def matched_weights(self) -> Tensor | None:
+        """The weights in the order of the first's filters, NaN where a filter has no partner."""
+        if self.weights is None:
+            return None
+        ordered = self.weights[self.partner.clamp(min=0)]
+        ordered[self.partner < 0] = torch.nan
+        return ordered
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """One layer in two or more checkpoints.
+
+    Attributes:
+        columns: The checkpoints, the first one being what the others are compared with.
+        statements: What can be told, what cannot, and why: sentences.
+    """
+
+    columns: tuple[Column, ...]
+    statements: tuple[str, ...]
+
+    @property
+    def first(self) -> Column:
+        """What the others are compared with."""
+        return self.columns[0]
+
+    @property
+    def last(self) -> Column:
+        """The last checkpoint."""
+        return self.columns[-1]
+
+    def most_changed(self) -> list[int]:
+        """The filters of the first checkpoint, those that differ most in the last one first.
+
+        By the change of the weights; where they cannot be compared, by the correlation of the
+        responses. Filters without a partner come first.
+        """
+        last = self.last
+        change = last.change_from_first
+        amount = 1 - last.correlation if change.isnan().all() else change
+        lost = last.partner < 0
+        amount = amount.nan_to_num(nan=torch.inf, posinf=torch.inf).masked_fill(lost, torch.inf)
+        return amount.argsort(descending=True, stable=True).tolist()
+
+    def new_verdicts(self, column: Column | None = None) -> list[frozenset[VerdictName]]:
+        """Of each filter, the verdicts in a checkpoint (the last) that it had not in the first."""
+        now = (column or self.last).verdicts()
+        return [b - a for a, b in zip(self.first.verdicts(), now, strict=True)]
+
+    def gone_verdicts(self, column: Column | None = None) -> list[frozenset[VerdictName]]:
+        """Of each filter, the verdicts in the first that it has no more in a checkpoint."""
+        now = (column or self.last).verdicts()
+        return [a - b for a, b in zip(self.first.verdicts(), now, strict=True)]
+
+    def numbers(self, column: Column | None = None) -> dict[str, float]:
+        """The numbers of a checkpoint (the last), as conditions and curves know them.
+
+        ``drift``, ``mean_cosine``, ``min_cosine``, ``mean_change``, ``max_change``,
+        ``mean_correlation``, ``new_verdicts`` and ``gone_verdicts`` (filters that have some), and
+        those of its health (`KernelHealth.to_scalars`). NaN where there is no number.
+        """
+        column = column or self.last
+        health = {n: x for n, x in column.health.to_scalars().items() if n != "drift"}
+        return {
+            "drift": column.drift,
+            "mean_cosine": _nan_mean(column.cosine_to_first),
+            "min_cosine": _nan_largest(-column.cosine_to_first, sign=-1),
+            "mean_change": _nan_mean(column.change_from_first),
+            "max_change": _nan_largest(column.change_from_first),
+            "mean_correlation": _nan_mean(column.correlation),
+            "new_verdicts": float(sum(map(bool, self.new_verdicts(column)))),
+            "gone_verdicts": float(sum(map(bool, self.gone_verdicts(column)))),
+            **health,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the weights as JSON-able values; the schema is in the documentation."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "statements": list(self.statements),
+            "checkpoints": [
+                {
+                    "name": column.name,
+                    "label": column.label,
+                    "layer": column.layer,
+                    "step": column.step,
+                    "epoch": column.epoch,
+                    "shape": list(column.shape),
+                    "match": column.match,
+                    "weights_alike": _likeness(column.weights_alike),
+                    "responses_alike": _likeness(column.responses_alike),
+                    "numbers": {n: or_none(x) for n, x in self.numbers(column).items()},
+                    "filters": list(self._filters(column)),
+                    "health": column.health.to_dict(),
+                }
+                for column in self.columns
+            ],
+        }
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """A row for each filter in each checkpoint: what CSV holds."""
+        return [
+            {
+                "checkpoint": column.name,
+                "layer": column.layer,
+                "step": column.step,
+                "epoch": column.epoch,
+                **row,
+                **{k: " ".join(row[k]) for k in ("verdicts", "new_verdicts", "gone_verdicts")},
+            }
+            for column in self.columns
+            for row in self._filters(column)
+        ]
+
+    def plot(self) -> "tuple[Figure, Any]":
+        """Draw how far the layer and each filter went, and which filters differ most in the end.
+
+        Returns:
+            A matplotlib figure, that no window manager knows of, and its axes, shape (2,).
+        """
+        first, last = self.first, self.last
+        steps = [column.step for column in self.columns if column.step is not None]
+        knows_steps = len(steps) == len(self.columns) and len(set(steps)) > 1
+        compares_weights = not last.change_from_first.isnan().all()
+        alike = last.weights_alike if compares_weights else last.responses_alike
+        way = torch.stack([column.change_from_first for column in self.columns])
+        way[0] = 0.0
+        return draw_comparison(
+            ChartData(
+                title=f"{first.layer}: {first.label} and {last.label}",
+                at=steps if knows_steps else range(len(self.columns)),
+                at_name="step" if knows_steps else "checkpoint",
+                layer_change=[0.0, *(column.drift for column in self.columns[1:])],
+                filter_change=way,
+                likeness=last.cosine_to_first if compares_weights else last.correlation,
+                likeness_name="cosine of partners"
+                if compares_weights
+                else "correlation of the partners' responses",
+                chance=None if alike is None else alike.chance,
+                order=[i for i in self.most_changed() if last.partner[i] >= 0],
+                change=last.change_from_first if compares_weights else 1 - last.correlation,
+                change_name="change from the first, in its lengths"
+                if compares_weights
+                else "1 - correlation of responses",
+                is_flagged=[bool(new) for new in self.new_verdicts()],
+            )
+        )
+
+    def _filters(self, column: Column) -> Iterator[dict[str, Any]]:
+        said = zip(
+            column.verdicts(), self.new_verdicts(column), self.gone_verdicts(column), strict=True
+        )
+        for i, (verdicts, new, gone) in enumerate(said):
+            yield {
+                "filter": i,
+                "partner": int(column.partner[i]),
+                **{name: or_none(getattr(column, name)[i].item()) for name in FILTER_NUMBERS},
+                "verdicts": sorted(verdicts),
+                "new_verdicts": sorted(new),
+                "gone_verdicts": sorted(gone),
+            }
+
+    def _repr_html_(self) -> str:
+        """The sentences and the strips, for a notebook."""
+        from kernelviz_callback.comparison.strips import comparison_picture
+
+        picture = EncodedImage.png(comparison_picture(self).pixels)
+        return f"<pre>{escape(repr(self))}</pre>{picture.to_html('comparison')}"
+
+    def __repr__(self) -> str:
+        lines = [f"Comparison of {self.first.layer} in {len(self.columns)} checkpoints"]
+        for column in self.columns[1:]:
+            numbers = self.numbers(column)
+            told = ("drift", "mean_cosine", "mean_correlation", "new_verdicts")
+            said = [f"{n} {numbers[n]:.3g}" for n in told if isfinite(numbers[n])]
+            lines.append(f"  {column.label}: {', '.join(said)}")
+        return "\n".join([*lines, *(f"  {statement}" for statement in self.statements)])
+
+
+def _likeness(likeness: Likeness | None) -> dict[str, float | None] | None:
+    if likeness is None:
+        return None
+    return {"mean": or_none(likeness.mean), "chance": or_none(likeness.chance)}
+
+
+def _nan_mean(values: Tensor) -> float:
+    return values.nanmean().item()
+
+
+def _nan_largest(values: Tensor, sign: int = 1) -> float:
+    known = values[~values.isnan()]
+    return sign * known.max().item() if len(known) else torch.nan

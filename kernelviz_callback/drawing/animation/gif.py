@@ -1,0 +1,88 @@
+"""Animated GIFs: one palette for all frames, and of each frame only what has changed."""
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import GifImagePlugin, Image
+from torch import Tensor
+
+from kernelviz_callback.drawing.animation.caption import Canvas
+
+CLEAR = 255  # the number of no colour: what was there before stays
+_ROUNDS = 3  # of k-means, after which a palette hardly improves
+_SAMPLE = 8192  # colours that a palette is made for, at most
+_AT_ONCE = 4096  # colours whose numbers are looked for at once, in a processor's cache
+_LOOP = b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"  # forever
+
+
+def fitted_palette(colours: Canvas, fixed: Canvas) -> Canvas:
+    """Choose 255 colours that stand for many, with the least difference.
+
+    Args:
+        colours: To be stood for, shape (n, 3).
+        fixed: Colours that are in it exactly, shape (m, 3), m < 255.
+
+    Returns:
+        Shape (255, 3), the fixed ones first. The same for the same colours.
+    """
+    sample = colours[:: -(-len(colours) // _SAMPLE)]
+    free = CLEAR - len(fixed)
+    image = Image.fromarray(sample[None])
+    median_cut = image.quantize(free, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    cuts = np.asarray(median_cut.getpalette("RGB"), np.uint8).reshape(-1, 3)[:free]
+    centres = torch.from_numpy(cuts).float()
+    points = torch.from_numpy(sample).float()
+    for _ in range(_ROUNDS):
+        nearest = torch.from_numpy(_nearest(points, centres))
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        counts = torch.bincount(nearest, minlength=len(centres))[:, None]
+        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+    palette = np.zeros((CLEAR, 3), np.uint8)
+    chosen = centres.round().to(torch.uint8).numpy()
+    palette[: len(fixed)] = fixed
+    palette[len(fixed) : len(fixed) + len(chosen)] = chosen
+    return palette
+
+
+def numbers_of(colours: Canvas, palette: Canvas) -> Canvas:
+    """The number of the palette's colour nearest to each: shape (..., 3) to (...)."""
+    flat = torch.from_numpy(colours.reshape(-1, 3)).float()
+    centres = torch.from_numpy(palette).float()
+    parts = [_nearest(part, centres).astype(np.uint8) for part in torch.split(flat, _AT_ONCE)]
+    return np.concatenate(parts).reshape(colours.shape[:-1])
+
+
+def encode_gif(frames: Sequence[Canvas], palette: Canvas, milliseconds: Sequence[int]) -> bytes:
+    """Encode frames as a GIF that is repeated forever.
+
+    Args:
+        frames: Of numbers of colours, shape (H, W), each.
+        palette: Those colours, shape (255, 3).
+        milliseconds: How long each frame is seen, in tens.
+    """
+    height, width = frames[0].shape
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    parts = [struct.pack("<6sHHBBB", b"GIF89a", width, height, 0xF7, 0, 0), table.tobytes(), _LOOP]
+    seen = np.full_like(frames[0], CLEAR)
+    for frame, duration in zip(frames, milliseconds, strict=True):
+        changed = np.where(frame == seen, np.uint8(CLEAR), frame)
+        rows = np.flatnonzero((changed != CLEAR).any(1))
+        first, last = (rows[0], rows[-1]) if len(rows) else (0, 0)
+        image = Image.fromarray(changed[first : last + 1])
+        # 1: what is there is left for the next frame to be drawn over.
+        parts += GifImagePlugin.getdata(
+            image, (0, int(first)), duration=duration, transparency=CLEAR, disposal=1
+        )
+        seen = frame
+    return b"".join(parts) + b";"
+
+
+def _nearest(points: Tensor, centres: Tensor) -> npt.NDArray[np.intp]:
+    # -|p - c|^2 / 2 without |p|^2 / 2, which is the same for all c.
+    nearness = torch.addmm(-centres.square().sum(1) / 2, points, centres.T)
+    nearest: npt.NDArray[np.intp] = nearness.numpy().argmax(1)  # several times as fast as torch's
+    return nearest

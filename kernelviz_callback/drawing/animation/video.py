@@ -1,0 +1,86 @@
+"""Frames to an MP4 file that browsers and office programs play."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from kernelviz_callback.drawing.animation.caption import Canvas
+from kernelviz_callback.drawing.caption import BACKGROUND
+
+_CODEC = "libx264"
+_OPTIONS = {"crf": "14", "preset": "veryfast", "tune": "animation"}  # no loss can be seen
+_BT709 = 1  # primaries, transfer and matrix, in the terms of ITU-T H.273
+_LIMITED = 1  # 16 to 235
+
+
+def check_encoder() -> None:
+    """Raise a `ModuleNotFoundError` that names the extra if there is no encoder."""
+    try:
+        import av  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'an MP4 file needs PyAV: pip install "kernelviz-callback[video]"; a .gif does not'
+        ) from error
+
+
+def save_mp4(
+    path: Path, frames: Iterable[Canvas], *, rate: int, hold: int, even: tuple[int, int]
+) -> None:
+    """Write frames as H.264 in 4:2:0, which is played everywhere.
+
+    There, two by two pixels share a colour, and differ in brightness only. Where the kernels begin
+    at an even row and column and are enlarged by an even factor, none shares one with another.
+
+    Args:
+        path: Of the file.
+        frames: Shape (H, W, 3), uint8, each; one at least.
+        rate: Frames a second.
+        hold: How many frames longer the last one stays.
+        even: The row and the column that must become even ones: a margin is added to odd ones.
+
+    Raises:
+        ModuleNotFoundError: See `check_encoder`.
+        OSError: If the file cannot be written.
+    """
+    check_encoder()
+    import av
+
+    pictures = _held((_evened(frame, even) for frame in frames), hold)
+    first = next(pictures)
+    path.write_bytes(b"")  # an error of Python's names the file, one of PyAV's does not
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as file:
+        stream = file.add_stream(_CODEC, rate=rate, options=_OPTIONS)
+        stream.height, stream.width = first.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        # What is not said is guessed, differently by each player.
+        codec = stream.codec_context
+        codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
+        codec.color_range = _LIMITED
+        for picture in chain([first], pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            file.mux(
+                stream.encode(
+                    frame.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation="AREA")
+                )
+            )
+        file.mux(stream.encode())
+
+
+def _held(pictures: Iterable[Canvas], hold: int) -> Iterator[Canvas]:
+    last = None
+    for last in pictures:
+        yield last
+    if last is not None:
+        for _ in range(hold):
+            yield last
+
+
+def _evened(pixels: Canvas, even: tuple[int, int]) -> Canvas:
+    height, width = pixels.shape[:2]
+    top, left = even[0] % 2, even[1] % 2
+    size = height + top + (height + top) % 2, width + left + (width + left) % 2
+    picture = np.full((*size, 3), BACKGROUND, np.uint8)
+    picture[top : top + height, left : left + width] = pixels
+    return picture

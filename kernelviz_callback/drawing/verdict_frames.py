@@ -1,0 +1,42 @@
+"""Verdicts as colours: one for every filter that has any, and what they stand for."""
+
+from dataclasses import dataclass
+
+from kernelviz_callback.health.kernel_health import KernelHealth
+from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES, Colour
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What marks the tiles of a grid.
+
+    Attributes:
+        colours: Of the frame of every tile, None for no frame.
+        legend: Colours and what they stand for; None for words without one.
+    """
+
+    colours: tuple[Colour | None, ...]
+    legend: tuple[tuple[Colour | None, str], ...]
+
+
+def flag_filters(health: KernelHealth) -> Flags:
+    """Mark every filter with its gravest verdict, and count the filters of each.
+
+    Example:
+        >>> from torch import randn
+        >>> from kernelviz_callback import kernel_health
+        >>> weights = randn(4, 3, 3, 3)
+        >>> weights[2] = 0
+        >>> flag_filters(kernel_health(weights)).legend
+        (((213, 94, 0), '1 near-zero'),)
+    """
+    counts = [(name, len(health.flagged(name))) for name in VERDICT_NAMES]
+    legend: list[tuple[Colour | None, str]] = [
+        (VERDICT_COLOURS[name], f"{n} {name}") for name, n in counts if n
+    ]
+    if len(health.flagged(*VERDICT_NAMES)) < len(health.verdicts):
+        legend.append((None, "(a frame shows a filter's gravest)"))
+    return Flags(
+        colours=tuple(VERDICT_COLOURS[name] if name else None for name in health.gravest()),
+        legend=tuple(legend),
+    )

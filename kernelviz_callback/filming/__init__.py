@@ -1,1 +1,0 @@
-"""The filters of a training through time: film strips, animations, videos."""

@@ -1,0 +1,277 @@
+"""Examine the filters of one layer: the numbers, then the verdicts, then what could not be told."""
+
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor, nn
+
+from kernelviz_callback.filters import measures
+from kernelviz_callback.filters.float64 import exact_blocks
+from kernelviz_callback.filters.planes import as_planes, check_filters
+from kernelviz_callback.filters.similarity import Similarity, similarity
+from kernelviz_callback.filters.spectrum import concentration, dominant_stripes, power_spectrum
+from kernelviz_callback.health.absence import OF_FIRST, explain_absence
+from kernelviz_callback.health.kernel_health import FilterMeasures, KernelHealth, LayerMeasures
+from kernelviz_callback.health.null_model import NullModel, null_model
+from kernelviz_callback.health.verdicts import Evidence, is_near_zero, is_noise, judge
+from kernelviz_callback.model.convolutions import effective_weight, find_convolutions, geometry_of
+from kernelviz_callback.probe.probe_energy import ProbeEnergy
+
+# A filter looks at colour if most of its energy is off the grey axis.
+COLOUR_SHARE = 0.5
+# A filter is a blob if less than this many periods of its dominant wave fit into the kernel.
+BLOB_PERIODS = 0.5
+
+
+def kernel_health(
+    model_or_weights: nn.Module | Tensor,
+    layer: str | None = None,
+    *,
+    first: Tensor | None = None,
+    previous: Tensor | None = None,
+    steps_since_previous: int | None = None,
+    energy: ProbeEnergy | str | None = None,
+    groups: int = 1,
+) -> KernelHealth:
+    """Tell which filters of a layer are dead, copies, too strong, stuck, broken or still noise.
+
+    Args:
+        model_or_weights: A module, or filters of shape (N, C, kH, kW), (N, C, k) or
+            (N, C, kD, kH, kW), any floating point type, any device, not modified. Taken as float32
+            and measured on the CPU; the slices of a 3-D layer as channels are.
+        layer: Of the module, None for its first convolution; for weights, a name to show.
+        first: The same layer at the start of training.
+        previous: The same layer at the snapshot before.
+        steps_since_previous: Optimizer steps since then.
+        energy: The probe, see `measure_probe`; or why there is none, see `energy_under`.
+        groups: Of the convolution. Read from the layer if a module is given.
+
+    Raises:
+        ValueError: If there is no such layer, or more than one, or the weights are no filters or
+            empty, or a reference has another shape.
+
+    Example:
+        >>> kernel_health(nn.Conv2d(3, 16, 7)).totals.noise_share > 0.8
+        True
+    """
+    if isinstance(model_or_weights, nn.Module):
+        found = find_convolutions(model_or_weights, layer)
+        if len(found) > 1:
+            raise ValueError(f"{layer!r} names {len(found)} layers: {', '.join(found)}; name one")
+        [(layer, conv)] = found.items()
+        groups = geometry_of(conv).groups
+        model_or_weights = effective_weight(conv)
+    weights = _host(model_or_weights)
+    check_filters(weights.shape)
+    references = {"first": first, "previous": previous}
+    hosted = {name: None if r is None else _host(r) for name, r in references.items()}
+    for name, reference in hosted.items():
+        if reference is not None and reference.shape != weights.shape:
+            raise ValueError(
+                f"{name} must be the same layer, of shape {tuple(weights.shape)}; found "
+                f"{tuple(reference.shape)}"
+            )
+    return _Examination(
+        weights, hosted["first"], hosted["previous"], steps_since_previous, energy, groups
+    ).health(layer or "weights")
+
+
+def measured_from(first: Tensor, weights: Tensor, health: KernelHealth) -> KernelHealth:
+    """The health of a layer, its way counted from another first snapshot: of before a resume.
+
+    Args:
+        first: The layer at the start of training, of the shape of ``weights``.
+        weights: The layer now.
+        health: What was found then.
+
+    Returns:
+        With ``cosine_to_first``, ``change_from_first`` and ``drift`` of `kernel_health`. Verdicts
+        do not depend on them.
+    """
+    moved = measures.movement(as_planes(_host(weights)), as_planes(_host(first)))
+    is_known = health.filters.norm.isfinite()
+    filters = replace(
+        health.filters,
+        cosine_to_first=moved.cosine.where(is_known, torch.nan),
+        change_from_first=moved.relative.where(is_known, torch.nan),
+    )
+    drift = moved.drift if is_known.any() else torch.nan
+    now = vars(filters) | {"drift": torch.tensor(drift)}
+    known = {name for name in OF_FIRST if now[name].isfinite().any()}
+    return replace(
+        health,
+        filters=filters,
+        totals=replace(health.totals, drift=drift),
+        absent={name: why for name, why in health.absent.items() if name not in known},
+    )
+
+
+class _Examination:
+    """One layer on the table: what its numbers share is computed once."""
+
+    def __init__(
+        self,
+        weights: Tensor,
+        first: Tensor | None,
+        previous: Tensor | None,
+        steps_since_previous: int | None,
+        energy: ProbeEnergy | str | None,
+        groups: int,
+    ) -> None:
+        self.whole_shape = tuple(weights.shape)
+        self.is_colour = weights.ndim == 4 and weights.shape[1] == 3
+        self.has_direction = weights.ndim > 3
+        self.weights = weights = as_planes(weights)
+        filters, channels, height, width = weights.shape
+        self.shape = (filters, channels, height, width)
+        self.null: NullModel = null_model(self.shape, groups)
+        self.norm = measures.filter_norms(weights)
+        self.is_finite = self.norm.isfinite()  # the norm of finite weights always is
+        self.relative_norm = measures.relative_norms(self.norm)
+        self.is_weak = is_near_zero(self.relative_norm, self.norm, self.null)
+        self.since_first, self.since_previous = (
+            None if reference is None else measures.movement(weights, as_planes(reference))
+            for reference in (first, previous)
+        )
+        self.is_one_step = steps_since_previous == 1
+        self.energy = energy if isinstance(energy, ProbeEnergy) else None
+        self.why_no_probe = energy if isinstance(energy, str) else "there is no probe"
+        self.groups = groups
+
+    def health(self, layer: str) -> KernelHealth:
+        alike = similarity(self.weights, self.groups, candidates=~self.is_weak)
+        filters = self._filters(alike)
+        evidence = Evidence(
+            is_finite=self.is_finite,
+            is_weak=self.is_weak,
+            norm=self.norm,
+            relative_norm=self.relative_norm,
+            nearest=alike.nearest,
+            nearest_cosine=filters.nearest_cosine,
+            concentration=filters.concentration,
+            response_rms=None if self.energy is None else filters.response_rms,
+            change=None if self.since_previous is None else self.since_previous.change,
+        )
+        totals = self._totals(filters, alike, is_noise(evidence, self.null))
+        return KernelHealth(
+            layer=layer,
+            shape=self.whole_shape,
+            filters=filters,
+            totals=totals,
+            verdicts=tuple(judge(evidence, self.null)),
+            absent=self._absent(filters, totals),
+        )
+
+    def _filters(self, alike: Similarity) -> FilterMeasures:
+        weights, nothing = self.weights, torch.full_like(self.norm, torch.nan)
+        first, previous = self.since_first, self.since_previous
+        numbers = {
+            **self._forms(),
+            "norm": self.norm,
+            "rms": self.norm / weights[0].numel() ** 0.5,
+            "relative_norm": self.relative_norm,
+            "sparsity": measures.sparsity(weights),
+            "nearest": alike.nearest,
+            "nearest_cosine": alike.nearest_cosine,
+            "antiphase": alike.antiphase,
+            "antiphase_cosine": alike.antiphase_cosine,
+            "cosine_to_first": nothing if first is None else first.cosine,
+            "change_from_first": nothing if first is None else first.relative,
+            "cosine_to_previous": nothing if previous is None else previous.cosine,
+            "change_from_previous": nothing if previous is None else previous.relative,
+            "response_rms": nothing if self.energy is None else self.energy.response_rms(weights),
+        }
+        return FilterMeasures(
+            **{
+                name: values.float().masked_fill(
+                    ~self.is_finite, -1 if name in _INDICES else torch.nan
+                )
+                for name, values in numbers.items()
+            }
+        )
+
+    def _forms(self) -> dict[str, Tensor]:
+        """The numbers that each filter has by itself, whatever its strength."""
+        parts = [self._form(block) for block in exact_blocks(self.weights)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _form(self, filters: Tensor) -> dict[str, Tensor]:
+        _, _, height, width = self.shape
+        nothing = filters.new_full((len(filters),), torch.nan)
+        power = power_spectrum(filters)
+        stripes = dominant_stripes(power, (height, width))
+        colour, axis = nothing, nothing
+        if self.is_colour:
+            colour, axis = measures.colour_selectivity(filters)
+        return {
+            "autocorrelation": measures.autocorrelation(filters),
+            "roughness": measures.roughness(filters),
+            "concentration": nothing if (height, width) == (1, 1) else concentration(power),
+            "frequency": stripes.frequency,
+            "orientation": stripes.orientation if self.has_direction else nothing,
+            "bandwidth": stripes.bandwidth,
+            "colour": colour,
+            "opponent_axis": axis,
+        }
+
+    def _totals(
+        self, filters: FilterMeasures, alike: Similarity, is_noise: Tensor
+    ) -> LayerMeasures:
+        nothing = torch.nan
+        finite = self.is_finite
+        if not finite.any():
+            return LayerMeasures(*[nothing] * len(fields(LayerMeasures)))
+        weights, first, previous = self.weights, self.since_first, self.since_previous
+        if not finite.all():
+            weights = weights[finite]
+        edge, colour, blob, noise = self._shares(filters, is_noise)
+        return LayerMeasures(
+            sparsity=filters.sparsity.nanmean().item(),
+            effective_rank=alike.effective_rank,
+            variance_entropy=measures.variance_entropy(weights),
+            orthogonality=alike.orthogonality,
+            edge_share=edge,
+            colour_share=colour,
+            blob_share=blob,
+            noise_share=noise,
+            drift=nothing if first is None else first.drift,
+            update_ratio=previous.drift if previous is not None and self.is_one_step else nothing,
+        )
+
+    def _shares(self, filters: FilterMeasures, is_noise: Tensor) -> list[float]:
+        """Shares of edges, colours, blobs and noise; the rest is near zero or not finite."""
+        if not self.null.knows_noise:
+            return [torch.nan] * 4
+        formed = filters.concentration.isfinite() & ~self.is_weak & ~is_noise
+        is_colour = formed & (filters.colour > COLOUR_SHARE)
+        periods = filters.frequency * max(self.shape[2:])
+        is_blob = formed & ~is_colour & (periods < BLOB_PERIODS)
+        is_edge = formed & ~is_colour & ~is_blob
+        edge, colour, blob, noise = (
+            kind.float().mean().item() for kind in (is_edge, is_colour, is_blob, is_noise)
+        )
+        return [edge, colour if self.is_colour else torch.nan, blob, noise]
+
+    def _absent(self, filters: FilterMeasures, totals: LayerMeasures) -> dict[str, str]:
+        absent = explain_absence(
+            filters,
+            totals,
+            shape=self.whole_shape,
+            groups=self.groups,
+            null=self.null,
+            has_first=self.since_first is not None,
+            has_previous=self.since_previous is not None,
+            is_one_step=self.is_one_step,
+            why_no_probe=self.why_no_probe if self.energy is None else None,
+        )
+        broken = int((~self.is_finite).sum())
+        if 0 < broken < len(self.weights):
+            absent[f"numbers of {broken} filters"] = "they hold NaN or infinity"
+        return absent
+
+
+_INDICES = ("nearest", "antiphase")
+
+
+def _host(weights: Tensor) -> Tensor:
+    return weights.detach().to("cpu", torch.float32)

@@ -1,0 +1,69 @@
+"""Filter health as a chart: the numbers of all filters in four panels, coloured by verdict."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from kernelviz_callback.health.verdict_names import (
+    VERDICT_COLOURS,
+    VERDICT_NAMES,
+    Colour,
+    VerdictName,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_HEALTHY = (60, 90, 140)
+_PANELS = (
+    ("relative_norm", "norm / median of the layer"),
+    ("concentration", "spectral concentration (1: flat)"),
+    ("nearest_cosine", "cosine to the nearest other filter"),
+    ("frequency", "dominant frequency, cycles a pixel"),
+)
+
+
+def draw_health(
+    title: str, numbers: Mapping[str, Tensor], gravest: Sequence[VerdictName | None]
+) -> "tuple[Figure, Any]":
+    """Draw four numbers of every filter, a bar each, coloured by its gravest verdict.
+
+    Args:
+        title: Of the figure.
+        numbers: Name to tensor of shape (N,), as in `FilterMeasures`.
+        gravest: See `KernelHealth.gravest`.
+
+    Returns:
+        The figure and its axes, an array of shape (2, 2). A number that does not exist is a gap.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    filters = len(gravest)
+    colours = [_share(VERDICT_COLOURS[v] if v else _HEALTHY) for v in gravest]
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True)
+    for ax, (name, label) in zip(axes.flat, _PANELS, strict=True):
+        ax.bar(np.arange(filters), numbers[name].numpy(), 0.9, color=colours)
+        ax.set_ylabel(label)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_xlim(-0.6, filters - 0.4)
+    for ax in axes[1]:
+        ax.set_xlabel("filter")
+    seen = [("healthy", _HEALTHY)] if None in gravest else []
+    seen += [(name, VERDICT_COLOURS[name]) for name in VERDICT_NAMES if name in gravest]
+    figure.legend(
+        handles=[Patch(color=_share(colour), label=name) for name, colour in seen],
+        loc="outside lower center",
+        ncols=len(seen),
+        frameon=False,
+    )
+    figure.suptitle(title)
+    return figure, axes
+
+
+def _share(colour: Colour) -> tuple[float, float, float]:
+    red, green, blue = colour
+    return red / 255, green / 255, blue / 255

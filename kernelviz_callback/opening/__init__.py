@@ -1,1 +1,0 @@
-"""Weights out of any file: found by name and shape, read alone, nothing in the file executed."""

@@ -1,0 +1,203 @@
+"""The probe: the one fixed image that every snapshot of a run is convolved with."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from kernelviz_callback.probe.probe_chart import make_chart
+
+if TYPE_CHECKING:
+    ProbeSource: TypeAlias = str | Path | Image.Image | Tensor | np.ndarray | None
+else:  # what a configuration file can hold; LightningCLI offers every subclass of the others
+    ProbeSource = str | Path | None
+
+CHART = "chart"
+BATCH_SOURCES = ("train_batch", "val_batch")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One image and where it came from.
+
+    Attributes:
+        image: Shape (C, H, W), float32, finite, on the CPU. Photographs and the chart are in [0,
+            1]; tensors, arrays and batches keep the range they came with.
+        name: "chart", a file name, "image", "tensor", "train_batch" or "val_batch".
+    """
+
+    image: Tensor
+    name: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[1], self.image.shape[2]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of shape and values: equal digests mean comparable responses."""
+        digest = hashlib.sha256("x".join(map(str, self.image.shape)).encode())
+        digest.update(np.ascontiguousarray(self.image.numpy()).data)
+        return digest.hexdigest()
+
+    def for_channels(self, channels: int) -> Tensor:
+        """Adapt the probe to a layer that reads ``channels`` input channels.
+
+        RGB becomes grey by its luminance (ITU-R BT.601: 0.2989 R + 0.587 G + 0.114 B), a grey probe
+        is repeated over all channels. The chart fits every layer: in colour where the layer reads
+        three channels, else its luminance in every channel.
+
+        Returns:
+            Shape (channels, H, W), float32.
+
+        Raises:
+            ValueError: If the counts cannot be reconciled; the message names both.
+
+        Example:
+            >>> Probe(torch.rand(3, 8, 8), "photo.png").for_channels(1).shape
+            torch.Size([1, 8, 8])
+        """
+        found = self.image.shape[0]
+        if found == channels:
+            return self.image
+        if found == 3 and (channels == 1 or self.name == CHART):
+            grey: Tensor = tv.rgb_to_grayscale(self.image)
+            return grey.repeat(channels, 1, 1)
+        if found == 1:
+            return self.image.repeat(channels, 1, 1)
+        raise ValueError(
+            f"the layer reads {channels} input channels and the probe ({self.name}) has {found}; "
+            f"pass a tensor of shape ({channels}, H, W), a grey image or probe=None for the "
+            f"chart, or watch only layers that read {found} channels"
+        )
+
+    def in_grey(self) -> "Probe":
+        """The probe with one channel, which every layer can read: luminance, or the mean."""
+        is_colour = self.image.shape[0] == 3
+        mean = self.image.mean(0, keepdim=True)
+        return Probe(tv.rgb_to_grayscale(self.image) if is_colour else mean, self.name)
+
+    def to_picture(self) -> Tensor:
+        """The probe as a person sees it: shape (H, W, 3), uint8, on the CPU.
+
+        Values outside [0, 1] are stretched to their own range; of more than three channels the
+        average is shown.
+        """
+        image = self.image
+        if image.shape[0] == 2 or image.shape[0] > 3:
+            image = image.mean(0, keepdim=True)
+        low, high = min(0.0, image.min().item()), max(1.0, image.max().item())
+        grey_or_rgb = ((image - low) / (high - low) * 255).round().to(torch.uint8)
+        return grey_or_rgb.expand(3, -1, -1).permute(1, 2, 0).contiguous()
+
+
+def check_probe_size(size: object) -> None:
+    """Refuse what is no size of a picture.
+
+    Raises:
+        ValueError: Unless it is a whole number from 1 on.
+    """
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"probe_size must be a whole number of pixels; found {size!r}")
+
+
+def load_probe(source: ProbeSource = None, *, size: int = 224) -> Probe:
+    """Make a probe of whatever the user has.
+
+    Args:
+        source: None for the built-in chart; the path of an image file or a PIL image, shrunk (never
+            enlarged) until its longer side has ``size`` pixels; or a tensor or array of shape
+            (C, H, W) or (H, W), used as it is - whole numbers are taken as 0 to 255.
+        size: In pixels, for the chart and for images.
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+        ValueError: If the file is no image, or the shape, type or values do not make a picture.
+        TypeError: If ``source`` is of another type.
+
+    Example:
+        >>> load_probe(np.zeros((3, 32, 48), dtype=np.uint8)).size
+        (32, 48)
+    """
+    if source is None:
+        return Probe(make_chart(size), CHART)
+    if isinstance(source, str | Path):
+        return Probe(_from_image(_open(Path(source)), size), Path(source).name)
+    if isinstance(source, Image.Image):
+        return Probe(_from_image(source, size), "image")
+    if isinstance(source, np.ndarray):
+        source = torch.from_numpy(np.ascontiguousarray(source))
+    if isinstance(source, Tensor):
+        return probe_of_tensor(source, "tensor")
+    raise TypeError(
+        "probe must be None, the path of an image, a PIL image, a tensor or array (C, H, W), "
+        f'"train_batch" or "val_batch"; found {type(source).__name__}'
+    )
+
+
+def probe_of_tensor(values: Tensor, name: str) -> Probe:
+    """Use a tensor of shape (C, H, W) or (H, W) as the probe; whole numbers are taken as 0 to 255.
+
+    Raises:
+        ValueError: If the shape, type or values do not make an image.
+    """
+    if values.ndim == 2:
+        values = values[None]
+    if values.ndim != 3 or 0 in values.shape:
+        raise ValueError(
+            f"a probe tensor needs the shape (C, H, W) or (H, W); found {tuple(values.shape)}"
+        )
+    if values.shape[-1] in (1, 3, 4) and values.shape[0] > 16:
+        raise ValueError(
+            f"a probe tensor needs the shape (C, H, W); found {tuple(values.shape)}, which looks "
+            "like (H, W, C); use .permute(2, 0, 1) or .transpose(2, 0, 1)"
+        )
+    if values.is_complex():
+        raise ValueError(f"a probe tensor needs real values; found {values.dtype}")
+    scale = 1.0 if values.is_floating_point() or values.dtype == torch.bool else 255.0
+    image = values.detach().to("cpu", torch.float32, copy=True).contiguous() / scale
+    if not image.isfinite().all():
+        raise ValueError("the probe has NaN or infinite values; pass a finite image")
+    return Probe(image, name)
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"probe={str(path)!r} is no file; pass the path of an image, or one of "
+            f"{BATCH_SOURCES} for the first image of the data"
+        )
+    try:
+        with Image.open(path) as file:
+            image: Image.Image = file.copy()
+            return image
+    except OSError as error:
+        raise ValueError(
+            f"probe={str(path)!r} is no image that Pillow can read: {error}"
+        ) from error
+
+
+def _from_image(image: Image.Image, size: int) -> Tensor:
+    image = ImageOps.exif_transpose(image)
+    if image.mode not in ("L", "RGB"):
+        grey = image.mode in ("1", "I", "F", "LA") or image.mode.startswith("I;16")
+        image = _eight_bits(image) if grey else image.convert("RGB")
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    pixels: Tensor = tv.pil_to_tensor(image)
+    return pixels.contiguous().float() / 255
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode in ("1", "LA"):
+        return image.convert("L")
+    values = np.asarray(image, dtype=np.float64)
+    span = float(values.max() - values.min()) or 1.0
+    return Image.fromarray(np.rint((values - values.min()) / span * 255).astype(np.uint8), "L")

@@ -1,0 +1,274 @@
+"""Checkpoints of real trainings, opened where none of their code exists."""
+
+import argparse
+import enum
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import STEPS, TinyNet
+from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+from kernelviz_callback import KernelVizCallback
+from kernelviz_callback.checkpoints.checkpoint import load_weights, open_checkpoint
+
+# A fresh process without the classes of this file, and without Lightning.
+OPEN = """
+import json, sys
+for missing in ("lightning", "pytorch_lightning", "conftest", "test_checkpoint", "tensorboard"):
+    sys.modules[missing] = None
+from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
+checkpoint = open_checkpoint(sys.argv[1])
+print(json.dumps({
+    "step": checkpoint.step,
+    "epoch": checkpoint.epoch,
+    "layers": {name: list(layer.shape) for name, layer in checkpoint.layers.items()},
+    "weights": checkpoint.read().flatten().tolist(),
+}))
+"""
+
+
+def open_elsewhere(path: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN, str(path)],
+        cwd=path.parent,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Mode(enum.Flag):
+    A = 1
+    B = 2
+
+
+class Scale:
+    """Of a user, who wrote no ``__reduce__`` of it."""
+
+    def __init__(self) -> None:
+        self.table = torch.ones(8, 3, 5, 5)
+
+
+class Words(dict[str, Any]): ...
+
+
+class Rows(list[Any]): ...
+
+
+class Reduced:
+    def __reduce__(self) -> Any:
+        return Reduced, (), {"a": 1}, iter([1]), iter([("b", 2)])
+
+    def append(self, item: Any) -> None: ...
+
+    def __setitem__(self, key: str, item: Any) -> None: ...
+
+
+SETTINGS: dict[str, Any] = {
+    "scale": Scale(),
+    "words": Words(a=1),
+    "rows": Rows([1]),
+    "counts": defaultdict(list, a=[1]),
+    "ordered": OrderedDict(a=1),
+    "namespace": argparse.Namespace(lr=0.1),
+    "path": Path("data"),
+    "number": np.float32(0.5),
+    "array": np.arange(3),
+    "colour": Colour.RED,
+    "mode": Mode.A | Mode.B,
+    "queue": deque([1, 2], maxlen=3),
+    "class": Scale,
+    "activation": nn.ReLU(),
+    "reduced": Reduced(),
+    "random": random.Random(1).getstate(),
+    "set": {1, 2},
+    "frozen": frozenset("ab"),
+    "bytes": b"ab",
+    "complex": 1j,
+    "slice": slice(1, 2),
+    "range": range(3),
+    "dtype": torch.float32,
+    "device": torch.device("cpu"),
+    "function": torch.nn.functional.relu,
+    "method": "abc".join,
+}
+
+
+class Configured(TinyNet):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+
+class Stateful(Callback):
+    def state_dict(self) -> dict[str, Any]:
+        return {"conv.weight": torch.ones(8, 3, 5, 5), "scale": Scale(), "mode": Mode.A}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+def checkpoints(folder: Path, **options: Any) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, save_top_k=-1, **options)
+
+
+def trained(fit: Callable[..., Trainer], *callbacks: Callback, **options: Any) -> TinyNet:
+    model = options.pop("model", None) or TinyNet()
+    fit(*callbacks, model=model, logger=False, enable_checkpointing=True, **options)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:Attribute 'activation' is an instance of `nn.Module`")
+def test_hyper_parameters_and_callbacks_of_unknown_classes(
+    fit: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    model = trained(fit, checkpoints(tmp_path / "c"), Stateful(), model=Configured(**SETTINGS))
+    (last,) = (tmp_path / "c").glob("*step=8.ckpt")
+    found = open_elsewhere(last)
+    assert (found["step"], found["epoch"]) == (STEPS, 1)
+    assert found["layers"] == {"conv": [8, 3, 5, 5]}
+    assert torch.equal(torch.tensor(found["weights"]).view(8, 3, 5, 5), model.conv.weight)
+
+
+def test_names_are_those_that_the_callback_shows(
+    fit: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Wrapped(TinyNet):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.compile(nn.Sequential(nn.Conv2d(3, 8, 5)), backend="eager")
+
+    seen: list[str] = []
+
+    class Names(KernelVizCallback):
+        def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+            super().setup(trainer, pl_module, stage)
+            from kernelviz_callback.model.convolutions import find_convolutions
+
+            seen.extend(find_convolutions(pl_module))
+
+    trained(fit, checkpoints(tmp_path), Names(), model=Wrapped(), max_epochs=1)
+    (path,) = tmp_path.glob("*.ckpt")
+    assert list(open_checkpoint(path).layers) == seen == ["conv.0"]
+
+
+@pytest.mark.skipif(
+    not hasattr(callbacks, "EMAWeightAveraging"), reason="this Lightning has no such callback"
+)
+def test_averaged_weights_come_first(fit: Callable[..., Trainer], tmp_path: Path) -> None:
+    model = trained(
+        fit, checkpoints(tmp_path), callbacks.EMAWeightAveraging(decay=0.5), max_epochs=1
+    )
+    (path,) = tmp_path.glob("*.ckpt")
+    checkpoint = open_checkpoint(path)
+    assert list(checkpoint.layers) == ["conv", "current_model_state.conv"]
+    stored = torch.load(path, weights_only=True)
+    average: Tensor = stored["state_dict"]["conv.weight"]
+    assert not torch.equal(average, stored["current_model_state"]["conv.weight"])
+    assert torch.equal(checkpoint.read(), average)
+    assert torch.equal(model.conv.weight, average), "it is what the training ends with"
+
+
+def test_step_and_epoch(tmp_path: Path) -> None:
+    weights = {"conv.weight": torch.ones(8, 3, 5, 5)}
+
+    def told(name: str, **more: Any) -> tuple[int | None, int | None]:
+        torch.save({**weights, **more}, tmp_path / name)
+        checkpoint = open_checkpoint(tmp_path / name)
+        return checkpoint.step, checkpoint.epoch
+
+    assert told("a.pt") == (None, None)
+    assert told("epoch=3-step=70.pt") == (70, 3)
+    assert told("step_12.pt", step=13, epoch=2) == (13, 2)
+    assert told("b.pt", global_step=5) == (5, None)
+    assert told("c.pt", step=True, epoch="x") == (None, None)
+    assert told("d.pt", step=10**5000, epoch=-1) == (None, None)
+
+
+def test_a_module_itself() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 5, dilation=2), nn.LazyConv2d(4, 3))
+    checkpoint = open_checkpoint(net)
+    assert list(checkpoint.layers) == ["0"]
+    assert checkpoint.layers["0"].geometry.dilation == (2, 2)
+    assert torch.equal(checkpoint.read(), net[0].weight)
+    with pytest.raises(
+        ValueError, match=r"^Sequential: '1' cannot be shown, it has no weights before"
+    ):
+        checkpoint.read("1")
+    with pytest.raises(ValueError, match=r"Linear: .*no convolution"):
+        open_checkpoint(nn.Linear(1, 1))
+
+
+def test_asking_for_a_layer(tmp_path: Path) -> None:
+    net = nn.Sequential(
+        OrderedDict(
+            a=nn.Sequential(OrderedDict(conv1=nn.Conv2d(3, 8, 5))),
+            b=nn.Sequential(OrderedDict(conv1=nn.Conv2d(8, 8, 3), conv2=nn.Conv2d(8, 4, 3))),
+        )
+    )
+    torch.save(net.state_dict(), tmp_path / "a.pt")
+    checkpoint = open_checkpoint(tmp_path / "a.pt")
+    assert checkpoint.resolve() == "a.conv1"
+    assert checkpoint.resolve("conv2") == "b.conv2"
+    assert checkpoint.resolve("b.*") == "b.conv1"
+    for wrong in ("conv1", "nothing", "*nothing*"):
+        with pytest.raises(ValueError, match=r"a\.pt: found no single layer") as raised:
+            checkpoint.read(wrong)
+        assert "\n  b.conv1: 8x8x3x3\n" in str(raised.value)
+    many = {f"conv{i}.weight": torch.zeros(1, 1, 1, 1) for i in range(30)}
+    torch.save(many, tmp_path / "b.pt")
+    assert open_checkpoint(tmp_path / "b.pt").describe().endswith("\n  ... and 10 more")
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"x\.pt: there is no such file or folder$"):
+        open_checkpoint(tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"a folder, but none of torch.distributed.checkpoint"):
+        open_checkpoint(tmp_path)
+
+
+def test_torchvision_without_weights() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one = load_weights("torchvision:resnet18")
+    assert torch.equal(torch.rand(1), expected), "the user's random numbers are untouched"
+    assert torch.equal(load_weights("torchvision:resnet18"), one)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("torchvision:nonsense", "expected torchvision:NAME"),
+        ("torchvision:", "expected torchvision:NAME"),
+        ("torchvision:resnet18:NONSENSE", "expected torchvision:NAME"),
+        ("torchvision:resnet18:IMAGENET1K_V1", "could not be downloaded"),
+    ],
+)
+def test_torchvision_errors(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody answers
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match=rf"^{name}: [^\n]*{said}[^\n]*$"):
+        open_checkpoint(name)

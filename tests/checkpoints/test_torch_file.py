@@ -1,0 +1,280 @@
+"""Files of torch.save, old and new, whole and damaged."""
+
+import random
+import struct
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kernelviz_callback.checkpoints.checkpoint import load_weights, open_checkpoint
+from kernelviz_callback.checkpoints.torch_file import open_torch_file
+from kernelviz_callback.model.convolutions import effective_weight
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        OrderedDict(conv=nn.Conv2d(3, 8, 5), more=nn.Conv2d(8, 4, 3), head=nn.Linear(4, 2))
+    )
+
+
+def save_legacy(content: Any, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a whole module stores its source
+        torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def save_without_checksums(content: Any, path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(content, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x10
+    path.write_bytes(content)
+
+
+def place_of(tensor: Tensor, path: Path) -> int:
+    """Where the bytes of a tensor begin in a file; they stand there once."""
+    content, numbers = path.read_bytes(), tensor.detach().contiguous().numpy().tobytes()
+    assert content.count(numbers) == 1
+    return content.index(numbers)
+
+
+def said_or_right(path: Path) -> str:
+    """What is said of a damaged file, nothing if it gives the right weights all the same."""
+    try:
+        assert torch.equal(load_weights(path, "conv"), network().conv.weight)
+    except ValueError as error:
+        said, _, candidates = str(error).partition("\n")
+        assert said.startswith(f"{path}: ")
+        assert not candidates or "found no single layer" in said
+        return said
+    return ""
+
+
+SAVERS = [torch.save, save_legacy, save_without_checksums]
+
+
+@pytest.mark.parametrize("save", SAVERS)
+@pytest.mark.parametrize("whole", [False, True], ids=["state dict", "module"])
+def test_every_format(
+    save: Callable[..., None], whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, path = network(), tmp_path / "net.pt"
+    save(net if whole else net.state_dict(), path)
+    monkeypatch.setattr(torch, "load", None)
+    checkpoint = open_checkpoint(path)
+    assert list(checkpoint.layers) == ["conv", "more"]
+    assert torch.equal(checkpoint.read(), net.conv.weight)
+    assert torch.equal(checkpoint.read("more"), net.more.weight)
+
+
+@pytest.mark.parametrize("save", [torch.save, save_legacy])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+)
+def test_every_precision(dtype: torch.dtype, save: Callable[..., None], tmp_path: Path) -> None:
+    weight = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(1)).to(dtype)
+    if save is save_legacy and dtype.itemsize == 1:
+        return  # it has no storage of this type
+    save({"conv.weight": weight}, tmp_path / "a.pt")
+    read = load_weights(tmp_path / "a.pt")
+    assert read.dtype == torch.float32
+    assert torch.equal(read, weight.float())
+
+
+@pytest.mark.parametrize("save", SAVERS)
+def test_views_and_strides(save: Callable[..., None], tmp_path: Path) -> None:
+    big = torch.randn(20, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+    views = {
+        "part.weight": big[3:9],
+        "steps.weight": big[::2],
+        "last.weight": big[2:6].to(memory_format=torch.channels_last),
+        "turned.weight": big.transpose(0, 1),
+        "repeated.weight": big[:1].expand(4, -1, -1, -1),
+        "parameter.weight": nn.Parameter(big[1:2]),
+    }
+    save(views, tmp_path / "a.pt")
+    checkpoint = open_checkpoint(tmp_path / "a.pt")
+    for name, view in views.items():
+        read = checkpoint.read(name.removesuffix(".weight"))
+        assert torch.equal(read, view)
+        assert read.is_contiguous()
+
+
+def test_what_is_read_is_its_own_memory(tmp_path: Path) -> None:
+    torch.save(network().state_dict(), tmp_path / "a.pt")
+    checkpoint = open_checkpoint(tmp_path / "a.pt")
+    checkpoint.read().zero_()
+    assert torch.equal(checkpoint.read(), network().conv.weight)
+
+
+def test_subclasses_of_tensor(tmp_path: Path) -> None:
+    class Marked(Tensor): ...
+
+    globals()["Marked"] = Marked
+    Marked.__qualname__ = "Marked"
+    weight = torch.randn(8, 3, 5, 5)
+    torch.save({"conv.weight": weight.clone().as_subclass(Marked)}, tmp_path / "a.pt")
+    assert torch.equal(load_weights(tmp_path / "a.pt"), weight)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_protocol(protocol: int, tmp_path: Path) -> None:
+    torch.save(network().state_dict(), tmp_path / "a.pt", pickle_protocol=protocol)
+    assert torch.equal(load_weights(tmp_path / "a.pt"), network().conv.weight)
+
+
+def test_no_convolution(tmp_path: Path) -> None:
+    torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a.pt: found no 2-D convolution"):
+        load_weights(tmp_path / "a.pt")
+
+
+def test_damaged_weights_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(network().state_dict(), path)
+    at = place_of(network().conv.weight, path)
+    flip(path, at + 100)
+    with pytest.raises(ValueError, match=r"a\.pt: damaged: .* checksum they were written with$"):
+        load_weights(path)
+    assert torch.equal(load_weights(path, "more"), network().more.weight), "this one is whole"
+    save_without_checksums(network().state_dict(), path)
+    flip(path, place_of(network().more.weight, path) + 100)
+    assert torch.equal(load_weights(path), network().conv.weight)
+
+
+def test_damage_elsewhere_does_not_matter_or_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(network().state_dict(), path)
+    whole = path.read_bytes()
+    at = place_of(network().conv.weight, path)
+    rng = random.Random(3)
+    seen = set()
+    for _ in range(200):
+        flipped = rng.randrange(len(whole))
+        path.write_bytes(whole)
+        flip(path, flipped)
+        said = said_or_right(path)
+        seen.add(said)
+        assert said or not at <= flipped < at + network().conv.weight.nbytes
+    assert "" in seen
+    assert len(seen) > 2
+
+
+def _zip(path: Path, records: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+    return path
+
+
+def _torchscript(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is old
+        torch.jit.save(torch.jit.script(nn.Conv2d(3, 8, 5)), str(path))
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda p: p.write_bytes(b""), "it is empty"),
+        (lambda p: p.write_text("hello, world"), "neither a file of torch.save nor of safetensors"),
+        (lambda p: p.write_bytes(b"\x80\x02K\x01."), "damaged: its pickle"),
+        (lambda p: p.write_bytes(b"\x80\x02K\x01." * 4), "a pickle, but none of torch.save"),
+        (lambda p: _zip(p, {"a/b.txt": b"x"}), "it holds no data.pkl"),
+        (lambda p: _zip(p, {"a/data.pkl": b"0" * 9999}, zipfile.ZIP_DEFLATED), "is compressed"),
+        (lambda p: _zip(p, {"a/data.pkl": b"N.", "b/data.pkl": b"N."}), "two records 'data.pkl'"),
+        (lambda p: _zip(p, {"a/data.pkl": b"N.", "a/byteorder": b"big"}), "byte order of another"),
+        (_torchscript, "a TorchScript archive"),
+    ],
+)
+def test_what_is_no_checkpoint(write: Callable[[Path], Any], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    write(path)
+    with pytest.raises(ValueError, match=rf"^{path}: .*{said}[^\n]*$"):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize("save", [torch.save, save_legacy])
+def test_truncated_files(save: Callable[..., None], tmp_path: Path) -> None:
+    save(network().state_dict(), tmp_path / "whole.pt")
+    whole = (tmp_path / "whole.pt").read_bytes()
+    path = tmp_path / "a.pt"
+    for size in range(1, len(whole) - 1, 97):
+        path.write_bytes(whole[:size])
+        assert said_or_right(path) or save is save_legacy, "the weights stand before the end"
+
+
+def test_two_directories_do_not_fool_it(tmp_path: Path) -> None:
+    """Readers of zip files disagree on which of two counts; only one reader is asked."""
+    path = tmp_path / "a.pt"
+    torch.save(network().state_dict(), path)
+    other = _zip(tmp_path / "b.zip", {"a/data.pkl": b"cos\nsystem\nX\1\0\0\0x\x85R."})
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    with pytest.raises(ValueError, match=r"a\.pt: (hostile: it calls 'os.system'|damaged)"):
+        load_weights(path)
+
+
+def test_a_file_that_changes_after_it_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(network().state_dict(), path)
+    checkpoint = open_checkpoint(path)
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(ValueError, match=r"a.pt: damaged: it ends before the weights do"):
+        checkpoint.read()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"a.pt"):
+        checkpoint.read()
+
+
+def test_a_tensor_larger_than_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"conv.weight": torch.zeros(1).expand(9999, 3, 999, 999)}, path)
+    with pytest.raises(ValueError, match=r"claims 29,93.* weights, more than it has bytes"):
+        load_weights(path)
+    save_legacy({"conv.weight": torch.zeros(8, 1, 1, 1)}, path)
+    content = path.read_bytes()
+    old = b"(K\x08K\x01K\x01K\x01t"
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, b"(J\xff\xff\xff\x7fK\x01K\x01K\x01t"))
+    with pytest.raises(ValueError, match=r"a.pt: damaged"):
+        load_weights(path)
+
+
+def test_storages_of_an_old_file_that_claim_too_much(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    save_legacy({"conv.weight": network().conv.weight}, path)
+    at = place_of(network().conv.weight, path) - 8
+    content = bytearray(path.read_bytes())
+    for count in (-1, 1 << 40, (1 << 63) - 1):
+        content[at : at + 8] = struct.pack("<q", count)
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.pt: damaged"):
+            load_weights(path)
+
+
+def test_objects_in_a_file_stand_in(tmp_path: Path) -> None:
+    torch.save({"path": Path("x"), "size": torch.Size([1])}, tmp_path / "a.pt")
+    content = open_torch_file(tmp_path / "a.pt").content
+    assert content["path"].name.startswith("pathlib.")
+
+
+def test_effective_weights_of_a_whole_module(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        net = nn.utils.weight_norm(nn.Conv2d(3, 8, 5))
+    torch.save(nn.Sequential(net), tmp_path / "a.pt")
+    torch.testing.assert_close(load_weights(tmp_path / "a.pt", "0"), effective_weight(net))

@@ -1,0 +1,155 @@
+"""Curves of 1-D filters against slow references: pixel by pixel, frequency by frequency."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import signal
+
+from kernelviz_callback.drawing.curves import curve_width, draw_curves, frequency_gain
+
+NAN, INF = float("nan"), float("inf")
+
+
+def drawn_slowly(values: list[float], end: float, height: int, base: str) -> list[list[float]]:
+    """One curve of one pixel a point, each pixel by the part of it that the bar covers."""
+    zero = height / 2 if base == "middle" else height
+    room = height / 2 if base == "middle" else height
+    picture = [[0.0] * len(values) for _ in range(height)]
+    for x, value in enumerate(values):
+        edge = zero - value / (end or 1) * room
+        low, high = min(zero, edge), max(zero, edge)
+        for y in range(height):
+            covered = max(0.0, min(high, y + 1) - max(low, y))
+            picture[y][x] = value * covered
+    return picture
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=9),
+    st.sampled_from([2, 8, 56]),
+    st.sampled_from(["middle", "bottom"]),
+)
+def test_a_pixel_shows_as_much_as_the_curve_covers_of_it(
+    values: list[float], height: int, base: str
+) -> None:
+    values = [abs(v) for v in values] if base == "bottom" else values
+    end = max(map(abs, values))
+    found = draw_curves(
+        torch.tensor([[values]]), torch.tensor([end]), height=height, width=len(values), base=base
+    )
+    expected = torch.tensor(drawn_slowly(values, end, height, base))
+    torch.testing.assert_close(found[0, 0], expected, atol=2e-5 * max(end, 1e-30), rtol=0)
+
+
+def test_each_filter_is_drawn_to_its_own_scale_and_clipped_at_it() -> None:
+    values = torch.tensor([[[1.0]], [[1.0]], [[4.0]]])
+    found = draw_curves(values, torch.tensor([1.0, 2.0, 2.0]), height=8, width=1)
+    assert [(tile > 0).sum().item() for tile in found] == [4, 2, 4]
+    assert (found[:, 0, 4:] == 0).all(), "nothing below zero"
+
+
+def test_points_are_enlarged_evenly() -> None:
+    values = torch.tensor([[[1.0, -1.0, 0.5]]])
+    end = torch.tensor([1.0])
+    small = draw_curves(values, end, height=8, width=3)
+    large = draw_curves(values, end, height=8, width=12)
+    assert torch.equal(large, small.repeat_interleave(4, dim=3))
+
+
+def test_of_points_that_share_a_pixel_both_ends_are_drawn() -> None:
+    values = torch.zeros(1, 1, 1000)
+    values[0, 0, 503], values[0, 0, 504] = 1.0, -0.5
+    found = draw_curves(values, torch.tensor([1.0]), height=8, width=100)[0, 0]
+    assert found[:4, 50].tolist() == [1.0] * 4
+    assert found[4:, 50].tolist() == [-0.5, -0.5, 0, 0]
+    assert found.count_nonzero() == 6
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_what_is_not_finite_takes_its_column_and_no_other(bad: float) -> None:
+    values = torch.tensor([[[1.0, bad, -1.0]]])
+    found = draw_curves(values, torch.tensor([1.0]), height=4, width=6)[0, 0]
+    assert found.isnan().all(0).tolist() == [False, False, True, True, False, False]
+    assert found.isfinite().all(0).tolist() == [True, True, False, False, True, True]
+
+
+def test_a_filter_of_zeros_is_flat() -> None:
+    assert not draw_curves(torch.zeros(1, 1, 5), torch.zeros(1), height=4, width=5).any()
+
+
+@pytest.mark.parametrize("points", [1, 2, 3, 9, 31, 80, 167, 168, 169, 4000])
+def test_a_tile_is_of_a_size_to_look_at(points: int) -> None:
+    width = curve_width(points, 56)
+    assert 56 <= width <= 168
+    assert width % points == 0 or points > 168
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_the_gain_is_that_of_scipy(dilation: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(5, 1, 31, generator=generator)
+    found = frequency_gain(weights, dilation=dilation)
+    frequencies = np.linspace(0, np.pi, found.shape[1])
+    for filter_, gain in zip(weights[:, 0].double().numpy(), found.numpy(), strict=True):
+        taps = np.zeros(dilation * 30 + 1)
+        taps[::dilation] = filter_
+        _, expected = signal.freqz(taps, worN=frequencies)
+        np.testing.assert_allclose(gain, np.abs(expected), atol=2e-5)
+
+
+def test_the_gain_of_several_channels_is_the_root_of_their_squares() -> None:
+    weights = torch.randn(4, 3, 9, generator=torch.Generator().manual_seed(1))
+    single = torch.stack([frequency_gain(weights[:, c : c + 1]) for c in range(3)])
+    torch.testing.assert_close(frequency_gain(weights), single.square().sum(0).sqrt())
+
+
+def test_every_frequency_of_a_long_filter_is_told() -> None:
+    taps = 1000
+    wave = torch.cos(2 * torch.pi * 0.123 * torch.arange(taps))
+    gain = frequency_gain(wave[None, None])[0]
+    peak = gain.argmax().item() / (len(gain) - 1) / 2
+    assert peak == pytest.approx(0.123, abs=1 / len(gain))
+    assert gain.max() == pytest.approx(taps / 2, rel=0.1)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_the_gain_of_numbers_without_a_square_in_single_precision(size: float) -> None:
+    weights = torch.randn(4, 3, 9, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(frequency_gain(weights * size) / size, frequency_gain(weights))
+
+
+def test_the_gain_of_a_wide_layer_takes_little_memory() -> None:
+    """768 channels of 768: all spectra at once would be more than a gigabyte."""
+    code = """
+import resource, torch
+from kernelviz_callback.drawing.curves import frequency_gain
+torch.set_num_threads(1)
+frequency_gain(torch.randn(8, 8, 3))
+weights = torch.randn(768, 768, 3)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+frequency_gain(weights)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 128, "MiB"
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 3, 3), (4, 9), (0, 1, 3)])
+def test_what_is_no_1d_layer_has_no_gain(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected weights of shape \(N, C, k\), not empty"):
+        frequency_gain(torch.zeros(shape))
+
+
+def test_a_gain_that_is_not_known() -> None:
+    weights = torch.ones(2, 1, 5)
+    weights[1, 0, 2] = NAN
+    gain = frequency_gain(weights)
+    assert gain[0].isfinite().all()
+    assert gain[1].isnan().all()
+    assert frequency_gain(torch.ones(1, 1, 5, dtype=torch.float16)).dtype == torch.float32

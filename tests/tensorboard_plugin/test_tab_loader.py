@@ -1,0 +1,123 @@
+"""What TensorBoard gets of the Kernels tab at its start: next to nothing, and never a failure."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import pytest
+from tab_boards import in_process
+from tab_runs import write_run
+from tab_server_runs import LONG, id_of, ids_of
+
+from kernelviz_callback.tensorboard_plugin.loader import KernelsLoader
+
+
+def test_the_users_own_flags_stay_and_change_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", LONG)
+    board = in_process(f"--logdir={tmp_path}", "--samples_per_plugin=kernels=1,images=3")
+    assert ids_of(board.run("a")) == [id_of(step) for step in LONG]
+
+
+def test_every_event_is_asked_for_unless_the_user_has_said_otherwise() -> None:
+    for given, wanted in (
+        ({}, {"kernels": 0}),
+        ({"images": 3}, {"images": 3, "kernels": 0}),
+        ({"kernels": 5}, {"kernels": 5}),
+    ):
+        flags = argparse.Namespace(samples_per_plugin=given)
+        KernelsLoader().fix_flags(flags)
+        assert flags.samples_per_plugin == wanted
+
+
+class Explosive:
+    @property
+    def samples_per_plugin(self) -> Any:
+        raise RuntimeError("no flags")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        None,
+        object(),
+        argparse.Namespace(),
+        SimpleNamespace(samples_per_plugin=None),
+        SimpleNamespace(samples_per_plugin="images=3"),
+        SimpleNamespace(samples_per_plugin=MappingProxyType({})),
+        Explosive(),
+    ],
+)
+def test_no_flags_whatever_stop_tensorboard(flags: Any) -> None:
+    KernelsLoader().fix_flags(flags)
+
+
+def test_a_board_without_data_has_an_empty_timeline() -> None:
+    from tensorboard.plugins.base_plugin import TBContext
+
+    plugin = KernelsLoader().load(TBContext())
+    assert plugin is not None
+    assert not plugin.is_active()
+    assert KernelsLoader().load(None) is None  # type: ignore[arg-type]
+
+
+BREAKAGES = [
+    "sys.modules['kernelviz_callback.tensorboard_plugin.plugin'] = None",
+    "sys.modules['kernelviz_callback.tensorboard_plugin.codec'] = None",
+    "sys.modules['kernelviz_callback.health.verdict_names'] = None",
+    "import kernelviz_callback.tensorboard_plugin.plugin as p; del p.KernelsPlugin",
+    "import kernelviz_callback.tensorboard_plugin.plugin as p; p.EventStore = None",
+]
+START = """
+import sys
+sys.path.insert(0, {tests!r})
+{before}
+from tab_boards import in_process
+board = in_process("--logdir=" + {logs!r})
+print(board.get("/data/plugins_listing").content.decode())
+print(*sys.modules)
+"""
+
+
+def start(logs: Path, before: str = "") -> tuple[Any, list[str], str]:
+    """Start TensorBoard in a process of its own: its plugins, all modules, what it says."""
+    code = START.format(tests=str(Path(__file__).parents[1]), before=before, logs=str(logs))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    plugins, modules = done.stdout.splitlines()[-2:]
+    return json.loads(plugins), modules.split(), done.stderr
+
+
+def test_tensorboard_starts_without_what_a_training_needs(tmp_path: Path) -> None:
+    plugins, modules, _ = start(tmp_path)
+    assert "kernels" in plugins
+    assert "kernelviz_callback.tensorboard_plugin.plugin" in modules
+    assert not {"torch", "torchvision", "lightning", "scipy", "matplotlib"} & set(modules)
+    _, without, _ = start(tmp_path, BREAKAGES[0])
+    assert {name.split(".")[0] for name in modules} == {name.split(".")[0] for name in without}
+
+
+def test_what_tensorboard_imports_in_any_case_is_next_to_nothing() -> None:
+    code = """
+import sys, tensorboard.plugins.base_plugin, tensorboard.util.tb_logging
+before = set(sys.modules)
+import kernelviz_callback.tensorboard_plugin.loader
+print(*set(sys.modules) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.startswith("kernelviz_callback")}
+    ours = "kernelviz_callback.tensorboard_plugin"
+    assert loaded == {"kernelviz_callback", ours, f"{ours}.loader"}
+    assert "numpy" not in done.stdout.split()
+
+
+@pytest.mark.parametrize("broken", BREAKAGES)
+def test_if_the_tab_does_not_load_tensorboard_starts_without_it(
+    broken: str, tmp_path: Path
+) -> None:
+    plugins, _, said = start(tmp_path, broken)
+    assert "kernels" not in plugins
+    assert {"scalars", "images", "graphs", "timeseries"} <= set(plugins)
+    assert "the Kernels tab is missing" in said

@@ -1,0 +1,100 @@
+"""The notebooks run, and what they show are pictures."""
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+NOTEBOOKS = sorted((Path(__file__).parents[3] / "examples").glob("*.ipynb"))
+
+# The kernel's own messages are of no concern here.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+def execute(notebook: Any, folder: Path) -> Any:
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=300, resources=resources).execute()
+    return notebook
+
+
+def example(name: str, folder: Path) -> Any:
+    (path,) = (path for path in NOTEBOOKS if path.stem == name)
+    return execute(nbformat.read(path, as_version=4), folder)
+
+
+def decoded(base: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(base)))
+
+
+def pictures(html: str) -> dict[str, Image.Image]:
+    found = re.findall(
+        r'<img alt="([^"]+)" title="[^"]+" src="data:image/\w+;base64,([^"]+)"', html
+    )
+    return {title: decoded(data) for title, data in found}
+
+
+def shown(cell: Any, kind: str = "text/html") -> list[str]:
+    return [o.data[kind] for o in cell.outputs if kind in o.get("data", {})]
+
+
+def test_checkpoints_are_compared_inline(tmp_path: Path) -> None:
+    notebook = example("compare", tmp_path)
+    results = [
+        (cell.source, output)
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "execute_result"
+    ]
+    found = [decoded(o.data["image/png"]) for _, o in results if "image/png" in o.data]
+    assert len(found) == 3  # two of strips, one chart
+    assert all(min(picture.size) > 300 for picture in found)
+    texts = {source.splitlines()[-1]: output.data["text/plain"] for source, output in results}
+    assert "they are of one training" in texts["evolution"]
+    assert "random filters reach" in texts["two"]
+
+
+def test_a_training_is_seen_in_its_cell_and_so_is_what_it_leaves(tmp_path: Path) -> None:
+    _, training, _, snapshot, _, grid, _, comparison = example("live", tmp_path).cells
+    (view,) = (html for html in shown(training) if "kernelviz: step" in html)
+    live = pictures(view)
+    assert list(live) == ["kernels/conv1", "responses/conv1", "film/conv1"]
+    assert all(min(picture.size) > 300 for picture in live.values())
+    (kernels,) = pictures(shown(snapshot)[0]).items()
+    assert kernels[0] == "kernels of conv1, step 180 · epoch 2"
+    assert kernels[1].tobytes() == live["kernels/conv1"].tobytes()
+    assert min(decoded(shown(grid, "image/png")[0]).size) > 300
+    compared = shown(comparison)[0]
+    assert "they are of one training" in compared
+    assert list(pictures(compared)) == ["comparison"]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_cell_has_the_newest_step_unless_that_is_turned_off(tmp_path: Path, live: bool) -> None:
+    code = f"""
+from torch import nn
+from kernelviz_callback import KernelWatcher
+net = nn.Conv2d(3, 4, 5)
+with KernelWatcher(net, "runs", live={live}, loggers=[]) as watcher:
+    for step in range(30):
+        watcher.snapshot(step)
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    (cell,) = execute(notebook, tmp_path).cells
+    views = [html for html in shown(cell) if "kernelviz: step" in html]
+    assert ["step 29<" in view for view in views] == [True] * live
+    assert (tmp_path / "runs" / "kernelviz" / "kernels-Conv2d-step-00000029.png").exists()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    assert not [cell for cell in notebook.cells if cell.get("outputs")]

@@ -1,0 +1,138 @@
+"""The background thread: order, bounds, survival, and the training keeps its processors."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from functools import partial
+
+import pytest
+import torch
+
+from kernelviz_callback.training import background_thread as worker_room
+from kernelviz_callback.training.background_thread import NICENESS, Worker
+
+
+@pytest.fixture
+def errors() -> list[Exception]:
+    return []
+
+
+@pytest.fixture
+def worker(errors):
+    worker = Worker("test", most_jobs=3, most_bytes=100, on_error=errors.append)
+    yield worker
+    worker.close()
+    assert not any(t.name == "test" for t in threading.enumerate())
+
+
+def test_jobs_are_done_in_order_and_none_is_dropped(worker) -> None:
+    done: list[int] = []
+    for i in range(200):
+        worker.submit(lambda i=i: done.append(i))
+    worker.drain()
+    assert done == list(range(200))
+
+
+@pytest.mark.parametrize(("sizes", "fitting"), [([0] * 5, 3), ([40] * 5, 2), ([500] * 2, 1)])
+def test_a_full_queue_waits_and_counts_it(worker, sizes: list[int], fitting: int) -> None:
+    gate, submitted = threading.Event(), []
+
+    def submit_all() -> None:
+        for size in sizes:
+            submitted.append(worker.submit(gate.wait, size))
+
+    thread = threading.Thread(target=submit_all)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while len(submitted) < fitting and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert len(submitted) == fitting
+    gate.set()
+    thread.join()
+    worker.drain()
+    assert len(submitted) == len(sizes)
+    assert submitted[:fitting] == [0] * fitting
+    assert submitted[fitting] > 0.05
+
+
+def test_draining_tells_how_long_it_took(worker) -> None:
+    assert worker.drain() == 0
+    worker.submit(lambda: time.sleep(0.05))
+    assert worker.drain() > 0.02
+    assert worker.wait_for_room() == 0
+
+
+def test_an_error_is_handed_over_and_the_next_job_is_done(worker, errors) -> None:
+    done: list[str] = []
+    worker.submit(lambda: 1 / 0)
+    worker.submit(lambda: done.append("next"))
+    worker.drain()
+    assert done == ["next"]
+    assert [type(e) for e in errors] == [ZeroDivisionError]
+
+
+def test_nothing_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that waits for it would wait forever."""
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError("not in this sandbox")
+
+    monkeypatch.setattr(worker_room, "_openmp", forbidden)
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    done: list[int] = []
+    worker = Worker("test", most_jobs=1, most_bytes=100, on_error=forbidden)
+    for error in (SystemExit, ValueError):
+        worker.submit(partial(sys.exit) if error is SystemExit else partial(int, "no number"))
+    worker.submit(lambda: done.append(1))
+    worker.close()
+    assert done == [1]
+
+
+def test_what_is_queued_is_done_before_it_closes(worker) -> None:
+    done: list[int] = []
+    for i in range(3):
+        worker.submit(lambda i=i: (time.sleep(0.02), done.append(i)))
+    worker.close()
+    worker.close()
+    assert done == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="test is closed"):
+        worker.submit(lambda: None)
+
+
+def test_it_uses_one_processor_and_leaves_the_others_theirs(worker) -> None:
+    before = torch.get_num_threads()
+    found: list[int] = []
+    worker.submit(lambda: found.append(torch.get_num_threads()))
+    worker.drain()
+    assert found == [1]
+    assert torch.get_num_threads() == before
+    other: list[int] = []
+    thread = threading.Thread(target=lambda: other.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert other == [before]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_others_go_first(worker) -> None:
+    found: list[int] = []
+    worker.submit(lambda: found.append(os.getpriority(os.PRIO_PROCESS, 0)))
+    worker.drain()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert found == [max(own, NICENESS)]
+
+
+def test_a_real_interrupt_while_closing_loses_no_job() -> None:
+    done: list[int] = []
+    worker = Worker("slow", most_jobs=4, most_bytes=100, on_error=print)
+    for i in range(3):
+        worker.submit(lambda i=i: (time.sleep(0.3), done.append(i)))
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        worker.close()
+    assert len(done) < 3
+    worker.close()
+    assert done == [0, 1, 2]

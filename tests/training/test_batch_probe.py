@@ -1,0 +1,103 @@
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from kernelviz_callback.training.batch_probe import probe_of_batch, probe_of_loader
+
+
+@dataclass
+class Sample:
+    label: Tensor
+    image: Tensor
+
+
+IMAGES = torch.rand(6, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        IMAGES,
+        [IMAGES, torch.zeros(6)],
+        (torch.zeros(6), {"image": IMAGES}),
+        {"views": [IMAGES, IMAGES.flip(0)]},
+        Sample(torch.zeros(6), IMAGES),
+        IMAGES.double(),
+    ],
+    ids=["tensor", "list", "tuple of dict", "views", "dataclass", "double"],
+)
+def test_the_first_image_of_any_collection(batch) -> None:
+    probe = probe_of_batch(batch, "train_batch")
+    assert torch.equal(probe.image, IMAGES[0])
+    assert probe.name == "train_batch"
+
+
+def test_of_a_clip_the_middle_is_the_image() -> None:
+    clips = torch.rand(2, 3, 5, 8, 8)
+    assert torch.equal(probe_of_batch([torch.zeros(2), clips], "x").image, clips[0, :, 2])
+    assert torch.equal(probe_of_batch([clips, IMAGES], "x").image, IMAGES[0]), "an image is better"
+
+
+def test_a_batch_without_images_tells_what_it_has() -> None:
+    with pytest.raises(ValueError, match=r"has \(6, 10\), \(6,\)"):
+        probe_of_batch([torch.zeros(6, 10), torch.zeros(6)], "train_batch")
+    with pytest.raises(ValueError, match="has no tensor"):
+        probe_of_batch("text", "train_batch")
+
+
+@pytest.mark.parametrize("own_generator", [True, False])
+def test_looking_does_not_change_what_the_loader_gives(own_generator: bool) -> None:
+    def batches(look: bool) -> list[Tensor]:
+        torch.manual_seed(2)
+        generator = torch.Generator().manual_seed(3) if own_generator else None
+        loader = DataLoader(TensorDataset(IMAGES), batch_size=2, shuffle=True, generator=generator)
+        if look:
+            probe = probe_of_loader([loader])
+            assert any(torch.equal(probe.image, image) for image in IMAGES)
+        return [batch for (batch,) in loader] + [torch.rand(3)]
+
+    assert all(torch.equal(a, b) for a, b in zip(batches(True), batches(False), strict=True))
+
+
+def test_the_image_is_the_one_the_loader_would_give_first() -> None:
+    loader = DataLoader(TensorDataset(IMAGES), batch_size=2)
+    assert torch.equal(probe_of_loader({"a": loader}).image, IMAGES[0])
+    unbatched = DataLoader(TensorDataset(IMAGES[:, None]), batch_size=None)
+    assert torch.equal(probe_of_loader(unbatched).image, IMAGES[0])
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        raise AssertionError("a stream must not be consumed")
+
+
+@pytest.mark.parametrize("loaders", [None, [], DataLoader(Stream())])
+def test_what_can_only_be_consumed_is_refused(loaders) -> None:
+    with pytest.raises(ValueError, match="num_sanity_val_steps above 0"):
+        probe_of_loader(loaders)
+
+
+def test_a_batch_is_searched_without_consuming_or_losing_oneself_in_it() -> None:
+    class Kind(Enum):
+        TRAIN = 1
+
+    class Sample:
+        def __init__(self) -> None:
+            self.itself = self
+            self.image = torch.ones(1, 3, 4, 4)
+
+    stream = iter([torch.zeros(1, 3, 4, 4)])
+    batch = [Kind.TRAIN, "text", np.array(3), stream, Sample()]
+    assert probe_of_batch(batch, "train_batch").image.min() == 1
+    assert len(list(stream)) == 1
+
+
+def test_a_validation_set_without_samples_is_named() -> None:
+    empty = DataLoader(TensorDataset(torch.zeros(0, 3, 4, 4)), batch_size=1)
+    with pytest.raises(ValueError, match="the validation data is empty"):
+        probe_of_loader(empty)

@@ -1,0 +1,123 @@
+"""The two pictures of a whole run, from its folder."""
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reels import drawn, gathered
+
+from kernelviz_callback import Geometry, Snapshot, load_snapshot, save_snapshot
+from kernelviz_callback.drawing.animation.animate import evolution_gif
+from kernelviz_callback.drawing.animation.strip import film_strip
+from kernelviz_callback.training import films
+from kernelviz_callback.training.films import draw_films
+
+PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
+STEPS = (0, 1, 2, 4, 8, 16, 20, 40)
+
+
+def weights(step: int) -> dict[str, torch.Tensor]:
+    return {"conv1": drawn(8, 3, 5, 5, seed=step), "body.conv2": drawn(4, 8, 3, 3, seed=step)}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    for step in STEPS:
+        named = weights(step)
+        save_snapshot(Snapshot(step, step // 10, 0.0, named, dict.fromkeys(named, PLAIN)), tmp_path)
+    return tmp_path
+
+
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def frames_in(content: bytes) -> int:
+    with Image.open(io.BytesIO(content)) as image:
+        return image.n_frames
+
+
+def test_every_layer_has_its_film_and_its_animation(run: Path) -> None:
+    images = draw_films(run)
+    assert sorted(images) == [
+        "evolution/body.conv2",
+        "evolution/conv1",
+        "film/body.conv2",
+        "film/conv1",
+    ]
+    reel = gathered({step: weights(step)["conv1"] for step in STEPS})
+    drawn_film = film_strip(reel).pixels.numpy()
+    found = pixels(images["film/conv1"].content)
+    below = film_strip(reel).layout.top
+    assert np.array_equal(found[below:], drawn_film[below:]), "but for the layer's name above"
+    for tag, image in images.items():
+        assert image.suffix == (".gif" if tag.startswith("evolution") else ".png")
+        assert pixels(image.content).shape == (image.height, image.width, 3)
+        assert len(image.content) <= 1_000_000
+    assert frames_in(images["evolution/conv1"].content) == len(STEPS)
+    assert len(evolution_gif(reel)) == pytest.approx(
+        len(images["evolution/conv1"].content), rel=0.02
+    )
+
+
+@pytest.mark.parametrize("broken", [0, 8, 40])
+def test_a_damaged_snapshot_is_left_out(run: Path, broken: int) -> None:
+    path = run / f"step-{broken:08d}.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    images = draw_films(run)
+    assert len(images) == 4
+    assert frames_in(images["evolution/conv1"].content) == len(STEPS) - 1
+
+
+def test_an_empty_folder_has_no_films_and_a_single_snapshot_makes_none(tmp_path: Path) -> None:
+    assert draw_films(tmp_path) == {}
+    save_snapshot(Snapshot(0, 0, 0.0, weights(0), dict.fromkeys(weights(0), PLAIN)), tmp_path)
+    assert draw_films(tmp_path) == {}
+    assert draw_films(tmp_path / "missing") == {}
+
+
+def test_a_file_is_read_once_for_all_layers(run: Path, monkeypatch) -> None:
+    for step in range(100, 200):
+        named = weights(step)
+        save_snapshot(Snapshot(step, 0, 0.0, named, dict.fromkeys(named, PLAIN)), run)
+    read: Counter[str] = Counter()
+
+    def counted(path: Path) -> Snapshot:
+        read[path.name] += 1
+        return load_snapshot(path)
+
+    monkeypatch.setattr(films, "load_snapshot", counted)
+    draw_films(run)
+    assert set(read.values()) == {1}
+    assert len(read) == 24
+
+
+def test_a_kernel_that_no_megabyte_holds_has_no_film(tmp_path: Path) -> None:
+    for step in (0, 1):
+        named = {"vast": drawn(1, 3, 900, 900), "conv": drawn(2, 3, 3, 3)}
+        save_snapshot(Snapshot(step, 0, 0.0, named, dict.fromkeys(named, PLAIN)), tmp_path)
+    assert sorted(draw_films(tmp_path)) == ["evolution/conv", "film/conv"]
+
+
+def test_training_in_half_precision_changes_nothing_and_nothing_is_changed(run: Path) -> None:
+    usual = draw_films(run)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        state = torch.get_rng_state()
+        assert draw_films(run) == usual
+        assert torch.get_default_dtype() == torch.bfloat16
+        assert torch.equal(torch.get_rng_state(), state)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_of_many_layers_the_first_are_filmed(tmp_path: Path) -> None:
+    named = {f"conv{i}": drawn(2, 3, 3, 3, seed=i) for i in range(12)}
+    for step in (0, 1):
+        save_snapshot(Snapshot(step, 0, 0.0, named, dict.fromkeys(named, PLAIN)), tmp_path)
+    filmed = [tag.removeprefix("film/") for tag in draw_films(tmp_path) if tag.startswith("film/")]
+    assert filmed == list(named)[:8]

@@ -1,0 +1,143 @@
+"""What does not grow: memory with the size of a layer, memory and threads with the snapshots."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+PEAK = """
+import json, sys
+from dataclasses import replace
+import torch
+from kernelviz_callback import Geometry
+from kernelviz_callback.training.renderer import Illustrator
+from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.health_monitor import Monitor
+from kernelviz_callback.probe.probe import Probe
+from kernelviz_callback.snapshots.snapshot import Snapshot
+from kernelviz_callback.training.background_thread import Worker
+
+def resident(peak):
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) * 1024
+
+filters, channels, groups, kernel, size, scale = json.loads(sys.argv[1])
+weights = torch.randn(filters, channels, kernel, kernel)
+geometry = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), groups)
+
+def draw(probe, weights, geometry):
+    snapshot = Snapshot(0, 0, 0.0, {"conv": weights}, {"conv": geometry})
+    mishaps = Mishaps()
+    snapshot = replace(snapshot, health=Monitor(probe).observe(snapshot, mishaps))
+    illustrator = Illustrator(probe, response="channels", scale=scale, run_scales={})
+    assert len(illustrator.draw(snapshot, mishaps)) == 2
+    assert not mishaps.found, mishaps.found
+
+small = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), 1)
+probe = Probe(torch.rand(channels * groups, size, size), "tensor")
+worker = Worker("test", most_jobs=1, most_bytes=1, on_error=lambda e: print(repr(e)))
+worker.submit(lambda: draw(Probe(torch.rand(3, 64, 64), "tensor"), torch.randn(16, 3, 7, 7), small))
+worker.drain()
+before = resident(False)
+open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+worker.submit(lambda: draw(probe, weights, geometry))
+worker.close()
+print(resident(True) - before)
+"""
+
+
+SAVING = """
+import sys
+import torch
+from kernelviz_callback import Geometry
+from kernelviz_callback.snapshots.snapshot import Snapshot, save_snapshot
+
+def resident(peak):
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:" if peak else "VmRSS:")[1].split()[0]) * 1024
+
+geometry = Geometry("Conv2d", (1, 1), (1, 1), (1, 1), 1)
+weights = torch.randn(2048, 512, 3, 3)
+save_snapshot(Snapshot(0, 0, 0.0, {"conv": weights[:4]}, {"conv": geometry}), sys.argv[1])
+before = resident(False)
+open("/proc/self/clear_refs", "w").write("5")
+save_snapshot(Snapshot(1, 0, 0.0, {"conv": weights}, {"conv": geometry}), sys.argv[1])
+print(resident(True) - before)
+"""
+
+
+# glibc returns blocks of more bytes than this at once. By default it learns to keep larger and
+# larger ones, as the threads happen to meet.
+IN_USE = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
+
+
+def peak(case: tuple[object, ...], environment: Mapping[str, str] = IN_USE) -> int:
+    """Bytes; the case is filters, channels, groups, side of kernels, side of the probe, scale."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, json.dumps(case)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return int(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    "case",
+    [
+        (2048, 3, 1, 7, 1024, "filter"),
+        (2048, 3, 1, 7, 1024, "layer"),
+        (1024, 16, 1, 7, 256, "filter"),
+        (2048, 1, 2048, 7, 128, "filter"),
+        (64, 3, 1, 7, 1024, "filter"),
+        (4096, 3, 1, 7, 224, "filter"),
+    ],
+    ids=lambda case: "-".join(map(str, case)),
+)
+def test_the_memory_of_a_snapshot_is_bounded(case: tuple[object, ...]) -> None:
+    """Examined, drawn and encoded."""
+    assert 0 < peak(case) <= 64 * 2**20
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_a_wide_layer_is_bounded() -> None:
+    """Of 512 channels: the probe alone has 98 MiB, the weights 38 MiB."""
+    case = (2048, 512, 1, 3, 224, "filter")
+    assert 0 < peak(case) <= 96 * 2**20
+    assert 0 < peak(case, {}) <= 192 * 2**20  # with what the allocator keeps
+
+
+@pytest.mark.newest
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_a_file_is_that_of_its_weights_twice(tmp_path: Path) -> None:
+    weights = 2048 * 512 * 3 * 3 * 4
+    done = subprocess.run(
+        [sys.executable, "-c", SAVING, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert weights < int(done.stdout) <= 2.5 * weights
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the descriptors in /proc")
+def test_many_snapshots_leave_memory_threads_and_descriptors_as_they_were() -> None:
+    """The short form of ``benchmarks/growth.py``, which takes 10,000."""
+    benchmarks = Path(__file__).parents[2] / "benchmarks"
+    code = "import json, growth; print(json.dumps(growth.many_snapshots(600, at=(200, 600))))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=benchmarks
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    warm, late = json.loads(done.stdout.splitlines()[-1]).values()
+    assert late[0] - warm[0] < 10, "MiB of resident memory"
+    assert late[1:] == warm[1:], "threads and descriptors"

@@ -1,0 +1,80 @@
+"""Trainings on two CPU processes: watched as without a watcher, and the whole weights recorded."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import logged_images
+from identity import assert_same
+from processes import run
+
+from kernelviz_callback import list_snapshots, load_snapshot
+
+WHOLE = str(8 * 3 * 5 * 5)  # numbers of the watched layer
+pytestmark = pytest.mark.processes
+
+
+@pytest.mark.parametrize(
+    "scenario", ["ddp", "ddp-train-batch", "ddp-deeper", "fsdp2", "fsdp2-half", "fsdp2-deeper"]
+)
+def test_two_processes(scenario: str, tmp_path: Path) -> None:
+    output = run("two_processes.py", scenario, str(tmp_path))
+    assert output.count("kernelviz: watching conv") == 1
+    assert "could not" not in output
+    records = {
+        (watched, rank): torch.load(tmp_path / f"{watched}-{rank}.pt", weights_only=False)
+        for watched in (False, True)
+        for rank in (0, 1)
+    }
+    beside = {key: record.pop("beside") for key, record in records.items()}
+    for rank in (0, 1):
+        assert_same(records[False, rank], records[True, rank])
+    assert records[True, 0]["losses"] != records[True, 1]["losses"], "each has data of its own"
+
+    log_dir = tmp_path / "logs-True" / "run" / "0"
+    snapshots = list_snapshots(log_dir / "kernelviz")
+    steps = [0, 4, 6] if scenario == "fsdp2-half" else [0, 1, 2, 4, 6]
+    assert list(snapshots) == steps
+    images = logged_images(log_dir)
+    for layer in ("conv", "rest.0") if scenario.endswith("deeper") else ("conv",):
+        assert list(images[f"responses/{layer}"]) == steps
+    for step, path in snapshots.items():
+        weight = load_snapshot(path).weights["conv"]
+        assert torch.equal(weight, records[True, 0]["witness"][step])
+        assert torch.equal(weight, records[True, 1]["witness"][step])
+    assert not list((tmp_path / "logs-False").rglob("*kernelviz*"))
+
+    assert beside[True, 0]["threads"] == {"kernelviz-files", "kernelviz-pictures"}
+    assert beside[True, 1]["threads"] == set(), "rank 1 has nothing to write"
+    assert len(list((tmp_path / "logs-True").rglob("kernelviz*"))) == 1
+    assert len(list((tmp_path / "logs-True").rglob("events*"))) == 1
+    if scenario == "ddp":
+        assert beside[True, 1]["seconds"] < 0.1, "five pictures take rank 0 a second"
+
+
+def test_processes_that_are_spawned(tmp_path: Path) -> None:
+    """The callback travels to them in a pickle; the trained weights come back."""
+    output = run("spawned.py", str(tmp_path))
+    assert output.count("kernelviz: watching conv") == 1
+    snapshots = list_snapshots(tmp_path / "run" / "0" / "kernelviz")
+    assert list(snapshots) == [0, 1, 2, 4]
+    assert list(logged_images(tmp_path / "run" / "0")["kernels/conv"]) == [0, 1, 2, 4]
+    trained = torch.load(tmp_path / "trained.pt")
+    assert torch.equal(load_snapshot(snapshots[4]).weights["conv"], trained)
+
+
+def gathered(folder: Path, *wrappers: str) -> dict[str, list[str]]:
+    lines = run("sharded_weights.py", str(folder / "store"), *wrappers).splitlines()
+    return {line.split()[0]: line.split()[1:] for line in lines if line.split()[:1]}
+
+
+def test_only_the_watched_layer_is_gathered(tmp_path: Path) -> None:
+    found = gathered(tmp_path, "plain", "fsdp2", "fsdp1")
+    assert found["plain"] == ["False", "True"]
+    assert found["fsdp2"] == ["True", "True", WHOLE]
+    assert found["fsdp1"] == ["True", "True"]
+
+
+@pytest.mark.newest
+def test_only_the_watched_layer_is_gathered_and_normed(tmp_path: Path) -> None:
+    assert gathered(tmp_path, "normed_fsdp2")["normed_fsdp2"] == ["True", "True", WHOLE]
