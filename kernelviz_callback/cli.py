@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from kernelviz_callback import __version__
+from kernelviz_callback._version import __version__
 from kernelviz_callback.comparison.conditions import Condition, parse_condition
 
 _SAVED_AS = (".png", ".svg", ".pdf", ".jpg")

@@ -19,8 +19,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import remove_parametrizations
 
-from kernelviz_callback.model.convolutions import effective_weight
 from kernelviz_callback.model.sharding import gather_weight, is_sharded
+from kernelviz_callback.model.weights import effective_weight
 
 
 def network() -> nn.Sequential:

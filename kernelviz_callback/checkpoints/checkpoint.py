@@ -18,12 +18,12 @@ from kernelviz_callback.checkpoints.stored_layers import Layers, Shape, StoredLa
 from kernelviz_callback.checkpoints.torch_file import open_torch_file
 from kernelviz_callback.model.convolutions import (
     Geometry,
-    effective_weight,
     find_convolutions,
     geometry_of,
     is_ready,
     weight_shape,
 )
+from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.storage import Folder, Location, as_folder
 
 TORCHVISION = "torchvision:"

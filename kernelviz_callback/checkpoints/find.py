@@ -9,7 +9,7 @@ from kernelviz_callback.checkpoints.checkpoint import (
     open_checkpoint,
 )
 from kernelviz_callback.checkpoints.distributed import INDEX
-from kernelviz_callback.snapshots.snapshot import list_snapshots
+from kernelviz_callback.snapshots.names import list_snapshots
 from kernelviz_callback.storage import Folder, Location, as_folder
 
 _SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")

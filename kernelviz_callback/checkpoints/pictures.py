@@ -5,18 +5,13 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, plain_geometry
-from kernelviz_callback.drawing.layer_pictures import (
-    Response,
-    kernel_picture,
-    readable,
-    response_picture,
-)
+from kernelviz_callback.drawing.layer_pictures import Response, kernel_picture, response_picture
 from kernelviz_callback.drawing.notes import Scale
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.health.examine import kernel_health
 from kernelviz_callback.health.kernel_health import KernelHealth
-from kernelviz_callback.probe.probe import Probe
-from kernelviz_callback.snapshots.snapshot import load_snapshot
+from kernelviz_callback.probe.probe import Probe, readable
+from kernelviz_callback.snapshots.format import load_snapshot
 
 
 def checkpoint_pictures(

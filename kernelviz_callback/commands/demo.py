@@ -21,7 +21,8 @@ from typing_extensions import override
 
 from kernelviz_callback.drawing.layer_pictures import kernel_picture, response_picture
 from kernelviz_callback.probe.probe import Probe, load_probe
-from kernelviz_callback.snapshots.snapshot import list_snapshots, load_snapshot
+from kernelviz_callback.snapshots.format import load_snapshot
+from kernelviz_callback.snapshots.names import list_snapshots
 from kernelviz_callback.training.callback import KernelVizCallback
 
 # Pictures that ship inside scikit-image's wheel, so that nothing is downloaded.

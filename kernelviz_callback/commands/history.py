@@ -1,19 +1,16 @@
 """The snapshots and checkpoints of a training by their steps, of which one layer is read."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint, plain_geometry
 from kernelviz_callback.checkpoints.match_names import line_up
 from kernelviz_callback.checkpoints.stored_layers import Shape
 from kernelviz_callback.drawing.animation.sampling import Reading
+from kernelviz_callback.snapshots.names import snapshot_step
 
 Survive = Callable[[], AbstractContextManager[None]]
-
-_SNAPSHOT = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 def by_steps(
@@ -56,12 +53,6 @@ def by_steps(
     if len(steps) < len(told):
         notes.append(f"{len(told) - len(steps)} left out: of the same step, the last named counts")
     return dict(sorted(steps.items())), notes
-
-
-def snapshot_step(name: str) -> int | None:
-    """The step that the name of a snapshot of ours tells; None of any other file."""
-    ours = _SNAPSHOT.fullmatch(PurePosixPath(name).name)
-    return int(ours[1]) if ours else None
 
 
 class LayerHistory:

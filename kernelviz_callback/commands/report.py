@@ -6,27 +6,33 @@ The page needs nothing else: no network, no other file. Its script is the tab's 
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernelviz_callback import commands, tensorboard_plugin
+from kernelviz_callback import commands
 from kernelviz_callback.checkpoints.byte_ranges import readable_in_parts
 from kernelviz_callback.checkpoints.safetensors_file import open_tensors
 from kernelviz_callback.commands.history import LayerHistory
 from kernelviz_callback.health.examine import kernel_health, measured_from
 from kernelviz_callback.health.kernel_health import FilterMeasures, KernelHealth
+from kernelviz_callback.html_page import (
+    as_base64,
+    as_html_text,
+    as_script_data,
+    bundled_modules,
+    static_text,
+)
 from kernelviz_callback.probe.probe import Probe, load_probe
 from kernelviz_callback.snapshots.event import Attempt, pack_image, pack_layer
-from kernelviz_callback.snapshots.snapshot import SCHEMA_VERSION, Snapshot, load_saved_probe
+from kernelviz_callback.snapshots.format import SCHEMA_VERSION
+from kernelviz_callback.snapshots.probe_file import load_saved_probe
+from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, as_folder, write_whole
 from kernelviz_callback.tensorboard_plugin.header import id_of
 from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline, timeline_of
@@ -35,8 +41,6 @@ from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline, timeline
 MOST_BYTES = 5_200_000
 
 _ATTEMPT = Attempt("", 0, 0)  # there is one
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=async |class |const |function |let )", re.MULTILINE)
 
 
 def report_page(
@@ -61,20 +65,22 @@ def report_page(
     image = pack_image(probe, _ATTEMPT)
     run = RunTimeline.of([image[0], *(header for header, _ in packed)])
     _, timeline = timeline_of({name: run})
-    script = f"{_bundled('source.js', 'app.js')}\nstart(document.body, new EmbeddedSource());\n"
+    script = (
+        f"{bundled_modules('source.js', 'app.js')}\nstart(document.body, new EmbeddedSource());\n"
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = files(commands).joinpath("report.html").read_text(encoding="utf-8")
     return Template(page).substitute(
-        title=_as_text(f"{layer} of {name}"),
-        style=_static("style.css"),
+        title=as_html_text(f"{layer} of {name}"),
+        style=static_text("style.css"),
         script=script,
-        worker=_bundled("worker.js"),
+        worker=bundled_modules("worker.js"),
         digest=digest,
-        data=_as_script(
+        data=as_script_data(
             {
                 "timeline": json.loads(timeline),
-                "payloads": {name: {layer: {id_of(h): _base64(p) for h, p in packed}}},
-                "probes": {name: {probe.digest: _base64(image[1])}},
+                "payloads": {name: {layer: {id_of(h): as_base64(p) for h, p in packed}}},
+                "probes": {name: {probe.digest: as_base64(image[1])}},
                 "notes": list(notes),
             }
         ),
@@ -223,38 +229,3 @@ def _run_name(folder: Folder) -> str:
     """The last two folders above the snapshots: ``lightning_logs/version_0``."""
     above = folder.parent if folder.name.startswith("kernelviz") else folder
     return "/".join(part.strip("/") for part in above.absolute().parts[-2:])
-
-
-def _bundled(*modules: str) -> str:
-    """Modules of the viewer and all that they import as one script, what is imported first."""
-    texts: dict[str, str] = {}
-
-    def take(name: str) -> None:
-        if name not in texts:
-            text = _static(name)
-            for imported in _IMPORT.findall(text):
-                take(imported)
-            texts[name] = _EXPORT.sub("", _IMPORT.sub("", text))
-
-    for name in modules:
-        take(name)
-    return "\n".join(texts.values())
-
-
-def _static(name: str) -> str:
-    return files(tensorboard_plugin).joinpath("static").joinpath(name).read_text(encoding="utf-8")
-
-
-def _as_text(text: str) -> str:
-    # A file name may hold bytes that are no text.
-    return escape(text.encode("utf-8", "replace").decode())
-
-
-def _as_script(data: dict[str, Any]) -> str:
-    # No "<": whatever a layer is called, it cannot end the element that holds it.
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from kernelviz_callback.checkpoints.find import find_checkpoints
 from kernelviz_callback.commands.failures import Failures
-from kernelviz_callback.commands.history import LayerHistory, snapshot_step
+from kernelviz_callback.commands.history import LayerHistory
 from kernelviz_callback.comparison.matching import cosines, in_place
 from kernelviz_callback.drawing.animation.sampling import film_steps
 from kernelviz_callback.drawing.animation.strip import MOST_COLUMNS
+from kernelviz_callback.snapshots.names import snapshot_step
 from kernelviz_callback.storage import Folder, as_folder
 
 _OF_A_RUN = ("kernelviz", "checkpoints")  # folders: what is in them is of the run above

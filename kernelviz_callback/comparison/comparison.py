@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kernelviz_callback.checkpoints.stored_layers import Shape
 from kernelviz_callback.comparison.plot import ChartData, draw_comparison
-from kernelviz_callback.drawing.picture import EncodedImage
+from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.health.kernel_health import KernelHealth, or_none
 from kernelviz_callback.health.verdict_names import VerdictName
 from kernelviz_callback.model.convolutions import Geometry

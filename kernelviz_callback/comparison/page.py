@@ -16,7 +16,8 @@ from torch import Tensor
 
 from kernelviz_callback.comparison.comparison import FILTER_NUMBERS, Column, Comparison, Likeness
 from kernelviz_callback.comparison.shared_plane import mix_channels
-from kernelviz_callback.drawing.colour import ZERO_LEVEL, diverging, largest_magnitude, to_levels
+from kernelviz_callback.drawing.colour import ZERO_LEVEL, diverging, to_levels
+from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.filters.planes import as_planes
 from kernelviz_callback.health.kernel_health import or_none
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES

@@ -13,11 +13,12 @@ from torch import Tensor
 from kernelviz_callback.comparison.comparison import Column, Comparison
 from kernelviz_callback.comparison.shared_plane import mix_channels
 from kernelviz_callback.drawing.caption import BACKGROUND, framed
-from kernelviz_callback.drawing.colour import diverging, largest_magnitude
+from kernelviz_callback.drawing.colour import diverging
 from kernelviz_callback.drawing.curves import curve_width, draw_curves
 from kernelviz_callback.drawing.notes import kernel_note
 from kernelviz_callback.drawing.picture import Layout, Picture
 from kernelviz_callback.drawing.tiles import paint_tiles
+from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.filters.planes import MOST_CHANNELS, as_planes, why_no_image
 from kernelviz_callback.filters.responses import channel_responses, response_size, summed_responses
 from kernelviz_callback.probe.probe import Probe

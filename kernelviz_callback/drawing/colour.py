@@ -14,23 +14,6 @@ DIVERGING_MAP = "RdBu_r"  # ColorBrewer's red-blue, reversed: blue negative, red
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 
-def largest_magnitude(values: Tensor) -> Tensor:
-    """Tell how strong each filter is: the largest finite |value| of each item of the first axis.
-
-    Returns:
-        Shape (N,), float32. 0 for an item of zeros, or without any finite value.
-
-    Example:
-        >>> largest_magnitude(torch.tensor([[1.0, -3.0], [float("nan"), 2.0]]))
-        tensor([3., 2.])
-    """
-    inner = tuple(range(1, values.ndim))
-    largest = torch.maximum(values.amax(inner), -values.amin(inner)).float()
-    if largest.isfinite().all():
-        return largest
-    return torch.where(values.isfinite(), values, 0).abs().amax(inner).float()
-
-
 def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
     """Round signed values to 8 bits: -half_range to 1, zero to 128, +half_range to 255.
 

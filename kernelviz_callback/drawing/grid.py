@@ -8,11 +8,7 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback.drawing.caption import framed
-from kernelviz_callback.drawing.colour import (
-    ZERO_LEVEL,
-    diverging,
-    largest_magnitude,
-)
+from kernelviz_callback.drawing.colour import ZERO_LEVEL, diverging
 from kernelviz_callback.drawing.curves import Base, curve_width, draw_curves
 from kernelviz_callback.drawing.notes import (
     Scale,
@@ -25,10 +21,11 @@ from kernelviz_callback.drawing.notes import (
 from kernelviz_callback.drawing.picture import Layout, Picture
 from kernelviz_callback.drawing.tiles import paint_tiles
 from kernelviz_callback.drawing.verdict_frames import Flags
+from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.filters.planes import MOST_CHANNELS, as_planes, check_filters
 from kernelviz_callback.filters.principal import principal_planes
 from kernelviz_callback.filters.responses import ResponseChunks
-from kernelviz_callback.training.cuda_stream import to_host
+from kernelviz_callback.model.host import to_host
 
 Channels: TypeAlias = Literal["auto", "all", "principal"]
 

@@ -1,13 +1,11 @@
 """The two pictures of a layer in a snapshot, captioned: what the callback logs."""
 
-from collections.abc import Sequence
 from math import prod
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from kernelviz_callback.drawing.curves import frequency_gain
 from kernelviz_callback.drawing.grid import (
     MOST_PLANES,
     fitting_shrink,
@@ -18,6 +16,7 @@ from kernelviz_callback.drawing.grid import (
 from kernelviz_callback.drawing.notes import Scale
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.drawing.verdict_frames import flag_filters
+from kernelviz_callback.filters.frequency import frequency_gain
 from kernelviz_callback.filters.responses import ResponseChunks, response_size
 from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.model.convolutions import Geometry
@@ -119,19 +118,6 @@ def response_picture(
     )
 
 
-def readable(probe: Probe, shape: Sequence[int], geometry: Geometry) -> Probe:
-    """The probe, or, for a layer that cannot read it as it is, the probe in grey.
-
-    A deeper layer never reads an image: its responses to one are drawn where there is nothing
-    better, as if each channel were the image.
-    """
-    try:
-        check_fit(shape, geometry, probe)
-    except ValueError:
-        return probe.in_grey()
-    return probe
-
-
 def _gain_picture(
     weights: Tensor, geometry: Geometry, *, layer: str, when: str, scale: Scale
 ) -> Picture:
@@ -188,21 +174,6 @@ def feature_map_picture(
 def map_shrink(filters: int, height: int, width: int) -> int:
     """By what whole factor to average feature maps of this size so that they fit a picture."""
     return fitting_shrink(filters, 1, height, width)
-
-
-def check_fit(shape: Sequence[int], geometry: Geometry, probe: Probe) -> None:
-    """Raise a `ValueError` unless the probe can be convolved with filters of this shape.
-
-    Args:
-        shape: Of the weights. No probe is needed for those of a 1-D layer.
-        geometry: Of the layer.
-        probe: Not adapted yet.
-    """
-    if len(shape) == 3:
-        return
-    _, channels, *_, height, width = shape
-    probe.for_channels(channels * geometry.groups)
-    response_size(probe.size, (height, width), geometry.plane_dilation)
 
 
 def _title(what: str, weights: Tensor, groups: int, when: str) -> str:

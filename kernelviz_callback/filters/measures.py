@@ -244,3 +244,20 @@ def _neighbour_pairs(shape: torch.Size) -> int:
     """Pairs of weights side by side, in a kernel."""
     _, _, height, width = shape
     return height * (width - 1) + (height - 1) * width
+
+
+def largest_magnitude(values: Tensor) -> Tensor:
+    """Tell how strong each filter is: the largest finite |value| of each item of the first axis.
+
+    Returns:
+        Shape (N,), float32. 0 for an item of zeros, or without any finite value.
+
+    Example:
+        >>> largest_magnitude(torch.tensor([[1.0, -3.0], [float("nan"), 2.0]]))
+        tensor([3., 2.])
+    """
+    inner = tuple(range(1, values.ndim))
+    largest = torch.maximum(values.amax(inner), -values.amin(inner)).float()
+    if largest.isfinite().all():
+        return largest
+    return torch.where(values.isfinite(), values, 0).abs().amax(inner).float()

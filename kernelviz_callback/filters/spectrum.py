@@ -10,7 +10,6 @@ from math import pi
 from typing import NamedTuple
 
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 # Frequencies to look for the peak at, along each axis, from 0 to 1 cycle a pixel: this many, or
@@ -165,12 +164,29 @@ def _wrapped(frequency: Tensor) -> Tensor:
 
 
 def _connected_to_middle(mask: Tensor) -> Tensor:
-    """Of each mask (N, odd, odd) what hangs together with its middle."""
-    beside = torch.zeros(3, 3, 3, dtype=torch.bool)
-    beside[1, 1, :] = beside[1, :, 1] = True
-    regions = torch.from_numpy(ndimage.label(mask.numpy(), beside.numpy())[0])
-    _, height, width = mask.shape
-    return regions == regions[:, height // 2, width // 2, None, None]
+    """The part of each mask, shape (N, odd, odd), that is connected to its middle pixel."""
+    down, across = mask.shape[1] // 2, mask.shape[2] // 2
+    region = torch.zeros_like(mask)
+    region[:, :, across] = _run_through_middle(mask[:, :, across])
+    region[:, down] |= _run_through_middle(mask[:, down])
+    while True:  # one pixel further each time: the lobe of a stripe or a blob is small and round
+        grown = region.clone()
+        grown[:, 1:] |= region[:, :-1]
+        grown[:, :-1] |= region[:, 1:]
+        grown[:, :, 1:] |= region[:, :, :-1]
+        grown[:, :, :-1] |= region[:, :, 1:]
+        grown &= mask
+        if torch.equal(grown, region):
+            return region
+        region = grown
+
+
+def _run_through_middle(line: Tensor) -> Tensor:
+    """The run of each line, shape (N, odd), that contains its middle pixel."""
+    middle = line.shape[1] // 2
+    before = line[:, : middle + 1].flip(1).byte().cumprod(1).flip(1)
+    after = line[:, middle:].byte().cumprod(1)
+    return torch.cat([before[:, :-1], after], dim=1).bool()
 
 
 def _refined(power: Tensor, kernel: tuple[int, int], fine: tuple[int, int]) -> Tensor:

@@ -14,7 +14,8 @@ from kernelviz_callback.health.absence import OF_FIRST, explain_absence
 from kernelviz_callback.health.kernel_health import FilterMeasures, KernelHealth, LayerMeasures
 from kernelviz_callback.health.null_model import NullModel, null_model
 from kernelviz_callback.health.verdicts import Evidence, is_near_zero, is_noise, judge
-from kernelviz_callback.model.convolutions import effective_weight, find_convolutions, geometry_of
+from kernelviz_callback.model.convolutions import find_convolutions, geometry_of
+from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.probe.probe_energy import ProbeEnergy
 
 # A filter looks at colour if most of its energy is off the grey axis.

@@ -1,15 +1,12 @@
 """Find the convolutions of a model and read their weights without touching the model."""
 
-import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
 
 # Path segments that a wrapper adds to the name of a module: torch.compile,
 # (Distributed)DataParallel, FSDP and activation checkpointing. Without them a layer keeps one name,
@@ -164,62 +161,6 @@ def weight_shape(conv: Convolution) -> tuple[int, ...]:
 def is_ready(conv: Convolution) -> bool:
     """Tell whether the weights exist: a lazy convolution has none before its first forward."""
     return not any(is_lazy(p) for p in conv.parameters(recurse=True))
-
-
-@torch.no_grad()
-def effective_weight(conv: Convolution) -> Tensor:
-    """Copy the weights that the layer multiplies its input with, and change nothing in the layer.
-
-    Weight norm, spectral norm and pruning (parametrizations as well as the older hooks) and
-    quantization-aware training store other tensors and derive the weights from them; the derived
-    weights are returned, as they would be in evaluation mode. Reading ``conv.weight`` is no
-    substitute: under spectral norm in training mode it advances the power iteration, and under the
-    hooks it is one optimizer step old.
-
-    Returns:
-        Shape (N, C, kH, kW), of a 3-D layer (N, C, kD, kH, kW), of a 1-D layer (N, C, k); float32
-        (float64 is rounded), detached, on the device of the layer, its own memory.
-    """
-    if parametrize.is_parametrized(conv, "weight"):
-        weight = _weight_of_parametrization(conv)
-    elif hasattr(conv, "weight_fake_quant"):
-        weight = _fake_quantized(conv)
-    else:
-        weight = _weight_of_hooks(conv)
-    whole: Tensor = weight.detach().to(
-        torch.float32, memory_format=torch.contiguous_format, copy=True
-    )
-    return whole
-
-
-def _weight_of_parametrization(conv: Convolution) -> Tensor:
-    parametrization: nn.Module = copy.deepcopy(conv.parametrizations["weight"])  # type: ignore[index, assignment]
-    device = next(conv.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        derived: Tensor = parametrization.eval()()
-    return derived
-
-
-def _fake_quantized(conv: Convolution) -> Tensor:
-    # The copy's observer sees the weights, as the layer's own will in its next forward.
-    derived: Tensor = copy.deepcopy(conv.weight_fake_quant)(conv.weight)  # type: ignore[operator]
-    return derived
-
-
-def _weight_of_hooks(conv: Convolution) -> Tensor:
-    hooks: Iterable[Any] = conv._forward_pre_hooks.values()
-    for hook in hooks:
-        if getattr(hook, "name", getattr(hook, "_tensor_name", None)) != "weight":
-            continue
-        derived: Tensor
-        if hasattr(hook, "apply_mask"):  # torch.nn.utils.prune
-            derived = hook.apply_mask(conv)
-        elif hasattr(hook, "n_power_iterations"):  # torch.nn.utils.spectral_norm
-            derived = hook.compute_weight(conv, do_power_iteration=False)
-        else:  # torch.nn.utils.weight_norm
-            derived = hook.compute_weight(conv)
-        return derived
-    return conv.weight
 
 
 def _stable_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:

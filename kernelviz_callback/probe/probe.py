@@ -1,6 +1,7 @@
 """The probe: the one fixed image that every snapshot of a run is convolved with."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from kernelviz_callback.filters.responses import response_size
+from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.probe.probe_chart import make_chart
 
 if TYPE_CHECKING:
@@ -201,3 +204,31 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     span = float(values.max() - values.min()) or 1.0
     return Image.fromarray(np.rint((values - values.min()) / span * 255).astype(np.uint8), "L")
+
+
+def readable(probe: Probe, shape: Sequence[int], geometry: Geometry) -> Probe:
+    """The probe, or, for a layer that cannot read it as it is, the probe in grey.
+
+    A deeper layer never reads an image: its responses to one are drawn where there is nothing
+    better, as if each channel were the image.
+    """
+    try:
+        check_fit(shape, geometry, probe)
+    except ValueError:
+        return probe.in_grey()
+    return probe
+
+
+def check_fit(shape: Sequence[int], geometry: Geometry, probe: Probe) -> None:
+    """Raise a `ValueError` unless the probe can be convolved with filters of this shape.
+
+    Args:
+        shape: Of the weights. No probe is needed for those of a 1-D layer.
+        geometry: Of the layer.
+        probe: Not adapted yet.
+    """
+    if len(shape) == 3:
+        return
+    _, channels, *_, height, width = shape
+    probe.for_channels(channels * geometry.groups)
+    response_size(probe.size, (height, width), geometry.plane_dilation)

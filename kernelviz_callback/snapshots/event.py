@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES
+from kernelviz_callback.model.host import to_host
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.tensorboard_plugin.codec import pack_probe, pack_snapshot
@@ -15,7 +16,6 @@ from kernelviz_callback.tensorboard_plugin.header import (
     ProbeHeader,
     SnapshotHeader,
 )
-from kernelviz_callback.training.cuda_stream import to_host
 
 # Of all layers of a snapshot together: 1,000 such snapshots are a gibibyte in TensorBoard's memory.
 MOST_BYTES = 2**20

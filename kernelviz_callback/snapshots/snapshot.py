@@ -11,33 +11,19 @@ A snapshot whose layers were examined also has, for each, float32 tensors
 to ``totals``, ``verdicts``, ``absent`` and ``false_alarm_rate``, as in `KernelHealth.to_dict`.
 """
 
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as from_safetensors
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from kernelviz_callback import __version__
+from kernelviz_callback._version import __version__
+from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.drawing.layer_pictures import kernel_picture
-from kernelviz_callback.drawing.picture import EncodedImage
-from kernelviz_callback.health.kernel_health import FilterMeasures, KernelHealth
+from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.model.feature_maps import FeatureMaps
-from kernelviz_callback.probe.probe import Probe
-from kernelviz_callback.storage import Folder, Location, as_folder, move, write_whole
-from kernelviz_callback.training.cuda_stream import to_host
 
-SCHEMA_VERSION = 1
-_METADATA_KEY = "kernelviz"
-_PROBE_NAME = "probe.safetensors"
-_FILE_NAME = re.compile(r"step-(\d{8,})\.safetensors")
-_OF_A_STEP = re.compile(r".*step-(\d{8,})\.(safetensors|png|jpg)")
 _MOST_SHOWN = 4  # layers, where a snapshot shows itself
 
 
@@ -100,178 +86,3 @@ class Snapshot:
             EncodedImage.png(picture.pixels).to_html(f"kernels of {layer}, {when}")
             for layer, picture in pictures.items()
         )
-
-
-def save_snapshot(snapshot: Snapshot, folder: Location) -> Folder:
-    """Write a snapshot into a folder, whole or not at all, and return its path.
-
-    The folder is a path or a URL, and is made if need be. A file of the same step is replaced.
-
-    Raises:
-        OSError: If it cannot be written; nothing is left behind then.
-    """
-    path = as_folder(folder) / snapshot_name(snapshot.step)
-    described = {
-        "schema_version": SCHEMA_VERSION,
-        "step": snapshot.step,
-        "epoch": snapshot.epoch,
-        "wall_time": snapshot.wall_time,
-        "layers": {name: geometry.to_dict() for name, geometry in snapshot.geometry.items()},
-        "probe": {"name": snapshot.probe_name, "digest": snapshot.probe_digest}
-        if snapshot.probe_digest
-        else None,
-        "versions": dict(snapshot.versions),
-        "health": {
-            name: health.to_dict(with_filters=False) for name, health in snapshot.health.items()
-        },
-    }
-    tensors = {
-        f"{name}/weight": to_host(weight.detach().to(torch.float32)).contiguous()
-        for name, weight in snapshot.weights.items()
-    }
-    for name, health in snapshot.health.items():
-        for number in fields(FilterMeasures):
-            tensors[f"{name}/health/{number.name}"] = getattr(health.filters, number.name)
-    write_whole(path, to_safetensors(tensors, {_METADATA_KEY: json.dumps(described)}))
-    return path
-
-
-def load_snapshot(path: Location) -> Snapshot:
-    """Read a snapshot back, bit for bit. Nothing in the file is executed.
-
-    Args:
-        path: Of the file, or its URL.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no snapshot, is damaged, or was written by a newer version.
-    """
-    content = as_folder(path).read_bytes()
-    try:
-        tensors = from_safetensors(content)
-        metadata = _metadata(content).get(_METADATA_KEY)
-        if metadata is None:
-            raise ValueError(f"{path} is a safetensors file but no kernelviz snapshot")
-        described = json.loads(metadata)
-        if described["schema_version"] > SCHEMA_VERSION:
-            raise ValueError(
-                f"{path} has snapshot format {described['schema_version']}; this "
-                f"kernelviz_callback {__version__} reads up to {SCHEMA_VERSION}: upgrade it"
-            )
-        probe = described["probe"] or {}
-        return Snapshot(
-            step=described["step"],
-            epoch=described["epoch"],
-            wall_time=described["wall_time"],
-            weights={n: tensors[f"{n}/weight"] for n in described["layers"]},
-            geometry={n: Geometry.from_dict(g) for n, g in described["layers"].items()},
-            probe_name=probe.get("name"),
-            probe_digest=probe.get("digest"),
-            versions=described["versions"],
-            health={
-                name: _with_filters(name, health, tensors)
-                for name, health in described.get("health", {}).items()
-            },
-        )
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no whole kernelviz snapshot: {error}") from error
-
-
-def list_snapshots(folder: Location) -> dict[int, Folder]:
-    """Find the snapshots of a run: step to path, in the order of the steps.
-
-    Returns:
-        Empty if the folder has none or does not exist.
-    """
-    folder = as_folder(folder)
-    names = (_FILE_NAME.fullmatch(p.name) for p in (folder.iterdir() if folder.is_dir() else ()))
-    return dict(sorted((int(match[1]), folder / match[0]) for match in names if match))
-
-
-def set_aside(folder: Location, *, after: int) -> list[int]:
-    """Move what was written after a step into ``cut-off-1`` (``-2``, ...) below the folder.
-
-    A training that resumes at a step takes the later ones again; those of the attempt that was cut
-    off would stand between its own.
-
-    Returns:
-        The steps whose snapshots were moved.
-    """
-    folder = as_folder(folder)
-    found = [(path, _OF_A_STEP.fullmatch(path.name)) for path in folder.iterdir()]
-    later = [path for path, match in found if match and int(match[1]) > after]
-    number = 1
-    while (folder / f"cut-off-{number}").exists():
-        number += 1
-    for path in later:
-        move(path, folder / f"cut-off-{number}" / path.name)
-    steps = (_FILE_NAME.fullmatch(path.name) for path in later)
-    return sorted(int(match[1]) for match in steps if match)
-
-
-def save_probe(probe: Probe, folder: Location) -> None:
-    """Write the exact probe of a run into its folder, as ``probe.safetensors``.
-
-    The tensor ``probe`` is (C, H, W): uint8 where every value is a whole 255th, else float32. If
-    the run had another probe before, that one is kept and this is ``probe-<digest>.safetensors``,
-    with the first eight digits.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    folder = as_folder(folder)
-    known = load_saved_probe(folder)
-    if known is not None and known.digest != probe.digest:
-        path = folder / f"probe-{probe.digest[:8]}.safetensors"
-    else:
-        path = folder / _PROBE_NAME
-    levels = (probe.image * 255).round().clamp(0, 255).to(torch.uint8)
-    exact = levels if torch.equal(levels.float() / 255, probe.image) else probe.image
-    content = to_safetensors({"probe": exact}, {"name": probe.name, "digest": probe.digest})
-    write_whole(path, content)
-
-
-def load_saved_probe(folder: Location, digest: str | None = None) -> Probe | None:
-    """Read a probe of a run back, or None if the folder has no readable one.
-
-    Args:
-        folder: Of the run.
-        digest: `Snapshot.probe_digest`, where a run had more than one; None for its first.
-    """
-    folder = as_folder(folder)
-    names = [_PROBE_NAME] + ([f"probe-{digest[:8]}.safetensors"] if digest else [])
-    for name in names:
-        try:
-            content = (folder / name).read_bytes()
-            image = from_safetensors(content)["probe"]
-        except (OSError, SafetensorError, KeyError):
-            continue
-        image = image.float() / 255 if image.dtype == torch.uint8 else image
-        probe = Probe(image, _metadata(content).get("name", "image"))
-        if digest in (None, probe.digest):
-            return probe
-    return None
-
-
-def snapshot_name(step: int) -> str:
-    """File name of the snapshot of a step.
-
-    Example:
-        >>> snapshot_name(128)
-        'step-00000128.safetensors'
-    """
-    return f"step-{step:08d}.safetensors"
-
-
-def _with_filters(
-    layer: str, described: dict[str, Any], tensors: Mapping[str, Tensor]
-) -> KernelHealth:
-    numbers = {f.name: tensors[f"{layer}/health/{f.name}"] for f in fields(FilterMeasures)}
-    return KernelHealth.from_dict(described, FilterMeasures(**numbers))
-
-
-def _metadata(content: bytes) -> dict[str, Any]:
-    """The metadata of a safetensors file whose tensors have been read without complaint."""
-    length = int.from_bytes(content[:8], "little")
-    found: dict[str, Any] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    return found

@@ -1,18 +1,12 @@
 """Failures that a training survives: each is said once, with what is lost and what is kept."""
 
 import logging
-import os
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import distributed
+from kernelviz_callback.console import _log, say, warn
 
-# What a launcher tells a process of its rank, before the processes are joined.
-_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-
-_log = logging.getLogger("kernelviz_callback")
 _log.setLevel(logging.INFO)
 if not logging.getLogger().hasHandlers():  # nobody else would show what is said
     _log.addHandler(logging.StreamHandler())
@@ -67,26 +61,3 @@ class Reporter:
             warn(f"at step {step} {causes}. Training goes on. {lost[0].upper()}{lost[1:]}.")
         if over:
             say(f"at step {step} it worked again to {', '.join(sorted(over))}")
-
-
-def say(message: str) -> None:
-    """Inform the user, on rank zero."""
-    if is_rank_zero():
-        _log.info(f"kernelviz: {message}")
-
-
-def warn(message: str) -> None:
-    """Warn on rank zero, and survive a process that turns warnings into errors."""
-    if is_rank_zero():
-        try:
-            warnings.warn(f"kernelviz: {message}", stacklevel=3)
-        except Warning as warning:
-            _log.info(str(warning))
-
-
-def is_rank_zero() -> bool:
-    """Whether this process is the first, or the only one, of those that train together."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank() == 0
-    ranks = (os.environ.get(name) for name in _RANKS)
-    return next((rank for rank in ranks if rank is not None), "0") == "0"

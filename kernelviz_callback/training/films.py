@@ -6,8 +6,9 @@ from itertools import islice
 from kernelviz_callback.drawing.animation.animate import evolution_gif
 from kernelviz_callback.drawing.animation.sampling import Reading, gather_reels
 from kernelviz_callback.drawing.animation.strip import MOST_BYTES, film_strip
-from kernelviz_callback.drawing.picture import EncodedImage
-from kernelviz_callback.snapshots.snapshot import list_snapshots, load_snapshot
+from kernelviz_callback.drawing.encode import EncodedImage
+from kernelviz_callback.snapshots.format import load_snapshot
+from kernelviz_callback.snapshots.names import list_snapshots
 from kernelviz_callback.storage import Location
 
 # Of a training that watches more, the first are filmed: fifty take ten seconds of a processor.

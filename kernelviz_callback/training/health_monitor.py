@@ -10,10 +10,10 @@ from kernelviz_callback.health.examine import kernel_health
 from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 from kernelviz_callback.model.convolutions import Geometry
+from kernelviz_callback.model.host import to_host
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.probe.probe_energy import ProbeEnergy, energy_under
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.training.cuda_stream import to_host
 from kernelviz_callback.training.failures import Mishaps
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from kernelviz_callback.drawing.picture import EncodedImage
+from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.event import Attempt, pack_image, pack_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot

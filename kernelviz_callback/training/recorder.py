@@ -9,21 +9,18 @@ from typing import TypeAlias
 
 import torch
 
-from kernelviz_callback.drawing.picture import EncodedImage
+from kernelviz_callback.console import say, warn
+from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.event import Attempt
-from kernelviz_callback.snapshots.snapshot import (
-    Snapshot,
-    load_saved_probe,
-    load_snapshot,
-    save_probe,
-    save_snapshot,
-    snapshot_name,
-)
+from kernelviz_callback.snapshots.format import load_snapshot, save_snapshot
+from kernelviz_callback.snapshots.names import snapshot_name
+from kernelviz_callback.snapshots.probe_file import load_saved_probe, save_probe
+from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.training.background_thread import Worker
 from kernelviz_callback.training.cuda_stream import Mark, SideStream
-from kernelviz_callback.training.failures import Mishaps, Reporter, say, warn
+from kernelviz_callback.training.failures import Mishaps, Reporter
 from kernelviz_callback.training.health_logging import PREFIX
 from kernelviz_callback.training.health_monitor import Monitor
 from kernelviz_callback.training.loggers.base import Destination

@@ -2,17 +2,17 @@
 
 from typing import Literal, TypeAlias
 
+from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.drawing.layer_pictures import (
     Response,
     feature_map_picture,
     kernel_picture,
-    readable,
     response_picture,
 )
 from kernelviz_callback.drawing.notes import Scale
-from kernelviz_callback.drawing.picture import EncodedImage, Picture
+from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.model.feature_maps import FeatureMaps
-from kernelviz_callback.probe.probe import Probe
+from kernelviz_callback.probe.probe import Probe, readable
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.failures import Mishaps
 

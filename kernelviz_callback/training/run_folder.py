@@ -3,7 +3,9 @@
 import contextlib
 from dataclasses import dataclass, field
 
-from kernelviz_callback.snapshots.snapshot import Snapshot, list_snapshots, load_snapshot, set_aside
+from kernelviz_callback.snapshots.format import load_snapshot
+from kernelviz_callback.snapshots.names import list_snapshots, set_aside
+from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, Location, write_whole
 from kernelviz_callback.training.run_lock import Claim, LastClaim, claim_folder
 

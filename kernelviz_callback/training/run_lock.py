@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from kernelviz_callback.snapshots.snapshot import list_snapshots
+from kernelviz_callback.snapshots.names import list_snapshots
 from kernelviz_callback.storage import (
     Folder,
     Location,

@@ -8,10 +8,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from kernelviz_callback.console import say, warn
 from kernelviz_callback.drawing.layer_pictures import Response
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.training.failures import Mishaps, Reporter, say, warn
+from kernelviz_callback.training.failures import Mishaps, Reporter
 from kernelviz_callback.training.loggers.base import Destination
 from kernelviz_callback.training.loggers.notebook import NotebookView, is_in_notebook
 from kernelviz_callback.training.loggers.registry import destination_of

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from kernelviz_callback.drawing.layer_pictures import check_fit, map_shrink
+from kernelviz_callback.drawing.layer_pictures import map_shrink
 from kernelviz_callback.model.convolutions import (
     Convolution,
-    effective_weight,
     find_convolutions,
     geometry_of,
     is_ready,
@@ -16,7 +15,8 @@ from kernelviz_callback.model.convolutions import (
 )
 from kernelviz_callback.model.feature_maps import FeatureMaps, feature_maps
 from kernelviz_callback.model.sharding import gather_weight, is_sharded, needs_others
-from kernelviz_callback.probe.probe import Probe
+from kernelviz_callback.model.weights import effective_weight
+from kernelviz_callback.probe.probe import Probe, check_fit
 from kernelviz_callback.snapshots.snapshot import Snapshot
 
 # Where the pictures are made: beside the training. Other devices have no streams to share.

@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import Self
 
+from kernelviz_callback.console import is_rank_zero
 from kernelviz_callback.drawing.layer_pictures import Response
 from kernelviz_callback.model.convolutions import check_layers
 from kernelviz_callback.probe.probe import BATCH_SOURCES, ProbeSource, check_probe_size, load_probe
-from kernelviz_callback.training.failures import Mishaps, is_rank_zero
+from kernelviz_callback.training.failures import Mishaps
 from kernelviz_callback.training.health_logging import log_numbers
 from kernelviz_callback.training.renderer import ScaleName
 from kernelviz_callback.training.run_state import RunState

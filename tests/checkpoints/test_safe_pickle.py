@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from kernelviz_callback.checkpoints.safe_pickle import Name, StandIn, read_pickle, whole_numbers
 

@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor, find_layers
-from kernelviz_callback.model.convolutions import effective_weight, find_convolutions
+from kernelviz_callback.model.convolutions import find_convolutions
+from kernelviz_callback.model.weights import effective_weight
 
 
 class Net(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kernelviz_callback.checkpoints.checkpoint import load_weights, open_checkpoint
 from kernelviz_callback.checkpoints.torch_file import open_torch_file
-from kernelviz_callback.model.convolutions import effective_weight
+from kernelviz_callback.model.weights import effective_weight
 
 
 def network() -> nn.Sequential:

@@ -25,7 +25,8 @@ from kernelviz_callback.commands.report import most_snapshots, report_page, save
 from kernelviz_callback.filters.responses import channel_responses
 from kernelviz_callback.health.examine import kernel_health
 from kernelviz_callback.probe.probe import Probe, load_probe
-from kernelviz_callback.snapshots.snapshot import Snapshot, save_snapshot
+from kernelviz_callback.snapshots.format import save_snapshot
+from kernelviz_callback.snapshots.snapshot import Snapshot
 
 STEPS = (0, 1, 5, 20, 100)
 WEIGHTS = moving_weights(STEPS, (12, 3, 7, 7), 1)

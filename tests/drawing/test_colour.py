@@ -1,15 +1,9 @@
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from kernelviz_callback.drawing.colour import (
-    ZERO_LEVEL,
-    diverging,
-    largest_magnitude,
-    paint_non_finite,
-    to_levels,
-)
+from kernelviz_callback.drawing.colour import ZERO_LEVEL, diverging, paint_non_finite, to_levels
+from kernelviz_callback.filters.measures import largest_magnitude
 
 
 @given(st.floats(-(2.0**99), 2.0**99, width=32), st.floats(0, 2.0**99, width=32))

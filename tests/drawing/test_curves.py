@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import signal
 
-from kernelviz_callback.drawing.curves import curve_width, draw_curves, frequency_gain
+from kernelviz_callback.drawing.curves import curve_width, draw_curves
+from kernelviz_callback.filters.frequency import frequency_gain
 
 NAN, INF = float("nan"), float("inf")
 
@@ -128,7 +128,7 @@ def test_the_gain_of_a_wide_layer_takes_little_memory() -> None:
     """768 channels of 768: all spectra at once would be more than a gigabyte."""
     code = """
 import resource, torch
-from kernelviz_callback.drawing.curves import frequency_gain
+from kernelviz_callback.filters.frequency import frequency_gain
 torch.set_num_threads(1)
 frequency_gain(torch.randn(8, 8, 3))
 weights = torch.randn(768, 768, 3)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kernelviz_callback.drawing.picture import to_png
+from kernelviz_callback.drawing.encode import to_png
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1), (40, 33)])

@@ -3,8 +3,7 @@ from math import ceil, sqrt
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from kernelviz_callback import kernel_grid, response_grid

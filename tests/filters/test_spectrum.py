@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernelviz_callback.drawing.curves import frequency_gain
+from kernelviz_callback.filters.frequency import frequency_gain
 from kernelviz_callback.filters.spectrum import concentration, dominant_stripes, power_spectrum
 
 MEGABYTE = 1 << 20

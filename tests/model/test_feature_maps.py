@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from kernelviz_callback.model.convolutions import effective_weight, find_convolutions
+from kernelviz_callback.model.convolutions import find_convolutions
 from kernelviz_callback.model.feature_maps import feature_maps
+from kernelviz_callback.model.weights import effective_weight
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

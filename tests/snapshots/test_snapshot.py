@@ -15,7 +15,8 @@ from kernelviz_callback import (
     make_chart,
     save_snapshot,
 )
-from kernelviz_callback.snapshots.snapshot import load_saved_probe, save_probe, set_aside
+from kernelviz_callback.snapshots.names import set_aside
+from kernelviz_callback.snapshots.probe_file import load_saved_probe, save_probe
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from tab_runs import ATTEMPT, DIGEST, GEOMETRY, RunWriter, bits_of, packed, random_weights
 from tensorboard.util import tensor_util

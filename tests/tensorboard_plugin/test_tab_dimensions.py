@@ -13,8 +13,10 @@ from tab_runs import packed, write_run
 from torch import Tensor, nn
 
 from kernelviz_callback import KernelWatcher
-from kernelviz_callback.drawing.colour import diverging, largest_magnitude, to_levels
-from kernelviz_callback.drawing.curves import draw_curves, frequency_gain
+from kernelviz_callback.drawing.colour import diverging, to_levels
+from kernelviz_callback.drawing.curves import draw_curves
+from kernelviz_callback.filters.frequency import frequency_gain
+from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.tensorboard_plugin.codec import unpack_snapshot
 
 pytestmark = pytest.mark.browser

@@ -10,8 +10,9 @@ import torch
 from engine_page import Engine
 from torch import Tensor
 
-from kernelviz_callback.drawing.colour import diverging, largest_magnitude
+from kernelviz_callback.drawing.colour import diverging
 from kernelviz_callback.drawing.tiles import paint_tiles
+from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.probe.probe import CHART, Probe
 from kernelviz_callback.tensorboard_plugin.codec import pack_probe, pack_snapshot, unpack_snapshot
 

@@ -19,7 +19,7 @@ from kernelviz_callback import KernelVizCallback, Snapshot, list_snapshots, load
 from kernelviz_callback.checkpoints.checkpoint import plain_geometry
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 from kernelviz_callback.snapshots.event import Attempt, pack_layer
-from kernelviz_callback.snapshots.snapshot import load_saved_probe
+from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.tensorboard_plugin.codec import unpack_probe, unpack_snapshot
 from kernelviz_callback.tensorboard_plugin.header import parse_header
 from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline

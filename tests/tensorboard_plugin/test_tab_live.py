@@ -12,7 +12,7 @@ from tab_page import SECONDS, Tab, assert_painted, frame_of, opening, serving, u
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 from kernelviz_callback.filters.responses import channel_responses
-from kernelviz_callback.snapshots.snapshot import load_saved_probe
+from kernelviz_callback.snapshots.probe_file import load_saved_probe
 
 pytestmark = pytest.mark.browser
 

@@ -25,7 +25,7 @@ from tab_prepared import (
 )
 from torch import Tensor
 
-from kernelviz_callback.drawing.colour import largest_magnitude
+from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.filters.responses import channel_responses, summed_responses
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS
 from kernelviz_callback.probe.probe import Probe

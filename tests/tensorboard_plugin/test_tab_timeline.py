@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from tab_runs import ATTEMPT, DIGEST, GEOMETRY
 
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES

@@ -25,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
-from kernelviz_callback.snapshots.snapshot import load_saved_probe
+from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.training.watched_layers import Watch
 
 # --- what a user gets ---------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kernelviz_callback import KernelVizCallback, kernel_grid, load_probe, response_grid
+from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.drawing.layer_pictures import feature_map_picture, map_shrink
-from kernelviz_callback.drawing.picture import EncodedImage
 from kernelviz_callback.model.feature_maps import FeatureMap
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.training.failures import Mishaps

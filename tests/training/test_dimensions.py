@@ -22,13 +22,14 @@ from kernelviz_callback import (
     response_grid,
 )
 from kernelviz_callback.drawing.colour import diverging, to_levels
-from kernelviz_callback.drawing.curves import draw_curves, frequency_gain
-from kernelviz_callback.drawing.layer_pictures import check_fit, readable, response_picture
+from kernelviz_callback.drawing.curves import draw_curves
+from kernelviz_callback.drawing.layer_pictures import response_picture
 from kernelviz_callback.drawing.notes import kernel_note
+from kernelviz_callback.filters.frequency import frequency_gain
 from kernelviz_callback.filters.planes import as_planes
 from kernelviz_callback.filters.principal import principal_planes
 from kernelviz_callback.model.convolutions import geometry_of
-from kernelviz_callback.probe.probe import load_probe
+from kernelviz_callback.probe.probe import check_fit, load_probe, readable
 
 
 def drawn(*shape: int) -> Tensor:

@@ -29,9 +29,8 @@ from torch import nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
-from kernelviz_callback.snapshots.snapshot import load_saved_probe
-from kernelviz_callback.training import background_thread as worker
-from kernelviz_callback.training import renderer as illustrator
+from kernelviz_callback.snapshots.probe_file import load_saved_probe
+from kernelviz_callback.training import background_thread as worker, renderer as illustrator
 from kernelviz_callback.training.failures import Mishaps, Reporter
 from kernelviz_callback.training.run_lock import claim_folder
 

@@ -54,7 +54,8 @@ SAVING = """
 import sys
 import torch
 from kernelviz_callback import Geometry
-from kernelviz_callback.snapshots.snapshot import Snapshot, save_snapshot
+from kernelviz_callback.snapshots.snapshot import Snapshot
+from kernelviz_callback.snapshots.format import save_snapshot
 
 def resident(peak):
     status = open("/proc/self/status").read()

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from test_failures import trained_weights
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, register_logger
-from kernelviz_callback.snapshots.snapshot import load_saved_probe
+from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.training import patience, recorder
 from kernelviz_callback.training.renderer import Illustrator
 from kernelviz_callback.training.run_lock import claim_folder

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernelviz_callback.snapshots.snapshot import Snapshot, save_snapshot
+from kernelviz_callback.snapshots.format import save_snapshot
+from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.run_folder import RunFolder, open_run_folder
 from kernelviz_callback.training.run_lock import LastClaim
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback, list_snapshots
-from kernelviz_callback.snapshots.snapshot import load_saved_probe
+from kernelviz_callback.snapshots.probe_file import load_saved_probe
 
 
 def checkpoint(trainer: Trainer, tmp_path: Path) -> Path:

@@ -9,7 +9,7 @@ from torch import nn
 
 from kernelviz_callback import load_probe
 from kernelviz_callback.probe.probe import Probe
-from kernelviz_callback.snapshots.snapshot import load_snapshot, save_snapshot
+from kernelviz_callback.snapshots.format import load_snapshot, save_snapshot
 from kernelviz_callback.training.watched_layers import Watch
 
 PHOTO = Probe(torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(1)), "photo.png")

@@ -9,9 +9,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from kernelviz_callback.drawing.colour import largest_magnitude
 from kernelviz_callback.drawing.curves import curve_width, draw_curves
-from kernelviz_callback.filters.measures import movement
+from kernelviz_callback.filters.measures import largest_magnitude, movement
 from kernelviz_callback.filters.planes import MOST_CHANNELS, as_planes
 from kernelviz_callback.filters.principal import principal_planes
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeAlias
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from kernelviz_callback.drawing.picture import EncodedImage
+from kernelviz_callback.drawing.encode import EncodedImage
 
 Images: TypeAlias = Mapping[str, EncodedImage]
 Numbers: TypeAlias = Mapping[str, float]

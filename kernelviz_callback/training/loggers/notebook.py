@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from kernelviz_callback.drawing.picture import EncodedImage
+from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.training.loggers.base import Images, Numbers
 
 _KINDS = ("kernels/", "responses/", "film/")

@@ -11,7 +11,7 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
-from kernelviz_callback.drawing.picture import EncodedImage
+from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.storage import as_folder, rehearse_growth
 from kernelviz_callback.training.loggers.base import Images, Numbers
 

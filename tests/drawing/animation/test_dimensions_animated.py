@@ -19,8 +19,8 @@ from kernelviz_callback.drawing.animation.caption import caption_lines
 from kernelviz_callback.drawing.animation.sampling import MOST_PIXELS, Reel
 from kernelviz_callback.drawing.animation.strip import MOST_BYTES, film_strip
 from kernelviz_callback.drawing.colour import NON_FINITE_COLOURS, diverging, to_levels
+from kernelviz_callback.drawing.encode import to_png
 from kernelviz_callback.drawing.grid import kernel_grid
-from kernelviz_callback.drawing.picture import to_png
 from kernelviz_callback.training.films import draw_films
 
 STEPS = (0, 1, 7, 40)

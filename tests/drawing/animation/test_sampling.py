@@ -6,8 +6,7 @@ from math import log
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from reels import drawn, gathered
 
 from kernelviz_callback.drawing.animation.caption import caption_lines

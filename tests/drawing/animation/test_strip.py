@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from reels import drawn, gathered, noise
 from torch import Tensor
 
 from kernelviz_callback.drawing.animation.caption import caption_lines
 from kernelviz_callback.drawing.animation.strip import MOST_BYTES, FilmLayout, film_strip
 from kernelviz_callback.drawing.colour import diverging, to_levels
-from kernelviz_callback.drawing.picture import Picture, to_png
+from kernelviz_callback.drawing.encode import to_png
+from kernelviz_callback.drawing.picture import Picture
 
 MAGENTA = torch.tensor([255, 0, 255], dtype=torch.uint8)
 
