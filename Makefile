@@ -1,15 +1,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := $(VENV)/installed-for-demo
 INSTALLED := $(VENV)/installed
 OLDEST := .venv-oldest
 EMPTY := build/empty
 
+# pip says nothing for minutes with --quiet and too much without: the names of large files tell enough.
+# Modules are compiled when they are first imported; most of those that are installed never are.
+PIP_INSTALL := $(BIN)/pip install --no-compile --progress-bar off --editable
+PROGRESS := sed -nuE \
+	-e 's,^ *(Downloading|Processing) ([^ ]*/)?([^ /]+\.whl) \(([0-9.]+ [MG]B)\).*,    \3 (\4),p' \
+	-e 's,^Installing collected packages.*,    Unpacking all of it.,p'
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+
 .PHONY: demo test test-oldest lint docs browser benchmark dist lock clean
 
 # Train a small network on real photographs and picture its first layer.
-demo: $(INSTALLED)
-	$(BIN)/kernelviz demo
+demo: $(DEMO)
+	@echo "Training a small network on 16 photographs: about a minute."
+	@$(BIN)/kernelviz demo
 
 test: $(INSTALLED) lint browser
 	$(BIN)/pytest
@@ -66,10 +77,16 @@ dist: $(INSTALLED)
 lock: $(INSTALLED)
 	$(BIN)/pip freeze --exclude-editable > .ci/constraints.txt
 
-$(INSTALLED): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	@echo "Installing torch and the rest: some minutes, once."
-	$(BIN)/pip install --quiet --editable ".[dev]"
+$(DEMO): pyproject.toml
+	@echo "Making a Python environment in $(VENV)/."
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing torch, Lightning, TensorBoard and the photographs: about two minutes, once."
+	@$(PIP_INSTALL) ".[demo]" | $(PROGRESS)
+	@touch $@
+
+$(INSTALLED): $(DEMO)
+	@echo "Installing what the tests need: about two minutes, once."
+	@$(PIP_INSTALL) ".[dev]" | $(PROGRESS)
 	@touch $@
 
 $(OLDEST)/installed: pyproject.toml
