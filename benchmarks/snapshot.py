@@ -77,7 +77,7 @@ def pasted_snippet(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Con
 
 
 def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
-    """Do all that the callback does for a snapshot, also write its file, and wait for the end."""
+    """All that the callback does for a snapshot, the exact file included, until it is done."""
     watch = Watch(nn.Sequential(conv))
     probe = load_probe(photo)
     recorder: list[Recorder] = []

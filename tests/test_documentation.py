@@ -41,7 +41,7 @@ class MyLogger:
 
 @pytest.fixture
 def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """The names that the programs of the pages use but do not define."""
+    """What the pages take for granted."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("kernelviz_callback.training.loggers.registry._own", {})
     monkeypatch.setenv("WANDB_SILENT", "true")
