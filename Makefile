@@ -6,8 +6,8 @@ INSTALLED := $(VENV)/installed
 OLDEST := .venv-oldest
 EMPTY := build/empty
 
-# pip says nothing for minutes with --quiet and too much without: the names of large files tell enough.
-# Modules are compiled when they are first imported; most of those that are installed never are.
+# pip prints nothing for minutes with --quiet, and too much without it. The names of the large files
+# are enough. Python compiles a module at its first import: most installed modules are never imported.
 PIP_INSTALL := $(BIN)/pip install --no-compile --progress-bar off --editable
 PROGRESS := sed -nuE \
 	-e 's,^ *(Downloading|Processing) ([^ ]*/)?([^ /]+\.whl) \(([0-9.]+ [MG]B)\).*,    \3 (\4),p' \
@@ -17,7 +17,7 @@ SHELL := bash
 
 .PHONY: demo test test-oldest lint docs browser benchmark dist lock clean
 
-# Train a small network on real photographs and picture its first layer.
+# Train a small network on real photographs and draw the filters of its first layer.
 demo: $(DEMO)
 	@echo "Training a small network on 16 photographs: about a minute."
 	@$(BIN)/kernelviz demo
@@ -25,7 +25,7 @@ demo: $(DEMO)
 test: $(INSTALLED) lint browser
 	$(BIN)/pytest
 
-# The tests of pages look at them in Chromium; without it they are skipped.
+# Install Chromium for the tests of web pages. Without it they are skipped.
 browser:
 	@command -v chromium > /dev/null || \
 		(echo "Installing Chromium." && apt-get update -qq && apt-get install -qq chromium) \
@@ -37,12 +37,12 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# The documentation, in site/.
+# Build the documentation in site/.
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict --quiet
 	@echo "Open site/index.html."
 
-# The tables of the documentation.
+# Print the tables of the documentation.
 benchmark: $(INSTALLED) browser
 	$(BIN)/python benchmarks/snapshot.py
 	$(BIN)/python benchmarks/overhead.py
@@ -52,13 +52,14 @@ benchmark: $(INSTALLED) browser
 	$(BIN)/python benchmarks/tab.py
 	$(BIN)/python benchmarks/feature_maps.py
 
-# The tests outside the browser, with the oldest versions that pyproject.toml allows users to have.
-# These meet the newest of what they import themselves, whose warnings tell nothing of this package.
+# Run the tests outside the browser with the oldest versions that pyproject.toml allows.
+# These old packages import the newest versions of their own dependencies. The resulting warnings
+# are not about this package, so they are not errors here.
 test-oldest: $(OLDEST)/installed
 	$(OLDEST)/bin/pytest -m "not browser and not newest" -o filterwarnings=default
 
-# The sdist, the wheel and the list of all that comes along with it, in dist/. They are checked, and
-# tried where nothing else was installed.
+# Build the sdist, the wheel and the list of all packages that the wheel needs, in dist/. Check them,
+# and try the wheel in an empty environment.
 dist: $(INSTALLED)
 	rm -rf build dist
 	$(BIN)/python -m build
@@ -73,7 +74,7 @@ dist: $(INSTALLED)
 	$(BIN)/cyclonedx-py environment $(EMPTY)/bin/python --output-reproducible -o build/sbom.json
 	sed 's|file://$(CURDIR)/dist/||' build/sbom.json > dist/sbom.cdx.json
 
-# The versions that .ci/run tests with: those that are installed now.
+# Write the installed versions to the file of the versions that .ci/run tests with.
 lock: $(INSTALLED)
 	$(BIN)/pip freeze --exclude-editable > .ci/constraints.txt
 

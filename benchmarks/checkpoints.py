@@ -1,8 +1,8 @@
-"""What comparing many large checkpoints costs, beside loading each with ``torch.load``.
+"""Measure what it costs to compare many large checkpoints, and to read them with ``torch.load``.
 
-Checkpoints of ResNet-50 with its AdamW optimizer, 300 MB each, as a training leaves them. Both
-contenders run in a process of their own that has imported torch, and get the first convolution of
-every file; each file has been read once before, so that the disk does not count.
+The checkpoints are those of ResNet-50 with its AdamW optimizer, 300 MB each. Each contender runs in
+a process of its own that has imported torch, and reads the first convolution of every file. Each
+file has been read once before, so the time does not depend on the disk.
 
     python benchmarks/checkpoints.py [--count 20] [--rounds 3]
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torchvision.models import resnet50
 
-# Prints seconds and MiB of memory above what importing takes, both at the peak.
+# Print the seconds, and the peak memory in MiB above the peak of the imports.
 _MEASURED = """
 import json, sys, time
 import torch
@@ -52,7 +52,7 @@ for path in paths:
 
 
 def write_checkpoints(folder: Path, count: int) -> list[str]:
-    """Write the checkpoints of a training that moves a little at each."""
+    """Write checkpoints of a training, with one optimizer step between two of them."""
     torch.manual_seed(0)
     model = resnet50()
     optimizer = torch.optim.AdamW(model.parameters())
@@ -73,7 +73,7 @@ def write_checkpoints(folder: Path, count: int) -> list[str]:
 
 
 def measure(code: str, paths: list[str], rounds: int) -> tuple[float, float]:
-    """Median seconds and MiB of a contender."""
+    """Return the median seconds and MiB of a contender."""
     found = []
     for _ in range(rounds):
         done = subprocess.run(

@@ -1,6 +1,6 @@
-"""What it costs the training to run its model on the probe: ResNet-18, 224 pixels.
+"""Measure how much time the model needs to run on the probe: ResNet-18, 224 pixels.
 
-Prints the figures of docs/how-to/deeper-layers.md, beside a plain forward pass of the model.
+This prints the figures of docs/how-to/deeper-layers.md, and the time of a plain forward pass.
 """
 
 import time
@@ -16,7 +16,7 @@ ROUNDS = 15
 
 
 def least_cpu(run: Callable[[], object]) -> float:
-    """Milliseconds of processor time, all threads, of the round that took least."""
+    """Return the least processor time of all rounds, for all threads, in milliseconds."""
     found = []
     for _ in range(ROUNDS):
         start = time.process_time()

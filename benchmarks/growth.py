@@ -1,6 +1,7 @@
-"""How the cost of watching grows: with the filters, with the probe, with the snapshots taken.
+"""Measure how the cost grows with the number of filters, the probe, and the number of snapshots.
 
-The first two tables should be linear in filters x pixels, the last one flat.
+The time in the first two tables should be at most linear in filters x pixels. The memory in the
+last table should be constant.
 
     python benchmarks/growth.py [--snapshots 10000]
 """
@@ -36,7 +37,7 @@ LOOKS = (200, 1_000, 2_000, 5_000, 10_000)
 
 
 def processor_time(filters: int, size: int, rounds: int) -> float:
-    """Median seconds to examine, draw and encode one snapshot of 3x7x7 filters, on the worker."""
+    """Measure the median seconds to examine, draw and encode one snapshot of 3x7x7 filters."""
     conv = nn.Conv2d(3, filters, 7)
     probe = load_probe(size=size)
     snapshot = Snapshot(0, 0, 0.0, {"conv": effective_weight(conv)}, {"conv": geometry_of(conv)})
@@ -60,30 +61,30 @@ def processor_time(filters: int, size: int, rounds: int) -> float:
 
 
 class Small(LightningModule):
-    """A first layer of 8 filters 3x5x5, and next to nothing behind it."""
+    """A network of one layer of 8 filters 3x5x5, so that the training itself needs little."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 5)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """Any loss will do."""
+        """Return any loss."""
         return F.relu(self.conv(batch[0])).mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Plain SGD."""
+        """Use SGD."""
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
 class Inventory(Callback):
-    """Counts what the process holds."""
+    """Count the memory, the threads and the open files of the process at some steps."""
 
     def __init__(self, at: Sequence[int]) -> None:
         self.at = at
         self.found: dict[int, tuple[float, int, int]] = {}
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Look when all that was taken is written."""
+        """Wait until all snapshots are written, then count."""
         if trainer.global_step in self.at:
             for callback in trainer.callbacks:
                 if isinstance(callback, KernelVizCallback):
@@ -98,7 +99,7 @@ class Inventory(Callback):
 
 
 def many_snapshots(count: int, at: Sequence[int]) -> dict[int, tuple[float, int, int]]:
-    """Train with a snapshot a step: MiB of resident memory, threads, descriptors by then."""
+    """Train with a snapshot per step; return step to MiB of memory, threads, file descriptors."""
     data = DataLoader(TensorDataset(torch.rand(1000, 3, 16, 16)), batch_size=1)
     inventory = Inventory(at)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

@@ -1,8 +1,8 @@
-"""How often the verdicts are wrong: false alarms on untrained layers, planted faults found.
+"""Measure how often verdicts are wrong: false alarms in untrained layers, and missed faults.
 
     python benchmarks/health.py [--draws 1000] [--faults 500]
 
-Prints the tables of the documentation. A row is a shape (N, C, kH, kW) of weights.
+This prints the tables of the documentation. Each row is a shape (N, C, kH, kW) of weights.
 """
 
 import argparse
@@ -42,7 +42,7 @@ FAULTS = ("near-zero", "duplicate", "dominating", "frozen", "non-finite")
 
 
 def layers(shape: tuple[int, ...], draws: int) -> Iterator[Tensor]:
-    """Untrained layers, initialized in every way in turn."""
+    """Yield untrained layers, with each of the initializations in turn."""
     for i in range(draws):
         weights = torch.empty(shape)
         list(INITIALIZATIONS.values())[i % len(INITIALIZATIONS)](weights)
@@ -50,7 +50,12 @@ def layers(shape: tuple[int, ...], draws: int) -> Iterator[Tensor]:
 
 
 def false_alarms(shape: tuple[int, ...], draws: int) -> tuple[float, float]:
-    """The worst initialization's share of alarmed layers; the least share of noise-like filters."""
+    """Examine untrained layers.
+
+    Returns:
+        Over all initializations, the largest share of layers with a false alarm, and the smallest
+        share of filters with the verdict noise-like.
+    """
     alarmed, noise = [], []
     for initialize in INITIALIZATIONS.values():
         raised, share = 0, []
@@ -81,7 +86,7 @@ def plant(fault: str, weights: Tensor, previous: Tensor, i: int) -> None:
 
 
 def found(fault: str, shape: tuple[int, ...], draws: int) -> float:
-    """Share of planted faults that get their verdict."""
+    """Return the share of planted faults that get their verdict."""
     hits = 0
     for weights in layers(shape, draws):
         previous = weights + 1e-3 * weights.std() * torch.randn_like(weights)
@@ -92,7 +97,7 @@ def found(fault: str, shape: tuple[int, ...], draws: int) -> float:
 
 
 def called_noise(shape: tuple[int, ...], stripes: bool) -> float:
-    """Share of smooth filters that are called noise-like."""
+    """Return the share of smooth filters that get the verdict noise-like."""
     generator = torch.Generator().manual_seed(1)
     filters, wrong = 0, 0
     while filters < 1000:
@@ -103,10 +108,11 @@ def called_noise(shape: tuple[int, ...], stripes: bool) -> float:
 
 
 def seconds(shape: tuple[int, ...], rounds: int) -> tuple[float, float, float]:
-    """Processor times on one thread: two examinations, medians, and the null model.
+    """Measure the processor time on one thread, in seconds.
 
-    The first with references to compare with, the second with the probe too. On an idle machine
-    as much time passes; on a busy one this is what it costs.
+    Returns:
+        The median examination with earlier weights to compare with; the median examination with
+        earlier weights and a probe; the null model.
     """
     for of_shape in (null_model, _noise_limits):
         of_shape.cache_clear()

@@ -1,9 +1,9 @@
-"""What watching costs a real training, beside the two things a user would do otherwise.
+"""Measure what watching costs a real training, in comparison with the two usual ways.
 
-ResNet-18 learns to tell photographs apart by crops of them, on the CPU. Every round trains it
-without a callback, with ours, with the blog post's two matplotlib grids and with the snippet that
-is usually pasted, in turn; every figure is the median over the rounds, and ratios are taken within
-a round. First with a snapshot an epoch, then with one a step.
+ResNet-18 learns to distinguish photographs by crops of them, on the CPU. Every round trains it four
+times: without a callback, with ours, with two matplotlib grids as in a blog post, and with a pasted
+snippet. Every figure is the median over the rounds, and ratios are computed within a round. The
+first table has one snapshot per epoch, the second one per step.
 
     python benchmarks/overhead.py [--rounds 5] [--epochs 6]
 """
@@ -38,54 +38,54 @@ CROP = 96  # pixels
 
 
 class ResNet(LightningModule):
-    """ResNet-18 over 16 photographs."""
+    """ResNet-18 for 16 photographs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = resnet18(num_classes=16)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         loss = F.cross_entropy(self.net(batch[0]), batch[1])
         self.log("loss", loss)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Plain SGD with momentum."""
+        """Use SGD with momentum."""
         return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
 
 
 class InTheHook(Callback):
-    """Do it as one would write it down: in the hook, in the training's own thread."""
+    """Draw the pictures in the hook, in the training's thread."""
 
     def __init__(self, contender: Callable[..., Callable[[int], None]], each_step: bool) -> None:
         self.contender = contender
         self.each_step = each_step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prepare and take the first."""
+        """Prepare the contender and take the first snapshot."""
         conv = next(m for m in pl_module.modules() if isinstance(m, nn.Conv2d))
         photo = photo_of(data.astronaut())
         self.snapshot = self.contender(conv, photo, trainer.logger.experiment)
         self.snapshot(0)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Take one a step."""
+        """Take a snapshot after each step."""
         if self.each_step:
             self.snapshot(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Take one an epoch."""
+        """Take a snapshot after each epoch."""
         if not self.each_step:
             self.snapshot(trainer.global_step)
 
 
 class Meter(Callback):
-    """Measures another callback: how long its hooks hold the training, what processor it uses.
+    """Measure another callback: the duration of its hooks, and its processor time.
 
-    The processor time is that of its hooks, all threads of the process together, and of the threads
-    that work for it beside the training: its own and TensorBoard's writer. Stands before the other
-    in the list, so that it can wait for them at the end.
+    The processor time is the sum of two parts: that of all threads during the hooks, and that of
+    the background threads between the hooks (ours and TensorBoard's writer). This callback must be
+    before the measured one in the list, so that it can wait for these threads at the end.
     """
 
     HOOKS = ("on_train_start", "on_train_batch_end", "on_train_epoch_end", "on_train_end")
@@ -98,7 +98,7 @@ class Meter(Callback):
             setattr(measured, hook, self._timed(getattr(measured, hook), self.times[hook]))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the clocks of the threads before they end."""
+        """Read the processor times of the threads before the threads end."""
         if isinstance(self.measured, KernelVizCallback):
             self.measured._observer.drain()
         trainer.logger.experiment.flush()
@@ -125,7 +125,7 @@ class Meter(Callback):
 
 @dataclass
 class Figures:
-    """Of one contender, a number a round."""
+    """Measurements of one contender, one value per round."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -134,7 +134,7 @@ class Figures:
 
 
 def train(callback: Callback | None, epochs: int, batches: int, figures: Figures, hook: str) -> int:
-    """Train once, and return the number of steps."""
+    """Train once, add the measurements to ``figures``, and return the number of steps."""
     seed_everything(1, verbose=False)
     meter = Meter(callback) if callback else None
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -195,7 +195,7 @@ def compare(rounds: int, epochs: int, batches: int, *, each_step: bool) -> None:
             f"| {cpu_of[name] * 1e3:.0f} ms | {written / snapshots / 1e3:.0f} KB | {fit:.3f}x |"
         )
     ratio = cpu_of["blog post"] / cpu_of["ours"]
-    print(f"\nCPU a snapshot: the blog post's is {ratio:.1f} times ours.")
+    print(f"\nCPU per snapshot: the blog post takes {ratio:.1f} times as much as ours.")
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
-"""What one snapshot costs, beside the two things a user would do otherwise.
+"""Measure what one snapshot costs, in comparison with the two usual ways to draw filters.
 
-On the CPU, in one process: ResNet-50's first layer (64x3x7x7), a 224x224 photo. Each contender
-makes both pictures and writes them to TensorBoard; the clock stops when the bytes are in the event
-file. The contenders take turns, so that a machine that slows down slows all of them.
+This runs on the CPU, in one process, with ResNet-50's first layer (64x3x7x7) and a 224x224 photo.
+Each contender draws both pictures and writes them to TensorBoard. Its time ends when the bytes are
+in the event file. The contenders take turns, so that a slower phase of the machine affects all of
+them.
 
     python benchmarks/snapshot.py [--rounds 15]
 """
@@ -40,7 +41,7 @@ Contender = Callable[[int], None]
 
 
 def blog_post(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
-    """Two matplotlib grids: the raw weights, and the photo convolved one channel at a time."""
+    """Draw two matplotlib grids: the raw weights, and the photo convolved channel by channel."""
 
     def snapshot(step: int) -> None:
         weights = conv.weight.detach()
@@ -62,7 +63,7 @@ def blog_post(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contende
 
 
 def pasted_snippet(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
-    """`make_grid` and `add_image`, at full size."""
+    """Draw the same with `make_grid` and `add_image`, at full size."""
 
     def snapshot(step: int) -> None:
         weights = conv.weight.detach()
@@ -134,8 +135,8 @@ def main() -> None:
                     sizes[name] = bytes_below(Path(folder) / name) - before
         for writer, _ in prepared.values():
             writer.close()
-    if warned:  # a snapshot that is lost is fast
-        raise RuntimeError(f"not all was done that is measured: {warned[0].message}")
+    if warned:  # a failed snapshot would seem to be fast
+        raise RuntimeError(f"a snapshot failed, so the times are wrong: {warned[0].message}")
 
     base = times["blog post"]
     print(
@@ -152,13 +153,13 @@ def main() -> None:
 
 
 def photo_of(pixels: np.ndarray) -> Tensor:
-    """A photo as a probe: (3, 224, 224), in [0, 1]."""
+    """Convert a photo to a probe of shape (3, 224, 224), in [0, 1]."""
     image = Image.fromarray(pixels).resize((224, 224))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def bytes_below(folder: Path) -> int:
-    """Size of all files in a folder and below."""
+    """Return the size of all files in a folder and its subfolders, in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

@@ -1,8 +1,8 @@
-"""What the Kernels tab takes, in a real TensorBoard and headless Chromium, beside its targets.
+"""Measure the Kernels tab in a real TensorBoard and headless Chromium, and print its targets.
 
-Runs of 1,000 snapshots of 64x3x7x7, with a photo of 224 pixels as the probe, next to a run of what
-a user would log otherwise: 1,000 grids through ``add_image``, and a scalar with each. What is seen
-is timed inside the page, at the frame after the one in which it was drawn.
+The runs have 1,000 snapshots of 64x3x7x7, with a photo of 224 pixels as the probe. Another run has
+what a user would log otherwise: 1,000 grids through ``add_image``, and a scalar with each. The page
+itself measures when something is visible: at the frame after the one in which it was drawn.
 
     python benchmarks/tab.py [--rounds 3] [--quick]
 """
@@ -43,12 +43,12 @@ from tab_runs import RunWriter, random_weights
 COUNT = 1000
 MANY = 10_000
 SIDE = 224  # pixels of the probe
-ANSWERED = range(111, 666, 111)  # steps, where the slider rests
-WRITTEN = 5  # snapshots, while the page is open
-RELOADED = 5  # seconds: how often TensorBoard looks for new events
+ANSWERED = range(111, 666, 111)  # steps at which the slider stops
+WRITTEN = 5  # snapshots that are written while the page is open
+RELOADED = 5  # seconds between two times that TensorBoard reads new events
 LOADERS = {"fast": "--load_fast=true", "Python": "--load_fast=false"}
 
-# Prints milliseconds, and what the tab has imported that it should not have.
+# Print the milliseconds, and which of torch and Lightning the tab has imported.
 _START = """
 import json, sys, time
 from importlib.metadata import entry_points
@@ -67,13 +67,13 @@ Row = tuple[str, str, str]
 
 
 class Bench:
-    """Everything that is measured, over the same files with the same browser."""
+    """All measurements, with the same files and the same browser."""
 
     def __init__(self, root: Path, browser: Browser, rounds: int) -> None:
         self.root, self.browser, self.rounds = root, browser, rounds
 
     def write(self, many: int) -> RunWriter:
-        """Write all runs; the one returned is still being written to."""
+        """Write all runs. Return the writer of the run to which more snapshots will be added."""
         weights = [random_weights(range(COUNT), seed=seed) for seed in range(2)]
         write_otherwise(self.root / "plain" / "otherwise", weights[0])
         shutil.copytree(self.root / "plain", self.root / "one")
@@ -91,17 +91,17 @@ class Bench:
         return served(f"--logdir={self.root / name}", *flags, log=self.root / "log")
 
     def beside(self) -> Iterator[Row]:
-        """What TensorBoard has of the same 1,000 steps, by the tab and by its own dashboard."""
+        """Compare what the tab and TensorBoard's own dashboard have of the same 1,000 steps."""
         with self.serve("one") as board:
             await_all(board)
             ours, theirs = [each["step"] for each in snapshots(board)], images(board)
         yield "snapshots kept", f"{len(ours):,}", f"{len(theirs):,}"
-        yield "the first one is there", *("yes" if 0 in steps else "no" for steps in (ours, theirs))
+        yield "has the first snapshot", *("yes" if 0 in steps else "no" for steps in (ours, theirs))
         sizes = [bytes_below(self.root / run) / COUNT for run in ("two/a", "plain/otherwise")]
-        yield "bytes a snapshot", *(f"{size / 1e3:.1f} KB" for size in sizes)
+        yield "bytes per snapshot", *(f"{size / 1e3:.1f} KB" for size in sizes)
 
     def figures(self, live: RunWriter) -> Iterator[Row]:
-        """All that has a target, in the order in which it is measured."""
+        """Measure all that has a target."""
         yield from self.starting()
         yield from self.memory()
         with self.serve("one") as board:
@@ -122,7 +122,7 @@ class Bench:
             yield from self.moving(page, "two runs")
 
     def starting(self) -> Iterator[Row]:
-        """What the plugin adds before TensorBoard answers, in interpreters of their own."""
+        """Measure the time that the plugin adds to TensorBoard's start, in new processes."""
         command = [sys.executable, "-c", _START]
         rounds = range(2 * self.rounds + 1)
         found = [json.loads(subprocess.check_output(command, text=True)) for _ in rounds]
@@ -131,7 +131,7 @@ class Bench:
         yield "torch or lightning imported by it", "no", ", ".join(imported) or "no"
 
     def memory(self) -> Iterator[Row]:
-        """What our events cost TensorBoard, with each loader."""
+        """Measure the memory that our events need in TensorBoard, with each loader."""
         for loader, flag in LOADERS.items():
             with self.serve("plain", flag) as board:
                 without = megabytes(board, ours=0)
@@ -141,7 +141,7 @@ class Bench:
             yield f"the tab's share of TensorBoard's memory, {loader} loader", "100 MB", told
 
     def opening(self, board: Board) -> Iterator[Row]:
-        """How long until there is something to see, and until all is there."""
+        """Measure the time until kernels are visible, and until all snapshots are loaded."""
         clicked, before, opened, loaded = [], [], [], []
         for _ in range(self.rounds):
             with tab(self.browser) as page:
@@ -151,29 +151,37 @@ class Bench:
                 before.append(own)
                 opened.append(seen)
                 loaded.append(page.load(COUNT))
-        yield "click on the tab, until kernels are seen", "1 s", spread(clicked, "s", 2)
+        yield "from a click on the tab until kernels are visible", "1 s", spread(clicked, "s", 2)
         told = f"{spread(opened, 's', 2)}, after {spread(before, 's', 2)} of TensorBoard itself"
-        yield "page loaded anew, until kernels are seen", "1 s", told
-        yield "until all 1,000 snapshots are in the browser", "5 s", spread(loaded, "s", 2)
+        yield "page reloaded, from opening the tab until kernels are visible", "1 s", told
+        yield (
+            "from opening the tab until all 1,000 snapshots are in the browser",
+            "5 s",
+            spread(loaded, "s", 2),
+        )
 
     def moving(self, page: Tab, runs: str) -> Iterator[Row]:
-        """How the page follows."""
+        """Measure how fast the page draws while the slider moves."""
         yield self.pace(f"playing, {runs}", page.play)
         yield self.pace(f"dragging the slider, {runs}", page.drag)
         answered = [page.respond(step) for step in ANSWERED]
-        yield f"slider at rest, until all responses, {runs}", "1.5 s", spread(answered, "s", 2)
+        yield (
+            f"from a stop of the slider until all responses are visible, {runs}",
+            "1.5 s",
+            spread(answered, "s", 2),
+        )
         page.enlarge()
         yield self.pace(f"dragging the slider, {runs}, a filter enlarged", page.drag)
 
     def pace(self, what: str, move: Callable[[], list[float]]) -> Row:
-        """How often there is a new picture."""
+        """Measure how many new pictures are drawn per second."""
         gaps = [np.diff(move()) for _ in range(self.rounds)]
-        rate = spread([1 / each.mean() for each in gaps], "a second")
+        rate = spread([1 / each.mean() for each in gaps], "per second")
         within = np.percentile(np.concatenate(gaps), 95) * 1e3
-        return f"pictures, {what}", "30 a second", f"{rate}, 95 % within {within:.0f} ms"
+        return f"pictures, {what}", "30 per second", f"{rate}, 95 % within {within:.0f} ms"
 
     def living(self, page: Tab, live: RunWriter) -> Iterator[Row]:
-        """How long until a snapshot that was just written is seen."""
+        """Measure the time from writing a snapshot until it is visible."""
         chance, (weights,) = random.Random(0), random_weights(range(1)).values()
         taken = []
         for step in range(COUNT, COUNT + WRITTEN):
@@ -184,22 +192,26 @@ class Bench:
             live.flush()
             page.until("data-step", step)
             taken.append(page.pictures()[-1] - written)
-        yield "snapshot written, until it is seen", "6 s", spread(taken, "s", 1)
+        yield "from writing a snapshot until it is visible", "6 s", spread(taken, "s", 1)
 
     def many(self, count: int) -> Iterator[Row]:
-        """Whether ten times as many are too many."""
+        """Measure the same with ten times as many snapshots."""
         name = f"{count:,} snapshots"
         with self.serve("many") as board, tab(self.browser) as page:
             board.until(lambda _: len(snapshots(board)) == count)
             _, seen = page.open(board.url)
-            yield f"{name}: page loaded anew, until kernels are seen", "", f"{seen:.2f} s"
-            yield f"{name}: until all are in the browser", "", f"{page.load(count):.1f} s"
+            yield f"{name}: from opening the tab until kernels are visible", "", f"{seen:.2f} s"
+            yield (
+                f"{name}: from opening the tab until all are in the browser",
+                "",
+                f"{page.load(count):.1f} s",
+            )
             yield f"{name}: memory of the page", "", f"{page.megabytes():.0f} MB"
             yield self.pace(f"dragging the slider, {name}", page.drag)
 
 
 def write_otherwise(folder: Path, weights: dict[int, np.ndarray]) -> None:
-    """Write what TensorBoard's own dashboards show: scalars, and grids by ``add_image``."""
+    """Write scalars, and grids by ``add_image``, for TensorBoard's own dashboards."""
     with SummaryWriter(str(folder), max_queue=1000) as writer:
         for step, values in weights.items():
             writer.add_scalar("loss", 1 / (1 + step), step)
@@ -208,7 +220,7 @@ def write_otherwise(folder: Path, weights: dict[int, np.ndarray]) -> None:
 
 
 def write_snapshots(run: RunWriter, weights: dict[int, np.ndarray], count: int) -> None:
-    """Write a run of the tab with its probe, and let TensorBoard see it."""
+    """Write a run for the tab with its probe, and flush it."""
     photo = load_probe(Image.fromarray(data.astronaut()), size=SIDE)
     run.probe(photo.image.numpy(), digest=photo.digest)
     for step in range(count):
@@ -217,24 +229,24 @@ def write_snapshots(run: RunWriter, weights: dict[int, np.ndarray], count: int) 
 
 
 def images(board: Board) -> list[int]:
-    """The steps that the stock Images dashboard has."""
+    """Return the steps that TensorBoard's Images dashboard has."""
     reply = board.get("/data/plugin/images/images?run=otherwise&tag=conv1&sample=0")
     return [each["step"] for each in reply.json()] if reply.status == 200 else []
 
 
 def snapshots(board: Board, name: str = "a") -> list[dict[str, Any]]:
-    """Those that the tab has of a run."""
+    """Return the snapshots that the tab has of a run."""
     run = board.run(name)
     return run["layers"][0]["snapshots"] if run else []
 
 
 def await_all(board: Board, ours: int = COUNT) -> None:
-    """Wait until TensorBoard has read both runs to their ends, ours of so many snapshots."""
+    """Wait until TensorBoard has read both runs completely; ``ours`` is our number of snapshots."""
     board.until(lambda _: images(board)[-1:] == [COUNT - 1] and len(snapshots(board)) == ours)
 
 
 def megabytes(board: Board, ours: int) -> float:
-    """Resident memory of TensorBoard and its data server, once all snapshots were asked for."""
+    """Request all snapshots, then return TensorBoard's resident memory, with its data server."""
     await_all(board, ours)
     assert all(board.payloads("a", "conv1", [each["id"] for each in snapshots(board)]))
     assert board.process is not None
@@ -243,13 +255,13 @@ def megabytes(board: Board, ours: int) -> float:
 
 
 def spread(values: Sequence[float], unit: str, digits: int = 0) -> str:
-    """The median, and the least and the most."""
+    """Format the median, the least and the most."""
     low, middle, high = (f"{of(values):.{digits}f}" for of in (min, statistics.median, max))
     return f"{middle} {unit} ({low} to {high})"
 
 
 def print_table(headline: str, rows: Iterable[Row]) -> None:
-    """Print a table in Markdown, row by row as it is measured."""
+    """Print a table in Markdown. Each row is printed as soon as it is measured."""
     print(f"\n{headline}\n|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)

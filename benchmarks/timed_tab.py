@@ -1,4 +1,4 @@
-"""The Kernels tab in a browser that notes when something was drawn, for `tab.py`."""
+"""Open the Kernels tab in a browser that records when something was drawn, for `tab.py`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ from playwright.sync_api import Browser, Frame, Page
 
 WINDOW = {"width": 1280, "height": 800}
 PLAYED = 3  # seconds
-DRAGGED = 150  # places of the pointer, over the whole slider
+DRAGGED = 150  # positions of the pointer, over the whole slider
 PATIENCE = 60  # seconds
-SETTLED = 50  # milliseconds until what was drawn has been noted
+SETTLED = 50  # milliseconds until the page has recorded what it drew
 
-# Notes what was drawn: [milliseconds since 1970 at the next frame, by whom, attribute, value].
+# Record what was drawn: [milliseconds since 1970 at the next frame, element, attribute, value].
 _RECORDER = """
 const now = () => performance.timeOrigin + performance.now();
 window.record = [];
@@ -32,8 +32,8 @@ if (location.pathname.endsWith("plugin_entry.html")) {
 }
 """
 
-# One move of the pointer a frame, as Chromium hands on those of a mouse: a driver that waits for an
-# answer to each would set the pace itself.
+# Move the pointer once per frame, as Chromium does for a mouse. The test driver waits for an answer
+# to each move; its own speed would be measured instead.
 _SWEEP = """
 async (places) => {
   const lane = document.querySelector("[data-role=slider]"), box = lane.getBoundingClientRect();
@@ -47,7 +47,7 @@ async (places) => {
 
 
 class Tab:
-    """The tab in a page of its own: what a person does, and when it was seen."""
+    """The tab in a page of its own: do what a user does, and measure when the result is visible."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -57,7 +57,7 @@ class Tab:
         """Load TensorBoard with the tab open.
 
         Returns:
-            Seconds until TensorBoard opens the tab, and from there until kernels are seen.
+            Seconds until TensorBoard opens the tab, and from then until kernels are visible.
         """
         self.page.goto(f"{url}/#kernels{view}", wait_until="commit")
         self._find()
@@ -65,33 +65,33 @@ class Tab:
         return opened - self._origin(self.page.main_frame), self._first("kernels") - opened
 
     def click(self, url: str) -> float:
-        """Load TensorBoard, and click on the tab: seconds until kernels are seen."""
+        """Load TensorBoard and click on the tab; return the seconds until kernels are visible."""
         self.page.goto(f"{url}/#timeseries", wait_until="networkidle")
         self.page.get_by_role("tab", name="Kernels").click()
         self._find()
         return self._first("kernels") - self.page.evaluate("record.at(-1)") / 1e3
 
     def load(self, count: int) -> float:
-        """Seconds from the tab's opening until so many snapshots are in the browser."""
+        """Return the seconds from opening the tab until ``count`` snapshots are in the browser."""
         self.until("data-loaded", count)
         return self._first("page", "data-loaded", str(count)) - self._origin(self.frame)
 
     def until(self, attribute: str, value: object) -> None:
-        """Wait for an attribute of the page."""
+        """Wait until an attribute of the page has a value."""
         self.frame.wait_for_selector(f'body[{attribute}="{value}"]', timeout=PATIENCE * 1e3)
 
     def record(self) -> list[list[Any]]:
-        """Take what was noted since the last time."""
+        """Return what was recorded since the last call."""
         self.page.wait_for_timeout(SETTLED)
         return self.frame.evaluate("record.splice(0)")
 
     def pictures(self) -> list[float]:
-        """When the kernels of another step were drawn, in seconds, since the last time."""
+        """Return the times at which kernels were drawn since the last call, in seconds."""
         drawn = {at for at, *what in self.record() if what[:2] == ["kernels", "data-step"]}
         return [at / 1e3 for at in sorted(drawn)]
 
     def play(self) -> list[float]:
-        """Play for a while at the highest speed: when there was a new picture."""
+        """Play for some seconds at the highest speed; return the times of new pictures."""
         self.frame.press("body", "Home")
         fastest = self.frame.locator("[data-role=speed] option").last.get_attribute("value")
         self.frame.select_option("[data-role=speed]", fastest)
@@ -104,7 +104,7 @@ class Tab:
         return pictures
 
     def drag(self) -> list[float]:
-        """Drag the slider from one end to the other: when there was a new picture."""
+        """Drag the slider from one end to the other; return the times of new pictures."""
         self.frame.hover("[data-role=slider]", position={"x": 2, "y": 9})
         self.page.mouse.down()
         self.record()
@@ -114,7 +114,7 @@ class Tab:
         return pictures
 
     def respond(self, step: int) -> float:
-        """Go to a step never seen: seconds from then until all responses are drawn."""
+        """Go to a new step; return the seconds from then until all responses are drawn."""
         self.until("data-responses", "ready")
         self.record()
         self.frame.fill("[data-role=step]", str(step))
@@ -127,12 +127,12 @@ class Tab:
         return (done[-1] - moved) / 1e3
 
     def enlarge(self) -> None:
-        """Open the drawer with the first filter."""
+        """Enlarge the first filter."""
         self.frame.locator("[data-role=tiles]").first.click(position={"x": 12, "y": 12})
         self.frame.wait_for_selector("[data-role=drawer]")
 
     def megabytes(self) -> float:
-        """Memory of the page's scripts and of the weights that they hold."""
+        """Return the memory of the page's scripts and of the weights that they hold, in MB."""
         self.page.context.new_cdp_session(self.page).send("HeapProfiler.collectGarbage")
         return self.frame.evaluate("performance.memory.usedJSHeapSize") / 1e6
 
@@ -154,7 +154,7 @@ class Tab:
 
 @contextmanager
 def tab(browser: Browser) -> Iterator[Tab]:
-    """A page in a profile of its own: nothing is in its cache."""
+    """Open a page in a new browser profile, with an empty cache."""
     context = browser.new_context(viewport=WINDOW)
     context.add_init_script(_RECORDER)
     yield Tab(context.new_page())

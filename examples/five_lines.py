@@ -1,4 +1,4 @@
-"""The whole of it: one callback in a Trainer. The model and the data are the demo's."""
+"""Add the callback to a Trainer. The model and the data are those of the demo."""
 
 from lightning.pytorch import Trainer
 

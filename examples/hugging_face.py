@@ -1,4 +1,4 @@
-"""A Hugging Face Trainer, watched: its callback tells the watcher when to look.
+"""Watch a Hugging Face Trainer: its callback takes the snapshots.
 
 pip install "transformers[torch]" && python examples/hugging_face.py
 """
@@ -21,7 +21,7 @@ from kernelviz_callback import KernelWatcher
 
 
 class WatchKernels(TrainerCallback):
-    """Snapshots at the start, after every logged step and at the end."""
+    """Take a snapshot at the start and after every logged step."""
 
     def __init__(self, log_dir: str, **options: Any) -> None:
         self.log_dir, self.options = log_dir, options
@@ -34,7 +34,7 @@ class WatchKernels(TrainerCallback):
         model: nn.Module | None = None,
         **_: Any,
     ) -> None:
-        """Begin with the weights before the first step."""
+        """Take a snapshot of the weights before the first step."""
         assert model is not None
         self.watcher = KernelWatcher(model, self.log_dir, **self.options)
         self.watcher.snapshot(state.global_step)
@@ -42,11 +42,11 @@ class WatchKernels(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Look as often as the Trainer logs."""
+        """Take a snapshot each time the Trainer logs."""
         self.watcher.snapshot(state.global_step, epoch=int(state.epoch or 0))
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Let everything be written."""
+        """Wait until everything is written."""
         self.watcher.close()
 
 

@@ -1,4 +1,4 @@
-"""A LightningCLI: configure the callback, the model and the data in YAML.
+"""Configure the callback, the model and the data in YAML, with LightningCLI.
 
 python examples/lightning_cli.py fit --config configs/photos.yaml
 """

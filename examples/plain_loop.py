@@ -1,4 +1,4 @@
-"""A training loop without a Trainer, watched.
+"""Watch a training loop without a Trainer.
 
 python examples/plain_loop.py && tensorboard --logdir runs
 """
@@ -11,7 +11,7 @@ from kernelviz_callback import KernelWatcher
 
 
 def main(log_dir: str = "runs/plain", steps: int = 200) -> None:
-    """Learn to tell horizontal from vertical stripes."""
+    """Train a small network to distinguish horizontal from vertical stripes."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 16, 7), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)

@@ -1,9 +1,9 @@
-"""Both pictures of ResNet-50's first layer from one command, on the CPU or a GPU.
+"""Draw both pictures of ResNet-50's first layer, on the CPU or a GPU.
 
-The kernels of ``conv1`` and their responses to a photo, without any training:
+The pictures are the kernels of ``conv1`` and their responses to a photo. There is no training.
 
     python examples/resnet50.py                          # downloads the pretrained weights
-    python examples/resnet50.py --weights resnet50.pth   # or reads a state dict
+    python examples/resnet50.py --weights resnet50.pth   # reads a state dict
 """
 
 import argparse
@@ -22,7 +22,7 @@ from kernelviz_callback.drawing.layer_pictures import kernel_picture, response_p
 
 
 def load_network(weights: str) -> nn.Module:
-    """Build ResNet-50 with pretrained weights, those of a file, or none ("random")."""
+    """Build ResNet-50 with pretrained ("DEFAULT") or "random" weights, or with those of a file."""
     if weights == "random":
         return resnet50()
     if weights == "DEFAULT":
@@ -45,14 +45,14 @@ def load_network(weights: str) -> nn.Module:
 
 
 def load_astronaut(size: int) -> Probe:
-    """The photo that ships with scikit-image."""
+    """Load the photo that is part of scikit-image."""
     from skimage import data
 
     return Probe(load_probe(Image.fromarray(data.astronaut()), size=size).image, "astronaut")
 
 
 def main() -> None:
-    """Draw the kernels and the responses, and say how long it took."""
+    """Draw the kernels and the responses, and print the time that this takes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

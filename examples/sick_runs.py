@@ -1,9 +1,9 @@
-"""One training, once healthy and three times sick: what a bad first layer looks like.
+"""Train one healthy and three sick networks, to show what a bad first layer looks like.
 
     python examples/sick_runs.py [--epochs 8] [--output runs]
 
-Leaves, for each, the kernel grid at the end with its flags and a chart of the filters' health, and
-the four grids side by side, as in the README.
+For each training, this saves the last kernel grid with its frames, and a chart of the filters'
+health. It also saves the four grids in one picture, as in the README.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from kernelviz_callback.drawing.layer_pictures import kernel_picture
 
 
 def dead_initialization() -> PhotoNet:
-    """Shift half of the first layer's units so far down that their ReLU never opens.
+    """Give half of the first layer's units such a low bias that their ReLU never opens.
 
-    They pass no gradient, and weight decay takes what their filters have.
+    These units pass no gradient, and weight decay shrinks their filters.
     """
     net = PhotoNet()
     with torch.no_grad():
@@ -40,7 +40,7 @@ RUNS: dict[str, Callable[[], PhotoNet]] = {
 
 
 def side_by_side(pictures: list[Image.Image], columns: int = 2, gap: int = 8) -> Image.Image:
-    """Lay pictures out on white, row by row."""
+    """Arrange pictures row by row on a white background."""
     width, height = max(p.width for p in pictures) + gap, max(p.height for p in pictures) + gap
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (columns * width - gap, rows * height - gap), "white")
@@ -50,7 +50,7 @@ def side_by_side(pictures: list[Image.Image], columns: int = 2, gap: int = 8) ->
 
 
 def main() -> None:
-    """Train, then draw the last snapshots."""
+    """Run the four trainings, and draw their last snapshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batches", type=int, default=100, help="batches in an epoch")

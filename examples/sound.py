@@ -1,4 +1,4 @@
-"""A network of sound, watched: its first layer turns from noise into a bank of band passes.
+"""Watch a network for sound: its first layer changes from noise to band-pass filters.
 
 python examples/sound.py && tensorboard --logdir runs
 """
@@ -19,7 +19,7 @@ NOTES = 220 * 2 ** (torch.arange(36) / 12)  # three octaves from A3, in hertz
 
 
 def notes(count: int, seed: int) -> TensorDataset:
-    """Plucked strings in noise: a tone, its overtones, one of 36 pitches."""
+    """Generate notes of plucked strings, with noise: a tone and its overtones, of 36 pitches."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(len(NOTES), (count,), generator=generator)
     time = torch.arange(LENGTH) / RATE
@@ -34,7 +34,7 @@ def notes(count: int, seed: int) -> TensorDataset:
 
 
 class Pitch(pl.LightningModule):
-    """Tells the pitch of a note."""
+    """A network that recognizes the pitch of a note."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,19 +51,19 @@ class Pitch(pl.LightningModule):
         )
 
     def training_step(self, batch: list[Tensor], index: int) -> Tensor:
-        """The loss of a batch of notes."""
+        """Return the loss of a batch of notes."""
         sounds, labels = batch
         found = self.rest(self.bank(sounds))
         self.log("accuracy", (found.argmax(1) == labels).float().mean(), prog_bar=True)
         return F.cross_entropy(found, labels)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW: its weight decay takes away the noise that the filters began with."""
+        """Use AdamW: its weight decay removes the noise of the initialization."""
         return torch.optim.AdamW(self.parameters(), lr=3e-3, weight_decay=0.3)
 
 
 def main(epochs: int) -> None:
-    """Train, and say where the pictures are."""
+    """Train, and print where the pictures are."""
     pl.seed_everything(0)
     trainer = pl.Trainer(
         max_epochs=epochs,

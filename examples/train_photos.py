@@ -1,6 +1,6 @@
-"""The demo's training with the options of the callback spelled out.
+"""Run the demo's training with the options of the callback written out.
 
-Watch it while it runs, under Kernels: tensorboard --logdir runs
+To watch it, run "tensorboard --logdir runs" and open the tab Kernels.
 """
 
 import argparse
@@ -14,17 +14,17 @@ from kernelviz_callback.commands.demo import PhotoCrops, PhotoNet
 
 
 def main() -> None:
-    """Train, or go on from a checkpoint."""
+    """Train, or resume from a checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batches", type=int, default=100, help="batches in an epoch")
-    # "rest.3" reads 64 channels: its tiles are principal planes, its responses feature maps.
+    # "rest.3" has 64 input channels: it is shown as principal planes and feature maps.
     parser.add_argument("--layers", nargs="+", default=["conv1"], metavar="NAME")
     parser.add_argument("--probe", help="a photo of your own, train_batch or val_batch")
     parser.add_argument(
         "--resume",
         metavar="CKPT",
-        help="go on from this checkpoint of an interrupted training; same --epochs",
+        help="resume an interrupted training from this checkpoint; use the same --epochs",
     )
     parser.add_argument("--output", default="runs")
     options = parser.parse_args()
@@ -33,7 +33,7 @@ def main() -> None:
     kernels = KernelVizCallback(
         layers=options.layers,
         probe=options.probe,
-        scale="run",  # one colour scale for the whole run: growth and decay show
+        scale="run",  # one colour scale for the whole training, so growth and decay are visible
         every_n_epochs=2,
         early_steps=True,
     )

@@ -1,4 +1,4 @@
-"""What is measured beside what a user would do otherwise is really done."""
+"""The benchmarks measure complete work."""
 
 import subprocess
 import sys
@@ -10,8 +10,8 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.mark.processes
-def test_a_snapshot_is_measured_whole() -> None:
-    """A benchmark of a snapshot that is lost would be fast; it is an error."""
+def test_the_snapshot_benchmark_measures_complete_snapshots() -> None:
+    """A failed snapshot would seem to be fast, so it must be an error."""
     done = subprocess.run(
         [sys.executable, "snapshot.py", "--rounds", "1"],
         capture_output=True,
@@ -24,4 +24,4 @@ def test_a_snapshot_is_measured_whole() -> None:
     kilobytes = {row[0].strip("| "): float(row[3].split()[0]) for row in rows}
     assert list(kilobytes) == ["blog post", "pasted snippet", "ours"]
     weights = 64 * 3 * 7 * 7 * 4 / 1e3
-    assert kilobytes["ours"] > 2 * weights  # in the file, and in the event, beside the pictures
+    assert kilobytes["ours"] > 2 * weights  # once in the file, once in the event, and the pictures

@@ -1,4 +1,4 @@
-"""The documentation: the site is built strictly, and what its pages show can be run."""
+"""The documentation: the site is built, and the commands and programs of its pages run."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ from kernelviz_callback.training.loggers.registry import destination_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-TARGETS = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+TARGETS = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -31,7 +31,7 @@ def name_of(page: Path) -> str:
 
 
 class MyLogger:
-    """Stands for the logger of a reader."""
+    """A logger of the reader's own, for the page about loggers."""
 
     uploaded: ClassVar[dict[str, bytes]] = {}
 
@@ -53,7 +53,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str,
 
 @pytest.fixture
 def trained(fit: Any, tmp_path: Path) -> None:
-    """A run where the pages have one."""
+    """A finished training in the folder that the pages name."""
     fit(KernelVizCallback(), logger=True)
 
 
@@ -65,7 +65,7 @@ def test_the_python_blocks_of_a_page_run_one_after_the_other(
         exec(compile(block, name_of(page), "exec"), names)
 
 
-def test_the_example_of_a_logger_uploads_pictures(names: dict[str, Any]) -> None:
+def test_the_logger_of_the_page_about_loggers_uploads_pictures(names: dict[str, Any]) -> None:
     *_, block = blocks(ROOT / "docs" / "how-to" / "loggers.md", "python")
     exec(compile(block, "loggers.md", "exec"), names)
     destination = destination_of(MyLogger())
@@ -74,7 +74,7 @@ def test_the_example_of_a_logger_uploads_pictures(names: dict[str, Any]) -> None
     assert MyLogger.uploaded == {"kernels/conv1-7.png": b"a"}
 
 
-def test_the_example_of_files_draws_every_snapshot(
+def test_the_program_of_the_page_about_files_draws_every_snapshot(
     names: dict[str, Any], trained: None, tmp_path: Path
 ) -> None:
     (block,) = blocks(ROOT / "docs" / "file-format.md", "python")
@@ -84,7 +84,7 @@ def test_the_example_of_files_draws_every_snapshot(
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "bash")], ids=name_of)
-def test_the_commands_of_a_page_exist(page: Path) -> None:
+def test_the_commands_of_a_page_are_valid(page: Path) -> None:
     for line in "".join(blocks(page, "bash")).splitlines():
         command, *arguments = shlex.split(line, comments=True)
         if command == "kernelviz":
@@ -100,6 +100,17 @@ def test_the_commands_of_a_page_exist(page: Path) -> None:
             ) or line.startswith("pip install .  ")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_source_files_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|pyi|js|ipynb|toml))`", page.read_text())
+    missing = {
+        name
+        for name in named
+        if not (ROOT / name).exists() and not (ROOT / "kernelviz_callback" / name).exists()
+    }
+    assert not missing
+
+
 def test_the_reference_has_every_public_name() -> None:
     written = re.findall(
         r"^::: kernelviz_callback\.\S*?(\w+)$",
@@ -109,7 +120,7 @@ def test_the_reference_has_every_public_name() -> None:
     assert sorted(written) == sorted(kernelviz_callback.__all__)
 
 
-@pytest.mark.newest  # of the tools that build it
+@pytest.mark.newest  # needs the newest versions of the tools that build it
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -119,5 +130,5 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     fetched = re.findall(
         r'<(?:script|img|link rel="stylesheet")[^>]* (?:src|href)="(https?:[^"]+)"', start
     )
-    assert fetched == [], "a reader without a network sees all of it"
+    assert fetched == [], "the page must not need a network"
     assert "KernelVizCallback" in (tmp_path / "reference" / "index.html").read_text()

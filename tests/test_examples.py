@@ -1,4 +1,4 @@
-"""Every example and every configuration runs as the README tells."""
+"""Every example and every configuration runs, and writes what the README says."""
 
 import inspect
 import runpy
@@ -34,7 +34,7 @@ def run(*command: str, cwd: Path, code: int = 0) -> str:
 
 
 def test_five_lines(tmp_path: Path, monkeypatch) -> None:
-    """Run in this process, with the epochs cut short by Lightning's own switch for that."""
+    """Run it in this process, with Lightning's option for short epochs."""
     import lightning.pytorch
 
     class Short(lightning.pytorch.Trainer):
@@ -47,7 +47,7 @@ def test_five_lines(tmp_path: Path, monkeypatch) -> None:
     assert list(logged_images(log_dir)["kernels/conv1"]) == [0, 1, 2, 4]
 
 
-def test_train_photos_and_resume(tmp_path: Path) -> None:
+def test_train_photos_can_be_resumed(tmp_path: Path) -> None:
     short = ["--epochs", "4", "--batches", "2", "--layers", "conv1", "rest.3"]
     run("examples/train_photos.py", *short, cwd=tmp_path)
     runs = tmp_path / "runs" / "train_photos"
@@ -98,7 +98,7 @@ def test_resnet50_draws_the_weights_of_a_file(tmp_path: Path) -> None:
     assert np.asarray(Image.open(folder / "responses.png")).std() > 20
 
 
-def test_resnet50_tells_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+def test_resnet50_names_the_problem_with_a_file(tmp_path: Path) -> None:
     (tmp_path / "no.pth").write_text("no weights")
     told = run("examples/resnet50.py", "--weights", "no.pth", cwd=tmp_path, code=1)
     assert "no.pth holds no state dict of ResNet-50" in told
@@ -118,7 +118,9 @@ def test_a_plain_loop(tmp_path: Path) -> None:
     kernels = load_snapshot(snapshots[200]).weights["0"][:, 0]
     along_rows, along_columns = kernels.mean(2).std(1), kernels.mean(1).std(1)
     is_horizontal = along_rows > along_columns
-    assert 0 < is_horizontal.sum() < len(kernels), "some see horizontal stripes, some vertical ones"
+    assert 0 < is_horizontal.sum() < len(kernels), (
+        "some filters respond to horizontal stripes, others to vertical ones"
+    )
 
 
 def test_a_hugging_face_trainer(tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_the_options_are_explained_on_the_command_line(tmp_path: Path) -> None:
     for option in inspect.signature(KernelVizCallback).parameters:
         assert f".{option}" in told
     assert "first image of the first batch" in " ".join(told.split())
-    assert "known subclasses" not in told, "what no configuration can hold"
+    assert "known subclasses" not in told, "a configuration file cannot hold tensors or images"
 
 
 def test_the_configuration_is_printed_with_every_option(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the README claims can be read and found."""
+"""The links and the table of options in the README."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
-def test_every_link_leads_somewhere(link: str) -> None:
+def test_every_link_exists(link: str) -> None:
     assert link.startswith("https://") or (ROOT / link).exists()
 
 
