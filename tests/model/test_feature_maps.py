@@ -1,4 +1,4 @@
-"""What layers give out while the model reads the probe, and that the model does not notice."""
+"""Feature maps are the outputs of layers, and recording them does not change the model."""
 
 import copy
 import random
@@ -36,7 +36,7 @@ def chain() -> nn.Sequential:
         nn.Dropout(0.5),
         nn.Conv2d(6, 4, 3, dilation=2),
         nn.Flatten(),
-        nn.Linear(7, 2),  # fits no image
+        nn.Linear(7, 2),  # its input size fits no image
     )
 
 
@@ -49,10 +49,10 @@ def found_in(
     return feature_maps(model, find_convolutions(model, layers), probe, **options)
 
 
-def test_a_map_is_the_output_of_the_layers_up_to_it() -> None:
+def test_a_map_is_the_output_of_the_layers_up_to_this_layer() -> None:
     net = chain()
     for _ in range(3):
-        net[:4](torch.randn(4, 3, 20, 24))  # the statistics of the batch norm
+        net[:4](torch.randn(4, 3, 20, 24))  # updates the statistics of the batch norm
     found = found_in(net)
     assert not found.absent
     assert list(found.maps) == ["0", "3", "6"]
@@ -64,7 +64,7 @@ def test_a_map_is_the_output_of_the_layers_up_to_it() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 3])
-def test_a_map_is_averaged_at_once(factor: int) -> None:
+def test_a_map_can_be_shrunk_by_averaging(factor: int) -> None:
     whole, part = (found_in(chain(), "0", **o) for o in ({}, {"shrink": lambda n, h, w: factor}))
     values, small = whole.maps["0"].values, part.maps["0"]
     assert small.shrink == factor
@@ -78,10 +78,10 @@ def test_a_map_is_averaged_at_once(factor: int) -> None:
     assert small.values.shape[1:] == tuple(side // factor for side in values.shape[1:])
 
 
-def test_the_layer_tells_how_much_to_average() -> None:
-    asked: list[tuple[int, int, int]] = []
-    found_in(chain(), shrink=lambda *size: asked.append(size) or 1)
-    assert asked == [(8, 8, 10), (6, 8, 10), (4, 4, 6)]
+def test_shrink_is_called_with_the_size_of_each_map() -> None:
+    sizes: list[tuple[int, int, int]] = []
+    found_in(chain(), shrink=lambda *size: sizes.append(size) or 1)
+    assert sizes == [(8, 8, 10), (6, 8, 10), (4, 4, 6)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -93,11 +93,11 @@ def test_the_model_runs_in_its_own_precision(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found, exact, atol=0.05, rtol=0.05)
 
 
-# --- the model does not notice ------------------------------------------------------------------
+# --- side effects are undone --------------------------------------------------------------------
 
 
-class Restless(nn.Module):
-    """Does in its forward, in evaluation mode too, all that a module may do to itself."""
+class ChangesItself(nn.Module):
+    """Changes its parameters, buffers, attributes, children and modes in its forward pass."""
 
     def __init__(self, fails: type[BaseException] | None = None) -> None:
         super().__init__()
@@ -116,12 +116,12 @@ class Restless(nn.Module):
         self.latest: deque[Tensor] = deque(maxlen=2)
         self.by_name: dict[str, Any] = {"a": 1}
         self.names = {"x"}
-        self.heard = 0
-        self.conv.register_forward_hook(self.hear)
-        self.last.register_forward_pre_hook(self.hear)
+        self.hook_calls = 0
+        self.conv.register_forward_hook(self.count_hook)
+        self.last.register_forward_pre_hook(self.count_hook)
 
-    def hear(self, *_: Any) -> None:
-        self.heard += 1
+    def count_hook(self, *_: Any) -> None:
+        self.hook_calls += 1
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
@@ -145,8 +145,10 @@ class Restless(nn.Module):
         return self.last(x)
 
 
-def everything(model: nn.Module) -> dict[str, Any]:
-    """What makes a model and its surroundings, tensors by value and all else by identity."""
+def state_of(model: nn.Module) -> dict[str, Any]:
+    """Return the state of a model, torch and the random generators: tensors by value, other
+    objects by identity.
+    """
     plain: dict[str, Any] = {}
     for name, module in model.named_modules():
         plain |= {f"{name}.{key}": id(value) for key, value in vars(module).items()}
@@ -192,14 +194,16 @@ def assert_same(before: Any, after: Any, path: str = "") -> None:
 @pytest.mark.parametrize("is_training", [True, False])
 @pytest.mark.parametrize("layers", ["*", "conv"])
 @pytest.mark.parametrize("is_autocast", [False, True])
-def test_nothing_is_left_behind(fails, is_training: bool, layers: str, is_autocast: bool) -> None:
+def test_all_side_effects_are_undone(
+    fails, is_training: bool, layers: str, is_autocast: bool
+) -> None:
     torch.manual_seed(1)
-    net = Restless(fails).train(is_training)
+    net = ChangesItself(fails).train(is_training)
     net.drop.train(not is_training)
     net.conv.weight.grad = torch.randn_like(net.conv.weight)
     net.last.bias.requires_grad_(False)
     with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
-        before = everything(net)
+        before = state_of(net)
         if fails is KeyboardInterrupt and layers == "*":
             with pytest.raises(KeyboardInterrupt):
                 found_in(net, layers)
@@ -207,19 +211,19 @@ def test_nothing_is_left_behind(fails, is_training: bool, layers: str, is_autoca
             found = found_in(net, layers)
             assert "conv" in found.maps
             assert ("last" in found.maps) == (layers == "*" and fails is None)
-        assert_same(before, everything(net))
+        assert_same(before, state_of(net))
 
 
-def test_the_next_training_step_is_the_same() -> None:
+def test_the_next_training_steps_are_the_same() -> None:
     results = []
-    for looks in (0, 3):
+    for repetitions in (0, 3):
         torch.manual_seed(1)
         net = nn.Sequential(*chain()[:8], nn.LazyLinear(2))
         images = torch.randn(4, 3, 20, 24)
         net(images)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
         for _ in range(3):
-            for _ in range(looks):
+            for _ in range(repetitions):
                 found_in(net)
             optimizer.zero_grad()
             net(images).square().mean().backward()
@@ -228,8 +232,8 @@ def test_the_next_training_step_is_the_same() -> None:
     assert_same(*results)
 
 
-def test_what_it_makes_in_the_model_can_be_trained_with() -> None:
-    """A module that makes tensors once must not get them from inference mode."""
+def test_a_tensor_that_the_model_creates_and_keeps_can_be_used_in_training() -> None:
+    """Such a tensor must not be created in inference mode."""
 
     class Cached(nn.Module):
         made: Tensor | None = None
@@ -245,7 +249,7 @@ def test_what_it_makes_in_the_model_can_be_trained_with() -> None:
     net(PROBE[None]).sum().backward()
 
 
-def test_a_scripted_part_is_left_in_its_mode() -> None:
+def test_a_scripted_module_keeps_its_mode_and_buffers() -> None:
     inner = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated
@@ -277,7 +281,7 @@ def compiled_forward(net: nn.Sequential) -> nn.Module:
     return net
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, of a layer's input
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch reads the one of a layer's input
 @pytest.mark.parametrize(
     "compiled",
     [
@@ -286,9 +290,9 @@ def compiled_forward(net: nn.Sequential) -> nn.Module:
         compiled_layer,
         compiled_forward,
     ],
-    ids=["wrapped", "in place", "a layer", "its forward"],
+    ids=["wrapped", "in place", "one layer", "the forward method"],
 )
-def test_what_is_compiled_is_not_compiled_again(compiled: Callable[..., nn.Module]) -> None:
+def test_a_compiled_model_is_not_compiled_again(compiled: Callable[..., nn.Module]) -> None:
     torch._dynamo.reset()
     images = drawn(4, 3, 20, 24)
     usual, net = chain()[:5], compiled(chain()[:5])
@@ -305,11 +309,11 @@ def test_what_is_compiled_is_not_compiled_again(compiled: Callable[..., nn.Modul
         torch.testing.assert_close(found.maps[name].values, each.values)
 
 
-# --- which module is run, and until when --------------------------------------------------------
+# --- which module is run, and where the run ends ------------------------------------------------
 
 
-class Headless(LightningModule):
-    """Without a forward, as many are: its step calls the network."""
+class WithoutForward(LightningModule):
+    """Has no forward, like many LightningModules whose ``training_step`` calls a network."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -317,52 +321,52 @@ class Headless(LightningModule):
         self.nets = nn.ModuleDict({"main": net, "average": copy.deepcopy(net)})
 
 
-def test_a_module_without_a_forward_is_passed_over() -> None:
+def test_of_a_module_without_a_forward_the_child_with_the_first_convolution_is_run() -> None:
     net = chain()
-    found = found_in(Headless(net), "nets.main.*")
+    found = found_in(WithoutForward(net), "nets.main.*")
     assert set(found.maps) == {"nets.main.0", "nets.main.3", "nets.main.6"}
     for name, each in found_in(net).maps.items():
         assert torch.equal(found.maps[f"nets.main.{name}"].values, each.values)
-    both = found_in(Headless(net))
+    both = found_in(WithoutForward(net))
     assert "nets.average.3" in both.absent
     assert "nets.main.3" in both.maps
 
 
-def test_without_any_forward_there_are_no_maps() -> None:
+def test_without_any_forward_only_the_first_convolution_has_a_map() -> None:
     class Parts(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.parts = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)])
 
     found = found_in(Parts())
-    assert list(found.maps) == ["parts.0"], "a layer can be run by itself"
+    assert list(found.maps) == ["parts.0"], "the first convolution itself has a forward"
     assert found.absent == {"parts.1": "the model ended without calling it"}
 
 
-def test_what_it_would_log_is_not_logged() -> None:
-    class Talking(LightningModule):
+def test_self_log_does_nothing_during_the_run() -> None:
+    class Logging(LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.net = chain()
-            self.said: list[str] = []
+            self.logged: list[str] = []
 
         def log(self, name: str, *_: Any, **__: Any) -> None:
-            self.said.append(name)
+            self.logged.append(name)
 
         def forward(self, x: Tensor) -> Tensor:
             self.log("mean", x.mean())
             self.log_dict({"more": x.mean()})
             return self.net(x)
 
-    model = Talking()
+    model = Logging()
     assert not found_in(model).absent
-    assert model.said == []
+    assert model.logged == []
     model.log("x")
-    assert model.said == ["x"]
+    assert model.logged == ["x"]
 
 
-def test_it_ends_after_the_last_layer_however_the_model_catches() -> None:
-    class Catching(nn.Module):
+def test_the_run_ends_after_the_last_layer_although_the_model_catches_exceptions() -> None:
+    class CatchesExceptions(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
@@ -377,11 +381,11 @@ def test_it_ends_after_the_last_layer_however_the_model_catches() -> None:
             return self.tail(x)
 
     ended: list[str] = []
-    assert set(found_in(Catching()).maps) == {"net.0", "net.1"}
+    assert set(found_in(CatchesExceptions()).maps) == {"net.0", "net.1"}
     assert not ended
 
 
-def test_a_layer_that_is_called_twice_shows_its_first_call() -> None:
+def test_a_layer_that_is_called_twice_has_the_map_of_its_first_call() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -395,7 +399,7 @@ def test_a_layer_that_is_called_twice_shows_its_first_call() -> None:
     torch.testing.assert_close(found.maps["again"].values, net.again(PROBE[None])[0].detach())
 
 
-def test_a_layer_that_is_not_reached_costs_the_others_nothing() -> None:
+def test_the_other_layers_have_maps_if_one_layer_is_not_called() -> None:
     class Auxiliary(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -418,27 +422,27 @@ def test_a_layer_that_is_not_reached_costs_the_others_nothing() -> None:
         (nn.Sequential(nn.Conv2d(5, 4, 3)), r"expected input.* to have 5 channels"),
     ],
 )
-def test_a_model_that_does_not_read_images(net: nn.Module, reason: str) -> None:
-    (told,) = found_in(net).absent.values()
-    assert told.startswith("the model failed on images of shape (1, 3, 20, 24) before calling it")
-    assert re.search(reason, told)
+def test_a_model_that_fails_on_images_has_no_maps(net: nn.Module, reason: str) -> None:
+    (given,) = found_in(net).absent.values()
+    assert given.startswith("the model failed on images of shape (1, 3, 20, 24) before calling it")
+    assert re.search(reason, given)
 
 
-def test_a_model_that_is_not_ready_stays_so() -> None:
+def test_a_model_with_uninitialized_parameters_is_not_run() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.LazyLinear(2))
     (reason,) = found_in(net, "1").absent.values()
     assert reason == "the model has layers without weights before its first batch"
     assert isinstance(net[3].weight, nn.UninitializedParameter)
 
 
-def test_a_model_where_random_numbers_cannot_be_put_back() -> None:
+def test_a_model_on_a_device_without_restorable_random_numbers_is_not_run() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3)).to("meta")
     assert found_in(net).absent == {
-        "0": "the model is on meta, where random numbers cannot be put back"
+        "0": "the model is on meta, where random numbers cannot be restored"
     }
 
 
-def test_a_probe_is_one_image() -> None:
+def test_a_batch_as_probe_is_refused() -> None:
     with pytest.raises(ValueError, match=r"found \(1, 3, 20, 24\)"):
         found_in(chain(), probe=PROBE[None])
 
@@ -453,15 +457,15 @@ def test_a_probe_is_one_image() -> None:
         lambda conv: prune.random_unstructured(conv, "weight", 0.5),
     ],
 )
-def test_derived_weights_are_those_of_the_moment(norm: Callable[[nn.Module], Any]) -> None:
+def test_derived_weights_are_up_to_date(norm: Callable[[nn.Module], Any]) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # the older generation
+        warnings.simplefilter("ignore", FutureWarning)  # the older functions are deprecated
         norm(net[1])
     net(PROBE[None])
     with torch.no_grad():
         for parameter in net[1].parameters():
-            parameter += 0.1  # the weights of the last forward are old
+            parameter += 0.1  # the weights derived in the last forward are out of date
     inner = net[0](PROBE[None]).detach()
     expected = F.conv2d(inner, effective_weight(net[1]), net[1].bias)[0].detach()
     torch.testing.assert_close(found_in(net, "1").maps["1"].values, expected)

@@ -1,4 +1,4 @@
-"""What a model may do to itself when it runs, and that none of it is left."""
+"""Every change that a forward pass can make to a model is undone after `feature_maps`."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from kernelviz_callback.model.feature_maps import feature_maps
-from kernelviz_callback.model.isolation import untouched
+from kernelviz_callback.model.isolation import undo_side_effects
 
 
-class Messy(nn.Module):
-    """Its forward does one thing that a forward should not."""
+class Network(nn.Module):
+    """Calls a function that changes the network in its forward pass."""
 
-    def __init__(self, mess: Callable[["Messy"], None]) -> None:
+    def __init__(self, side_effect: Callable[["Network"], None]) -> None:
         super().__init__()
-        self.mess = mess
+        self.side_effect = side_effect
         self.conv = nn.Conv2d(3, 4, 3)
         self.deep = nn.Conv2d(4, 4, 3)
         self.scale = nn.Parameter(torch.ones(3))
@@ -30,46 +30,46 @@ class Messy(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        self.mess(self)
+        self.side_effect(self)
         return self.deep(x)
 
 
-def set_weights(net: Messy) -> None:
+def set_weights(net: Network) -> None:
     net.conv.weight.data = torch.renorm(net.conv.weight.data, 2, 0, 0.01)
 
 
-def write(tensor: Callable[[Messy], Tensor]) -> Callable[[Messy], None]:
-    def mess(net: Messy) -> None:
+def add_one_to(tensor: Callable[[Network], Tensor]) -> Callable[[Network], None]:
+    def side_effect(net: Network) -> None:
         tensor(net).add_(1)
 
-    return mess
+    return side_effect
 
 
-def backward(net: Messy) -> None:
+def backward(net: Network) -> None:
     with torch.enable_grad():
         (net.scale * 3).sum().backward()
 
 
-MESSES: dict[str, Callable[[Messy], None]] = {
-    "a parameter": write(lambda net: net.scale),
-    "a parameter by its data": write(lambda net: net.scale.data),
-    "other weights": set_weights,
-    "a buffer": write(lambda net: net.running),
-    "a buffer by its data": write(lambda net: net.running.data),
-    "a view of a buffer": write(lambda net: net.running[1:]),
+SIDE_EFFECTS: dict[str, Callable[[Network], None]] = {
+    "a parameter": add_one_to(lambda net: net.scale),
+    "a parameter through its data": add_one_to(lambda net: net.scale.data),
+    "replaced weights": set_weights,
+    "a buffer": add_one_to(lambda net: net.running),
+    "a buffer through its data": add_one_to(lambda net: net.running.data),
+    "a view of a buffer": add_one_to(lambda net: net.running[1:]),
     "a buffer that was resized": lambda net: net.running.resize_(50).fill_(2),
-    "a buffer by out": lambda net: torch.add(net.running, 1, out=net.running),
-    "a tensor that is an attribute": write(lambda net: net.plain),
-    "a tensor in a list in a dictionary": write(lambda net: net.nested["a"][1]["b"]),
+    "a buffer as the out argument": lambda net: torch.add(net.running, 1, out=net.running),
+    "a tensor that is an attribute": add_one_to(lambda net: net.plain),
+    "a tensor in a list in a dictionary": add_one_to(lambda net: net.nested["a"][1]["b"]),
     "a list in a dictionary": lambda net: net.nested["a"].append(2),
     "a counter": lambda net: net.counter.update("ab"),
-    "another buffer": lambda net: net.register_buffer("running", torch.ones(7)),
+    "a replaced buffer": lambda net: net.register_buffer("running", torch.ones(7)),
     "gradients": backward,
     "the modes": lambda net: net.train() and None,
 }
 
 
-def everything(net: Messy) -> list[Any]:
+def state_of(net: Network) -> list[Any]:
     tensors = [*net.parameters(), *net.buffers(), net.plain, net.nested["a"][1]["b"]]
     values = [(id(t), t.shape, t.tolist()) for t in tensors]
     gradients = [None if p.grad is None else p.grad.tolist() for p in net.parameters()]
@@ -77,33 +77,35 @@ def everything(net: Messy) -> list[Any]:
     return [values, gradients, modes, len(net.nested["a"]), dict(net.counter)]
 
 
-@pytest.mark.parametrize("mess", MESSES.values(), ids=MESSES)
+@pytest.mark.parametrize("side_effect", SIDE_EFFECTS.values(), ids=SIDE_EFFECTS)
 @pytest.mark.parametrize("has_gradients", [False, True])
-def test_nothing_is_left_of(mess: Callable[[Messy], None], has_gradients: bool) -> None:
-    net = Messy(mess)
+def test_a_side_effect_is_undone(
+    side_effect: Callable[[Network], None], has_gradients: bool
+) -> None:
+    net = Network(side_effect)
     if has_gradients:
         (net.scale.sum() + net.conv.weight.sum()).backward()
-    before = everything(net)
+    before = state_of(net)
     assert feature_maps(net, {"deep": net.deep}, torch.rand(3, 8, 8)).absent == {}
-    assert everything(net) == before
+    assert state_of(net) == before
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_nothing_is_left_after_an_exception(error: type[BaseException]) -> None:
-    net = Messy(write(lambda net: net.running))
-    before = everything(net)
+def test_side_effects_are_undone_after_an_exception(error: type[BaseException]) -> None:
+    net = Network(add_one_to(lambda net: net.running))
+    before = state_of(net)
 
     def run() -> None:
-        with untouched(net):
+        with undo_side_effects(net):
             net(torch.rand(1, 3, 8, 8))
             raise error
 
     with pytest.raises(error):
         run()
-    assert everything(net) == before
+    assert state_of(net) == before
 
 
-def test_what_the_model_made_itself_is_not_copied() -> None:
+def test_a_tensor_that_an_in_place_layer_changes_gives_the_right_map() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3))
     image = torch.rand(3, 8, 8)
     with torch.no_grad():
@@ -112,11 +114,11 @@ def test_what_the_model_made_itself_is_not_copied() -> None:
     assert torch.equal(found, expected)
 
 
-def test_hooks_for_all_modules_are_not_called_and_stay() -> None:
+def test_global_hooks_are_not_called_and_remain_registered() -> None:
     called = []
     handle = register_module_forward_hook(lambda *_: called.append(1))
     try:
-        net = Messy(lambda net: None)
+        net = Network(lambda net: None)
         feature_maps(net, {"deep": net.deep}, torch.rand(3, 8, 8))
         assert called == []
         net(torch.rand(1, 3, 8, 8))
