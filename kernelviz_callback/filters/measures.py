@@ -3,7 +3,7 @@
 A number that does not exist is NaN, not zero: the direction of a filter of zeros, the smoothness of
 a 1x1 kernel. A filter with NaN or infinity in it has NaN for every number and leaves those of the
 others alone. What looks at each filter by itself computes in the type of the weights: as float64,
-see `exact_blocks`, filters may be of any strength. What the kernel's Fourier transform tells is in
+see `float64_blocks`, filters may be of any strength. What the kernel's Fourier transform tells is in
 `spectrum`, how filters relate to each other in `similarity`.
 """
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kernelviz_callback.filters.float64 import exact_blocks
+from kernelviz_callback.filters.float64 import float64_blocks
 
 # A kernel is near zero if no weight in it reaches this share of the layer's largest.
 # Source: Gavrikov & Keuper, "CNN Filter DB", CVPR 2022, section 4.
@@ -51,7 +51,7 @@ def filter_norms(weights: Tensor) -> Tensor:
         >>> filter_norms(torch.tensor([[[[3.0, 4.0]]], [[[0.0, 0.0]]]])).tolist()
         [5.0, 0.0]
     """
-    return torch.cat([_lengths(block) for block in exact_blocks(weights)])
+    return torch.cat([_lengths(block) for block in float64_blocks(weights)])
 
 
 def relative_norms(norms: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ def movement(weights: Tensor, reference: Tensor) -> Movement:
         (0.6, 1.333)
     """
     parts = []
-    for now, then in zip(exact_blocks(weights), exact_blocks(reference), strict=True):
+    for now, then in zip(float64_blocks(weights), float64_blocks(reference), strict=True):
         products = (now * then).flatten(1).sum(1)
         parts.append((_lengths(now), _lengths(then), _lengths(now - then), products))
     length, before, change, product = map(torch.cat, zip(*parts, strict=True))
@@ -217,7 +217,7 @@ def variance_entropy(weights: Tensor) -> float:
         return torch.nan
     total = torch.zeros(size, dtype=torch.float64)
     energy = torch.zeros((), dtype=torch.float64)
-    for block in exact_blocks(weights):
+    for block in float64_blocks(weights):
         total += block.sum((0, 1)).flatten()
         energy += block.square().sum()
     if count < size:  # the same variances, and zeros fewer
@@ -225,7 +225,7 @@ def variance_entropy(weights: Tensor) -> float:
         scatter = centred @ centred.T
     else:
         scatter = torch.zeros(size, size, dtype=torch.float64)
-        for block in exact_blocks(weights):
+        for block in float64_blocks(weights):
             centred = block.reshape(-1, size) - total / count
             scatter += centred.T @ centred
     if scatter.trace() <= energy * torch.finfo(torch.float64).eps ** 2 * count:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kernelviz_callback.filters.float64 import exact_blocks
+from kernelviz_callback.filters.float64 import float64_blocks
 
 _LARGE = 2**20  # weights: products in a larger layer are taken in float32, ...
 _MANY = 512  # filters: ... and so are those of more than these
@@ -127,7 +127,7 @@ def _directions(weights: Tensor) -> tuple[Tensor, Tensor]:
     is_small = weights.numel() <= _LARGE and len(weights) <= _MANY
     exact = torch.float64 if is_small else torch.float32
     units, norms = [], []
-    for block in exact_blocks(weights):
+    for block in float64_blocks(weights):
         rows = block.flatten(1)
         norm = torch.linalg.vector_norm(rows, dim=1)
         norm = norm.masked_fill(norm.isinf(), torch.nan)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kernelviz_callback.filters import measures
-from kernelviz_callback.filters.float64 import exact_blocks
+from kernelviz_callback.filters.float64 import float64_blocks
 from kernelviz_callback.filters.planes import as_planes, check_filters
 from kernelviz_callback.filters.similarity import Similarity, similarity
 from kernelviz_callback.filters.spectrum import concentration, dominant_stripes, power_spectrum
@@ -193,7 +193,7 @@ class _Examination:
 
     def _forms(self) -> dict[str, Tensor]:
         """The numbers that each filter has by itself, whatever its strength."""
-        parts = [self._form(block) for block in exact_blocks(self.weights)]
+        parts = [self._form(block) for block in float64_blocks(self.weights)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _form(self, filters: Tensor) -> dict[str, Tensor]:

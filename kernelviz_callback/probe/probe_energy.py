@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernelviz_callback.filters.float64 import exact_blocks
+from kernelviz_callback.filters.float64 import float64_blocks
 from kernelviz_callback.filters.planes import why_no_image
 from kernelviz_callback.filters.responses import response_size
 from kernelviz_callback.probe.probe import Probe
@@ -49,7 +49,7 @@ class ProbeEnergy:
         groups, size, _ = self.moments.shape
         is_same = size < weights[0].numel()  # in all channels, so that their sum is what responds
         rows, norms = [], []
-        for block in exact_blocks(weights):
+        for block in float64_blocks(weights):
             kernels = block.flatten(2).sum(1) if is_same else block.flatten(1)
             norm = torch.linalg.vector_norm(kernels, dim=1, keepdim=True)
             rows.append((kernels / norm.where(norm > 0, 1)).float())

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from kernelviz_callback.filters.float64 import exact_blocks
+from kernelviz_callback.filters.float64 import float64_blocks
 from kernelviz_callback.filters.principal import principal_planes
 
 
@@ -45,7 +45,7 @@ def test_it_is_the_first_pattern_of_the_svd(shape: tuple[int, ...]) -> None:
 
 def test_several_blocks_are_one_layer() -> None:
     weights = drawn(300, 128, 3, 3)
-    assert len(list(exact_blocks(weights))) > 1
+    assert len(list(float64_blocks(weights))) > 1
     whole = principal_planes(weights)
     each = [principal_planes(weights[i : i + 1]) for i in (0, 150, 299)]
     for i, one in zip((0, 150, 299), each, strict=True):
