@@ -231,9 +231,8 @@ def test_the_bandwidth_of_a_row_falls_with_its_length(taps: int) -> None:
     windowed = wave * torch.hann_window(taps, periodic=False)
     weights = torch.stack([wave, windowed])[:, None, None]
     found = dominant_stripes(power_spectrum(weights), (1, taps))
-    periods = found.bandwidth * torch.tensor(
-        [taps, taps - 1]
-    )  # the first value of the window is zero
+    # The first value of the window is zero, so its kernel has one weight less.
+    periods = found.bandwidth * torch.tensor([taps, taps - 1])
     assert periods.tolist() == pytest.approx([0.89, 1.44], abs=0.15)
 
 
