@@ -174,7 +174,8 @@ def is_ready(conv: Convolution) -> bool:
 def _stable_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
     """Map each module's name without wrapper segments to its raw name and the module.
 
-    If two modules have the same short name, the second one keeps its raw name.
+    If two convolutions have the same short name, the second one keeps its raw name. If only one of
+    two modules with the same short name is a convolution, the other module is left out.
     """
     named: dict[str, tuple[str, nn.Module]] = {}
     for raw, module in model.named_modules():
@@ -190,7 +191,7 @@ def _stable_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
 def _first_names_of_alias(
     model: nn.Module, name: str, modules: Mapping[str, tuple[str, nn.Module]]
 ) -> set[str]:
-    """Return the first name of the module that is also registered under ``name``."""
+    """Return the first name of a module that has ``name`` as a second name, or an empty set."""
     other = dict(model.named_modules(remove_duplicate=False)).get(name)
     return {first for first, (_, module) in modules.items() if module is other}
 

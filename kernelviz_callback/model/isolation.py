@@ -82,11 +82,11 @@ class _WrittenTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if func.namespace in _COLLECTIVES:
             raise CollectiveOperation(str(func))
-        given = dict(zip((a.name for a in func._schema.arguments), args, strict=False))
-        given |= kwargs or {}
+        values = dict(zip((a.name for a in func._schema.arguments), args, strict=False))
+        values |= kwargs or {}
         for argument in func._schema.arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
-                for tensor in _tensors(given.get(argument.name)):
+                for tensor in _tensors(values.get(argument.name)):
                     self._save(tensor)
         result = func(*args, **(kwargs or {}))
         if all(returned.alias_info is None for returned in func._schema.returns):
@@ -212,12 +212,12 @@ def _restore_random_state(model: nn.Module) -> Iterator[None]:
     devices = {p.device for p in model.parameters() if p.is_cuda}
     own = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Generator)]
     states = [generator.get_state() for generator in own]
-    of_python, of_numpy = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(sorted(devices, key=str)):
             yield
     finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
         for generator, state in zip(own, states, strict=True):
             generator.set_state(state)
