@@ -27,7 +27,7 @@ SPARSITY_SHARE = 0.01
 # 64 filters may explode, and 56 may die, before the typical norm changes (1 and 6 of 8 filters). If
 # more filters die, the remaining filters seem to have exploded: norms alone do not distinguish the
 # two cases.
-LIVING_SHARE = 0.1
+DEAD_SHARE = 0.1
 
 
 class Movement(NamedTuple):
@@ -94,7 +94,7 @@ def relative_norms(norms: Tensor) -> Tensor:
 
     Returns:
         The same shape: the norms divided by the median norm of the filters that are not dead (see
-        ``LIVING_SHARE``). NaN everywhere if all filters are dead.
+        ``DEAD_SHARE``). NaN everywhere if all filters are dead.
 
     Example:
         >>> relative_norms(torch.tensor([0.0, 2.0, 2.0, 4.0]))
@@ -105,7 +105,7 @@ def relative_norms(norms: Tensor) -> Tensor:
     last = norms.shape[-1] - 1
     strong = ordered[..., int(0.9 * last), None]
     # The norms are sorted, so the median of those above the limit is in the middle of the rest.
-    first = (ordered <= LIVING_SHARE * strong).sum(-1, keepdim=True)
+    first = (ordered <= DEAD_SHARE * strong).sum(-1, keepdim=True)
     middle = (first + last).double() / 2
     typical = (
         ordered.gather(-1, middle.floor().long().clamp(max=last))

@@ -149,8 +149,8 @@ def _stripes(fine: Tensor) -> Stripes:
     mean = torch.stack([rows @ cycles[0], columns @ cycles[1]], dim=1) / rows.sum(1, keepdim=True)
     tops = torch.stack([t.float() / m for t, m in zip(top, counts, strict=True)], dim=1)
     # A peak that is its own mirror image has a symmetric lobe, so it is not shifted.
-    is_image = (_wrapped(2 * tops) == 0).all(1)
-    frequency = _wrapped(tops + mean.masked_fill(is_image[:, None], 0))
+    is_symmetric = (_wrapped(2 * tops) == 0).all(1)
+    frequency = _wrapped(tops + mean.masked_fill(is_symmetric[:, None], 0))
     is_blob = (tops == 0).all(1)
     orientation = torch.rad2deg(torch.atan2(frequency[:, 1], frequency[:, 0])) % 180
     orientation = orientation.where(orientation < 180, 0)  # the remainder may be rounded up to 180

@@ -22,9 +22,9 @@ from kernelviz_callback.model.convolutions import find_convolutions, geometry_of
 from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.probe.probe_energy import ProbeEnergy
 
-# A filter counts as a colour filter if a larger share of its energy is off the grey axis.
+# A filter counts as a colour filter if more than this share of its energy is off the grey axis.
 COLOUR_SHARE = 0.5
-# A filter counts as a blob if its kernel has fewer periods of the dominant wave.
+# A filter counts as a blob if its kernel has less than this many periods of its dominant wave.
 BLOB_PERIODS = 0.5
 
 
@@ -47,9 +47,9 @@ def kernel_health(
             like channels.
         layer: If a module is given, the name of its layer, or None for its first convolution. If
             weights are given, a name for the result.
-        first: The weights of the layer at the start of training.
-        previous: The weights of the layer at the previous snapshot.
-        steps_since_previous: Number of optimizer steps since the previous snapshot.
+        first: The weights of the layer at the start of training; None if unknown.
+        previous: The weights of the layer at the previous snapshot; None if unknown.
+        steps_since_previous: Optimizer steps since the previous snapshot; None if unknown.
         energy: The probe as `measure_probe` returns it, or the reason why there is no probe.
         groups: Number of groups of the convolution. If a module is given, the number of its layer
             is used instead.
@@ -68,7 +68,9 @@ def kernel_health(
     if isinstance(model_or_weights, nn.Module):
         found = find_convolutions(model_or_weights, layer)
         if len(found) > 1:
-            raise ValueError(f"{layer!r} names {len(found)} layers: {', '.join(found)}; name one")
+            raise ValueError(
+                f"{layer!r} names {len(found)} layers: {', '.join(found)}; pass one name"
+            )
         [(layer, conv)] = found.items()
         groups = geometry_of(conv).groups
         model_or_weights = effective_weight(conv)

@@ -1,8 +1,8 @@
 """Compute the null model: the numbers that random filters of a given shape have.
 
 A cosine of 0.9 between two filters is common among 32 random filters of 1x3x3, and practically
-impossible among 64 random filters of 3x7x7. So verdicts have no fixed limits. They compare the
-numbers of a filter with those of independent Gaussian filters of the same shape.
+impossible among 64 random filters of 3x7x7. So a fixed limit is not enough for a verdict: the
+numbers of a filter are also compared with those of independent Gaussian filters of the same shape.
 """
 
 from collections.abc import Callable
