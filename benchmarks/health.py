@@ -154,7 +154,7 @@ def main() -> None:
             f"{noise:.1%}",
             f"{called_noise(shape, True):.1%}, {called_noise(shape, False):.1%}",
         ]
-        if not null_model(shape).knows_noise:
+        if not null_model(shape).can_detect_noise:
             power = null_model(shape).noise_power
             row[2:] = ["withheld", f"would find {power:.0%}"]
         row += [f"{found(fault, shape, options.faults):.1%}" for fault in FAULTS]

@@ -10,7 +10,7 @@ from kernelviz_callback.drawing.notes import Scale
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.health.examine import kernel_health
 from kernelviz_callback.health.kernel_health import KernelHealth
-from kernelviz_callback.probe.probe import Probe, readable
+from kernelviz_callback.probe.probe import Probe, readable_by_layer
 from kernelviz_callback.snapshots.format import load_snapshot
 
 
@@ -57,7 +57,7 @@ def checkpoint_pictures(
         "responses": response_picture(
             weights,
             geometry,
-            readable(probe, stored.shape, geometry),
+            readable_by_layer(probe, stored.shape, geometry),
             layer=name,
             when=when,
             response=response,

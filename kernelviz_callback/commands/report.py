@@ -19,7 +19,7 @@ from kernelviz_callback import commands
 from kernelviz_callback.checkpoints.byte_ranges import readable_in_parts
 from kernelviz_callback.checkpoints.safetensors_file import open_tensors
 from kernelviz_callback.commands.history import LayerHistory
-from kernelviz_callback.health.examine import kernel_health, measured_from
+from kernelviz_callback.health.examine import kernel_health, remeasure_drift
 from kernelviz_callback.health.kernel_health import FilterMeasures, KernelHealth
 from kernelviz_callback.html_page import (
     as_base64,
@@ -181,7 +181,7 @@ def _taken(history: LayerHistory, step: int, before: Sequence[Snapshot]) -> Snap
     if recorded is not None:
         wall_time, digest, health = recorded
         if health is not None and before and _is_resumed(history, step, before[0].step):
-            health = measured_from(before[0].weights[layer], weights, health)
+            health = remeasure_drift(before[0].weights[layer], weights, health)
         examined = {} if health is None else {layer: health}
         return replace(snapshot, wall_time=wall_time, probe_digest=digest, health=examined)
     first, previous = (before[i].weights[layer] if before else None for i in (0, -1))

@@ -31,7 +31,7 @@ from kernelviz_callback.health.examine import kernel_health
 from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.probe.probe import ProbeSource, load_probe
-from kernelviz_callback.probe.probe_energy import ProbeEnergy, energy_under
+from kernelviz_callback.probe.probe_energy import ProbeEnergy, energy_for_layer
 from kernelviz_callback.storage import Location
 
 Comparable: TypeAlias = Location | nn.Module | Checkpoint
@@ -278,7 +278,7 @@ class CompareWalk:
         geometry = now.layer.geometry
         key = now.shape, geometry
         if key not in self._energies:
-            self._energies[key] = energy_under(
+            self._energies[key] = energy_for_layer(
                 self.probe, now.shape, dilation=geometry.plane_dilation, groups=geometry.groups
             )
         before = self._previous

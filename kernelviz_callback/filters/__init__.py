@@ -1,6 +1,7 @@
-"""Numbers of filters: pure functions from a tensor of weights to tensors.
+"""Compute numbers of filters: pure functions that map a tensor of weights to other tensors.
 
-Measures, spectrum, similarity, principal planes, frequency gain and the per-channel convolution.
-They change no argument, move nothing between devices and keep no state. Imports torch and nothing
-else of ours; every package may import it.
+Measures, spectrum, similarity, principal planes, frequency gain and the responses to a probe.
+The functions do not change their arguments, move no tensor between devices and have no state.
+Imports torch and no other package of ours; every package except ``model`` and
+``tensorboard_plugin`` may import it.
 """

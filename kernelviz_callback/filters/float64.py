@@ -1,26 +1,29 @@
-"""A layer as float64, some filters at a time: there every float32 number has a square."""
+"""Convert the filters of a layer to float64, a few at a time."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-_MOST_NUMBERS = 2**17  # of a block: 1 MiB, what a processor's cache holds
+_MOST_NUMBERS = 2**17  # in a block, which has 1 MiB then and fits into the cache of a processor
 
 
-def exact_blocks(weights: Tensor) -> Iterator[Tensor]:
-    """Yield the filters of a layer in their order, in blocks that are float64.
+def float64_blocks(weights: Tensor) -> Iterator[Tensor]:
+    """Yield the filters of a layer in their order, in blocks of float64.
 
-    The square of a float32 number may be none: of 1e20 it is infinite, of 1e-23 zero. As a float64
-    all of them have squares, and fourth powers, and sums of those. A whole layer in float64 would
-    be twice its size in memory.
+    The square of a float32 number may not be a float32 number: 1e20 has an infinite square, and
+    the square of 1e-23 is zero. In float64 the squares, the fourth powers and their sums are
+    correct. Blocks are used because a whole layer in float64 needs twice its memory.
 
     Args:
         weights: Shape (N, ...), floating point, not modified.
 
+    Yields:
+        Shape (n, ...), float64, on the device of ``weights``.
+
     Example:
         >>> from torch import full
-        >>> [norm] = [block.norm().item() for block in exact_blocks(full((1, 4), 1e20))]
+        >>> [norm] = [block.norm().item() for block in float64_blocks(full((1, 4), 1e20))]
         >>> f"{norm:.1e}"
         '2.0e+20'
     """

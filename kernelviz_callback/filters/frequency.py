@@ -1,31 +1,31 @@
-"""What filters of one dimension let through of each frequency."""
+"""The frequency gain of filters of 1-D layers."""
 
 import torch
 from torch import Tensor
 
 from kernelviz_callback.filters.measures import largest_magnitude
 
-_MOST_NUMBERS = 2**20  # of the spectra in memory at once, complex
-_FEWEST_POINTS = 256  # of a transform: twice as many as a tile is wide
+_MOST_NUMBERS = 2**20  # complex numbers of the spectra that are in memory at once
+_FEWEST_POINTS = 256  # of a Fourier transform
 
 
 def frequency_gain(weights: Tensor, *, dilation: int = 1) -> Tensor:
-    """How much of each frequency a 1-D filter lets through: whether it is a low, band or high pass.
+    """Compute the gain of each 1-D filter at each frequency: a low, band or high pass.
 
-    The magnitude of its transfer function, |H(f)| = |sum over t of w[t] exp(-2 pi i f t)|. Of a
-    filter with several channels the root of the summed squares: the gain for signals that have
-    nothing to do with each other.
+    The gain is the magnitude of the transfer function, |H(f)| = |sum over t of w[t]
+    exp(-2 pi i f t)|. For a filter with several channels it is the square root of the sum of the
+    squared gains of the channels. This is the gain for uncorrelated signals in the channels.
 
     Args:
         weights: Shape (N, C, k), floating point, not modified.
-        dilation: Spacing of the taps, in samples.
+        dilation: Spacing of the weights of a kernel, in samples.
 
     Returns:
-        Shape (N, frequencies), float32, not negative, in units of the weights: at frequencies from
-        0 to half the sampling rate, in equal steps. NaN for a filter with NaN or infinity.
+        Shape (N, frequencies), float32, not negative, in units of the weights. The frequencies go
+        from 0 to half the sampling rate in equal steps. NaN for a filter with NaN or infinity.
 
     Raises:
-        ValueError: If ``weights`` are no filters of a 1-D layer, or empty.
+        ValueError: If ``weights`` is empty or does not have three dimensions.
 
     Example:
         >>> gain = frequency_gain(torch.tensor([[[0.5, 0.5]], [[0.5, -0.5]]]))
@@ -38,7 +38,8 @@ def frequency_gain(weights: Tensor, *, dilation: int = 1) -> Tensor:
         )
     filters, _, taps = weights.shape
     points = max(_FEWEST_POINTS, 2 ** (dilation * (taps - 1)).bit_length())
-    # Spread taps repeat the spectrum: at f it is what that of the taps is at dilation * f.
+    # Dilation repeats the spectrum: its value at f is that of the kernel without dilation at
+    # dilation * f.
     places = torch.arange(points // 2 + 1, device=weights.device) * dilation % points
     places = torch.minimum(places, points - places)
     largest = largest_magnitude(weights)

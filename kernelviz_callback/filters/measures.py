@@ -1,10 +1,14 @@
-"""The numbers of filter health: pure functions of weights, each the same for any scale of them.
+"""Measure filters: strength, sparsity, smoothness, colour, movement and variety.
 
-A number that does not exist is NaN, not zero: the direction of a filter of zeros, the smoothness of
-a 1x1 kernel. A filter with NaN or infinity in it has NaN for every number and leaves those of the
-others alone. What looks at each filter by itself computes in the type of the weights: as float64,
-see `exact_blocks`, filters may be of any strength. What the kernel's Fourier transform tells is in
-`spectrum`, how filters relate to each other in `similarity`.
+The norms, `largest_magnitude` and ``Movement.change`` are in units of the weights. The other
+numbers do not change if all weights are multiplied by one number.
+
+A number that does not exist is NaN, not zero: for example the direction of a filter of zeros, or
+the smoothness of a 1x1 kernel. If a filter has NaN or infinite weights, its numbers are NaN and the
+numbers of the other filters do not change. Functions that handle each filter separately compute in
+the type of the weights: pass float64 (see `float64_blocks`) for filters with very small or very
+large weights. Numbers from the Fourier transform are in `spectrum`, comparisons of filters with
+each other in `similarity`.
 """
 
 from math import log, sqrt
@@ -13,29 +17,31 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kernelviz_callback.filters.float64 import exact_blocks
+from kernelviz_callback.filters.float64 import float64_blocks
 
-# A kernel is near zero if no weight in it reaches this share of the layer's largest.
+# A kernel is near zero if all its weights are below this share of the largest weight of the layer.
 # Source: Gavrikov & Keuper, "CNN Filter DB", CVPR 2022, section 4.
 SPARSITY_SHARE = 0.01
-# Filters below this share of a strong one do not count for what is typical. Strong is the norm that
-# a tenth of the other filters, rounded up, exceed: so many may explode, and all below it may die,
-# before the yardstick moves (of 64 filters 7, and 56; of 8 filters 1, and 6). If more die, the few
-# that live look as if they had exploded: norms alone cannot tell which.
-LIVING_SHARE = 0.1
+# A filter is dead if its norm is at most this share of a strong norm. Dead filters do not count for
+# the typical norm. A tenth of the other filters, rounded up, exceed the strong norm. Therefore 7 of
+# 64 filters may explode, and 56 may die, before the typical norm changes (1 and 6 of 8 filters). If
+# more filters die, the remaining filters seem to have exploded: norms alone do not distinguish the
+# two cases.
+DEAD_SHARE = 0.1
 
 
 class Movement(NamedTuple):
-    """How far a layer has gone from a reference.
+    """How far a layer has moved from a reference, the same layer at another time.
 
     Attributes:
-        change: Length of each filter's way, shape (N,), in units of the weights.
-        relative: The same in lengths of the reference, shape (N,). Infinite for a filter that was
-            zero and is not; NaN for one that still is.
-        cosine: How much of its form each filter has kept, shape (N,), in [-1, 1]: 1 all of it, 0
-            nothing. NaN where it was zero, or is.
-        drift: The way of the finite filters together, in lengths of the reference. NaN if that was
-            zero.
+        change: Norm of the difference between each filter and the reference, shape (N,), in units
+            of the weights.
+        relative: ``change`` divided by the norm of the filter in the reference, shape (N,).
+            Infinite if only the reference is zero, NaN if both are zero.
+        cosine: Cosine between each filter and the reference, shape (N,), in [-1, 1]. 1 means that
+            the pattern is the same, 0 that nothing of it is left. NaN if one of the two is zero.
+        drift: Norm of the difference of all finite filters together, divided by the norm of the
+            reference. NaN if the reference is zero.
     """
 
     change: Tensor
@@ -45,24 +51,50 @@ class Movement(NamedTuple):
 
 
 def filter_norms(weights: Tensor) -> Tensor:
-    """How strong each filter is: its Euclidean norm, shape (N,), float64, in units of the weights.
+    """Compute the strength of each filter: its Euclidean norm.
+
+    Args:
+        weights: Shape (N, ...), floating point, not modified.
+
+    Returns:
+        Shape (N,), float64, in units of the weights.
 
     Example:
         >>> filter_norms(torch.tensor([[[[3.0, 4.0]]], [[[0.0, 0.0]]]])).tolist()
         [5.0, 0.0]
     """
-    return torch.cat([_lengths(block) for block in exact_blocks(weights)])
+    return torch.cat([_norms(block) for block in float64_blocks(weights)])
+
+
+def largest_magnitude(values: Tensor) -> Tensor:
+    """Compute the largest finite |value| of each filter, or of each item of the first axis.
+
+    Args:
+        values: Shape (N, ...), not modified.
+
+    Returns:
+        Shape (N,), float32. 0 for an item that is zero or has no finite value.
+
+    Example:
+        >>> largest_magnitude(torch.tensor([[1.0, -3.0], [float("nan"), 2.0]]))
+        tensor([3., 2.])
+    """
+    inner = tuple(range(1, values.ndim))
+    largest = torch.maximum(values.amax(inner), -values.amin(inner)).float()
+    if largest.isfinite().all():
+        return largest
+    return torch.where(values.isfinite(), values, 0).abs().amax(inner).float()
 
 
 def relative_norms(norms: Tensor) -> Tensor:
-    """How strong each filter is beside its layer: 1 is typical, 0.1 hardly takes part.
+    """Compare the strength of each filter with its layer: 1 is typical, 0.1 is negligible.
 
     Args:
-        norms: Shape (..., N), not negative; the norms of filters or of their changes.
+        norms: Shape (..., N), not negative: the norms of filters, or of the changes of filters.
 
     Returns:
-        Of the same shape: norms over the median of those that live (see ``LIVING_SHARE``). NaN
-        everywhere if nothing lives.
+        The same shape: the norms divided by the median norm of the filters that are not dead (see
+        ``DEAD_SHARE``). NaN everywhere if all filters are dead.
 
     Example:
         >>> relative_norms(torch.tensor([0.0, 2.0, 2.0, 4.0]))
@@ -72,8 +104,8 @@ def relative_norms(norms: Tensor) -> Tensor:
     ordered = norms.where(finite, 0).sort(-1).values
     last = norms.shape[-1] - 1
     strong = ordered[..., int(0.9 * last), None]
-    # The median of those above the limit, in an ascending row: half way from there to its end.
-    first = (ordered <= LIVING_SHARE * strong).sum(-1, keepdim=True)
+    # The norms are sorted, so the median of those above the limit is in the middle of the rest.
+    first = (ordered <= DEAD_SHARE * strong).sum(-1, keepdim=True)
     middle = (first + last).double() / 2
     typical = (
         ordered.gather(-1, middle.floor().long().clamp(max=last))
@@ -83,10 +115,14 @@ def relative_norms(norms: Tensor) -> Tensor:
 
 
 def sparsity(weights: Tensor) -> Tensor:
-    """Share of each filter's kernels that are near zero: they cost time and contribute nothing.
+    """Compute the share of each filter's kernels that are near zero and contribute nothing.
+
+    Args:
+        weights: Shape (N, C, kH, kW), not modified.
 
     Returns:
-        Shape (N,), in [0, 1]; 1 for all filters of a layer of zeros. The mean is the layer's.
+        Shape (N,), in [0, 1]; 1 for all filters of a layer of zeros. The mean over the filters is
+        the sparsity of the layer.
 
     Source: Gavrikov & Keuper, "CNN Filter DB", CVPR 2022, section 4, "sparsity".
 
@@ -103,13 +139,16 @@ def sparsity(weights: Tensor) -> Tensor:
 
 
 def autocorrelation(weights: Tensor) -> Tensor:
-    """How smooth each filter is: the correlation of weights that lie side by side.
+    """Compute the smoothness of each filter: the correlation of neighbouring weights.
 
-    About 0 for noise, towards 1 for blobs and wide stripes, below 0 where signs alternate. Each
-    kernel's mean is taken off, and the kernels of a filter count by their variance.
+    It is about 0 for noise, near 1 for blobs and wide stripes, and below 0 if signs alternate. The
+    mean of each kernel is subtracted. The kernels of a filter are weighted by their variance.
+
+    Args:
+        weights: Shape (N, C, kH, kW), not modified.
 
     Returns:
-        Shape (N,). NaN for 1x1 kernels and filters of constant kernels.
+        Shape (N,). NaN for 1x1 kernels, and for filters whose kernels are constant.
 
     Source: Moran's I with the four nearest neighbours (Moran, Biometrika 1950), pooled.
     """
@@ -118,7 +157,7 @@ def autocorrelation(weights: Tensor) -> Tensor:
     if pairs == 0:
         return weights.new_full((len(weights),), torch.nan)
     variance = centred.square().mean((2, 3)).sum(1)
-    # What rounding leaves of a constant kernel is no variance.
+    # The variance of a constant kernel is not exactly zero, because of rounding.
     constant = variance <= weights.square().mean((2, 3)).sum(1) * 1e-12
     across = (centred[..., 1:] * centred[..., :-1]).sum((1, 2, 3))
     down = (centred[..., 1:, :] * centred[..., :-1, :]).sum((1, 2, 3))
@@ -126,14 +165,17 @@ def autocorrelation(weights: Tensor) -> Tensor:
 
 
 def roughness(weights: Tensor) -> Tensor:
-    """How rough each filter is: the energy of the differences between neighbouring weights.
+    """Compute the roughness of each filter: the energy of differences of neighbouring weights.
 
-    0 for constant kernels, about 1 for noise, 2 where neighbours are opposite (a checkerboard).
-    Unlike `autocorrelation` it knows a constant kernel for smooth.
+    It is 0 for constant kernels, about 1 for noise, and 2 for a checkerboard, where neighbours are
+    opposite. Unlike `autocorrelation` it is defined for constant kernels.
+
+    Args:
+        weights: Shape (N, C, kH, kW), not modified.
 
     Returns:
-        Shape (N,), in [0, 2]: sum of (a - b)^2 over sum of a^2 + b^2, over all pairs of neighbours.
-        NaN for 1x1 kernels and filters of zeros.
+        Shape (N,), in [0, 2]: the sum of (a - b)^2 divided by the sum of a^2 + b^2, over all pairs
+        (a, b) of neighbours. NaN for 1x1 kernels and filters of zeros.
 
     Example:
         >>> roughness(torch.tensor([[[[1.0, 1.0]]], [[[1.0, -1.0]]], [[[1.0, 0.0]]]]))
@@ -148,18 +190,19 @@ def roughness(weights: Tensor) -> Tensor:
 
 
 def colour_selectivity(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """How much each filter looks at colour, and at which: its energy off the grey axis.
+    """Measure how much each filter responds to colour, and to which colours.
 
     Args:
-        weights: Shape (N, 3, kH, kW), channels red, green, blue.
+        weights: Shape (N, 3, kH, kW), channels red, green, blue. Not modified.
 
     Returns:
-        Two tensors of shape (N,). The share of the energy off the grey axis, in [0, 1]: 0 is a
-        grey-scale filter, 1 a purely opponent one, 2/3 what noise has. And the opponent axis that
-        most of it lies on, in degrees [0, 180): 0 is red-green, 90 blue-yellow. NaN without energy.
+        Two tensors of shape (N,). The first is the share of the filter's energy off the grey axis,
+        in [0, 1]: 0 for a grey filter, 1 for a purely colour-opponent filter, 2/3 for noise; NaN
+        for a filter of zeros. The second is the opponent axis with most of this energy, in degrees
+        [0, 180): 0 is red-green, 90 is blue-yellow. NaN for a grey filter.
 
     Raises:
-        ValueError: For another number of channels.
+        ValueError: If ``weights`` does not have 3 channels.
 
     Source: the opponent axes of Krauskopf, Williams & Heeley, Vision Research 1982, in their usual
     orthonormal form (R-G)/sqrt 2, (R+G-2B)/sqrt 6.
@@ -173,16 +216,16 @@ def colour_selectivity(weights: Tensor) -> tuple[Tensor, Tensor]:
     total = weights.square().sum((1, 2, 3))
     off_grey = (energy[0] + energy[1]) / total
     axis = torch.rad2deg(torch.atan2(2 * (a * b).sum(inner), energy[0] - energy[1]) / 2) % 180
-    axis = axis.where(axis < 180, 0)  # rounding may lift a remainder to it
+    axis = axis.where(axis < 180, 0)  # the remainder may be rounded up to 180
     return off_grey, axis.masked_fill(~(off_grey > 1e-12), torch.nan)
 
 
 def movement(weights: Tensor, reference: Tensor) -> Movement:
-    """Tell how far a layer has gone from a reference, filter by filter and as a whole.
+    """Measure how far a layer has moved from a reference, for each filter and for all together.
 
     Args:
-        weights: Shape (N, C, kH, kW).
-        reference: The same layer at another time, of the same shape.
+        weights: Shape (N, C, kH, kW), not modified.
+        reference: The same layer at another time, the same shape, not modified.
 
     Example:
         >>> now, then = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[3.0, 0.0]]]])
@@ -191,9 +234,9 @@ def movement(weights: Tensor, reference: Tensor) -> Movement:
         (0.6, 1.333)
     """
     parts = []
-    for now, then in zip(exact_blocks(weights), exact_blocks(reference), strict=True):
+    for now, then in zip(float64_blocks(weights), float64_blocks(reference), strict=True):
         products = (now * then).flatten(1).sum(1)
-        parts.append((_lengths(now), _lengths(then), _lengths(now - then), products))
+        parts.append((_norms(now), _norms(then), _norms(now - then), products))
     length, before, change, product = map(torch.cat, zip(*parts, strict=True))
     finite = change.isfinite()
     drift = change.where(finite, 0).norm() / before.where(finite, 0).norm()
@@ -202,11 +245,14 @@ def movement(weights: Tensor, reference: Tensor) -> Movement:
 
 
 def variance_entropy(weights: Tensor) -> float:
-    """How varied the patterns of a layer's kernels are: 0 if all are multiples of one pattern.
+    """Measure the variety of a layer's kernels: 0 if all are multiples of one pattern.
+
+    Args:
+        weights: Shape (N, C, kH, kW), on the CPU, finite, not modified.
 
     Returns:
-        In [0, log10(kH kW)]. Random kernels are near the upper end. 0 if all kernels are the same,
-        NaN if there is only one, or they are 1x1.
+        A number in [0, log10(kH kW)]. Random kernels are near the upper end. 0 if all kernels are
+        equal, NaN if there is only one kernel, or if kernels are 1x1.
 
     Source: Gavrikov & Keuper, "CNN Filter DB", CVPR 2022, section 4: the base-10 entropy of the
     shares of variance along the principal components of all N x C kernels.
@@ -217,15 +263,15 @@ def variance_entropy(weights: Tensor) -> float:
         return torch.nan
     total = torch.zeros(size, dtype=torch.float64)
     energy = torch.zeros((), dtype=torch.float64)
-    for block in exact_blocks(weights):
+    for block in float64_blocks(weights):
         total += block.sum((0, 1)).flatten()
         energy += block.square().sum()
-    if count < size:  # the same variances, and zeros fewer
+    if count < size:  # this smaller matrix has the same eigenvalues, except for zeros
         centred = weights.reshape(count, size).double() - total / count
         scatter = centred @ centred.T
     else:
         scatter = torch.zeros(size, size, dtype=torch.float64)
-        for block in exact_blocks(weights):
+        for block in float64_blocks(weights):
             centred = block.reshape(-1, size) - total / count
             scatter += centred.T @ centred
     if scatter.trace() <= energy * torch.finfo(torch.float64).eps ** 2 * count:
@@ -235,29 +281,12 @@ def variance_entropy(weights: Tensor) -> float:
     return float(torch.special.entr(share).sum()) / log(10)
 
 
-def _lengths(filters: Tensor) -> Tensor:
-    lengths: Tensor = torch.linalg.vector_norm(filters.flatten(1), dim=1)
-    return lengths
+def _norms(filters: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(filters.flatten(1), dim=1)
+    return norms
 
 
 def _neighbour_pairs(shape: torch.Size) -> int:
-    """Pairs of weights side by side, in a kernel."""
+    """Return the number of pairs of neighbouring weights in a kernel."""
     _, _, height, width = shape
     return height * (width - 1) + (height - 1) * width
-
-
-def largest_magnitude(values: Tensor) -> Tensor:
-    """Tell how strong each filter is: the largest finite |value| of each item of the first axis.
-
-    Returns:
-        Shape (N,), float32. 0 for an item of zeros, or without any finite value.
-
-    Example:
-        >>> largest_magnitude(torch.tensor([[1.0, -3.0], [float("nan"), 2.0]]))
-        tensor([3., 2.])
-    """
-    inner = tuple(range(1, values.ndim))
-    largest = torch.maximum(values.amax(inner), -values.amin(inner)).float()
-    if largest.isfinite().all():
-        return largest
-    return torch.where(values.isfinite(), values, 0).abs().amax(inner).float()

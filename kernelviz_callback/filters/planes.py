@@ -1,24 +1,25 @@
-"""Filters of one and of three dimensions as rows of planes: what pictures and measures work on."""
+"""Convert filters of 1-D and 3-D layers to the planes that pictures and measures work on."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
-# Whose kernels are drawn one by one: colours with alpha, or two by two sensors. Of more, one
-# picture tells of all.
+# Up to this many channels, kernels are drawn separately: colours with alpha, or 2 x 2 sensors. With
+# more channels, one picture stands for all kernels of a filter.
 MOST_CHANNELS = 4
 
 
 def as_planes(filters: Tensor) -> Tensor:
-    """Lay the kernels of filters side by side, whatever their dimensions.
+    """Return filters of any dimension as 2-D planes.
 
     Args:
-        filters: Shape (N, C, kH, kW); (N, C, k) of a 1-D layer; (N, C, kD, kH, kW) of a 3-D one.
-            Not modified.
+        filters: Shape (N, C, kH, kW); (N, C, k) for a 1-D layer; (N, C, kD, kH, kW) for a 3-D
+            layer. Not modified.
 
     Returns:
-        Shape (N, C, kH, kW); (N, C, 1, k) of a 1-D layer; (N, kD * C, kH, kW) of a 3-D one: the C
-        kernels of the first slice, then those of the next. A view where torch can make one.
+        Shape (N, C, kH, kW); (N, C, 1, k) for a 1-D layer; (N, kD * C, kH, kW) for a 3-D layer,
+        with the C kernels of the first slice, then those of the second slice, and so on. A view of
+        ``filters`` if possible.
 
     Example:
         >>> from torch import rand
@@ -31,7 +32,7 @@ def as_planes(filters: Tensor) -> Tensor:
 
 
 def why_no_image(shape: Sequence[int]) -> str | None:
-    """Why filters of this shape do not respond to one image; None if they do."""
+    """Return why filters of this shape have no response to one image, or None if they have one."""
     if len(shape) == 3:
         return "a 1-D convolution reads signals, not images"
     if len(shape) == 5:
@@ -40,9 +41,9 @@ def why_no_image(shape: Sequence[int]) -> str | None:
 
 
 def check_filters(shape: Sequence[int]) -> None:
-    """Raise a `ValueError` unless this is the shape of filters."""
+    """Raise a `ValueError` unless this is the shape of the filters of a layer."""
     if len(shape) not in (3, 4, 5) or 0 in shape:
         raise ValueError(
             "expected filters of shape (N, C, kH, kW), (N, C, k) of a 1-D layer or "
-            f"(N, C, kD, kH, kW) of a 3-D one, not empty; found {tuple(shape)}"
+            f"(N, C, kD, kH, kW) of a 3-D layer, not empty; found {tuple(shape)}"
         )

@@ -1,8 +1,9 @@
-"""The principal plane of a filter with many input channels: the one pattern that tells most of it.
+"""Compute the principal plane of a filter: the one pattern that explains most of its kernels.
 
-A filter of 64 channels is 64 kernels, too many to look at. As a C x (kH * kW) matrix it is a sum of
-patterns, each times what every channel takes of it; the first of its singular value decomposition
-comes nearest to the filter of all.
+A filter with 64 channels has 64 kernels, too many to look at. Its weights are a C x (kH * kW)
+matrix. The singular value decomposition writes this matrix as a sum of terms: each term is one
+pattern of shape kH x kW, multiplied by one number for each channel. The first term is the best
+approximation of the filter by one pattern.
 """
 
 from dataclasses import dataclass
@@ -10,22 +11,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernelviz_callback.filters.float64 import exact_blocks
+from kernelviz_callback.filters.float64 import float64_blocks
 from kernelviz_callback.filters.planes import check_filters
 
-_NO_SUM = 1e-6  # of a plane of norm 1: rounding alone makes a sum like this
+_NO_SUM = 1e-6  # a smaller sum of the weights of a plane with norm 1 is a rounding error
 
 
 @dataclass(frozen=True)
 class PrincipalPlanes:
-    """What `principal_planes` found.
+    """The result of `principal_planes`.
 
     Attributes:
-        planes: Shape (N, 1, kH, kW), as the filters with one channel, float32, in units of the
-            weights: a plane's norm is the largest singular value of its filter.
-        explained: Shape (N,), float32, the plane's share of the filter's squared norm, in
-            [1 / min(C, kH * kW), 1]: 1 if all channels have one kernel, some more of it than
-            others. NaN for a filter that is zero, or has NaN or infinity.
+        planes: Shape (N, 1, kH, kW), float32, in units of the weights. The norm of a plane is the
+            largest singular value of its filter. Filters of 1-D layers have planes of shape
+            (N, 1, k), filters of 3-D layers (N, 1, kD, kH, kW).
+        explained: Shape (N,), float32, in [1 / min(C, kH * kW), 1]: the plane's share of the
+            filter's squared norm. 1 means that the kernels of all channels are multiples of one
+            pattern. NaN for a filter of zeros, or with NaN or infinity.
     """
 
     planes: Tensor
@@ -34,28 +36,28 @@ class PrincipalPlanes:
 
 @torch.no_grad()
 def principal_planes(weights: Tensor) -> PrincipalPlanes:
-    """What each filter looks for in most of its channels: the pattern that explains most of it.
+    """Compute the pattern that explains most of each filter, over all of its channels.
 
-    The first right singular vector of the filter as a C x (kH * kW) matrix, times its singular
-    value. Of a filter with one channel it is the kernel, but for its sign.
+    The plane is the first right singular vector of the filter, a C x (kH * kW) matrix, times its
+    singular value. For a filter with one channel it is the kernel, up to the sign.
 
-    A singular vector has no sign of its own. The plane has the one with which its weights sum to
-    more than zero, so a blob is positive, whatever the channels take of it; where they sum to zero
-    it is positive towards its end in reading order. While a filter moves this sign stays. One by
-    what the channels take would not: their shares nearly cancel in up to half of a trained layer's
-    filters. In 400 steps of the demo's second convolution 14 planes turned over by this rule, 284
-    to 440 by four rules on the shares.
+    The sign of a singular vector is arbitrary. Here it is chosen so that the weights of the plane
+    have a positive sum: a blob is positive. If the sum is zero, the part of the plane that comes
+    later in reading order is positive. With this rule the sign rarely changes while a filter is
+    trained. In 400 steps of the demo's second convolution 14 planes changed their sign. Four rules
+    that used the numbers of the channels instead gave 284 to 440 changes, because these numbers
+    nearly cancel in up to half of the filters of a trained layer.
 
     Args:
-        weights: Filters, shape (N, C, kH, kW), floating point, not modified. Kernels may have one
-            or three dimensions: a plane is then a curve or a volume.
+        weights: Filters, shape (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW), floating point,
+            not modified.
 
     Returns:
-        On the device of ``weights``. Where a weight is NaN or infinite in any channel the plane is
-        NaN; the rest of it is that of the finite weights.
+        The planes, on the device of ``weights``. If a weight is NaN or infinite in any channel, the
+        plane is NaN at its place. The rest of the plane is computed from the finite weights.
 
     Raises:
-        ValueError: If ``weights`` are no filters or empty.
+        ValueError: If ``weights`` is empty or does not have the shape of filters.
 
     Source: Eckart & Young, "The approximation of one matrix by another of lower rank", 1936.
 
@@ -68,7 +70,7 @@ def principal_planes(weights: Tensor) -> PrincipalPlanes:
                 [2., 0.]]), tensor([1.]))
     """
     check_filters(weights.shape)
-    blocks = [_of_block(block.flatten(2)) for block in exact_blocks(weights.detach())]
+    blocks = [_of_block(block.flatten(2)) for block in float64_blocks(weights.detach())]
     planes = torch.cat([planes for planes, _ in blocks])
     return PrincipalPlanes(
         planes=planes.float().reshape(len(weights), 1, *weights.shape[2:]),
@@ -77,9 +79,9 @@ def principal_planes(weights: Tensor) -> PrincipalPlanes:
 
 
 def _of_block(filters: Tensor) -> tuple[Tensor, Tensor]:
-    """Planes (n, K) and explained shares (n,) of filters (n, C, K), float64.
+    """Return the planes (n, K) and explained shares (n,) of filters (n, C, K), float64.
 
-    From the smaller of the two Gram matrices: of 2048x512x3x3 that is 9x9 a filter.
+    They are computed from the smaller of the two Gram matrices: 9x9 for each filter of 512x3x3.
     """
     channels, size = filters.shape[1:]
     is_finite = filters.isfinite()
@@ -97,7 +99,7 @@ def _of_block(filters: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _signs(planes: Tensor) -> Tensor:
-    """Shape (n,): 1 or -1, times which the planes (n, K) have the sign that they are drawn with."""
+    """Return shape (n,): the factor 1 or -1 that gives each of the planes (n, K) its sign."""
     sums = planes.sum(1)
     later = planes @ torch.arange(planes.shape[1], dtype=planes.dtype, device=planes.device)
     is_clear = sums.abs() > _NO_SUM * planes.norm(dim=1)

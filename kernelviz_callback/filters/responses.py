@@ -1,9 +1,8 @@
-"""The response of filters to a probe: one batched convolution, before any bias or nonlinearity.
+"""Convolve a probe with filters, without bias and nonlinearity, optionally shrunk.
 
-Full-size responses of 64 filters would be shrunk again to fit a picture. Shrinking (the average of
-r x r pixels) and convolving are both linear, so the shrunk response is the convolution of the
-probe, at stride r, with the kernel smeared by an r x r box: the same numbers for a fraction of the
-work.
+The full-size responses of many filters are too large for a picture and are averaged over r x r
+pixels. Averaging and convolution are both linear. So the averaged response is the convolution of
+the probe, at stride r, with the kernel smeared by an r x r box: the same numbers with less work.
 """
 
 from collections.abc import Iterator
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# What the filters of a chunk may hold: kernels, responses and the picture that they become. And the
-# channels of a probe that are convolved at once: of 98 MiB torch was seen to keep six copies.
+# Memory limit of a chunk of filters: its kernels, its responses and its picture. It also limits the
+# channels of a probe that are convolved at once, because torch copies them: six copies of 98 MiB
+# were seen.
 CHUNK_BYTES = 16 * 2**20
-# Convolutions of a multiple of this many channels are several times faster than others.
-_EVEN = 16
+# Convolutions are several times faster if the number of channels is a multiple of this.
+_FAST_MULTIPLE = 16
 
 
 def channel_responses(
@@ -28,28 +28,28 @@ def channel_responses(
     groups: int = 1,
     shrink: int = 1,
 ) -> Tensor:
-    """What each kernel makes of its own channel of the probe: the per-channel convolution.
+    """Convolve each channel of the probe with the kernel for this channel.
 
-    Plane c of picture o is ``probe[c] * weights[o, c]`` (cross-correlation, as in ``torch.nn``), at
-    stride 1 and without padding: bright where the probe looks like the kernel, dark where it looks
-    like its negative, zero where it is orthogonal to it. In a grouped convolution filter o sees the
-    channels of its own group.
+    Plane c of filter o is ``probe[c] * weights[o, c]`` (cross-correlation, as in ``torch.nn``), at
+    stride 1 and without padding. It is positive where the probe resembles the kernel, negative
+    where it resembles the negative of the kernel, and zero where it is orthogonal to the kernel. In
+    a grouped convolution a filter is applied to the channels of its group.
 
     Args:
         probe: Shape (C * groups, H, W), floating point, not modified.
         weights: Filters, shape (N, C, kH, kW), on the device of ``probe``, not modified.
-        dilation: Spacing of the kernel's taps in pixels, (vertical, horizontal).
-        groups: Number of groups of the convolution. Divides N.
-        shrink: Average the responses over ``shrink`` x ``shrink`` pixels; a remainder at the right
-            and bottom edge is left out.
+        dilation: Spacing of the kernel's weights in pixels, (vertical, horizontal).
+        groups: Number of groups of the convolution. It divides N.
+        shrink: Average the responses over ``shrink`` x ``shrink`` pixels. Remaining pixels at the
+            right and bottom edge are left out.
 
     Returns:
-        Shape (N, C, H', W'), float32, signed, where H' = (H - dilation * (kH - 1)) // shrink. No
-        precision setting of the training (autocast, TF32, bfloat16) reaches them.
+        Shape (N, C, H', W'), float32, signed, where H' = (H - dilation * (kH - 1)) // shrink. The
+        precision settings of a training (autocast, TF32, bfloat16) have no effect on the result.
 
     Raises:
-        ValueError: If the channels of probe and weights do not fit each other, or the kernel is
-            larger than the probe.
+        ValueError: If the numbers of channels of ``probe`` and ``weights`` do not match, or the
+            kernel is larger than the probe.
 
     Example:
         >>> probe = torch.tensor([[[1.0, 2.0, 4.0]]])
@@ -72,13 +72,22 @@ def summed_responses(
     groups: int = 1,
     shrink: int = 1,
 ) -> Tensor:
-    """What each filter makes of the whole probe: the layer's linear response, without its bias.
+    """Convolve the whole probe with each filter: the layer's linear response, without its bias.
 
-    The sum of `channel_responses` over the channels, at stride 1 and without padding. Arguments and
-    errors are the same.
+    This is the sum of `channel_responses` over the channels, at stride 1 and without padding.
+
+    Args:
+        probe: The same as in `channel_responses`.
+        weights: The same as in `channel_responses`.
+        dilation: The same as in `channel_responses`.
+        groups: The same as in `channel_responses`.
+        shrink: The same as in `channel_responses`.
 
     Returns:
-        Shape (N, 1, H', W'), float32, signed.
+        Shape (N, 1, H', W'), float32, signed, with H' and W' as in `channel_responses`.
+
+    Raises:
+        ValueError: In the same cases as `channel_responses`.
 
     Example:
         >>> probe = torch.tensor([[[1.0, 2.0]], [[10.0, 20.0]]])
@@ -89,7 +98,7 @@ def summed_responses(
     if groups > 1:
         return _convolve(exact, smeared, groups, shrink)[:, None]
     channel_bytes = exact[0].numel() * exact.element_size()
-    at_once = max(_EVEN, CHUNK_BYTES // channel_bytes // _EVEN * _EVEN)
+    at_once = max(_FAST_MULTIPLE, CHUNK_BYTES // channel_bytes // _FAST_MULTIPLE * _FAST_MULTIPLE)
     total = torch.zeros((), device=probe.device)
     for own, kernels in zip(
         torch.split(exact, at_once), torch.split(smeared, at_once, dim=1), strict=True
@@ -100,11 +109,18 @@ def summed_responses(
 
 @dataclass(frozen=True)
 class ResponseChunks:
-    """The responses of a layer, some filters at a time: memory stays bounded whatever the layer.
+    """The responses of a layer, computed for a few filters at a time to limit the memory.
 
-    Iterating computes `channel_responses`, or `summed_responses` if ``summed``, of as many
-    neighbouring filters as ``CHUNK_BYTES`` has room for, and may be done again. The other fields
-    are the arguments of these functions.
+    Iteration yields the `channel_responses`, or the `summed_responses` if ``summed``, of as many
+    consecutive filters as ``CHUNK_BYTES`` allows. It can be repeated.
+
+    Attributes:
+        probe: The argument of `channel_responses`.
+        weights: The argument of `channel_responses`.
+        dilation: The argument of `channel_responses`.
+        groups: The argument of `channel_responses`.
+        shrink: The argument of `channel_responses`.
+        summed: Whether to sum the responses of a filter over its channels.
 
     Example:
         >>> chunks = ResponseChunks(torch.rand(3, 9, 9), torch.rand(4, 3, 2, 2))
@@ -121,7 +137,7 @@ class ResponseChunks:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of all chunks together: (N, 1 or C, H', W')."""
+        """Shape of all chunks together: (N, 1 or C, H', W')."""
         filters, channels, height, width = self.weights.shape
         full = response_size(
             (self.probe.shape[1], self.probe.shape[2]), (height, width), self.dilation
@@ -130,7 +146,7 @@ class ResponseChunks:
         return filters, planes, full[0] // self.shrink, full[1] // self.shrink
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Compute (n, 1 or C, H', W') responses, chunk by chunk."""
+        """Yield one chunk of responses at a time, shape (n, 1 or C, H', W')."""
         convolve = summed_responses if self.summed else channel_responses
         per_group = len(self.weights) // self.groups
         at_once = self._filters_at_once()
@@ -147,9 +163,10 @@ class ResponseChunks:
                 )
 
     def _filters_at_once(self) -> int:
-        """As many as fit: responses thrice; smeared kernels twice, for torch reorders them.
+        """Return how many filters fit into a chunk.
 
-        So it does with the probe, of which every group has a part of its own.
+        A filter needs memory for three copies of its responses and two copies of its smeared
+        kernels, because torch reorders the kernels. It also reorders the channels of each group.
         """
         _, channels, *kernel = self.weights.shape
         _, planes, height, width = self.shape
@@ -159,13 +176,18 @@ class ResponseChunks:
             numbers += self.probe.numel() // len(self.weights)
         bytes_each = numbers * (8 if self.weights.is_cuda else 4)
         fitting = max(1, CHUNK_BYTES // bytes_each)
-        return fitting - fitting % _EVEN if fitting > _EVEN else fitting
+        return fitting - fitting % _FAST_MULTIPLE if fitting > _FAST_MULTIPLE else fitting
 
 
 def response_size(
     probe_size: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[int, int]:
-    """Height and width of a response at stride 1 without padding, in pixels.
+    """Return the height and width of a response at stride 1 without padding, in pixels.
+
+    Args:
+        probe_size: Height and width of the probe, in pixels.
+        kernel_size: (kH, kW).
+        dilation: Spacing of the kernel's weights in pixels, (vertical, horizontal).
 
     Raises:
         ValueError: If the kernel, its dilation included, is larger than the probe.
@@ -186,10 +208,10 @@ def response_size(
 def _smeared(
     probe: Tensor, weights: Tensor, dilation: tuple[int, int], groups: int, shrink: int
 ) -> tuple[Tensor, Tensor]:
-    """The kernels, dilated and smeared by the box of ``shrink``, and the probe, both exact enough.
+    """Return the kernels, dilated and smeared by the box of ``shrink``, and the probe.
 
-    On CUDA both are float64: a float32 convolution may run in TF32 there, and the setting that
-    forbids it is the training's own.
+    Both have the same type. On CUDA it is float64, because a float32 convolution may run in TF32,
+    and the setting that prevents TF32 belongs to the training.
     """
     filters, channels, *kernel = weights.shape
     if filters % groups or probe.shape[0] != channels * groups:
@@ -207,9 +229,10 @@ def _smeared(
 
 
 def _smeared_along(axis: int, kernels: Tensor, step: int, box: int) -> Tensor:
-    """The mean of ``box`` copies, each with its taps ``step`` apart and one pixel further on.
+    """Return the mean of ``box`` copies of the kernels, each shifted by one more pixel.
 
-    A transposed convolution does the same, and lays out its weights anew: sixteen times as many.
+    In a copy the weights are ``step`` pixels apart. A transposed convolution gives the same result,
+    but it reorders its weights in sixteen times their memory.
     """
     shape = list(kernels.shape)
     reach = step * (shape[axis] - 1) + 1

@@ -1,6 +1,7 @@
-"""How the filters of a layer relate to each other: copies, opposites, and what they span together.
+"""Compare the filters of a layer with each other: duplicates, opposites and effective rank.
 
-A filter of zeros has the cosine 0 with all; one with NaN or infinity in it is left out.
+The cosine of a filter of zeros and any other filter is 0. A filter with NaN or infinity is left
+out.
 """
 
 from typing import NamedTuple
@@ -8,28 +9,31 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kernelviz_callback.filters.float64 import exact_blocks
+from kernelviz_callback.filters.float64 import float64_blocks
 
-_LARGE = 2**20  # weights: products in a larger layer are taken in float32, ...
-_MANY = 512  # filters: ... and so are those of more than these
-_MOST_NUMBERS = 2**19  # in the products that are in memory at once
+# A layer with more weights, or with more filters, is compared in float32 instead of float64.
+_MOST_EXACT_WEIGHTS = 2**20
+_MOST_EXACT_FILTERS = 512
+_MOST_NUMBERS = 2**19  # cosines that are in memory at once
 
 
 class Similarity(NamedTuple):
-    """Each filter's most similar and most opposite other filter, and how alike all of them are.
+    """The nearest and the most opposite other filter of each filter, and numbers of the layer.
 
     Attributes:
-        nearest: Index of the filter with the largest cosine, shape (N,); -1 if there is none.
-        nearest_cosine: Shape (N,), in [-1, 1]; 1 is a duplicate, whatever its scale. NaN if there
-            is none.
-        antiphase: Index of the filter with the smallest cosine, shape (N,); -1 if there is none.
-        antiphase_cosine: Shape (N,), in [-1, 1]; -1 is the same filter with the sign turned, a
-            normal pair before a ReLU. NaN if there is none.
+        nearest: Index of the other filter with the largest cosine, shape (N,); -1 if there is none.
+        nearest_cosine: The cosine of the filter ``nearest``, shape (N,), in [-1, 1]. 1 means a
+            duplicate, up to a positive factor. NaN if there is none.
+        antiphase: Index of the other filter with the smallest cosine, shape (N,); -1 if there is
+            none.
+        antiphase_cosine: The cosine of the filter ``antiphase``, shape (N,), in [-1, 1]. -1 means
+            the same filter with the opposite sign, which is a normal pair before a ReLU. NaN if
+            there is none.
         orthogonality: In [0, 1]: 1 if all filters are orthogonal, 0 if all are equal. NaN for a
-            layer of one filter, or of zeros.
-        effective_rank: How many directions the filters span, by their weight: from 1 to
-            min(N, C kH kW). N filters that are all the same have 1; low beside what random filters
-            have means that filters repeat each other. NaN for a layer of zeros.
+            layer with one filter, or of zeros.
+        effective_rank: The number of directions that the filters span, weighted by their strength:
+            from 1 to min(N, C kH kW). N equal filters have 1. A value far below that of random
+            filters means that filters repeat each other. NaN for a layer of zeros.
     """
 
     nearest: Tensor
@@ -45,18 +49,19 @@ def similarity(weights: Tensor, groups: int = 1, *, candidates: Tensor | None = 
 
     Args:
         weights: Shape (N, C, kH, kW), not modified.
-        groups: Of the convolution. Filters of different groups see different channels: they are no
-            neighbours.
-        candidates: Which filters may be the neighbour of another, bool of shape (N,); None for all.
-            Beside a faded copy of a filter this finds the next that is alike.
+        groups: Number of groups of the convolution. Filters of different groups read different
+            channels and are not compared.
+        candidates: Which filters may be ``nearest`` or ``antiphase`` of another filter, bool of
+            shape (N,); None for all. If a filter has a weak copy, excluding the weak copy finds the
+            next similar filter.
 
     Returns:
-        A filter without direction is nobody's neighbour and has none; nor has one that is alone.
+        The indices, cosines and numbers of the layer. A filter of zeros is not ``nearest`` or
+        ``antiphase`` of another filter, and has none itself.
 
-    Source of the orthogonality: Gavrikov & Keuper, "CNN Filter DB", CVPR 2022:
-    1 - sum |W W' - I| / (N (N - 1)), with rows of unit length. Of the effective rank: Roy &
-    Vetterli, "The effective rank", EUSIPCO 2007: the exponential of the Shannon entropy of the
-    singular values as shares of their sum.
+    Source: orthogonality is 1 - sum |W W' - I| / (N (N - 1)), with rows of unit length: Gavrikov &
+    Keuper, "CNN Filter DB", CVPR 2022. Effective rank is the exponential of the Shannon entropy of
+    the singular values as shares of their sum: Roy & Vetterli, "The effective rank", EUSIPCO 2007.
 
     Example:
         >>> alike = similarity(torch.tensor([[[[1.0, 0.0]]], [[[2.0, 0.0]]], [[[0.0, 1.0]]]]))
@@ -72,10 +77,10 @@ def similarity(weights: Tensor, groups: int = 1, *, candidates: Tensor | None = 
     share = (norms / norms.nan_to_num(0).amax()).nan_to_num(0).to(unit)
     # The singular values come from the smaller of W W' and W' W.
     products = unit.new_empty(count, count) if count <= size else _gram((unit * share[:, None]).T)
-    # Allocated before the blocks: small pieces between them would pin their memory.
+    # Allocated before the blocks, so that the memory of the blocks can be freed.
     largest, smallest = unit.new_empty(2, count)
     nearest, antiphase = indices.new_empty(2, count)
-    alone, total = ~is_usable, 0.0
+    has_none, total = ~is_usable, 0.0
     at_once = max(1, _MOST_NUMBERS // count)
     for start in range(0, count, at_once):
         rows = slice(start, start + at_once)
@@ -91,16 +96,16 @@ def similarity(weights: Tensor, groups: int = 1, *, candidates: Tensor | None = 
         torch.min(
             cosines.masked_fill_(excluded, torch.inf), 1, out=(smallest[rows], antiphase[rows])
         )
-        alone[rows] |= excluded.all(1)
-    # The diagonal of W W' - I: rounding aside -1 for a filter of zeros, else 0.
+        has_none[rows] |= excluded.all(1)
+    # The diagonal of W W' - I is -1 for a filter of zeros, and 0 for other filters.
     compared = int(norms.isfinite().sum())
     total += compared - int(is_usable.sum())
     pairs = compared * (compared - 1)
     return Similarity(
-        nearest.masked_fill(alone, -1),
-        largest.masked_fill(alone, torch.nan),
-        antiphase.masked_fill(alone, -1),
-        smallest.masked_fill(alone, torch.nan),
+        nearest.masked_fill(has_none, -1),
+        largest.masked_fill(has_none, torch.nan),
+        antiphase.masked_fill(has_none, -1),
+        smallest.masked_fill(has_none, torch.nan),
         1 - total / pairs if pairs and is_usable.any() else torch.nan,
         _effective_rank(products),
     )
@@ -111,7 +116,7 @@ def _gram(rows: Tensor) -> Tensor:
 
 
 def _effective_rank(products: Tensor) -> float:
-    """From the matrix that has the squares of the singular values as its eigenvalues."""
+    """Compute the rank from the matrix whose eigenvalues are the squared singular values."""
     squares = torch.linalg.eigvalsh(products).double()
     rounding = squares[-1] * torch.finfo(products.dtype).eps * len(squares)
     values = squares[squares > rounding].sqrt()
@@ -120,14 +125,15 @@ def _effective_rank(products: Tensor) -> float:
 
 
 def _directions(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The filters as rows of length 1, exact where that is affordable, and their norms.
+    """Return the filters as rows of length 1, and their norms.
 
-    A row is zero where the norm is zero, or NaN because the filter is not finite.
+    The rows are float64 for small layers and float32 for large ones. A row is zero if the filter is
+    zero or not finite. The norm of a filter that is not finite is NaN.
     """
-    is_small = weights.numel() <= _LARGE and len(weights) <= _MANY
+    is_small = weights.numel() <= _MOST_EXACT_WEIGHTS and len(weights) <= _MOST_EXACT_FILTERS
     exact = torch.float64 if is_small else torch.float32
     units, norms = [], []
-    for block in exact_blocks(weights):
+    for block in float64_blocks(weights):
         rows = block.flatten(1)
         norm = torch.linalg.vector_norm(rows, dim=1)
         norm = norm.masked_fill(norm.isinf(), torch.nan)

@@ -1,8 +1,8 @@
-"""What the Fourier transform of its kernels tells of a filter: its stripes, or that it is noise.
+"""Measure filters by their power spectrum: the dominant stripes, and the distance from noise.
 
-Everything is computed from one small power spectrum a filter, summed over its kernels, on a grid of
-2 kH - 1 by 2 kW - 1 frequencies: that many determine the spectrum at every other frequency, because
-its transform, the autocorrelation of the kernel, reaches no further.
+All numbers are computed from one power spectrum per filter, summed over its kernels, at
+2 kH - 1 by 2 kW - 1 frequencies. These determine the power at every other frequency, because the
+Fourier transform of the power is the autocorrelation of the kernel, which has the same size.
 """
 
 from functools import lru_cache
@@ -12,25 +12,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Frequencies to look for the peak at, along each axis, from 0 to 1 cycle a pixel: this many, or
-# more for large kernels. A peak of a kernel of k pixels is at least 0.9 / k wide at half its power
-# (that of a constant kernel: Harris, Proc. IEEE 1978, table I).
+# The peak is searched on a fine grid of frequencies from 0 to 1 cycle per pixel along each axis: at
+# least this many, and more for large kernels. At half its power, the peak of a kernel of k pixels
+# is at least 0.9 / k wide (the width for a constant kernel: Harris, Proc. IEEE 1978, table I).
 _FEWEST_FINE = 32
-_FINE_A_PIXEL = 2
-_FINE_A_TAP = 8  # of a kernel of one row or column: there the count of them is the bandwidth
-_MOST_NUMBERS = 2**18  # of a transform in memory at once
+_FINE_PER_PIXEL = 2
+_FINE_PER_TAP = 8  # for kernels with one row or column, where the bandwidth is counted on this grid
+_MOST_NUMBERS = 2**18  # numbers of a transform that are in memory at once
 
 
 class Stripes(NamedTuple):
-    """The dominant wave in each filter: three tensors of shape (N,).
+    """The dominant wave of each filter: three tensors of shape (N,).
 
     Attributes:
-        frequency: In cycles a pixel: 0 for a blob, 1/2 for a sign change at every pixel.
-        orientation: Of the stripes, in degrees [0, 180): 0 horizontal, 90 vertical, 45 rising to
-            the right. NaN where the frequency is 0.
-        bandwidth: Diameter of the lobe of frequencies round the peak that have at least half its
-            power, in cycles a pixel: of the circle of the same area, or, where kernels are one row
-            or one column, the lobe's width. k pixels cannot have less than about 0.9 / k.
+        frequency: In cycles per pixel: 0 for a blob, 1/2 for a sign change at every pixel.
+        orientation: Direction of the stripes, in degrees [0, 180): 0 is horizontal, 90 vertical, 45
+            rising to the right. NaN if the frequency is 0.
+        bandwidth: Size of the connected region of frequencies around the peak that have at least
+            half of its power, in cycles per pixel. It is the diameter of a circle of the same area,
+            or the width of the region for kernels with one row or column. For a kernel of k pixels
+            it is at least about 0.9 / k.
     """
 
     frequency: Tensor
@@ -39,14 +40,17 @@ class Stripes(NamedTuple):
 
 
 def power_spectrum(weights: Tensor) -> Tensor:
-    """Power of each filter at each frequency: |Fourier transform|^2, summed over its kernels.
+    """Compute the power of each filter at each frequency: |Fourier transform|^2 of its kernels.
+
+    The power of a filter is the sum over its kernels.
 
     Args:
         weights: Shape (N, C, kH, kW), floating point, not modified.
 
     Returns:
-        Shape (N, 2 kH - 1, kW), of the type of the weights: the frequencies i / (2 kH - 1) down
-        and j / (2 kW - 1) across, cycles a pixel, as `torch.fft.rfft2` orders them.
+        Shape (N, 2 kH - 1, kW), in the type of the weights. Row i has the vertical frequency
+        i / (2 kH - 1), column j the horizontal frequency j / (2 kW - 1), in cycles per pixel: the
+        order of `torch.fft.rfft2`.
     """
     filters, channels, height, width = weights.shape
     frequencies = (2 * height - 1) * width
@@ -62,37 +66,38 @@ def power_spectrum(weights: Tensor) -> Tensor:
 
 
 def concentration(power: Tensor) -> Tensor:
-    """How far from noise each filter is: how much its power gathers at few frequencies.
+    """Measure how far each filter is from noise: how much its power is concentrated.
 
     Args:
-        power: See `power_spectrum`.
+        power: The result of `power_spectrum`.
 
     Returns:
-        Shape (N,): the mean square of the power over its squared mean. 1 is a flat spectrum; random
-        filters have a little more, stripes and blobs several times as much. It equals the sum of
-        the squared autocorrelation over all lags, hence it misses no regular pattern. NaN for a
-        filter of zeros.
+        Shape (N,): the mean of the squared power divided by the square of its mean. 1 means a flat
+        spectrum. Random filters have slightly more, stripes and blobs several times as much. The
+        number equals the sum of the squared autocorrelation over all lags, so every regular pattern
+        increases it. NaN for a filter of zeros.
 
     Source: the portmanteau statistic of Box & Pierce, JASA 1970, in two dimensions.
     """
-    twice = torch.full_like(power[0], 2)  # each stands for its mirror image through zero too, ...
-    twice[:, 0] = 1  # ... unless that is in this half of the plane itself
+    # Each number also stands for its mirror image through zero, unless ``power`` contains that too.
+    twice = torch.full_like(power[0], 2)
+    twice[:, 0] = 1
     count = twice.sum()
-    # Normed first: the fourth power of a small weight is no float32 any more.
+    # Normed first, because the fourth power of a small weight would be zero.
     normed = power / power.amax((1, 2), keepdim=True)
     mean = (normed * twice).sum((1, 2)) / count
     return (normed.square() * twice).sum((1, 2)) / count / mean.square()
 
 
 def dominant_stripes(power: Tensor, kernel: tuple[int, int]) -> Stripes:
-    """Find the wave that dominates each filter: the strongest, whatever else there is.
+    """Find the strongest wave in each filter.
 
     Args:
-        power: See `power_spectrum`, on the CPU.
+        power: The result of `power_spectrum`, on the CPU.
         kernel: (kH, kW).
 
     Returns:
-        NaN for filters of zeros and, as there is no wave in one pixel, 1x1 kernels.
+        The waves. All numbers are NaN for filters of zeros and for 1x1 kernels.
     """
     if kernel == (1, 1):
         return Stripes(*(power.new_full((len(power),), torch.nan) for _ in Stripes._fields))
@@ -106,32 +111,32 @@ def dominant_stripes(power: Tensor, kernel: tuple[int, int]) -> Stripes:
 
 
 def _fine_count(size: int, is_line: bool) -> int:
-    """How many fine frequencies there are along an axis: one if it has one pixel.
+    """Return the number of fine frequencies along an axis of a kernel, 1 for one pixel.
 
-    A power of two, so that they have no rounding errors.
+    It is a power of two, so that the frequencies have no rounding errors.
     """
     if size == 1:
         return 1
-    least = size * (_FINE_A_TAP if is_line else _FINE_A_PIXEL)
+    least = size * (_FINE_PER_TAP if is_line else _FINE_PER_PIXEL)
     return max(_FEWEST_FINE, 1 << (least - 1).bit_length())
 
 
 def _stripes(fine: Tensor) -> Stripes:
-    """The wave from the power at the fine frequencies, shape (N, Mh, Mw), from (0, 0) on.
+    """Find the waves from the power at the fine frequencies, shape (N, Mh, Mw), from (0, 0) on.
 
-    They are periodic: 1/2 is -1/2.
+    Frequencies are periodic: 1/2 is the same as -1/2.
     """
     counts = fine.shape[1:]
     peak, at = fine.flatten(1).max(1)
     top = at // counts[1], at % counts[1]
-    # The plane with the peak in its middle, to less than 1/2 away from it on either side.
+    # Shift the peak to the middle, with frequencies up to 1/2 away from it on each side.
     reach = [(count - 1) // 2 for count in counts]
     away = [torch.arange(-most, most + 1) for most in reach]
     down, across = ((t[:, None] + a) % m for t, a, m in zip(top, away, counts, strict=True))
     places = down[:, :, None] * counts[1] + across[:, None, :]
     centred = fine.flatten(1).gather(1, places.flatten(1)).reshape(places.shape)
     lobe = _connected_to_middle(centred >= peak[:, None, None] / 2)
-    # A wave is its own mirror image through zero: of each pair take the one on the peak's side.
+    # The power is symmetric about zero: of each mirrored pair keep the frequency near the peak.
     image_down, image_across = (
         _wrapped((2 * t[:, None] + a).float() / m).square()
         for t, a, m in zip(top, away, counts, strict=True)
@@ -143,11 +148,12 @@ def _stripes(fine: Tensor) -> Stripes:
     rows, columns = share.sum(2), share.sum(1)
     mean = torch.stack([rows @ cycles[0], columns @ cycles[1]], dim=1) / rows.sum(1, keepdim=True)
     tops = torch.stack([t.float() / m for t, m in zip(top, counts, strict=True)], dim=1)
-    is_image = (_wrapped(2 * tops) == 0).all(1)  # of itself, and so is its lobe
-    frequency = _wrapped(tops + mean.masked_fill(is_image[:, None], 0))
+    # A peak that is its own mirror image has a symmetric lobe, so it is not shifted.
+    is_symmetric = (_wrapped(2 * tops) == 0).all(1)
+    frequency = _wrapped(tops + mean.masked_fill(is_symmetric[:, None], 0))
     is_blob = (tops == 0).all(1)
     orientation = torch.rad2deg(torch.atan2(frequency[:, 1], frequency[:, 0])) % 180
-    orientation = orientation.where(orientation < 180, 0)  # rounding may lift a remainder to it
+    orientation = orientation.where(orientation < 180, 0)  # the remainder may be rounded up to 180
     area = lobe.sum((1, 2)).float() / (counts[0] * counts[1])
     bandwidth = area if 1 in counts else 2 * (area / pi).sqrt()
     nothing = ~(peak > 0)
@@ -159,17 +165,17 @@ def _stripes(fine: Tensor) -> Stripes:
 
 
 def _wrapped(frequency: Tensor) -> Tensor:
-    """The same frequencies, from -1/2 to 1/2."""
+    """Return the same frequencies in the range from -1/2 to 1/2."""
     return (frequency + 0.5) % 1 - 0.5
 
 
 def _connected_to_middle(mask: Tensor) -> Tensor:
-    """The part of each mask, shape (N, odd, odd), that is connected to its middle pixel."""
+    """Return the part of each mask, shape (N, odd, odd), that is connected to its middle pixel."""
     down, across = mask.shape[1] // 2, mask.shape[2] // 2
     region = torch.zeros_like(mask)
     region[:, :, across] = _run_through_middle(mask[:, :, across])
     region[:, down] |= _run_through_middle(mask[:, down])
-    while True:  # one pixel further each time: the lobe of a stripe or a blob is small and round
+    while True:  # grows by one pixel each time; a lobe is small and round, so few times are needed
         grown = region.clone()
         grown[:, 1:] |= region[:, :-1]
         grown[:, :-1] |= region[:, 1:]
@@ -182,7 +188,7 @@ def _connected_to_middle(mask: Tensor) -> Tensor:
 
 
 def _run_through_middle(line: Tensor) -> Tensor:
-    """The run of each line, shape (N, odd), that contains its middle pixel."""
+    """Return the run of each line, shape (N, odd), that contains its middle pixel."""
     middle = line.shape[1] // 2
     before = line[:, : middle + 1].flip(1).byte().cumprod(1).flip(1)
     after = line[:, middle:].byte().cumprod(1)
@@ -190,10 +196,10 @@ def _run_through_middle(line: Tensor) -> Tensor:
 
 
 def _refined(power: Tensor, kernel: tuple[int, int], fine: tuple[int, int]) -> Tensor:
-    """The power at the fine frequencies, shape (N, Mh, Mw), float32, by way of its transform."""
+    """Interpolate the power at the fine frequencies, shape (N, Mh, Mw), float32."""
     height, width = kernel
     autocorrelation = torch.fft.irfft2(power.double(), s=(2 * height - 1, 2 * width - 1))
-    # Lags down from 0 on, then the negative ones; the lags across need no mirror image.
+    # Vertical lags from 0 on, then the negative ones. Negative horizontal lags are not needed.
     padded = power.new_zeros(len(power), fine[0], width, dtype=torch.float64)
     padded[:, :height] = autocorrelation[:, :height, :width]
     padded[:, fine[0] - height + 1 :] = autocorrelation[:, height:, :width]
@@ -202,7 +208,7 @@ def _refined(power: Tensor, kernel: tuple[int, int], fine: tuple[int, int]) -> T
 
 
 def _fast_power(weights: Tensor) -> Tensor:
-    """`power_spectrum` of large kernels, where `_transform` would be larger than all of them."""
+    """Compute `power_spectrum` of large kernels, for which `_transform` would need much memory."""
     _, _, height, width = weights.shape
     waves = torch.fft.rfft2(weights, s=(2 * height - 1, 2 * width - 1))
     return torch.view_as_real(waves).square().sum((1, 4))
@@ -210,7 +216,10 @@ def _fast_power(weights: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _transform(height: int, width: int) -> Tensor:
-    """Shape (kH kW, 2 F): real, then imaginary part of the transform at F frequencies."""
+    """Return the matrix of the transform at F frequencies, shape (kH kW, 2 F).
+
+    The real parts come first, then the imaginary parts.
+    """
     down = torch.arange(2 * height - 1).double() / (2 * height - 1)
     across = torch.arange(width).double() / (2 * width - 1)
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

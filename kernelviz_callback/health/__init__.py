@@ -1,5 +1,7 @@
-"""Health of filters: from numbers to verdicts that are calibrated against chance.
+"""Find filters that are not healthy: numbers, verdicts, and alerts for the user.
 
-The null model of random filters, the verdicts, the examination of a layer, and when to tell the
-user. Imports ``filters`` and ``probe``; ``drawing`` and all that comes after it may import it.
+`null_model` simulates random filters, `verdicts` compares the numbers of filters with it, `examine`
+does this for a layer, and `alerts` decides when to warn. Imports ``filters``, ``probe`` and
+``model``; ``drawing`` and every package above it may import it. `verdict_names` imports nothing, so
+that ``tensorboard_plugin`` can import it too.
 """

@@ -1,99 +1,104 @@
-"""When to tell the user of a verdict: when it begins and stays, not at every snapshot."""
+"""Decide when to warn the user of verdicts: once when they begin, not at every snapshot."""
 
 from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES, VerdictName
 
-# Snapshots in a row that a verdict must hold to begin, and must be gone to end. What is not finite
-# is said at once.
-PATIENCE = 2
-_MOST_NAMED = 8
+# A verdict on a filter begins after this many snapshots in a row with it, and ends after as many
+# without it. The verdict "non-finite" begins at once.
+SNAPSHOTS_TO_CHANGE = 2
+_MOST_NAMED = 8  # filters in a warning
 
 _CAUSES: dict[VerdictName, str] = {
-    "non-finite": "a learning rate that is too high, an overflow in half precision, a loss that "
-    "divides by zero",
-    "near-zero": "units behind them that never open, a weight decay that is too strong, more "
-    "filters than the task needs",
-    "silent": "weights that cancel each other, input channels that are empty in the probe",
+    "non-finite": "a learning rate that is too high, an overflow in half precision, a division by "
+    "zero in the loss",
+    "near-zero": "ReLU units after them that are never active, a weight decay that is too strong, "
+    "more filters than the task needs",
+    "silent": "weights that cancel each other, input channels that are zero in the probe",
     "duplicate": "an initialization that copies filters, far more filters than the task needs",
-    "dominating": "a learning rate that is too high, no weight decay, no normalization behind the "
+    "dominating": "a learning rate that is too high, no weight decay, no normalization after the "
     "layer",
-    "frozen": "units behind them that no longer pass a gradient, parameters that the optimizer "
-    "does not have, updates below the precision of the weights",
+    "frozen": "units after them that pass no gradient any more, parameters that are not in the "
+    "optimizer, updates below the precision of the weights",
     "noise-like": "a learning rate that is too high, gradients that are mostly noise",
 }
-_IS: dict[VerdictName, str] = {
+_ADJECTIVES: dict[VerdictName, str] = {
     "duplicate": "duplicates",
     "frozen": "frozen while the layer moves",
     "silent": "silent on the probe",
 }
 
 
-class Alarm:
-    """Follows the verdicts on one layer and says when something begins.
+class LayerAlerts:
+    """Follows the verdicts on one layer, and returns a warning when a verdict begins.
 
-    A verdict begins for a filter when it has held for two snapshots, and ends when it has been gone
-    for two. The user is told when a layer has the first such filter, and again when their number
-    has doubled since. Filters that are noise at the first snapshot are what training starts from.
+    A verdict on a filter begins when the filter has had it at two snapshots in a row, and ends when
+    the filter has not had it at two snapshots in a row. There is a warning when the verdict begins
+    for the first filter of the layer, and again when the number of filters has doubled. Filters
+    that are noise at the first snapshot cause no warning, because training starts from noise.
     """
 
     def __init__(self) -> None:
-        self._held: dict[VerdictName, dict[int, int]] = {name: {} for name in VERDICT_NAMES}
-        self._gone: dict[VerdictName, dict[int, int]] = {name: {} for name in VERDICT_NAMES}
-        self._begun: dict[VerdictName, dict[int, int]] = {name: {} for name in VERDICT_NAMES}
-        self._told: dict[VerdictName, int] = dict.fromkeys(VERDICT_NAMES, 0)
-        self._is_new = True
+        # For each verdict: index of a filter to the step since when it has the verdict.
+        self._starting: dict[VerdictName, dict[int, int]] = {name: {} for name in VERDICT_NAMES}
+        self._active: dict[VerdictName, dict[int, int]] = {name: {} for name in VERDICT_NAMES}
+        # Index of a filter to the number of snapshots in a row without the verdict.
+        self._ending: dict[VerdictName, dict[int, int]] = {name: {} for name in VERDICT_NAMES}
+        # Number of filters at the last warning.
+        self._warned: dict[VerdictName, int] = dict.fromkeys(VERDICT_NAMES, 0)
+        self._is_first = True
 
-    def observe(self, health: KernelHealth, step: int) -> list[str]:
-        """Take in the health at a step, and return what the user should now be told."""
-        said = [
-            sentence
+    def update(self, health: KernelHealth, step: int) -> list[str]:
+        """Record the health at a step, and return the warnings for the user."""
+        warnings = [
+            warning
             for name in VERDICT_NAMES
-            if (sentence := self._observe(name, set(health.flagged(name)), health, step))
+            if (warning := self._update(name, set(health.flagged(name)), health, step))
         ]
-        self._is_new = False
-        return said
+        self._is_first = False
+        return warnings
 
-    def _observe(
+    def _update(
         self, name: VerdictName, flagged: set[int], health: KernelHealth, step: int
     ) -> str | None:
-        self._follow(name, flagged, step)
-        begun, told = self._begun[name], self._told[name]
-        if name == "noise-like" and self._is_new:
-            self._begun[name] = dict.fromkeys(flagged, step)
-            self._told[name] = len(flagged)
+        self._begin_and_end(name, flagged, step)
+        active, warned = self._active[name], self._warned[name]
+        if name == "noise-like" and self._is_first:
+            self._active[name] = dict.fromkeys(flagged, step)
+            self._warned[name] = len(flagged)
             return None
-        if len(begun) <= told // 2:
-            self._told[name] = told = len(begun)
-        if not begun or len(begun) < max(1, 2 * told):
+        if len(active) <= warned // 2:
+            self._warned[name] = warned = len(active)
+        if not active or len(active) < max(1, 2 * warned):
             return None
-        self._told[name] = len(begun)
-        return _sentence(name, begun, told, health)
+        self._warned[name] = len(active)
+        return _warning(name, active, warned, health)
 
-    def _follow(self, name: VerdictName, flagged: set[int], step: int) -> None:
-        held, gone, begun = self._held[name], self._gone[name], self._begun[name]
-        patience = 1 if name == "non-finite" else PATIENCE
+    def _begin_and_end(self, name: VerdictName, flagged: set[int], step: int) -> None:
+        starting, ending, active = self._starting[name], self._ending[name], self._active[name]
+        begins_at_once = name == "non-finite"
         for i in flagged:
-            gone.pop(i, None)
-            if i in begun:
+            ending.pop(i, None)
+            if i in active:
                 continue
-            since = held.setdefault(i, step)
-            if since != step or patience == 1:
-                begun[i] = held.pop(i)
-        for i in held.keys() - flagged:
-            del held[i]
-        for i in begun.keys() - flagged:
-            gone[i] = gone.get(i, 0) + 1
-            if gone[i] >= PATIENCE:
-                del begun[i], gone[i]
+            since = starting.setdefault(i, step)  # the step before, if it had the verdict there too
+            if since != step or begins_at_once:
+                active[i] = starting.pop(i)
+        for i in starting.keys() - flagged:
+            del starting[i]
+        for i in active.keys() - flagged:
+            ending[i] = ending.get(i, 0) + 1
+            if ending[i] >= SNAPSHOTS_TO_CHANGE:
+                del active[i], ending[i]
 
 
-def _sentence(name: VerdictName, begun: dict[int, int], told: int, health: KernelHealth) -> str:
-    filters = sorted(begun)
+def _warning(name: VerdictName, active: dict[int, int], warned: int, health: KernelHealth) -> str:
+    filters = sorted(active)
     named = ", ".join(map(str, filters[:_MOST_NAMED]))
     more = ", ..." if len(filters) > _MOST_NAMED else ""
-    was = f" (was {told})" if told else ""
+    was = f" (was {warned})" if warned else ""
     verb = "is" if len(filters) == 1 else "are"
     return (
-        f"{health.layer}: {len(filters)} of {health.shape[0]} filters {verb} {_IS.get(name, name)} "
-        f"since step {max(begun.values())}{was}: {named}{more}. Common causes: {_CAUSES[name]}"
+        f"{health.layer}: {len(filters)} of {health.shape[0]} filters {verb} "
+        f"{_ADJECTIVES.get(name, name)} since step {max(active.values())}{was}: {named}{more}. "
+        f"Common causes: {_CAUSES[name]}"
     )

@@ -1,4 +1,4 @@
-"""The health of one layer at one time: its numbers, its verdicts, and what could not be told."""
+"""The health of a layer at one snapshot: its numbers, its verdicts, and what is missing."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -14,36 +14,42 @@ from kernelviz_callback.health.verdicts import Verdict
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_NAMED = 8  # filters in a line of the repr
+_MOST_NAMED = 8  # filters, or numbers, in a line of the repr
 
 
 @dataclass(frozen=True, eq=False)
 class FilterMeasures:
-    """The numbers of every filter: tensors of shape (N,), float32, NaN where there is no number.
+    """The numbers of all filters: tensors of shape (N,), float32, NaN if there is no number.
 
     Attributes:
         norm: Euclidean norm, in units of the weights.
-        rms: The same per weight: norm / sqrt(C kH kW).
-        relative_norm: Norm over the layer's median; see `measures.relative_norms`.
-        sparsity: Share of its kernels that are near zero.
-        autocorrelation: Of neighbouring weights: 0 noise, 1 smooth.
-        roughness: Energy of neighbours' differences: 0 flat, 1 noise, 2 checkerboard.
-        concentration: Of its power spectrum: 1 flat, more for stripes and blobs.
-        frequency: Of the dominant wave, cycles a pixel.
-        orientation: Of its stripes, degrees [0, 180), 0 horizontal, 90 vertical; not of 1-D layers.
-        bandwidth: Of the dominant wave, cycles a pixel: how far the frequencies of at least half
-            its power reach, see `spectrum.Stripes`. The longer a wave lasts, the narrower.
-        colour: Share of its energy off the grey axis; only with 3 input channels.
-        opponent_axis: Degrees [0, 180), 0 red-green, 90 blue-yellow; likewise.
+        rms: Root mean square of the weights: norm / sqrt(C kH kW).
+        relative_norm: Norm divided by the layer's median norm; see `measures.relative_norms`.
+        sparsity: Share of the filter's kernels that are near zero.
+        autocorrelation: Correlation of neighbouring weights: 0 for noise, 1 if smooth.
+        roughness: Energy of differences of neighbouring weights: 0 if constant, 1 for noise, 2 for
+            a checkerboard.
+        concentration: Concentration of the power spectrum: 1 if flat, more for stripes and blobs.
+        frequency: Frequency of the dominant wave, in cycles per pixel.
+        orientation: Direction of the stripes, in degrees [0, 180): 0 is horizontal, 90 vertical.
+            NaN for 1-D layers.
+        bandwidth: Bandwidth of the dominant wave, in cycles per pixel: the size of the region of
+            frequencies with at least half of its power, see `spectrum.Stripes`. It is smaller if
+            the kernel has more periods of the wave.
+        colour: Share of the energy off the grey axis. Only for 2-D layers with 3 input channels.
+        opponent_axis: Colour axis, in degrees [0, 180): 0 is red-green, 90 blue-yellow. Only for
+            2-D layers with 3 input channels.
         nearest: Index of the most similar other filter that is not near zero, -1 for none.
-        nearest_cosine: Its cosine.
+        nearest_cosine: Cosine between the filter and the filter ``nearest``.
         antiphase: Index of the most opposite other filter that is not near zero, -1 for none.
-        antiphase_cosine: Its cosine.
-        cosine_to_first: Cosine to itself in the first snapshot.
-        change_from_first: Distance to itself there, in lengths of that.
-        cosine_to_previous: Cosine to itself in the snapshot before.
-        change_from_previous: Distance to itself there, in lengths of that.
-        response_rms: Root mean square of its response to the probe, summed over the channels.
+        antiphase_cosine: Cosine between the filter and the filter ``antiphase``.
+        cosine_to_first: Cosine between the filter and itself in the first snapshot.
+        change_from_first: Norm of the difference from the first snapshot, divided by the norm of
+            the filter in the first snapshot.
+        cosine_to_previous: Cosine between the filter and itself in the previous snapshot.
+        change_from_previous: Norm of the difference from the previous snapshot, divided by the norm
+            of the filter in the previous snapshot.
+        response_rms: Root mean square of the response to the probe, summed over the channels.
     """
 
     norm: Tensor
@@ -71,21 +77,23 @@ class FilterMeasures:
 
 @dataclass(frozen=True)
 class LayerMeasures:
-    """The numbers of a layer, of its finite filters; NaN where there is no number.
+    """The numbers of a layer, computed from its finite filters. NaN if there is no number.
 
     Attributes:
-        sparsity: Share of its kernels that are near zero.
-        effective_rank: Directions that the filters span.
-        variance_entropy: Variety of its kernels' patterns.
-        orthogonality: 1 if no filter repeats another.
+        sparsity: Share of the kernels that are near zero.
+        effective_rank: Number of directions that the filters span, weighted by their strength.
+        variance_entropy: Variety of the kernels.
+        orthogonality: 1 if all filters are orthogonal, 0 if all are equal.
         edge_share: Share of filters that are stripes or edges.
-        colour_share: Share of filters that look at colour; only with 3 input channels.
+        colour_share: Share of filters that respond to colour. Only for 2-D layers with 3 input
+            channels.
         blob_share: Share of filters that are grey blobs.
-        noise_share: Share of filters that cannot be told from noise.
-        drift: Distance to the first snapshot, in lengths of that.
-        update_ratio: Distance to the snapshot before, in lengths of that, if it was one optimizer
-            step ago. About 1e-3 is healthy (A. Karpathy's rule of thumb, CS231n, "Babysitting the
-            learning process").
+        noise_share: Share of filters that are like noise.
+        drift: Norm of the difference from the first snapshot, divided by the norm of the first
+            snapshot.
+        update_ratio: Norm of the difference from the previous snapshot, divided by the norm of the
+            previous snapshot, if it was taken one optimizer step ago. About 1e-3 is healthy (rule
+            of thumb by A. Karpathy, CS231n, "Babysitting the learning process").
     """
 
     sparsity: float
@@ -102,15 +110,15 @@ class LayerMeasures:
 
 @dataclass(frozen=True, eq=False)
 class KernelHealth:
-    """How the filters of a layer are: numbers, verdicts, and what could not be told.
+    """The health of the filters of a layer: numbers, verdicts, and what is missing.
 
     Attributes:
         layer: Name of the layer.
-        shape: Of its weights: (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW).
-        filters: Numbers of every filter.
+        shape: Shape of the weights: (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW).
+        filters: Numbers of all filters.
         totals: Numbers of the layer.
-        verdicts: What is wrong, gravest first; a filter may have several.
-        absent: Number, or "<name> verdict", that does not exist for this layer, to the reason.
+        verdicts: Faults of filters, the most serious first. A filter may have several verdicts.
+        absent: Name of a number, or "<name> verdict", that this layer cannot have, to the reason.
         false_alarm_rate: Share of healthy layers that have a duplicate, dominating or near-zero
             filter by chance.
     """
@@ -124,7 +132,7 @@ class KernelHealth:
     false_alarm_rate: float = FALSE_ALARM_RATE
 
     def flagged(self, *names: VerdictName) -> list[int]:
-        """Which filters have any of these verdicts, in ascending order.
+        """Return the indices of the filters with any of these verdicts, in ascending order.
 
         Example:
             >>> from torch import randn
@@ -137,14 +145,14 @@ class KernelHealth:
         return sorted({v.filter for v in self.verdicts if v.name in names})
 
     def gravest(self) -> list[VerdictName | None]:
-        """The gravest verdict of every filter, None for a healthy one."""
+        """Return the most serious verdict of each filter, None for a healthy filter."""
         found: list[VerdictName | None] = [None] * self.shape[0]
         for verdict in reversed(self.verdicts):
             found[verdict.filter] = verdict.name
         return found
 
     def to_scalars(self) -> dict[str, float]:
-        """The numbers worth a curve: counts of verdicts and the layer's numbers, if they exist."""
+        """Return the numbers to log: counts of verdicts and the layer's numbers, if they exist."""
         counts: dict[str, tuple[VerdictName, ...]] = {
             "dead_filters": ("near-zero", "silent"),
             "duplicates": ("duplicate",),
@@ -160,10 +168,10 @@ class KernelHealth:
         return numbers | {name: x for name, x in asdict(self.totals).items() if isfinite(x)}
 
     def to_dict(self, *, with_filters: bool = True) -> dict[str, Any]:
-        """Return everything as JSON-able values; None where there is no number.
+        """Return everything as JSON-able values. A number that does not exist is None.
 
         Args:
-            with_filters: Whether to include the numbers of every filter.
+            with_filters: Whether to include the numbers of the filters.
         """
         filters = {}
         if with_filters:
@@ -182,7 +190,12 @@ class KernelHealth:
 
     @classmethod
     def from_dict(cls, described: Mapping[str, Any], filters: FilterMeasures) -> "KernelHealth":
-        """Rebuild from `to_dict`, after a trip through JSON, and the numbers of the filters."""
+        """Rebuild the health from the result of `to_dict`, read from JSON.
+
+        Args:
+            described: The result of `to_dict`.
+            filters: Numbers of the filters.
+        """
         return cls(
             layer=described["layer"],
             shape=tuple(described["shape"]),
@@ -196,11 +209,11 @@ class KernelHealth:
         )
 
     def plot(self) -> "tuple[Figure, Any]":
-        """Draw four numbers of every filter, a bar each, coloured by its gravest verdict.
+        """Draw four bar charts, with one bar per filter in the colour of its worst verdict.
 
         Returns:
-            A matplotlib figure, that no window manager knows of, and its axes, shape (2, 2): norm,
-            spectral concentration, cosine to the nearest other filter, dominant frequency.
+            A matplotlib figure that no window shows, and its axes, shape (2, 2): norm, spectral
+            concentration, cosine to the nearest other filter, dominant frequency.
         """
         from kernelviz_callback.health.plot import draw_health
 
@@ -218,17 +231,17 @@ class KernelHealth:
                 more = ", ..." if len(found) > _MOST_NAMED else ""
                 lines.append(f"  {name}: {len(found)} of {count} ({named}{more})")
         if not self.verdicts:
-            lines.append("  no filter has a verdict against it")
+            lines.append("  no filter has a verdict")
         numbers = asdict(self.totals).items()
-        said = [f"{name} {value:.3g}" for name, value in numbers if not isnan(value)]
-        lines.append(f"  {', '.join(said)}")
+        known = [f"{name} {value:.3g}" for name, value in numbers if not isnan(value)]
+        lines.append(f"  {', '.join(known)}")
         for reason in dict.fromkeys(self.absent.values()):
-            lacking = [name for name, why in self.absent.items() if why == reason]
-            more = ", ..." if len(lacking) > _MOST_NAMED else ""
-            lines.append(f"  no {', '.join(lacking[:_MOST_NAMED])}{more}: {reason}")
+            missing = [name for name, why in self.absent.items() if why == reason]
+            more = ", ..." if len(missing) > _MOST_NAMED else ""
+            lines.append(f"  no {', '.join(missing[:_MOST_NAMED])}{more}: {reason}")
         return "\n".join(lines)
 
 
 def or_none(value: float) -> float | None:
-    """A number as JSON may hold it: None for NaN and infinity."""
+    """Return a number for JSON: None for NaN and infinity."""
     return value if isfinite(value) else None

@@ -1,8 +1,8 @@
-"""What chance alone does in a layer of a given shape: the yardstick of the verdicts.
+"""Compute the null model: the numbers that random filters of a given shape have.
 
-A cosine of 0.9 between two filters is nothing special among 32 random filters of 1x3x3 and beyond
-belief among 64 of 3x7x7. So no verdict has a fixed limit: each is compared with what independent
-Gaussian filters of the very shape would show.
+A cosine of 0.9 between two filters is common among 32 random filters of 1x3x3, and practically
+impossible among 64 random filters of 3x7x7. So a fixed limit is not enough for a verdict: the
+numbers of a filter are also compared with those of independent Gaussian filters of the same shape.
 """
 
 from collections.abc import Callable
@@ -18,34 +18,36 @@ from torch import Tensor
 from kernelviz_callback.filters.measures import relative_norms
 from kernelviz_callback.filters.spectrum import concentration, power_spectrum
 
-# Share of healthy layers in which any of duplicate, near-zero, dominating is raised by chance.
+# Share of healthy layers that have a duplicate, near-zero or dominating filter by chance.
 FALSE_ALARM_RATE = 0.005
 _RATE_EACH = FALSE_ALARM_RATE / 3
 # Share of random filters that are not recognized as noise.
 NOISE_MISS_RATE = 0.02
-# Share of smooth filters that must be told from noise, or no verdict on noise is given.
+# There is a verdict on noise only if at least this share of smooth filters differs from noise.
 LEAST_POWER = 0.95
-# Filters that see this many channels or fewer see colours: the kernels of a filter are one pattern.
+# Up to this many channels are colours: the kernels of a filter are multiples of one pattern.
 _MOST_COLOURS = 4
-_NOISE_OF_SMOOTH = 0.1  # RMS, as a share of the pattern's
+_NOISE_OF_SMOOTH = 0.1  # RMS of the noise, as a share of the RMS of the pattern
 _SEED = 7
 _MOST_DRAWS = 4000
-_MOST_DRAWN = 4_000_000  # numbers
-_MOST_NUMBERS = 2**18  # in memory at once
+_MOST_DRAWN = 4_000_000  # random numbers for one limit
+_MOST_NUMBERS = 2**18  # random numbers that are in memory at once
 
 
 @dataclass(frozen=True)
 class NullModel:
-    """What independent Gaussian filters show, and how well structure can be told from it.
+    """Limits for the numbers of independent Gaussian filters of one shape.
 
     Attributes:
-        largest_cosine: Above it two filters of the layer are more alike than chance explains. NaN
-            where there are no two filters to compare, or they have one weight.
-        smallest_norm: Below it a filter is weaker, beside its layer's median, than by chance.
-        largest_norm: Above it a filter is stronger.
-        noise_concentration: `spectrum.concentration` that 98 % of random filters stay below.
-        noise_power: Share of smooth filters (Gabor functions or blobs, whichever are recognized
-            less well, with 10 % noise) that are above it.
+        largest_cosine: Two filters with a larger cosine are more similar than random filters. NaN
+            if there are no two filters to compare, or if filters have one weight.
+        smallest_norm: A filter with a smaller norm is weaker than random filters. The norm is a
+            share of the layer's median norm.
+        largest_norm: A filter with a larger norm is stronger than random filters. The norm is a
+            share of the layer's median norm.
+        noise_concentration: The `spectrum.concentration` that 98 % of random filters do not exceed.
+        noise_power: Share of smooth filters with 10 % noise that exceed ``noise_concentration``. It
+            is the smaller one of the shares for Gabor functions and for blobs.
     """
 
     largest_cosine: float
@@ -55,22 +57,22 @@ class NullModel:
     noise_power: float
 
     @property
-    def knows_noise(self) -> bool:
-        """Whether kernels of this size are large enough to call one noise."""
+    def can_detect_noise(self) -> bool:
+        """Whether kernels of this size are large enough to distinguish noise from patterns."""
         return self.noise_power >= LEAST_POWER
 
 
 @lru_cache(maxsize=128)
 def null_model(shape: tuple[int, int, int, int], groups: int = 1) -> NullModel:
-    """Compute the null model of a layer's shape: less than a second, and then kept.
+    """Compute the null model for the shape of a layer, in less than a second, and cache it.
 
     Args:
-        shape: (N, C, kH, kW) of its weights.
-        groups: Of the convolution; only filters of one group are compared.
+        shape: Shape (N, C, kH, kW) of the layer's weights.
+        groups: Number of groups of the convolution. Only filters of the same group are compared.
 
-    Source: the distribution of the largest cosine of N random directions, from the beta
-    distribution of a single one, as in Cai, Fan & Jiang, "Distributions of angles in random packing
-    on spheres", JMLR 2013; the others by simulation with a generator of its own.
+    Source: the largest cosine of N random directions follows from the beta distribution of one
+    cosine: Cai, Fan & Jiang, "Distributions of angles in random packing on spheres", JMLR 2013. The
+    other limits are simulated with a separate random generator.
 
     Example:
         >>> round(null_model((64, 3, 7, 7)).largest_cosine, 2)
@@ -87,6 +89,60 @@ def null_model(shape: tuple[int, int, int, int], groups: int = 1) -> NullModel:
         noise_concentration=limit,
         noise_power=power,
     )
+
+
+def smooth_filters(
+    count: int,
+    channels: int,
+    height: int,
+    width: int,
+    *,
+    stripes: bool,
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw filters that resemble trained filters: Gabor functions or blobs, with 10 % noise.
+
+    Args:
+        count: Number of filters.
+        channels: Number of channels. Up to four channels are one pattern times random numbers;
+            with more channels, each channel has a different pattern.
+        height: Height of a kernel, in pixels.
+        width: Width of a kernel, in pixels.
+        stripes: True for Gabor functions with at least one period per kernel and at most 0.3 cycles
+            per pixel. Their direction is random, except in kernels with one row or column. False
+            for Gaussian blobs.
+        generator: The random generator.
+
+    Returns:
+        Shape (count, channels, height, width), float32.
+    """
+    patterns = 1 if channels <= _MOST_COLOURS else channels
+    is_line = 1 in (height, width)
+    size = max(height, width) if is_line else (height + width) / 2
+
+    def between(low: float, high: float) -> Tensor:
+        drawn = torch.rand((count, patterns, 1, 1), generator=generator, dtype=torch.float32)
+        return low + (high - low) * drawn
+
+    y = (
+        torch.arange(height, dtype=torch.float32)[:, None]
+        - (height - 1) / 2
+        - between(-0.1, 0.1) * height
+    )
+    x = torch.arange(width, dtype=torch.float32) - (width - 1) / 2 - between(-0.1, 0.1) * width
+    spread = size * between(0.18, 0.35)
+    pattern = torch.exp(-(x.square() + y.square()) / (2 * spread.square()))
+    if stripes:
+        angle = between(0, pi)
+        frequency = between(min(1 / size, 0.3), 0.3)
+        # In a kernel with one row or column, either x or y is constant.
+        along = x + y if is_line else x * angle.cos() + y * angle.sin()
+        pattern = pattern * torch.cos(2 * pi * frequency * along + between(0, 2 * pi))
+    colours = _normal(count, channels, 1, 1, generator=generator)
+    smooth = pattern * colours
+    smooth = smooth / smooth.square().mean((1, 2, 3), keepdim=True).sqrt()
+    noise = _normal(count, channels, height, width, generator=generator)
+    return smooth + _NOISE_OF_SMOOTH * noise
 
 
 def _cosine_limit(filters: int, groups: int, size: int) -> float:
@@ -115,7 +171,7 @@ def _norm_limits(filters: int, size: int) -> tuple[float, float]:
 
 @lru_cache(maxsize=128)
 def _noise_limits(channels: int, height: int, width: int) -> tuple[float, float]:
-    """The limit of `concentration`, and the share of smooth filters above it."""
+    """Return the limit of `concentration`, and the share of smooth filters above it."""
     if height * width == 1:
         return float("nan"), 0.0
     generator = torch.Generator().manual_seed(_SEED)
@@ -141,63 +197,9 @@ def _noise_limits(channels: int, height: int, width: int) -> tuple[float, float]
 
 
 def _in_parts(draws: int, numbers: int) -> list[int]:
-    """Split draws of some numbers each into as many as are in memory at once."""
+    """Split a number of draws into parts whose random numbers fit into the memory limit."""
     at_once = max(1, _MOST_NUMBERS // numbers)
     return [min(at_once, draws - done) for done in range(0, draws, at_once)]
-
-
-def smooth_filters(
-    count: int,
-    channels: int,
-    height: int,
-    width: int,
-    *,
-    stripes: bool,
-    generator: torch.Generator,
-) -> Tensor:
-    """Draw filters as training makes them: Gabor functions or blobs, with 10 % noise.
-
-    Args:
-        count: How many.
-        channels: Up to four are the colours of one pattern, with random weights; of more, each has
-            a pattern of its own.
-        height: Of a kernel.
-        width: Likewise.
-        stripes: True for Gabor functions of at least one period a kernel and 0.3 cycles a pixel at
-            most, in any direction, in kernels of one row or column along it; False for Gaussian
-            blobs.
-        generator: What to draw with.
-
-    Returns:
-        Shape (count, channels, height, width).
-    """
-    patterns = 1 if channels <= _MOST_COLOURS else channels
-    is_line = 1 in (height, width)
-    size = max(height, width) if is_line else (height + width) / 2
-
-    def between(low: float, high: float) -> Tensor:
-        drawn = torch.rand((count, patterns, 1, 1), generator=generator, dtype=torch.float32)
-        return low + (high - low) * drawn
-
-    y = (
-        torch.arange(height, dtype=torch.float32)[:, None]
-        - (height - 1) / 2
-        - between(-0.1, 0.1) * height
-    )
-    x = torch.arange(width, dtype=torch.float32) - (width - 1) / 2 - between(-0.1, 0.1) * width
-    spread = size * between(0.18, 0.35)
-    pattern = torch.exp(-(x.square() + y.square()) / (2 * spread.square()))
-    if stripes:
-        angle = between(0, pi)
-        frequency = between(min(1 / size, 0.3), 0.3)
-        # Of a line either x or y is but an offset.
-        along = x + y if is_line else x * angle.cos() + y * angle.sin()
-        pattern = pattern * torch.cos(2 * pi * frequency * along + between(0, 2 * pi))
-    colours = _normal(count, channels, 1, 1, generator=generator)
-    smooth = pattern * colours
-    smooth = smooth / smooth.square().mean((1, 2, 3), keepdim=True).sqrt()
-    noise = _normal(count, channels, height, width, generator=generator)
-    return smooth + _NOISE_OF_SMOOTH * noise
 
 
 def _normal(*size: int, generator: torch.Generator) -> Tensor:

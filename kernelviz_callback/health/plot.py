@@ -1,4 +1,4 @@
-"""Filter health as a chart: the numbers of all filters in four panels, coloured by verdict."""
+"""Plot the health of filters: four numbers of every filter, coloured by verdict."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,23 +26,23 @@ _PANELS = (
 
 
 def draw_health(
-    title: str, numbers: Mapping[str, Tensor], gravest: Sequence[VerdictName | None]
+    title: str, numbers: Mapping[str, Tensor], worst: Sequence[VerdictName | None]
 ) -> "tuple[Figure, Any]":
-    """Draw four numbers of every filter, a bar each, coloured by its gravest verdict.
+    """Draw bar charts of four numbers, with one bar per filter in the colour of its worst verdict.
 
     Args:
-        title: Of the figure.
+        title: Title of the figure.
         numbers: Name to tensor of shape (N,), as in `FilterMeasures`.
-        gravest: See `KernelHealth.gravest`.
+        worst: The most serious verdict of each filter, see `KernelHealth.gravest`.
 
     Returns:
-        The figure and its axes, an array of shape (2, 2). A number that does not exist is a gap.
+        The figure and its axes, an array of shape (2, 2). A filter without a number has no bar.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    filters = len(gravest)
-    colours = [_share(VERDICT_COLOURS[v] if v else _HEALTHY) for v in gravest]
+    filters = len(worst)
+    colours = [_to_unit_range(VERDICT_COLOURS[v] if v else _HEALTHY) for v in worst]
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
     for ax, (name, label) in zip(axes.flat, _PANELS, strict=True):
@@ -52,10 +52,10 @@ def draw_health(
         ax.set_xlim(-0.6, filters - 0.4)
     for ax in axes[1]:
         ax.set_xlabel("filter")
-    seen = [("healthy", _HEALTHY)] if None in gravest else []
-    seen += [(name, VERDICT_COLOURS[name]) for name in VERDICT_NAMES if name in gravest]
+    seen = [("healthy", _HEALTHY)] if None in worst else []
+    seen += [(name, VERDICT_COLOURS[name]) for name in VERDICT_NAMES if name in worst]
     figure.legend(
-        handles=[Patch(color=_share(colour), label=name) for name, colour in seen],
+        handles=[Patch(color=_to_unit_range(colour), label=name) for name, colour in seen],
         loc="outside lower center",
         ncols=len(seen),
         frameon=False,
@@ -64,6 +64,6 @@ def draw_health(
     return figure, axes
 
 
-def _share(colour: Colour) -> tuple[float, float, float]:
+def _to_unit_range(colour: Colour) -> tuple[float, float, float]:
     red, green, blue = colour
     return red / 255, green / 255, blue / 255

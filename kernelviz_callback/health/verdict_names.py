@@ -1,17 +1,17 @@
-"""What may be wrong with a filter: the names of the verdicts, and their colours."""
+"""The names of the verdicts on filters, and their colours."""
 
 from typing import Literal, TypeAlias, get_args
 
 VerdictName: TypeAlias = Literal[
     "non-finite", "near-zero", "silent", "duplicate", "dominating", "frozen", "noise-like"
 ]
-# From the gravest to the mildest: where there is room for one, the first is shown.
+# The most serious verdict is first. If only one verdict of a filter can be shown, it is the first.
 VERDICT_NAMES: tuple[VerdictName, ...] = get_args(VerdictName)
 
 Colour: TypeAlias = tuple[int, int, int]
 
-# Okabe & Ito's colours, told apart with any colour vision, and magenta as in the stripes of what is
-# not finite. Noise, which most filters begin as, is the least conspicuous.
+# The colours of Okabe & Ito can be distinguished with any colour vision. Magenta is also the colour
+# of values that are not finite in pictures. Noise is grey, because most filters are noise at first.
 VERDICT_COLOURS: dict[VerdictName, Colour] = {
     "non-finite": (255, 0, 255),
     "near-zero": (213, 94, 0),

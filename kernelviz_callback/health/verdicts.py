@@ -1,4 +1,4 @@
-"""From numbers to words: what is wrong with which filter, judged against chance in its shape."""
+"""Give verdicts on filters: compare their numbers with limits and with random filters."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,27 +11,34 @@ from kernelviz_callback.filters.measures import relative_norms
 from kernelviz_callback.health.null_model import NullModel
 from kernelviz_callback.health.verdict_names import VerdictName
 
-# Beyond chance is not enough where chance is narrow: of 384 filters 3x16x16 a norm of 0.8 medians
-# is significant, and harmless. A verdict needs both, what chance does not do and these.
-NEAR_ZERO_NORM = 0.1  # of the median norm: a hundredth of a typical filter's energy
-DOMINATING_NORM = 4.0  # of the median norm: sixteen times a typical filter's energy
-# If more of the layer is that strong, the rest is weak.
+# A number outside the range of random filters is not always a fault: among 384 filters of 3x16x16 a
+# norm of 0.8 times the median is significant, and harmless. Therefore a number must also be beyond
+# one of these limits.
+NEAR_ZERO_NORM = 0.1  # times the median norm: 1/100 of the energy of a typical filter
+DOMINATING_NORM = 4.0  # times the median norm: 16 times the energy of a typical filter
+# If a larger share of the filters is so strong, the other filters are weak instead.
 _MOST_DOMINATING = 0.25
-DUPLICATE_COSINE = 0.98  # the difference is a fifth of the filter's length
-FROZEN_CHANGE = 0.01  # of the median change
-# Cosine of a filter and its copy with 5 % noise is 0.9988. Where chance reaches this, there is no
-# verdict on duplicates.
-LARGEST_TELLING_COSINE = 0.998
-# A filter that for its norm responds less than one level of an 8-bit picture on which the most
-# responsive filter of the layer spans the range.
+DUPLICATE_COSINE = 0.98  # the norm of the difference is a fifth of the norm of the filter
+FROZEN_CHANGE = 0.01  # times the median change
+# A filter and its copy with 5 % noise have the cosine 0.9988. If random filters reach this limit,
+# there is no verdict on duplicates.
+LARGEST_USEFUL_COSINE = 0.998
+# Share of the largest response per norm in the layer. A weaker response is less than one level of
+# an 8-bit picture whose range is the largest response.
 SILENT_GAIN = 1 / 255
-# Movement below what float32 resolves is none.
+# Share of the layer's norm. A smaller change is below the precision of float32.
 _LEAST_MOVEMENT = 1e-6
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with a filter: its index, a name, and the reason in words and numbers."""
+    """One fault of a filter.
+
+    Attributes:
+        filter: Index of the filter.
+        name: Name of the verdict.
+        reason: The reason in words and numbers.
+    """
 
     filter: int
     name: VerdictName
@@ -40,11 +47,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The numbers that verdicts are made of; tensors of shape (N,), see `FilterMeasures`.
+    """The numbers from which verdicts are derived: tensors of shape (N,), see `FilterMeasures`.
 
-    ``is_weak`` is what `is_near_zero` says; no such filter is a ``nearest``. ``change`` is the norm
-    of each filter's change since the snapshot before, ``norm`` now; None where there was none,
-    ``response_rms`` where there is no probe.
+    Attributes:
+        is_finite: Whether all weights of the filter are finite.
+        is_weak: The result of `is_near_zero`. A weak filter is not ``nearest`` of another filter.
+        norm: Norm of the filter.
+        relative_norm: Norm of the filter divided by the typical norm of the layer.
+        nearest: Index of the most similar other filter, -1 for none.
+        nearest_cosine: Cosine of the filter ``nearest``.
+        concentration: Concentration of the power spectrum.
+        response_rms: Root mean square of the response to the probe; None without a probe.
+        change: Norm of the difference from the previous snapshot; None without a previous snapshot.
     """
 
     is_finite: Tensor
@@ -58,14 +72,18 @@ class Evidence:
     change: Tensor | None
 
 
-def judge(evidence: Evidence, null: NullModel) -> list[Verdict]:
-    """Give every filter its verdicts: none, or several.
+def give_verdicts(evidence: Evidence, null: NullModel) -> list[Verdict]:
+    """Find the faults of all filters. A filter may have several verdicts, or none.
 
     At most 0.5 % of healthy layers have a duplicate, dominating or near-zero filter by chance
     (`null_model.FALSE_ALARM_RATE`).
 
+    Args:
+        evidence: Numbers of the filters.
+        null: Null model of the layer's shape.
+
     Returns:
-        In the order of `VERDICT_NAMES`, then of the filters.
+        The verdicts in the order of `VERDICT_NAMES`, then in the order of the filters.
     """
     return [
         *_non_finite(evidence),
@@ -79,39 +97,39 @@ def judge(evidence: Evidence, null: NullModel) -> list[Verdict]:
 
 
 def is_near_zero(relative_norm: Tensor, norm: Tensor, null: NullModel) -> Tensor:
-    """Which filters hardly take part in their layer, bool of shape (N,)."""
+    """Return which filters are too weak to affect the layer, bool of shape (N,)."""
     return (norm == 0) | (relative_norm < near_zero_limit(null))
 
 
 def is_noise(evidence: Evidence, null: NullModel) -> Tensor:
-    """Which filters cannot be told from noise, bool of shape (N,). None of a shape too small."""
-    if not null.knows_noise:
+    """Return which filters are noise, bool of shape (N,); all False if kernels are too small."""
+    if not null.can_detect_noise:
         return torch.zeros_like(evidence.is_finite)
     return (evidence.concentration <= null.noise_concentration) & ~evidence.is_weak
 
 
 def near_zero_limit(null: NullModel) -> float:
-    """Share of the median norm below which a filter is near zero."""
+    """Return the share of the median norm below which a filter is near zero."""
     return min(NEAR_ZERO_NORM, null.smallest_norm)
 
 
 def duplicate_limit(null: NullModel) -> float:
-    """Cosine above which two filters are duplicates; NaN where they are too small to tell."""
+    """Return the cosine above which two filters are duplicates, NaN if filters are too small."""
     limit = max(DUPLICATE_COSINE, null.largest_cosine)
-    return limit if null.largest_cosine < LARGEST_TELLING_COSINE else float("nan")
+    return limit if null.largest_cosine < LARGEST_USEFUL_COSINE else float("nan")
 
 
 def _non_finite(evidence: Evidence) -> Iterator[Verdict]:
     for i in _indices(~evidence.is_finite):
-        yield Verdict(i, "non-finite", "it holds NaN or infinity")
+        yield Verdict(i, "non-finite", "it has NaN or infinite weights")
 
 
 def _near_zero(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
     limit = near_zero_limit(null)
     for i in _indices(evidence.is_weak):
         norm, relative = evidence.norm[i].item(), evidence.relative_norm[i].item()
-        beside = "" if isnan(relative) else f", {relative:.2g} of the layer's median"
-        yield Verdict(i, "near-zero", f"norm {norm:.2g}{beside} (limit {limit:.2g})")
+        share = "" if isnan(relative) else f", {relative:.2g} of the layer's median"
+        yield Verdict(i, "near-zero", f"norm {norm:.2g}{share} (limit {limit:.2g})")
 
 
 def _silent(evidence: Evidence) -> Iterator[Verdict]:
@@ -120,18 +138,18 @@ def _silent(evidence: Evidence) -> Iterator[Verdict]:
     gain = evidence.response_rms / evidence.norm
     share = gain / gain.nan_to_num(0.0).amax()
     for i in _indices((share < SILENT_GAIN) | (gain == 0)):
-        beside = share[i].item()
-        reason = "the probe holds nothing that it responds to"
-        if not isnan(beside):
-            reason = f"for its norm it responds {beside:.1g} times as much as the layer's best"
+        relative = share[i].item()
+        reason = "it has no response to the probe"
+        if not isnan(relative):
+            reason = f"its response per norm is {relative:.1g} of the layer's largest"
         yield Verdict(i, "silent", f"{reason} (limit {SILENT_GAIN:.1g})")
 
 
 def _duplicate(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
     limit = duplicate_limit(null)
     for i in _indices((evidence.nearest_cosine > limit) & ~evidence.is_weak):
-        cosine, twin = evidence.nearest_cosine[i].item(), int(evidence.nearest[i])
-        reason = f"cosine {cosine:.4f} to filter {twin} (limit {limit:.2g})"
+        cosine, other = evidence.nearest_cosine[i].item(), int(evidence.nearest[i])
+        reason = f"cosine {cosine:.4f} to filter {other} (limit {limit:.2g})"
         yield Verdict(i, "duplicate", reason)
 
 
@@ -154,7 +172,7 @@ def _frozen(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
         return
     relative = relative_norms(evidence.change)
     for i in _indices(relative < limit):
-        reason = f"moved {relative[i].item():.2g} of the median change (limit {limit:.2g})"
+        reason = f"it changed by {relative[i].item():.2g} of the median change (limit {limit:.2g})"
         yield Verdict(i, "frozen", reason)
 
 
@@ -162,9 +180,7 @@ def _noise_like(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
     limit = null.noise_concentration
     found = _indices(is_noise(evidence, null))
     for i, value in zip(found, evidence.concentration[found].tolist(), strict=True):
-        reason = (
-            f"spectrum {value:.2f} times as concentrated as a flat one, noise up to {limit:.2f}"
-        )
+        reason = f"spectral concentration {value:.2f}, random filters have up to {limit:.2f}"
         yield Verdict(i, "noise-like", reason)
 
 

@@ -1,6 +1,6 @@
 """Read a model: find its convolutions, read the weights that they multiply with, run it.
 
-Everything that touches an ``nn.Module`` lives here: effective weights under weight norm and
-pruning, sharded weights put together, feature maps taken without a trace. Imports no other package
-of ours; every package may import it.
+All code that reads or runs an ``nn.Module`` is here: effective weights under weight norm and
+pruning, gathering of sharded weights, feature maps whose recording leaves the model unchanged.
+Imports no other package of ours; every package except ``filters`` may import it.
 """

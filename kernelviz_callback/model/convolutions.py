@@ -1,4 +1,4 @@
-"""Find the convolutions of a model and read their weights without touching the model."""
+"""Find the convolutions of a model by name, and read their geometry."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,15 +9,15 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 # Path segments that a wrapper adds to the name of a module: torch.compile,
-# (Distributed)DataParallel, FSDP and activation checkpointing. Without them a layer keeps one name,
-# wrapped or not.
+# (Distributed)DataParallel, FSDP and activation checkpointing. They are removed, so that a layer
+# has the same name with and without the wrapper.
 WRAPPER_SEGMENTS = frozenset(
     {
         "_orig_mod",
         "module",
         "_fsdp_wrapped_module",
         "_checkpoint_wrapped_module",
-        "_forward_module",  # of Fabric
+        "_forward_module",  # added by Fabric
     }
 )
 
@@ -29,11 +29,16 @@ _MOST_CANDIDATES = 20
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a convolution slides over its input: what is needed beside the weights to repeat it.
+    """The settings of a convolution that, together with its weights, define its output.
 
-    ``kind`` is "Conv1d", "Conv2d" or "Conv3d". ``stride``, ``padding`` and ``dilation`` are
-    (vertical, horizontal), in pixels; of a 3-D layer (slices, vertical, horizontal), of a 1-D layer
-    one number. ``padding`` is a word where the layer was given one ("same", "valid").
+    Attributes:
+        kind: "Conv1d", "Conv2d" or "Conv3d".
+        stride: (vertical, horizontal), in pixels. A 3-D layer has (slices, vertical, horizontal),
+            a 1-D layer has one number, in samples.
+        padding: In the order of ``stride``; or "same" or "valid" if the layer was built with a
+            string.
+        dilation: Spacing of the weights, in the order of ``stride``.
+        groups: Number of groups.
     """
 
     kind: str
@@ -44,7 +49,7 @@ class Geometry:
 
     @property
     def plane_dilation(self) -> tuple[int, int]:
-        """(vertical, horizontal), of each plane of `as_planes`."""
+        """Dilation (vertical, horizontal) of each plane that `as_planes` returns."""
         *_, vertical, horizontal = 1, *self.dilation
         return vertical, horizontal
 
@@ -54,7 +59,7 @@ class Geometry:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Geometry":
-        """Rebuild a geometry from `to_dict`, after a trip through JSON."""
+        """Rebuild a geometry from the result of `to_dict`, read back from JSON."""
         restored: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in fields.items()
@@ -65,24 +70,25 @@ class Geometry:
 def find_convolutions(
     model: nn.Module, layers: str | Sequence[str] | None = None
 ) -> dict[str, Convolution]:
-    """Find the convolutions to watch: name to module, in the order of the model.
+    """Find the convolutions to watch, and map their names to the modules.
 
     Args:
-        model: Any module. Lazy convolutions count: their names are known before their shapes.
-        layers: None for the first 2-D convolution in ``named_modules()``, or the first of 1 or 3
-            dimensions where there is none; or a dotted name, a glob (``*`` crosses dots, as in
-            ``"backbone.*.conv1"``, and alone is every convolution), or a list of both. What a glob
-            matches beside convolutions is passed over. Names may be written with or without the
-            segments that wrappers add (``_orig_mod``, ``module``). A layer that is registered twice
-            goes by its first name.
+        model: Any module. Lazy convolutions are found too.
+        layers: Which convolutions to find. None stands for the first 2-D convolution in
+            ``named_modules()``, or, if there is none, for the first 1-D or 3-D convolution.
+            Otherwise a dotted name, a glob, or a list of names and globs. In a glob ``*`` also
+            matches dots, as in ``"backbone.*.conv1"``; ``"*"`` alone matches every convolution.
+            Modules that match a glob but are not convolutions are ignored. Names may contain the
+            segments that wrappers add (``_orig_mod``, ``module``), or omit them. A layer that is
+            registered under two names is returned under the first one.
 
     Returns:
-        At least one convolution. The names are those without wrapper segments, so that they stay
-        the same under ``torch.compile`` and ``DistributedDataParallel``.
+        At least one convolution, in the order of the model. The names do not contain wrapper
+        segments, so they are the same under ``torch.compile`` and ``DistributedDataParallel``.
 
     Raises:
-        ValueError: If nothing matches, or what matches is no convolution with real weights. The
-            message lists the candidates.
+        ValueError: If nothing matches, or if a match is not a convolution with real weights. The
+            message lists the convolutions of the model.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.Conv2d(8, 8, 3))
@@ -95,8 +101,8 @@ def find_convolutions(
     candidates = _candidates(modules)
     if layers is None:
         if not candidates:
-            raise ValueError(_nothing_found(model, "no convolution to watch", modules))
-        return dict([_likeliest(candidates)])
+            raise ValueError(_no_match_message(model, "no convolution to watch", modules))
+        return dict([_default_layer(candidates)])
 
     wanted: set[str] = set()
     for pattern in [layers] if isinstance(layers, str) else layers:
@@ -104,23 +110,23 @@ def find_convolutions(
             name
             for name, (raw, _) in modules.items()
             if pattern in (name, raw) or fnmatchcase(name, pattern) or fnmatchcase(raw, pattern)
-        } or _other_names(model, pattern, modules)
+        } or _first_names_of_alias(model, pattern, modules)
         found = matches & candidates.keys()
         if not found:
             problem = f"no convolution to watch matches layers={pattern!r}"
             if pattern in matches:
-                problem += f" ({_refusal(modules[pattern][1])})"
-            raise ValueError(_nothing_found(model, problem, modules))
+                problem += f" ({_why_unsupported(modules[pattern][1])})"
+            raise ValueError(_no_match_message(model, problem, modules))
         wanted |= found
     return {name: conv for name, conv in candidates.items() if name in wanted}
 
 
 def check_layers(layers: object) -> None:
-    """Tell a list of layers from what cannot be one, before there is a model to look them up in.
+    """Check the type of the ``layers`` argument before a model exists.
 
     Raises:
-        TypeError: If it is neither None, nor a name, nor a list of names.
-        ValueError: If it is an empty list.
+        TypeError: If ``layers`` is neither None, nor a name, nor a list of names.
+        ValueError: If ``layers`` is an empty list.
     """
     names = [layers] if isinstance(layers, str) else layers
     if names is None:
@@ -149,7 +155,9 @@ def geometry_of(conv: Convolution) -> Geometry:
 
 
 def weight_shape(conv: Convolution) -> tuple[int, ...]:
-    """(N, C, kH, kW) of the weights, without reading them (see `effective_weight`).
+    """Return the shape (N, C, kH, kW) of the weights without reading the weights.
+
+    A 1-D layer has (N, C, k), a 3-D layer (N, C, kD, kH, kW).
 
     Example:
         >>> weight_shape(nn.Conv2d(4, 8, 3, groups=2))
@@ -159,14 +167,15 @@ def weight_shape(conv: Convolution) -> tuple[int, ...]:
 
 
 def is_ready(conv: Convolution) -> bool:
-    """Tell whether the weights exist: a lazy convolution has none before its first forward."""
+    """Return whether the weights exist. A lazy convolution has none before its first forward."""
     return not any(is_lazy(p) for p in conv.parameters(recurse=True))
 
 
 def _stable_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
     """Map each module's name without wrapper segments to its raw name and the module.
 
-    A module whose short name is taken by another keeps its raw name.
+    If two convolutions have the same short name, the second one keeps its raw name. If only one of
+    two modules with the same short name is a convolution, the other module is left out.
     """
     named: dict[str, tuple[str, nn.Module]] = {}
     for raw, module in model.named_modules():
@@ -179,10 +188,10 @@ def _stable_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
     return named
 
 
-def _other_names(
+def _first_names_of_alias(
     model: nn.Module, name: str, modules: Mapping[str, tuple[str, nn.Module]]
 ) -> set[str]:
-    """The first name of a module that is registered under ``name`` too."""
+    """Return the first name of a module that has ``name`` as a second name, or an empty set."""
     other = dict(model.named_modules(remove_duplicate=False)).get(name)
     return {first for first, (_, module) in modules.items() if module is other}
 
@@ -195,37 +204,41 @@ def _candidates(modules: Mapping[str, tuple[str, nn.Module]]) -> dict[str, Convo
     return {
         name: module
         for name, (_, module) in modules.items()
-        if isinstance(module, _KINDS) and _refusal(module) is None
+        if isinstance(module, _KINDS) and _why_unsupported(module) is None
     }
 
 
-def _likeliest(candidates: Mapping[str, Convolution]) -> tuple[str, Convolution]:
-    """The layer that is meant if none is named: attention and time embeddings have 1-D ones too."""
+def _default_layer(candidates: Mapping[str, Convolution]) -> tuple[str, Convolution]:
+    """Return the first 2-D convolution, or else the first one.
+
+    Image models may contain 1-D convolutions before it, in attention or time embeddings.
+    """
     named = list(candidates.items())
     return next((each for each in named if isinstance(each[1], nn.Conv2d)), named[0])
 
 
-def _refusal(module: nn.Module) -> str | None:
-    """Why a module cannot be watched, or None."""
+def _why_unsupported(module: nn.Module) -> str | None:
+    """Return the reason why a module cannot be watched, or None if it can."""
     if type(module).__module__.startswith("torch.ao.nn.quantized"):
         return (
-            f"{type(module).__name__} is quantized: its weights are whole numbers, trained no more"
+            f"{type(module).__name__} is quantized: its weights are whole numbers and are not "
+            "trained any more"
         )
     if not _is_convolution(module):
         return f"it is a {type(module).__name__}"
     if hasattr(module, "weight_fake_quant") and hasattr(module, "bn"):
-        return f"{type(module).__name__} is fused: its weights depend on the batch norm inside"
+        return f"{type(module).__name__} is fused: its weights depend on the batch norm inside it"
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         name = type(module).__name__
-        return f"{name} is transposed: it spreads its input instead of filtering it"
+        return f"{name} is transposed: it does not compute filter responses"
     if not isinstance(module, _KINDS):
-        return f"{type(module).__name__} is no Conv1d, Conv2d or Conv3d"
+        return f"{type(module).__name__} is not a Conv1d, Conv2d or Conv3d"
     if any(p.is_complex() for p in module.parameters()):
         return "its weights are complex"
     return None
 
 
-def _nothing_found(
+def _no_match_message(
     model: nn.Module, problem: str, modules: Mapping[str, tuple[str, nn.Module]]
 ) -> str:
     lines = list(_candidate_lines(modules))
@@ -234,9 +247,9 @@ def _nothing_found(
     )
     listed = "\n".join(lines[:_MOST_CANDIDATES] + more)
     candidates = _candidates(modules)
-    advice = "it has none"
+    advice = "the model has none"
     if candidates:
-        advice = f"pass the name of one, for example layers={_likeliest(candidates)[0]!r}"
+        advice = f"pass the name of one, for example layers={_default_layer(candidates)[0]!r}"
     return (
         f"{problem} in {type(model).__name__}; {advice}.\n"
         f"Convolutions of this model:\n{listed or '  none'}"
@@ -246,5 +259,5 @@ def _nothing_found(
 def _candidate_lines(modules: Mapping[str, tuple[str, nn.Module]]) -> Iterator[str]:
     for name, (_, module) in modules.items():
         if _is_convolution(module):
-            reason = _refusal(module)
+            reason = _why_unsupported(module)
             yield f"  {name}: {module}" + (f" - cannot be watched, {reason}" if reason else "")

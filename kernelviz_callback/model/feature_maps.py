@@ -1,7 +1,8 @@
-"""Run the model on the probe: feature maps are what its layers give out meanwhile.
+"""Run the model on the probe and record the outputs of layers, which are their feature maps.
 
-The model runs where it is and is left as it was. A copy of it would be no way: there may be no room
-for one, and what a model keeps in plain lists and closures leads from the copy to the model itself.
+The model itself is run, on its own device, and every side effect is undone. A copy of the model is
+not used: it may not fit into memory, and references in plain lists and closures of the copy would
+still lead to the original model.
 """
 
 import sys
@@ -16,19 +17,19 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from kernelviz_callback.model.convolutions import find_convolutions
-from kernelviz_callback.model.isolation import AsksOthers, untouched
+from kernelviz_callback.model.isolation import CollectiveOperation, undo_side_effects
 
-# Where random numbers can be put back.
+# Devices whose random number generators can be restored.
 _DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """What one layer gave out.
+    """The output of one layer.
 
     Attributes:
-        values: Shape (N, H', W'), float32, on the device of the model: a map a filter.
-        shrink: They are averages over ``shrink`` x ``shrink`` pixels of the layer's output.
+        values: Shape (N, H', W'), float32, on the device of the model: one map for each filter.
+        shrink: Each value is the average of ``shrink`` x ``shrink`` pixels of the layer's output.
     """
 
     values: Tensor
@@ -37,18 +38,18 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """What `feature_maps` found.
+    """The result of `feature_maps`.
 
     Attributes:
-        maps: Layer name to its map.
-        absent: Layer name to the reason, of the layers that have none.
+        maps: Layer name to the feature map.
+        absent: Layer name to the reason why this layer has no feature map.
     """
 
     maps: Mapping[str, FeatureMap] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "FeatureMaps":
-        """Bring all maps to one device."""
+        """Return the maps on another device."""
         maps = {n: FeatureMap(m.values.to(device), m.shrink) for n, m in self.maps.items()}
         return FeatureMaps(maps, self.absent)
 
@@ -60,28 +61,30 @@ def feature_maps(
     *,
     shrink: Callable[[int, int, int], int] = lambda filters, height, width: 1,
 ) -> FeatureMaps:
-    """What each layer makes of an image when it sees it as in training: through the layers below.
+    """Run a model on an image and return the output of each layer, its feature map.
 
-    The model reads the probe as a batch of one, in evaluation mode, without gradients and without
-    autocast, until every layer has been called. A map is the output of a layer's first call: with
-    its bias, before any nonlinearity. A module without a ``forward`` of its own (a
-    ``LightningModule`` whose step calls its network) is passed over for its child that has the
-    first convolution.
+    The input of a layer is the output of the layers before it, as in training. The model reads the
+    probe as a batch of one, in evaluation mode, without gradients and without autocast, until every
+    layer has been called. A map is the output of the first call of the layer, with its bias and
+    before any nonlinearity. If a module has no ``forward`` (for example a ``LightningModule`` whose
+    ``training_step`` calls a network), its child with the first convolution is run instead.
 
-    When this returns or raises the model is as before, see `untouched`. Hooks are not called,
-    except those of torch's own that derive weights; nothing is compiled; ``self.log`` is not heard.
+    Every side effect on the model is undone, also after an exception, see `undo_side_effects`.
+    Hooks are not called, except torch's hooks that derive weights. Nothing is compiled.
+    ``self.log`` does nothing.
 
     Args:
-        model: In any mode, on the CPU or CUDA, its parameters whole: the others would have to run
-            it too where they are spread over processes.
-        layers: Name to module, of modules of the model.
-        probe: Shape (C, H, W), as the model's first layer reads it. It is brought to the device and
-            type of the model's first parameter.
-        shrink: By what whole factor to average maps of (filters, height, width).
+        model: A model in any mode, on the CPU or CUDA. Its parameters must not be sharded, because
+            then the other processes would have to run the model too.
+        layers: Name to module. The modules are parts of the model.
+        probe: Shape (C, H, W), with the channels that the first layer reads. It is copied to the
+            device and type of the model's first parameter.
+        shrink: Function of (filters, height, width) of a map. It returns the whole factor by which
+            the map is shrunk by averaging.
 
     Returns:
-        The maps, and why a layer has none: the model cannot run, fails before the layer is called,
-        or ends without calling it, as it does with a head that only training needs.
+        The maps, and the reasons of layers without a map: the model cannot run, it fails before it
+        calls the layer, or it ends without calling it (for example a head used only in training).
 
     Raises:
         ValueError: If the probe is not (C, H, W).
@@ -101,14 +104,14 @@ def feature_maps(
     batch = probe.to(parameter.device, parameter.dtype)[None]
     found: dict[str, FeatureMap] = {}
     reason = "the model ended without calling it"
-    with untouched(model), _eagerly(), torch.no_grad(), _without_autocast(batch):
-        _watch(layers, found, shrink)
+    with undo_side_effects(model), _without_compiling(), torch.no_grad(), _without_autocast(batch):
+        _record_outputs(layers, found, shrink)
         try:
-            _reader(model)(batch)
-        except _AllFound:
+            _module_to_run(model)(batch)
+        except _AllLayersCalled:
             pass
-        except AsksOthers as error:
-            reason = f"the model asks other processes ({error}), which do not run it now"
+        except CollectiveOperation as error:
+            reason = f"the model waits for other processes ({error}), which do not run it now"
         except Exception as error:
             reason = (
                 f"the model failed on images of shape {tuple(batch.shape)} before calling it: "
@@ -117,32 +120,35 @@ def feature_maps(
     return FeatureMaps(found, {name: reason for name in layers if name not in found})
 
 
-class _AllFound(BaseException):
-    """Ends the forward pass. No model catches it, as some catch every `Exception`."""
+class _AllLayersCalled(BaseException):
+    """Raised to end the forward pass when every layer has been called.
+
+    It is not an `Exception`, because some models catch every `Exception` in their forward pass.
+    """
 
 
-def _watch(
+def _record_outputs(
     layers: Mapping[str, nn.Module],
     found: dict[str, FeatureMap],
     shrink: Callable[[int, int, int], int],
 ) -> None:
-    def listen(name: str) -> Callable[..., None]:
-        def heard(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def make_hook(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             if name not in found:
                 values = output[0] if output.ndim == 4 else output
                 filters, height, width = values.shape
-                found[name] = _shrunk(values, shrink(filters, height, width))
+                found[name] = _averaged(values, shrink(filters, height, width))
                 if len(found) == len(layers):
-                    raise _AllFound
+                    raise _AllLayersCalled
 
-        return heard
+        return hook
 
     for name, layer in layers.items():
-        layer.register_forward_hook(listen(name))
+        layer.register_forward_hook(make_hook(name))
 
 
-def _shrunk(values: Tensor, factor: int) -> FeatureMap:
-    """A copy in any case: the next layer may work in place."""
+def _averaged(values: Tensor, factor: int) -> FeatureMap:
+    """Return a copy in every case, because the next layer may change its input in place."""
     if factor == 1:
         return FeatureMap(values.to(torch.float32, copy=True))
     return FeatureMap(F.avg_pool2d(values[None].float(), factor)[0], factor)
@@ -153,12 +159,12 @@ def _why_it_cannot_run(model: nn.Module) -> str | None:
         return "the model has layers without weights before its first batch"
     devices = {p.device.type for p in model.parameters()}
     for device in sorted(devices.difference(_DEVICES)):
-        return f"the model is on {device}, where random numbers cannot be put back"
+        return f"the model is on {device}, where random numbers cannot be restored"
     return None
 
 
-def _reader(model: nn.Module) -> nn.Module:
-    """The outermost module with a forward that has the first convolution, or is it."""
+def _module_to_run(model: nn.Module) -> nn.Module:
+    """Return the outermost module that has a forward and is or contains the first convolution."""
     first = next(iter(find_convolutions(model).values()))
     within = (m for m in model.modules() if any(inner is first for inner in m.modules()))
     return next(module for module in within if _has_forward(module))
@@ -175,9 +181,9 @@ def _without_autocast(batch: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(batch.device.type, enabled=False)
 
 
-def _eagerly() -> AbstractContextManager[Any]:
-    """What the user compiled runs as it was written: a probe is no reason to compile it again."""
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled; importing it takes a second
+def _without_compiling() -> AbstractContextManager[Any]:
+    """Run compiled modules uncompiled, because a probe of another shape would recompile them."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes a second
         return nullcontext()
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance

@@ -1,11 +1,11 @@
-"""Bring a tensor to the CPU."""
+"""Copy a tensor to the memory of the CPU, the host of the GPU."""
 
 import torch
 from torch import Tensor
 
 
 def to_host(values: Tensor) -> Tensor:
-    """Bring a tensor to the CPU: from CUDA in one copy, through memory that is pinned for it."""
+    """Return a tensor on the CPU. A CUDA tensor is copied once, into pinned memory."""
     if not values.is_cuda:
         return values.cpu()
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)

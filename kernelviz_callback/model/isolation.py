@@ -1,4 +1,4 @@
-"""A model that is run once more than the training runs it, and is as if it had not been."""
+"""Run a model and undo every side effect of the run, so that the training does not change."""
 
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -14,49 +14,63 @@ from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# Hooks of torch's own that derive a layer's weights: weight norm, spectral norm, pruning.
-_DERIVING = "torch.nn.utils"
+# The module of torch's hooks that derive the weights of a layer: weight norm, spectral norm and
+# pruning.
+_WEIGHT_HOOKS_MODULE = "torch.nn.utils"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 _CONTAINERS = (list, dict, OrderedDict, defaultdict, Counter, set, deque)
+# Namespaces of torch's operations that communicate with other processes.
 _COLLECTIVES = ("c10d", "_c10d_functional", "_c10d_functional_autograd", "c10d_functional")
 
 
-class AsksOthers(BaseException):
-    """The model began to talk to other processes. No model catches it, as some do `Exception`."""
+class CollectiveOperation(BaseException):
+    """Raised when the model starts an operation that waits for other processes.
+
+    It is not an `Exception`, because some models catch every `Exception` in their forward pass.
+    """
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Prepare a model to be run by the body, and undo after it whatever either has done to it.
+def undo_side_effects(model: nn.Module) -> Iterator[None]:
+    """Prepare a model for a run in the body of ``with``, and undo every change after the body.
 
-    In the body all modules are in evaluation mode, without hooks but those of torch's own that
-    derive weights, and what a ``LightningModule`` says to ``self.log`` is not heard. Afterwards,
-    also after an exception, these are as before: modes, hooks, gradients, attributes of modules and
-    what lists, dicts, sets and deques in them hold, every tensor that torch wrote to, wherever it
-    is kept, and the random numbers of torch, numpy, Python and of generators that modules have.
+    In the body all modules are in evaluation mode. They have no hooks, except torch's hooks that
+    derive weights. ``self.log`` of a ``LightningModule`` does nothing. After the body, also after
+    an exception, the following are as before: the modes, hooks and gradients; the attributes of
+    modules and the contents of lists, dicts, sets and deques in them; every tensor that torch wrote
+    to, also a tensor outside the model; and the random number generators of torch, numpy, Python
+    and the modules.
+
+    Args:
+        model: The model, in any mode.
 
     Raises:
-        AsksOthers: From the body, at the first operation that waits for other processes.
+        CollectiveOperation: From the body, at the first operation that waits for other processes.
     """
-    with _same_random_numbers(model), _same_tensors(model), _same_attributes(model), _no_hooks():
+    with (
+        _restore_random_state(model),
+        _restore_tensors(model),
+        _restore_attributes(model),
+        _disable_global_hooks(),
+    ):
         for module in model.modules():
-            module.training = False  # not `eval`: a model may have its own, with effects
+            module.training = False  # a model may override `eval` with side effects
             for name in _HOOKS:
                 hooks = getattr(module, name)
                 kept = {key: hook for key, hook in hooks.items() if _derives_weights(hook)}
                 vars(module)[name] = OrderedDict(kept)
             if any(kind.__name__ == "LightningModule" for kind in type(module).__mro__):
-                vars(module).update(log=_unheard, log_dict=_unheard)
+                vars(module).update(log=_ignore_log, log_dict=_ignore_log)
         yield
 
 
-class _Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps a copy of whatever is older than itself before it is written to."""
+class _WrittenTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Copies a tensor before the first write to it, unless the tensor was created in this mode."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._made: set[int] = set()  # addresses
+        self._created: set[int] = set()  # addresses of memory
         self._saved: dict[int, tuple[Any, Any]] = {}
 
     def __torch_dispatch__(
@@ -67,20 +81,20 @@ class _Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func.namespace in _COLLECTIVES:
-            raise AsksOthers(str(func))
-        given = dict(zip((a.name for a in func._schema.arguments), args, strict=False))
-        given |= kwargs or {}
+            raise CollectiveOperation(str(func))
+        values = dict(zip((a.name for a in func._schema.arguments), args, strict=False))
+        values |= kwargs or {}
         for argument in func._schema.arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
-                for tensor in _tensors(given.get(argument.name)):
+                for tensor in _tensors(values.get(argument.name)):
                     self._save(tensor)
         result = func(*args, **(kwargs or {}))
         if all(returned.alias_info is None for returned in func._schema.returns):
-            self._made.update(_address(tensor) for tensor in _tensors(result))
+            self._created.update(_address(tensor) for tensor in _tensors(result))
         return result
 
     def restore(self) -> None:
-        """Put everything back as it was."""
+        """Give every copied tensor its saved values and size."""
         for storage, saved in self._saved.values():
             if storage.nbytes() != saved.nbytes():
                 storage.resize_(saved.nbytes())
@@ -88,7 +102,7 @@ class _Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _save(self, tensor: Tensor) -> None:
         address = _address(tensor)
-        if address and address not in self._made and address not in self._saved:
+        if address and address not in self._created and address not in self._saved:
             storage = tensor.untyped_storage()
             self._saved[address] = storage, storage.clone()  # type: ignore[no-untyped-call]
 
@@ -98,23 +112,27 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _address(tensor: Tensor) -> int:
-    """Of the memory that it is a view of; 0 of one that has none."""
+    """Return the address of the memory that a tensor is a view of, or 0 if it has no strides."""
     return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else 0
 
 
 @contextmanager
-def _same_tensors(model: nn.Module) -> Iterator[None]:
-    """Put back values, and what parameters and buffers are: a ``p.data = ...`` is no operation."""
+def _restore_tensors(model: nn.Module) -> Iterator[None]:
+    """Restore the values of tensors, the memory of parameters and buffers, and the gradients.
+
+    The memory is restored separately, because torch does not report ``p.data = ...`` as an
+    operation.
+    """
     before = [(t, t.detach()) for t in (*model.parameters(), *model.buffers())]
     gradients = [(p, p.grad) for p in model.parameters()]
-    guard = _Guard()
+    written = _WrittenTensors()
     try:
-        with guard:
+        with written:
             yield
     finally:
-        guard.restore()
+        written.restore()
         for tensor, saved in before:
-            if _place(tensor) != _place(saved):
+            if _memory_layout(tensor) != _memory_layout(saved):
                 with torch.inference_mode(tensor.is_inference()):
                     tensor.data = saved
         for parameter, gradient in gradients:
@@ -122,15 +140,15 @@ def _same_tensors(model: nn.Module) -> Iterator[None]:
                 parameter.grad = gradient
 
 
-def _place(tensor: Tensor) -> tuple[Any, ...]:
+def _memory_layout(tensor: Tensor) -> tuple[Any, ...]:
     if tensor.layout != torch.strided:
         return (tensor.shape,)
     return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 @contextmanager
-def _no_hooks() -> Iterator[None]:
-    """Without the hooks that are called for every module there is."""
+def _disable_global_hooks() -> Iterator[None]:
+    """Remove the hooks that torch calls for every module, and put them back afterwards."""
     with ExitStack() as restoring:
         for name in _GLOBAL_HOOKS:
             hooks = getattr(torch_module, name)
@@ -140,16 +158,16 @@ def _no_hooks() -> Iterator[None]:
 
 
 def _derives_weights(hook: object) -> bool:
-    return any(kind.__module__.startswith(_DERIVING) for kind in type(hook).__mro__)
+    return any(kind.__module__.startswith(_WEIGHT_HOOKS_MODULE) for kind in type(hook).__mro__)
 
 
-def _unheard(*_: Any, **__: Any) -> None:
-    """In place of `self.log`: what is said here would be averaged with what training says."""
+def _ignore_log(*_: Any, **__: Any) -> None:
+    """Replace ``self.log``: Lightning would average the logged values with those of training."""
 
 
 @contextmanager
-def _same_attributes(model: nn.Module) -> Iterator[None]:
-    """Put back what modules are made of: attributes, modes, hooks, children, what lists hold."""
+def _restore_attributes(model: nn.Module) -> Iterator[None]:
+    """Restore attributes, modes, hooks and children of all modules, and what containers hold."""
     modules = list(model.modules())
     modes = [module.training for module in modules]
     own = [(vars(module), dict(vars(module))) for module in modules]
@@ -170,7 +188,7 @@ def _same_attributes(model: nn.Module) -> Iterator[None]:
 
 
 def _containers(dicts: list[dict[str, Any]]) -> list[Any]:
-    """What the values hold and what that holds, each once."""
+    """Return all containers in the values, and the containers inside them, each once."""
     found: dict[int, Any] = {}
     waiting: list[Any] = [value for each in dicts for value in each.values()]
     while waiting:
@@ -190,16 +208,16 @@ def _is_same(container: Any, saved: Any) -> bool:
 
 
 @contextmanager
-def _same_random_numbers(model: nn.Module) -> Iterator[None]:
+def _restore_random_state(model: nn.Module) -> Iterator[None]:
     devices = {p.device for p in model.parameters() if p.is_cuda}
     own = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Generator)]
     states = [generator.get_state() for generator in own]
-    of_python, of_numpy = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(sorted(devices, key=str)):
             yield
     finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
         for generator, state in zip(own, states, strict=True):
             generator.set_state(state)

@@ -1,7 +1,7 @@
-"""Whole weights of a layer, however a strategy has spread them over the processes.
+"""Gather the whole weights of a layer that a training strategy shards over several processes.
 
-Only the layer asked for is gathered. Under FSDP1 that is the unit that the layer was wrapped in:
-its parameters are one flat tensor.
+Only one layer is gathered at a time. Under FSDP1 the whole unit that wraps the layer is gathered,
+because the parameters of a unit are one flat tensor.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -15,28 +15,29 @@ from kernelviz_callback.model.weights import effective_weight
 
 
 def is_sharded(conv: Convolution, model: nn.Module) -> bool:
-    """Tell whether this process holds only a part of the weights of a layer.
+    """Return whether this process holds only a part of the weights of a layer.
 
-    The same on every process. Ask before the first batch: FSDP2 gathers some layers during one.
+    The result is the same on every process. Call it before the first batch, because FSDP2 gathers
+    some layers during a batch.
 
     Args:
         conv: The layer.
-        model: What the strategy trains, its wrappers included (``trainer.strategy.model``).
+        model: The model with the strategy's wrappers (``trainer.strategy.model``).
     """
     is_dtensor = any(hasattr(p, "full_tensor") for p in conv.parameters())
     is_zero3 = any(hasattr(p, "ds_id") for p in conv.parameters())
     return is_dtensor or is_zero3 or bool(_fsdp1_units(conv, model))
 
 
-def needs_others(model: nn.Module, trained: nn.Module) -> bool:
-    """Tell whether a forward pass of this model waits for the other processes.
+def needs_all_processes(model: nn.Module, trained: nn.Module) -> bool:
+    """Return whether a forward pass of this model waits for the other processes.
 
-    Whatever layer it begins with: some parameter is spread over them, or a wrapper inside asks
-    them. Ask before the first batch, see `is_sharded`.
+    It does if a parameter is sharded, or if a wrapper inside the model communicates with the other
+    processes. Call it before the first batch, see `is_sharded`.
 
     Args:
-        model: Which is run.
-        trained: What the strategy trains, its wrappers included.
+        model: The model to run.
+        trained: The model with the strategy's wrappers (``trainer.strategy.model``).
     """
     if any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in model.parameters()):
         return True
@@ -46,21 +47,25 @@ def needs_others(model: nn.Module, trained: nn.Module) -> bool:
 
 
 def gather_weight(conv: Convolution, model: nn.Module) -> Tensor:
-    """Copy the effective weights of a sharded layer, whole. Every process must call it.
+    """Copy the whole effective weights of a sharded layer. Every process must call it.
+
+    Args:
+        conv: The layer.
+        model: The model with the strategy's wrappers (``trainer.strategy.model``).
 
     Returns:
-        As `effective_weight`, on every process.
+        The weights as `effective_weight` returns them, on every process.
 
     Raises:
-        RuntimeError: If what came together has not the shape of the layer.
+        RuntimeError: If the gathered weights do not have the shape of the layer.
     """
-    # FSDP2 may hold a gathered copy in the precision of the computation; before it gives a state
-    # dict away it goes back to the exact shards.
+    # FSDP2 may hold a gathered copy in the precision of the computation. `state_dict` makes it
+    # return to the exact shards.
     conv.state_dict(keep_vars=True)
     with _gathered(conv, model):
         weight: Any = effective_weight(conv)
         if hasattr(weight, "full_tensor"):
-            # Under CPU offload the shards are not where the processes can exchange them.
+            # Under CPU offload the shards must first move to a device that can communicate.
             weight = weight.to(weight.device_mesh.device_type).full_tensor()
     whole: Tensor = weight
     if tuple(whole.shape) != weight_shape(conv):
@@ -75,7 +80,8 @@ def _gathered(conv: Convolution, model: nn.Module) -> AbstractContextManager[Any
     if units:
         from torch.distributed.fsdp import FullyShardedDataParallel
 
-        # Before the first forward none knows that it is the root; the one asked first would be.
+        # Before the first forward pass FSDP1 has no root. It makes the unit that is gathered first
+        # the root, so the outermost unit is made the root here.
         units[0].check_is_root()
         return FullyShardedDataParallel.summon_full_params(
             units[-1], recurse=False, writeback=False
@@ -90,13 +96,13 @@ def _gathered(conv: Convolution, model: nn.Module) -> AbstractContextManager[Any
 
 
 def _fsdp1_units(conv: Convolution, model: nn.Module) -> list[Any]:
-    """The FSDP1 wrappers around a layer, from the outside in."""
+    """Return the FSDP1 wrappers around a layer, the outermost first."""
     units = (m for m in model.modules() if isinstance(m, _fsdp1()))
     return [unit for unit in units if any(m is conv for m in unit.modules())]
 
 
 def _fsdp1() -> tuple[type[nn.Module], ...]:
-    """The class of the wrappers, which cannot be there before the processes know each other."""
+    """Return the class of the FSDP1 wrappers, or nothing before the process group exists."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return ()
     from torch.distributed.fsdp import FullyShardedDataParallel

@@ -1,4 +1,4 @@
-"""The weights that a convolution multiplies with, whatever derives them."""
+"""Read the weights that a convolution multiplies with, also where it derives them from others."""
 
 import copy
 from collections.abc import Iterable
@@ -13,17 +13,20 @@ from kernelviz_callback.model.convolutions import Convolution
 
 @torch.no_grad()
 def effective_weight(conv: Convolution) -> Tensor:
-    """Copy the weights that the layer multiplies its input with, and change nothing in the layer.
+    """Copy the weights that a layer multiplies its input with. The layer is not changed.
 
-    Weight norm, spectral norm and pruning (parametrizations as well as the older hooks) and
-    quantization-aware training store other tensors and derive the weights from them; the derived
-    weights are returned, as they would be in evaluation mode. Reading ``conv.weight`` is no
-    substitute: under spectral norm in training mode it advances the power iteration, and under the
-    hooks it is one optimizer step old.
+    Weight norm, spectral norm, pruning and quantization-aware training store other tensors and
+    derive the weights from them. This function returns the derived weights, as they are in
+    evaluation mode. It handles parametrizations and the older hooks. Reading ``conv.weight``
+    instead gives a wrong result: under spectral norm in training mode it advances the power
+    iteration, and under the hooks it returns the weights before the last optimizer step.
+
+    Args:
+        conv: The layer, on any device and in any mode.
 
     Returns:
-        Shape (N, C, kH, kW), of a 3-D layer (N, C, kD, kH, kW), of a 1-D layer (N, C, k); float32
-        (float64 is rounded), detached, on the device of the layer, its own memory.
+        Shape (N, C, kH, kW); (N, C, kD, kH, kW) for a 3-D layer; (N, C, k) for a 1-D layer.
+        A detached float32 copy (float64 is rounded) on the device of the layer.
     """
     if parametrize.is_parametrized(conv, "weight"):
         weight = _weight_of_parametrization(conv)
@@ -46,7 +49,7 @@ def _weight_of_parametrization(conv: Convolution) -> Tensor:
 
 
 def _fake_quantized(conv: Convolution) -> Tensor:
-    # The copy's observer sees the weights, as the layer's own will in its next forward.
+    # Calling the quantizer updates its observer, so a copy is called.
     derived: Tensor = copy.deepcopy(conv.weight_fake_quant)(conv.weight)  # type: ignore[operator]
     return derived
 

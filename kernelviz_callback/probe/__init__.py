@@ -1,5 +1,6 @@
-"""The probe: the one fixed image that every filter is convolved with.
+"""The probe: the fixed image that every filter of a training is convolved with.
 
-The built-in test chart, images of the user, and the energy that a probe has under a kernel.
-Imports ``filters``; ``health``, ``drawing`` and all that comes after them may import it.
+The built-in test chart, images of the user, and the energy of the response of a filter to a probe.
+Imports ``filters`` and ``model``; ``health``, ``drawing`` and every package above them may import
+it.
 """

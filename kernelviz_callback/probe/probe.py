@@ -1,4 +1,4 @@
-"""The probe: the one fixed image that every snapshot of a run is convolved with."""
+"""Load the probe, the fixed image that filters are convolved with, and adapt it to a layer."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from kernelviz_callback.probe.probe_chart import make_chart
 
 if TYPE_CHECKING:
     ProbeSource: TypeAlias = str | Path | Image.Image | Tensor | np.ndarray | None
-else:  # what a configuration file can hold; LightningCLI offers every subclass of the others
+else:  # the types that a configuration file can hold; LightningCLI would list all subclasses
     ProbeSource = str | Path | None
 
 CHART = "chart"
@@ -28,11 +28,11 @@ BATCH_SOURCES = ("train_batch", "val_batch")
 
 @dataclass(frozen=True)
 class Probe:
-    """One image and where it came from.
+    """One image and the name of its source.
 
     Attributes:
         image: Shape (C, H, W), float32, finite, on the CPU. Photographs and the chart are in [0,
-            1]; tensors, arrays and batches keep the range they came with.
+            1]. Tensors, arrays and batches keep their range.
         name: "chart", a file name, "image", "tensor", "train_batch" or "val_batch".
     """
 
@@ -46,7 +46,7 @@ class Probe:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of shape and values: equal digests mean comparable responses."""
+        """SHA-256 of the shape and the values. Responses to equal probes can be compared."""
         digest = hashlib.sha256("x".join(map(str, self.image.shape)).encode())
         digest.update(np.ascontiguousarray(self.image.numpy()).data)
         return digest.hexdigest()
@@ -54,15 +54,18 @@ class Probe:
     def for_channels(self, channels: int) -> Tensor:
         """Adapt the probe to a layer that reads ``channels`` input channels.
 
-        RGB becomes grey by its luminance (ITU-R BT.601: 0.2989 R + 0.587 G + 0.114 B), a grey probe
-        is repeated over all channels. The chart fits every layer: in colour where the layer reads
-        three channels, else its luminance in every channel.
+        RGB becomes grey by its luminance (ITU-R BT.601: 0.2989 R + 0.587 G + 0.114 B). A grey probe
+        is repeated over all channels. The chart fits every layer: it is in colour if the layer
+        reads three channels, otherwise every channel is its luminance.
+
+        Args:
+            channels: Number of channels that the layer reads.
 
         Returns:
             Shape (channels, H, W), float32.
 
         Raises:
-            ValueError: If the counts cannot be reconciled; the message names both.
+            ValueError: If the probe cannot be adapted. The message names both numbers of channels.
 
         Example:
             >>> Probe(torch.rand(3, 8, 8), "photo.png").for_channels(1).shape
@@ -83,16 +86,16 @@ class Probe:
         )
 
     def in_grey(self) -> "Probe":
-        """The probe with one channel, which every layer can read: luminance, or the mean."""
+        """Return the probe with one channel, its luminance or mean, which fits every layer."""
         is_colour = self.image.shape[0] == 3
         mean = self.image.mean(0, keepdim=True)
         return Probe(tv.rgb_to_grayscale(self.image) if is_colour else mean, self.name)
 
     def to_picture(self) -> Tensor:
-        """The probe as a person sees it: shape (H, W, 3), uint8, on the CPU.
+        """Convert the probe to a picture: shape (H, W, 3), uint8, on the CPU.
 
-        Values outside [0, 1] are stretched to their own range; of more than three channels the
-        average is shown.
+        The smallest range that contains [0, 1] and all values is mapped to [0, 255]. If the probe
+        has two channels, or more than three, the picture shows their mean.
         """
         image = self.image
         if image.shape[0] == 2 or image.shape[0] > 3:
@@ -103,28 +106,30 @@ class Probe:
 
 
 def check_probe_size(size: object) -> None:
-    """Refuse what is no size of a picture.
+    """Check the type and the value of the ``probe_size`` argument.
 
     Raises:
-        ValueError: Unless it is a whole number from 1 on.
+        ValueError: If ``size`` is not a whole number of at least 1.
     """
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"probe_size must be a whole number of pixels; found {size!r}")
 
 
 def load_probe(source: ProbeSource = None, *, size: int = 224) -> Probe:
-    """Make a probe of whatever the user has.
+    """Make a probe from an image file, an image, a tensor or an array.
 
     Args:
-        source: None for the built-in chart; the path of an image file or a PIL image, shrunk (never
-            enlarged) until its longer side has ``size`` pixels; or a tensor or array of shape
-            (C, H, W) or (H, W), used as it is - whole numbers are taken as 0 to 255.
-        size: In pixels, for the chart and for images.
+        source: None for the built-in chart; the path of an image file, or a PIL image; or a tensor
+            or array of shape (C, H, W) or (H, W). If the longer side of an image has more than
+            ``size`` pixels, the image is shrunk to this size. Tensors and arrays keep their size.
+            Tensors and arrays of whole numbers are divided by 255.
+        size: Size of the chart, and maximal size of an image, in pixels.
 
     Raises:
         FileNotFoundError: If the path does not exist.
-        ValueError: If the file is no image, or the shape, type or values do not make a picture.
-        TypeError: If ``source`` is of another type.
+        ValueError: If the file is not an image, or the tensor or array has the wrong shape, type or
+            values.
+        TypeError: If ``source`` has another type.
 
     Example:
         >>> load_probe(np.zeros((3, 32, 48), dtype=np.uint8)).size
@@ -147,10 +152,14 @@ def load_probe(source: ProbeSource = None, *, size: int = 224) -> Probe:
 
 
 def probe_of_tensor(values: Tensor, name: str) -> Probe:
-    """Use a tensor of shape (C, H, W) or (H, W) as the probe; whole numbers are taken as 0 to 255.
+    """Make a probe from a tensor.
+
+    Args:
+        values: Shape (C, H, W) or (H, W), not modified. Whole numbers are divided by 255.
+        name: The name of the probe.
 
     Raises:
-        ValueError: If the shape, type or values do not make an image.
+        ValueError: If the shape, type or values are not those of an image.
     """
     if values.ndim == 2:
         values = values[None]
@@ -172,10 +181,43 @@ def probe_of_tensor(values: Tensor, name: str) -> Probe:
     return Probe(image, name)
 
 
+def check_fit(shape: Sequence[int], geometry: Geometry, probe: Probe) -> None:
+    """Raise a `ValueError` unless the probe can be convolved with the filters of a layer.
+
+    Args:
+        shape: Shape of the layer's weights. A 1-D layer needs no probe, so every probe fits it.
+        geometry: Geometry of the layer.
+        probe: The probe, before it is adapted to the channels of the layer.
+    """
+    if len(shape) == 3:
+        return
+    _, channels, *_, height, width = shape
+    probe.for_channels(channels * geometry.groups)
+    response_size(probe.size, (height, width), geometry.plane_dilation)
+
+
+def readable_by_layer(probe: Probe, shape: Sequence[int], geometry: Geometry) -> Probe:
+    """Return the probe, or the probe in grey if the layer cannot read it otherwise.
+
+    A deeper layer reads feature maps, not an image. If it has no feature maps, its responses are
+    computed as if each of its input channels were the grey probe.
+
+    Args:
+        probe: The probe, before it is adapted to the channels of the layer.
+        shape: Shape of the layer's weights.
+        geometry: Geometry of the layer.
+    """
+    try:
+        check_fit(shape, geometry, probe)
+    except ValueError:
+        return probe.in_grey()
+    return probe
+
+
 def _open(path: Path) -> Image.Image:
     if not path.is_file():
         raise FileNotFoundError(
-            f"probe={str(path)!r} is no file; pass the path of an image, or one of "
+            f"probe={str(path)!r} is not a file; pass the path of an image, or one of "
             f"{BATCH_SOURCES} for the first image of the data"
         )
     try:
@@ -184,7 +226,7 @@ def _open(path: Path) -> Image.Image:
             return image
     except OSError as error:
         raise ValueError(
-            f"probe={str(path)!r} is no image that Pillow can read: {error}"
+            f"probe={str(path)!r} is not an image that Pillow can read: {error}"
         ) from error
 
 
@@ -204,31 +246,3 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     span = float(values.max() - values.min()) or 1.0
     return Image.fromarray(np.rint((values - values.min()) / span * 255).astype(np.uint8), "L")
-
-
-def readable(probe: Probe, shape: Sequence[int], geometry: Geometry) -> Probe:
-    """The probe, or, for a layer that cannot read it as it is, the probe in grey.
-
-    A deeper layer never reads an image: its responses to one are drawn where there is nothing
-    better, as if each channel were the image.
-    """
-    try:
-        check_fit(shape, geometry, probe)
-    except ValueError:
-        return probe.in_grey()
-    return probe
-
-
-def check_fit(shape: Sequence[int], geometry: Geometry, probe: Probe) -> None:
-    """Raise a `ValueError` unless the probe can be convolved with filters of this shape.
-
-    Args:
-        shape: Of the weights. No probe is needed for those of a 1-D layer.
-        geometry: Of the layer.
-        probe: Not adapted yet.
-    """
-    if len(shape) == 3:
-        return
-    _, channels, *_, height, width = shape
-    probe.for_channels(channels * geometry.groups)
-    response_size(probe.size, (height, width), geometry.plane_dilation)

@@ -1,28 +1,32 @@
-"""The built-in probe: a test chart on which a filter shows what it does."""
+"""Draw the built-in probe: a test chart with all orientations, frequencies and colours."""
 
 import torch
 from torch import Tensor
 
 SPOKES = 16
-SMALLEST_CHART = 16  # pixels; below this the four quarters hold nothing to see
+SMALLEST_CHART = 16  # pixels; the quarters of a smaller chart show nothing useful
 
 
 def make_chart(size: int = 224) -> Tensor:
-    """Draw the test chart, on which the response of a filter tells what the filter is tuned to.
+    """Draw the test chart, on which the response of a filter shows what the filter responds to.
 
-    Top left, a zone plate: every orientation and every frequency up to the Nyquist limit, once; an
-    oriented filter lights two opposite arcs. Top right, a Siemens star: sharp edges of every
-    direction. Bottom left, a hue wheel, white in the middle: a colour-opponent filter splits it
-    into two halves. Bottom right, edges, lines of one pixel, a single dot (whose response is the
-    kernel itself, turned by 180 degrees) and flat patches (bright only for filters that answer to
-    the mean).
+    The chart has four quarters:
+
+    - Top left, a zone plate with every orientation and every frequency up to the Nyquist limit. An
+      oriented filter responds in two opposite arcs.
+    - Top right, a Siemens star with sharp edges in every direction.
+    - Bottom left, a hue wheel that is white in the middle. A colour-opponent filter responds with
+      opposite signs in its two halves.
+    - Bottom right, edges, lines of one pixel, a single dot and flat patches. The response to the
+      dot is the kernel, rotated by 180 degrees. A filter responds to a flat patch only if the sum
+      of its weights is not zero.
 
     Args:
         size: Height and width in pixels.
 
     Returns:
-        Shape (3, size, size), float32, in [0, 1], every value a multiple of 1/255. The same pixels
-        for the same size, always.
+        Shape (3, size, size), float32, in [0, 1], on the CPU. Every value is a multiple of 1/255.
+        The pixels depend on the size alone.
 
     Raises:
         ValueError: If ``size`` is less than 16.
@@ -35,18 +39,21 @@ def make_chart(size: int = 224) -> Tensor:
         raise ValueError(f"the chart needs at least {SMALLEST_CHART} pixels, found size={size}")
     near = size // 2
     far = size - near
-    with torch.device("cpu"):  # whatever the default device is
-        return _drawn(near, far)
+    with torch.device("cpu"):  # the user may have set another default device
+        return _draw(near, far)
 
 
-def _drawn(near: int, far: int) -> Tensor:
+def _draw(near: int, far: int) -> Tensor:
     top = torch.cat([_zone_plate(near, near), _siemens_star(near, far)], dim=2)
     bottom = torch.cat([_hue_wheel(far, near), _edges_and_patches(far, far)], dim=2)
     return (torch.cat([top, bottom], dim=1) * 255).round().div(255).float()
 
 
 def _polar(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Radius (1 at the middle of the shorter side) and angle (radians) of each pixel's centre."""
+    """Return the radius and the angle in radians of each pixel's centre.
+
+    The radius is 1 at the middle of the longer sides.
+    """
     y = torch.arange(height, dtype=torch.float64) + 0.5 - height / 2
     x = torch.arange(width, dtype=torch.float64) + 0.5 - width / 2
     radius = (y[:, None] ** 2 + x[None, :] ** 2).sqrt() / (min(height, width) / 2)
@@ -54,7 +61,7 @@ def _polar(height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _zone_plate(height: int, width: int) -> Tensor:
-    # The local frequency of cos(a r^2) grows with r; it reaches 1/2 cycle a pixel at radius 1.
+    # The local frequency of cos(a r^2) grows with r. It is 1/2 cycle per pixel at radius 1.
     radius, _ = _polar(height, width)
     phase = torch.pi / 2 * (min(height, width) / 2) * radius**2
     inside = radius <= 1
@@ -70,7 +77,7 @@ def _siemens_star(height: int, width: int) -> Tensor:
 def _hue_wheel(height: int, width: int) -> Tensor:
     radius, angle = _polar(height, width)
     saturation = radius.clamp(max=1)
-    # Hue to RGB by three clipped triangle waves a third of a turn apart (HSV at value 1).
+    # Hue to RGB (HSV with value 1): three clipped triangle waves, a third of a turn apart.
     sixths = (angle / (2 * torch.pi) * 6).remainder(6)
     offsets = torch.tensor([5.0, 3.0, 1.0], dtype=torch.float64)[:, None, None]
     k = (offsets + sixths).remainder(6)
@@ -84,7 +91,7 @@ def _edges_and_patches(height: int, width: int) -> Tensor:
     quarter[:, :middle_y, : middle_x // 2] = 0.0  # a vertical edge, black to white
     quarter[:, :middle_y, middle_x // 2 : middle_x] = 1.0
     line_y, line_x = middle_y // 2, middle_x + middle_x // 3
-    quarter[:, : middle_y - 1, line_x] = 1.0  # lines of one pixel, and a dot
+    quarter[:, : middle_y - 1, line_x] = 1.0  # two lines of one pixel, and a dot
     quarter[:, line_y, middle_x + middle_x // 3 :] = 0.0
     quarter[:, middle_y // 4, middle_x + 2 * middle_x // 3] = 1.0
     colours = torch.tensor(

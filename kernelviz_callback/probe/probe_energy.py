@@ -1,8 +1,8 @@
-"""How strongly filters respond to a probe, without convolving: from the moments of its patches.
+"""Measure how strongly filters respond to a probe, without a convolution.
 
-The mean square of a response is w' A w, with w the weights of the filter and A the mean of p p'
-over all patches p of the probe that it is laid on. A depends on the probe alone, so it is computed
-once.
+The mean square of a response is w' A w. Here w is the weights of the filter, and A is the mean of
+p p' over all patches p of the probe that have the size of the kernel. A does not depend on the
+weights, so it is computed once for a layer.
 """
 
 from collections.abc import Sequence
@@ -13,43 +13,45 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kernelviz_callback.filters.float64 import exact_blocks
+from kernelviz_callback.filters.float64 import float64_blocks
 from kernelviz_callback.filters.planes import why_no_image
 from kernelviz_callback.filters.responses import response_size
 from kernelviz_callback.probe.probe import Probe
 
-_MOST_WEIGHTS = 2048  # of a filter: the covariance would have more numbers than most layers
-_BAND_NUMBERS = 2**19  # in the patches that are in memory at once
-_MOST_WORK = 2e10  # multiplications: beyond it patches are taken from a lattice of places
+_MOST_WEIGHTS = 2048  # in a filter; with more weights, A would be larger than most layers
+_BAND_NUMBERS = 2**19  # numbers of the patches that are in memory at once
+_MOST_WORK = 2e10  # multiplications; to stay below, only every n-th patch per axis is used
 
 
 @dataclass(frozen=True)
 class ProbeEnergy:
-    """The second moments of a probe under the kernels of one layer; see `measure_probe`.
+    """The second moments of the patches of a probe, for one layer; see `measure_probe`.
 
     Attributes:
-        moments: Shape (G, D, D), float32: of the patches that the filters of each group see, G = 1
-            if all groups see the same. D is C kH kW, or kH kW if all channels are the same.
-        channels: C, input channels of a filter.
+        moments: The mean of p p' over the patches p, shape (G, D, D), float32. G is the number of
+            groups, or 1 if all groups read the same channels. D is C kH kW, or kH kW if all
+            channels are equal.
+        channels: C, the number of input channels of a filter.
     """
 
     moments: Tensor
     channels: int
 
     def response_rms(self, weights: Tensor) -> Tensor:
-        """How strongly each filter responds: the root mean square of its summed response.
+        """Compute the root mean square of each filter's response to the probe.
 
         Args:
-            weights: Shape (N, C, kH, kW), float32, on the CPU.
+            weights: Shape (N, C, kH, kW), float32, on the CPU, not modified.
 
         Returns:
-            Shape (N,), in units of the weights (a probe lies in [0, 1]). The response is that of
-            `summed_responses`, whose mean over all pixels includes the constant part.
+            Shape (N,), in units of the weights times units of the probe. The response is that of
+            `summed_responses`. Its mean is not subtracted.
         """
         groups, size, _ = self.moments.shape
-        is_same = size < weights[0].numel()  # in all channels, so that their sum is what responds
+        # If all channels of the probe are equal, the response depends on the sum of the kernels.
+        is_same = size < weights[0].numel()
         rows, norms = [], []
-        for block in exact_blocks(weights):
+        for block in float64_blocks(weights):
             kernels = block.flatten(2).sum(1) if is_same else block.flatten(1)
             norm = torch.linalg.vector_norm(kernels, dim=1, keepdim=True)
             rows.append((kernels / norm.where(norm > 0, 1)).float())
@@ -59,16 +61,19 @@ class ProbeEnergy:
         return (energy.clamp(min=0).sqrt() * torch.cat(norms)).float()
 
 
-def energy_under(
+def energy_for_layer(
     probe: Probe, shape: Sequence[int], *, dilation: tuple[int, int] = (1, 1), groups: int = 1
 ) -> ProbeEnergy | str:
-    """Prepare a probe for the filters of a layer, or tell why it cannot be.
+    """Measure a probe for the filters of a layer, or return the reason why this is impossible.
 
     Args:
-        probe: Not adapted to the channels of the layer yet.
-        shape: Of its weights; those of other than 2-D layers respond to no image.
-        dilation: Of the convolution.
-        groups: Likewise.
+        probe: The probe, before it is adapted to the channels of the layer.
+        shape: Shape of the layer's weights. Only 2-D layers have a response to an image.
+        dilation: Dilation of the convolution, (vertical, horizontal).
+        groups: Number of groups of the convolution.
+
+    Returns:
+        The energy of the probe, or the reason in words.
     """
     reason = why_no_image(shape)
     if reason is not None:
@@ -91,18 +96,21 @@ def measure_probe(
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
 ) -> ProbeEnergy:
-    """Prepare a probe for the filters of a layer.
+    """Compute the second moments of a probe's patches, for the filters of a layer.
 
     Args:
-        probe: Shape (C * groups, H, W), float32, on the CPU.
+        probe: Shape (C * groups, H, W), float32, on the CPU, not modified.
         kernel: (kH, kW).
-        channels: C, input channels of a filter.
-        dilation: As of the convolution.
-        groups: Likewise.
+        channels: C, the number of input channels of a filter.
+        dilation: Dilation of the convolution, (vertical, horizontal).
+        groups: Number of groups of the convolution.
+
+    Returns:
+        The moments, from which `ProbeEnergy.response_rms` is computed for any weights.
 
     Raises:
-        ValueError: If the kernel is larger than the probe, or its filters have more than 2,048
-            weights while the channels of the probe differ.
+        ValueError: If the kernel is larger than the probe, or if the filters have more than 2,048
+            weights and the channels of the probe are not all equal.
     """
     height, width = response_size((probe.shape[1], probe.shape[2]), kernel, dilation)
     seen = probe.reshape(groups, channels, *probe.shape[1:])
@@ -112,7 +120,10 @@ def measure_probe(
         seen = seen[:, :1]
     size = seen.shape[1] * kernel[0] * kernel[1]
     if size > _MOST_WEIGHTS:
-        raise ValueError(f"filters of more than {_MOST_WEIGHTS} weights; found {size}")
+        raise ValueError(
+            f"responses are not measured for filters of more than {_MOST_WEIGHTS} weights; found "
+            f"{size}"
+        )
     every = ceil((len(seen) * size**2 * height * width / _MOST_WORK) ** 0.5) or 1
     moments = probe.new_empty(len(seen), size, size)
     for one, image in zip(moments, seen, strict=True):
@@ -123,7 +134,7 @@ def measure_probe(
 def _moments(
     image: Tensor, kernel: tuple[int, int], dilation: tuple[int, int], every: int
 ) -> Tensor:
-    """Mean of p p' over the patches of one image, a band of rows at a time."""
+    """Return the mean of p p' over the patches p of an image, for a band of rows at a time."""
     size = len(image) * kernel[0] * kernel[1]
     reach = dilation[0] * (kernel[0] - 1) + 1
     rows = max(1, _BAND_NUMBERS // (size * image.shape[2])) * every

@@ -5,14 +5,14 @@ from math import nan
 
 from torch import Tensor
 
-from kernelviz_callback.health.alerts import Alarm
+from kernelviz_callback.health.alerts import LayerAlerts
 from kernelviz_callback.health.examine import kernel_health
 from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.model.host import to_host
 from kernelviz_callback.probe.probe import Probe
-from kernelviz_callback.probe.probe_energy import ProbeEnergy, energy_under
+from kernelviz_callback.probe.probe_energy import ProbeEnergy, energy_for_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.failures import Mishaps
 
@@ -34,7 +34,7 @@ class Monitor:
         self._first: dict[str, Tensor] = {}
         self._previous: dict[str, Tensor] = {}
         self._previous_step: int | None = None
-        self._alarms: dict[str, Alarm] = {}
+        self._alarms: dict[str, LayerAlerts] = {}
         self._last: dict[str, KernelHealth] = {}
         self._known: dict[str, set[str]] = {}
 
@@ -92,7 +92,7 @@ class Monitor:
         self, name: str, weights: Tensor, geometry: Geometry, steps: int | None
     ) -> KernelHealth:
         if name not in self._energies:
-            self._energies[name] = energy_under(
+            self._energies[name] = energy_for_layer(
                 self._probe, weights.shape, dilation=geometry.plane_dilation, groups=geometry.groups
             )
         return kernel_health(
@@ -114,7 +114,7 @@ class Monitor:
     def _follow(self, found: Mapping[str, KernelHealth], step: int) -> list[str]:
         said = []
         for name, health in found.items():
-            said += self._alarms.setdefault(name, Alarm()).observe(health, step)
+            said += self._alarms.setdefault(name, LayerAlerts()).update(health, step)
             self._last[name] = health
         return said
 

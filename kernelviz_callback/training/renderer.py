@@ -12,7 +12,7 @@ from kernelviz_callback.drawing.layer_pictures import (
 from kernelviz_callback.drawing.notes import Scale
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.model.feature_maps import FeatureMaps
-from kernelviz_callback.probe.probe import Probe, readable
+from kernelviz_callback.probe.probe import Probe, readable_by_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.failures import Mishaps
 
@@ -83,7 +83,7 @@ class Illustrator:
             picture = response_picture(
                 weights,
                 geometry,
-                readable(self._probe, weights.shape, geometry),
+                readable_by_layer(self._probe, weights.shape, geometry),
                 layer=layer,
                 when=when,
                 response=self._response,

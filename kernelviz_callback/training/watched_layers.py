@@ -14,7 +14,7 @@ from kernelviz_callback.model.convolutions import (
     weight_shape,
 )
 from kernelviz_callback.model.feature_maps import FeatureMaps, feature_maps
-from kernelviz_callback.model.sharding import gather_weight, is_sharded, needs_others
+from kernelviz_callback.model.sharding import gather_weight, is_sharded, needs_all_processes
 from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.probe.probe import Probe, check_fit
 from kernelviz_callback.snapshots.snapshot import Snapshot
@@ -148,7 +148,7 @@ class Watch:
         self._sharded = [
             name for name, conv in self._convolutions.items() if is_sharded(conv, self._trained)
         ]
-        self._needs_others = needs_others(self._model, self._trained)
+        self._needs_others = needs_all_processes(self._model, self._trained)
 
     def _is_current(self) -> bool:
         """Whether the model still has the layers: its own hooks may put others in their place."""

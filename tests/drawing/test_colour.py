@@ -3,7 +3,6 @@ import torch
 from hypothesis import given, strategies as st
 
 from kernelviz_callback.drawing.colour import ZERO_LEVEL, diverging, paint_non_finite, to_levels
-from kernelviz_callback.filters.measures import largest_magnitude
 
 
 @given(st.floats(-(2.0**99), 2.0**99, width=32), st.floats(0, 2.0**99, width=32))
@@ -22,13 +21,6 @@ def test_levels_of_nothing() -> None:
     assert to_levels(torch.tensor([torch.nan, torch.inf]), torch.tensor(1.0)).tolist() == [128, 255]
     tiny = torch.tensor([1e-44, -1e-44])
     assert to_levels(tiny, tiny.abs().max()).dtype == torch.uint8
-
-
-def test_largest_magnitude_ignores_what_is_not_finite() -> None:
-    values = torch.tensor(
-        [[1.0, -4.0], [torch.nan, 2.0], [torch.inf, -1.0], [torch.nan, torch.inf]]
-    )
-    assert largest_magnitude(values).tolist() == [4.0, 2.0, 1.0, 0.0]
 
 
 def test_the_diverging_map_is_blue_white_red() -> None:

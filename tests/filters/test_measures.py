@@ -1,4 +1,4 @@
-"""Each number of filter health against an independent slow twin, written from its formula."""
+"""Each measure of filters against an independent slow reference, written from its formula."""
 
 import math
 import statistics
@@ -56,14 +56,16 @@ def slow_roughness(filter_: np.ndarray) -> float:
         (measures.filter_norms, lambda f: math.sqrt(sum(w * w for w in f.flatten()))),
     ],
 )
-def test_numbers_of_a_filter(shape: tuple[int, ...], fast: Callable, slow: Callable) -> None:
+def test_measures_equal_their_formulas(
+    shape: tuple[int, ...], fast: Callable, slow: Callable
+) -> None:
     weights = drawn(shape)
     expected = [slow(filter_) for filter_ in weights.double().numpy()]
     assert fast(weights).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_sparsity_is_the_published_one(shape: tuple[int, ...]) -> None:
+def test_sparsity_equals_the_published_formula(shape: tuple[int, ...]) -> None:
     weights = drawn(shape)
     weights[0, 0] *= 1e-3
     largest = weights.abs().max()
@@ -76,7 +78,7 @@ def test_sparsity_is_the_published_one(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("shape", [(16, 3, 3, 3), (4, 2, 1, 30), (9, 1, 3, 3)])
-def test_variance_entropy_is_the_published_one(shape: tuple[int, ...], seed: int) -> None:
+def test_variance_entropy_equals_the_published_formula(shape: tuple[int, ...], seed: int) -> None:
     weights = drawn(shape, seed) * drawn((1, 1, *shape[2:]), seed + 9)
     kernels = weights.double().numpy().reshape(shape[0] * shape[1], -1)
     values = np.linalg.svd(kernels - kernels.mean(0), compute_uv=False) ** 2
@@ -85,14 +87,14 @@ def test_variance_entropy_is_the_published_one(shape: tuple[int, ...], seed: int
     assert measures.variance_entropy(weights) == pytest.approx(expected, abs=1e-6)
 
 
-def test_variance_entropy_of_long_kernels_is_no_matter_of_their_length() -> None:
+def test_variance_entropy_of_long_kernels_takes_little_time() -> None:
     weights = drawn((64, 1, 1, 8192))
     began = time.thread_time()
     assert measures.variance_entropy(weights) == pytest.approx(math.log10(63), abs=0.01)
     assert time.thread_time() - began < 1
 
 
-def test_colours() -> None:
+def test_colour_selectivity() -> None:
     red_green = torch.tensor([1.0, -1.0, 0.0])
     blue_yellow = torch.tensor([1.0, 1.0, -2.0])
     grey = torch.ones(3)
@@ -100,8 +102,9 @@ def test_colours() -> None:
     selectivity, axis = measures.colour_selectivity(weights[:, :, None, None].expand(-1, -1, 2, 2))
     assert selectivity.tolist() == pytest.approx([1, 1, 0, 0.4, math.nan], abs=1e-6, nan_ok=True)
     assert axis.tolist() == pytest.approx([0, 90, math.nan, 0, math.nan], abs=1e-4, nan_ok=True)
-    # A sum of the two axes lies between them, a difference beyond; the sign of all does not count.
-    turned = [
+    # A sum of the two axes has an angle between 0 and 90, a difference an angle above 90. The sign
+    # of all weights has no effect.
+    mixtures = [
         (1, 1, 45),
         (-1, 1, 135),
         (1, -1, 135),
@@ -109,16 +112,16 @@ def test_colours() -> None:
         (-math.sqrt(3), 1, 150),
     ]
     mixed = torch.stack(
-        [a * red_green / math.sqrt(2) + b * blue_yellow / math.sqrt(6) for a, b, _ in turned]
+        [a * red_green / math.sqrt(2) + b * blue_yellow / math.sqrt(6) for a, b, _ in mixtures]
     )[:, :, None, None]
     for sign in (1, -1):
         _, axis = measures.colour_selectivity(sign * mixed)
-        assert axis.tolist() == pytest.approx([degrees for *_, degrees in turned], abs=1e-4)
+        assert axis.tolist() == pytest.approx([degrees for *_, degrees in mixtures], abs=1e-4)
     with pytest.raises(ValueError, match="3 input channels; found 4"):
         measures.colour_selectivity(drawn((2, 4, 3, 3)))
 
 
-def test_movement() -> None:
+def test_movement_equals_its_formula() -> None:
     now, then = drawn((5, 3, 3, 3), 1), drawn((5, 3, 3, 3), 2)
     then[4] = 0
     moved = measures.movement(now, then)
@@ -135,7 +138,7 @@ def test_movement() -> None:
     assert moved.drift == pytest.approx(drift, rel=1e-5)
 
 
-def test_movement_of_weights_whose_squares_are_no_float32() -> None:
+def test_movement_of_weights_whose_squares_are_not_float32_numbers() -> None:
     now, then = drawn((5, 3, 3, 3), 1), drawn((5, 3, 3, 3), 2)
     expected = measures.movement(now, then)
     for scale in (1e-25, 1e25):
@@ -145,13 +148,13 @@ def test_movement_of_weights_whose_squares_are_no_float32() -> None:
         assert found.drift == pytest.approx(expected.drift, rel=1e-5)
 
 
-def test_a_constant_kernel_is_smooth_without_a_correlation() -> None:
+def test_a_constant_kernel_has_no_roughness_and_no_autocorrelation() -> None:
     weights = torch.full((1, 3, 5, 5), 0.3)
     assert measures.autocorrelation(weights).isnan()
     assert measures.roughness(weights) == 0
 
 
-def test_dead_filters_and_one_that_explodes_do_not_move_the_yardstick() -> None:
+def test_dead_filters_and_one_exploding_filter_do_not_change_the_typical_norm() -> None:
     norms = torch.ones(20)
     norms[:12] = 1e-4
     norms[19] = 1e6
@@ -160,25 +163,32 @@ def test_dead_filters_and_one_that_explodes_do_not_move_the_yardstick() -> None:
     assert measures.relative_norms(torch.tensor([1.0, torch.nan]))[0] == 1
 
 
+def test_largest_magnitude_ignores_values_that_are_not_finite() -> None:
+    values = torch.tensor(
+        [[1.0, -4.0], [torch.nan, 2.0], [torch.inf, -1.0], [torch.nan, torch.inf]]
+    )
+    assert measures.largest_magnitude(values).tolist() == [4.0, 2.0, 1.0, 0.0]
+
+
 def slow_relative_norms(norms: list[float]) -> list[float]:
     ascending = sorted(norms)
     strong = ascending[(len(norms) - 1) - math.ceil((len(norms) - 1) / 10)]
-    living = [norm for norm in ascending if norm > 0.1 * strong]
-    return [norm / statistics.median(living) for norm in norms]
+    typical = [norm for norm in ascending if norm > 0.1 * strong]
+    return [norm / statistics.median(typical) for norm in norms]
 
 
 @given(
     exponents=st.lists(st.floats(-3, 3), min_size=1, max_size=40),
     dead=st.integers(0, 40),
 )
-def test_relative_norms(exponents: list[float], dead: int) -> None:
+def test_relative_norms_equal_their_definition(exponents: list[float], dead: int) -> None:
     norms = [10**e for e in exponents]
     norms[:dead] = [1e-9 * norm for norm in norms[:dead]]
     found = measures.relative_norms(torch.tensor(norms, dtype=torch.float64))
     assert found.tolist() == pytest.approx(slow_relative_norms(norms), rel=1e-9)
 
 
-def test_of_eight_filters_six_may_die_or_one_explode() -> None:
+def test_six_of_eight_filters_may_die_or_one_may_explode() -> None:
     norms = torch.tensor([1e-6] * 6 + [1.0] * 2)
     assert (measures.relative_norms(norms) < 0.1).tolist() == [True] * 6 + [False] * 2
     norms = torch.tensor([1e-6] * 7 + [1.0])
@@ -187,7 +197,7 @@ def test_of_eight_filters_six_may_die_or_one_explode() -> None:
 
 @given(scale=st.floats(-36, 36).map(lambda e: 10**e), seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
-def test_the_scale_of_the_weights_does_not_matter(scale: float, seed: int) -> None:
+def test_the_scale_of_the_weights_does_not_change_the_measures(scale: float, seed: int) -> None:
     weights = drawn((6, 3, 5, 5), seed).double()
     for measure in (
         measures.autocorrelation,
@@ -201,10 +211,10 @@ def test_the_scale_of_the_weights_does_not_matter(scale: float, seed: int) -> No
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_a_broken_filter_leaves_the_numbers_of_the_others_alone(bad: float) -> None:
+def test_a_filter_that_is_not_finite_does_not_change_the_measures_of_others(bad: float) -> None:
     weights = drawn((6, 3, 5, 5))
-    broken = weights.clone()
-    broken[2, 1, 0, 0] = bad
+    with_bad = weights.clone()
+    with_bad[2, 1, 0, 0] = bad
     others = [0, 1, 3, 4, 5]
     for measure in (measures.autocorrelation, measures.roughness, measures.sparsity):
-        assert torch.equal(measure(broken)[others], measure(weights)[others])
+        assert torch.equal(measure(with_bad)[others], measure(weights)[others])

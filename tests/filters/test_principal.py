@@ -1,4 +1,4 @@
-"""Principal planes, held against LAPACK's SVD of one filter after the other."""
+"""Principal planes against LAPACK's singular value decomposition of each filter."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from kernelviz_callback.filters.float64 import exact_blocks
+from kernelviz_callback.filters.float64 import float64_blocks
 from kernelviz_callback.filters.principal import principal_planes
 
 
@@ -29,7 +29,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     [(8, 64, 3, 3), (3, 2, 5, 5), (4, 25, 5, 5), (5, 6, 1, 7), (2, 9, 1, 1), (300, 128, 3, 3)],
     ids=str,
 )
-def test_it_is_the_first_pattern_of_the_svd(shape: tuple[int, ...]) -> None:
+def test_a_plane_is_the_first_term_of_the_svd(shape: tuple[int, ...]) -> None:
     weights = drawn(*shape)
     before = weights.clone()
     found = principal_planes(weights.requires_grad_())
@@ -43,33 +43,33 @@ def test_it_is_the_first_pattern_of_the_svd(shape: tuple[int, ...]) -> None:
     assert not found.planes.requires_grad
 
 
-def test_several_blocks_are_one_layer() -> None:
+def test_planes_do_not_depend_on_blocks() -> None:
     weights = drawn(300, 128, 3, 3)
-    assert len(list(exact_blocks(weights))) > 1
+    assert len(list(float64_blocks(weights))) > 1
     whole = principal_planes(weights)
-    each = [principal_planes(weights[i : i + 1]) for i in (0, 150, 299)]
-    for i, one in zip((0, 150, 299), each, strict=True):
+    separate = [principal_planes(weights[i : i + 1]) for i in (0, 150, 299)]
+    for i, one in zip((0, 150, 299), separate, strict=True):
         torch.testing.assert_close(whole.planes[i], one.planes[0])
 
 
-def test_no_pattern_comes_nearer_to_the_filter() -> None:
+def test_no_other_pattern_is_a_better_approximation() -> None:
     weights = drawn(4, 16, 3, 3)
     found = principal_planes(weights)
     for filter_, plane in zip(weights.double(), found.planes.double(), strict=True):
         matrix = filter_.flatten(1)
 
-        def left(pattern: Tensor, matrix: Tensor = matrix) -> float:
+        def error_of(pattern: Tensor, matrix: Tensor = matrix) -> float:
             shares = matrix @ pattern / pattern.square().sum()
             return (matrix - shares[:, None] * pattern).square().sum().item()
 
-        best = left(plane.flatten())
+        best = error_of(plane.flatten())
         others = drawn(500, 9, seed=1).double()
         nearby = plane.flatten() + 0.05 * drawn(500, 9, seed=2).double()
-        assert best <= min(map(left, [*others, *nearby])) + 1e-9
+        assert best <= min(map(error_of, [*others, *nearby])) + 1e-9
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
-def test_of_one_channel_it_is_the_kernel_but_for_its_sign(size: int) -> None:
+def test_the_plane_of_one_channel_is_the_kernel_up_to_its_sign(size: int) -> None:
     weights = drawn(6, 1, size, size)
     found = principal_planes(weights)
     expected = weights * weights.sum((1, 2, 3)).sign()[:, None, None, None]
@@ -79,26 +79,26 @@ def test_of_one_channel_it_is_the_kernel_but_for_its_sign(size: int) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**31))
-def test_it_follows_filters_and_takes_channels_in_any_order(n, channels, size, seed) -> None:
+def test_planes_follow_the_order_of_filters_but_not_of_channels(n, channels, size, seed) -> None:
     weights = drawn(n, channels, size, size, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     found = principal_planes(weights)
     order = torch.randperm(n, generator=generator)
     torch.testing.assert_close(principal_planes(weights[order]).planes, found.planes[order])
     torch.testing.assert_close(principal_planes(weights * 3).planes, found.planes * 3)
-    # What the channels take of the pattern, and with which sign, does not turn it over.
+    # The order and the signs of the channels do not change the sign of the plane.
     shuffled = weights[:, torch.randperm(channels, generator=generator)]
     signs = torch.randint(2, (channels,), generator=generator)[:, None, None] * 2.0 - 1
-    turned = principal_planes(shuffled * signs)
+    found_again = principal_planes(shuffled * signs)
     values = torch.linalg.svdvals(weights.double().flatten(2))
-    has_one = values[:, 1:2].sum(1) < 0.99 * values[:, 0]
-    kept = has_one & (found.planes.sum((1, 2, 3)).abs() > 1e-3)
-    torch.testing.assert_close(turned.planes[kept], found.planes[kept], rtol=1e-3, atol=1e-4)
+    is_unique = values[:, 1:2].sum(1) < 0.99 * values[:, 0]
+    kept = is_unique & (found.planes.sum((1, 2, 3)).abs() > 1e-3)
+    torch.testing.assert_close(found_again.planes[kept], found.planes[kept], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("shift", range(4))
-def test_a_plane_that_sums_to_zero_has_a_sign_too(shift: int) -> None:
-    """An edge: rounding would turn it over from one step to the next."""
+def test_a_plane_that_sums_to_zero_has_a_stable_sign(shift: int) -> None:
+    """The weights of an edge sum to zero up to rounding errors, which must not decide the sign."""
     edge = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
     shares = drawn(1, 8, 1, 1, seed=shift)
     weights = shares * edge
@@ -109,7 +109,7 @@ def test_a_plane_that_sums_to_zero_has_a_sign_too(shift: int) -> None:
             assert plane[1, 2] > 0 > plane[1, 0]
 
 
-def test_it_keeps_its_sign_while_the_filter_moves() -> None:
+def test_a_plane_keeps_its_sign_while_the_filter_changes() -> None:
     torch.manual_seed(0)
     pattern, shares = torch.rand(3, 3) - 0.2, torch.randn(64, 1, 1)
     weights = shares * pattern
@@ -121,7 +121,7 @@ def test_it_keeps_its_sign_while_the_filter_moves() -> None:
         previous = plane
 
 
-def test_a_filter_of_zeros() -> None:
+def test_a_filter_of_zeros_has_a_zero_plane() -> None:
     found = principal_planes(torch.cat([torch.zeros(1, 5, 3, 3), torch.ones(1, 5, 3, 3)]))
     assert (found.planes[0] == 0).all()
     assert found.explained[0].isnan()
@@ -129,7 +129,7 @@ def test_a_filter_of_zeros() -> None:
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_what_is_not_finite_is_marked_where_it_is(bad: float) -> None:
+def test_a_plane_is_nan_where_a_weight_is_not_finite(bad: float) -> None:
     weights = drawn(3, 8, 3, 3)
     clean = principal_planes(weights)
     weights[1, 4, 2, 0] = bad
@@ -146,7 +146,7 @@ def test_what_is_not_finite_is_marked_where_it_is(bad: float) -> None:
 
 
 @pytest.mark.parametrize("size", [1e-25, 1e-12, 1e12, 1e30])
-def test_numbers_without_a_square_in_single_precision(size: float) -> None:
+def test_weights_whose_squares_are_not_float32_numbers(size: float) -> None:
     weights = drawn(4, 16, 3, 3)
     found, usual = principal_planes(weights * size), principal_planes(weights)
     torch.testing.assert_close(found.planes / size, usual.planes)
@@ -154,6 +154,6 @@ def test_numbers_without_a_square_in_single_precision(size: float) -> None:
 
 
 @pytest.mark.parametrize("values", [torch.zeros(3, 3), torch.zeros(0, 3, 3, 3)])
-def test_what_is_no_layer_is_refused(values: Tensor) -> None:
+def test_weights_of_another_shape_are_refused(values: Tensor) -> None:
     with pytest.raises(ValueError, match=r"expected filters of shape \(N, C, kH, kW\)"):
         principal_planes(values)

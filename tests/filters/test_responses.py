@@ -1,3 +1,5 @@
+"""Responses against a slow reference, and their independence of the training's settings."""
+
 import itertools
 
 import pytest
@@ -10,8 +12,10 @@ from kernelviz_callback import channel_responses, summed_responses
 from kernelviz_callback.filters.responses import response_size
 
 
-def naive(probe: Tensor, weights: Tensor, dilation: tuple[int, int], groups: int) -> Tensor:
-    """The definition, one multiplication at a time, in Python's own floats."""
+def slow_responses(
+    probe: Tensor, weights: Tensor, dilation: tuple[int, int], groups: int
+) -> Tensor:
+    """Compute the responses from their definition with Python's floats."""
     filters, channels, kernel_height, kernel_width = weights.shape
     height = probe.shape[1] - dilation[0] * (kernel_height - 1)
     width = probe.shape[2] - dilation[1] * (kernel_width - 1)
@@ -29,7 +33,7 @@ def naive(probe: Tensor, weights: Tensor, dilation: tuple[int, int], groups: int
     return out
 
 
-SHAPES = [  # filters, channels a group, groups, kernel, dilation
+SHAPES = [  # filters, channels per group, groups, kernel, dilation
     (2, 3, 1, (3, 3), (1, 1)),
     (4, 1, 4, (3, 2), (1, 1)),
     (6, 2, 3, (1, 1), (1, 1)),
@@ -40,12 +44,12 @@ SHAPES = [  # filters, channels a group, groups, kernel, dilation
 
 
 @pytest.mark.parametrize(("filters", "channels", "groups", "kernel", "dilation"), SHAPES)
-def test_against_the_definition(filters, channels, groups, kernel, dilation) -> None:
+def test_responses_equal_their_definition(filters, channels, groups, kernel, dilation) -> None:
     torch.manual_seed(0)
     probe = torch.randn(channels * groups, 9, 8)
     weights = torch.randn(filters, channels, *kernel)
     options = {"dilation": dilation, "groups": groups}
-    expected = naive(probe, weights, dilation, groups)
+    expected = slow_responses(probe, weights, dilation, groups)
     torch.testing.assert_close(channel_responses(probe, weights, **options), expected)
     summed = summed_responses(probe, weights, **options)
     torch.testing.assert_close(summed, expected.sum(1, keepdim=True))
@@ -61,30 +65,32 @@ def test_against_the_definition(filters, channels, groups, kernel, dilation) -> 
     st.integers(12, 21),
     st.integers(0, 2**31),
 )
-def test_shrinking_is_the_average_of_the_full_response(shape, shrink, height, width, seed) -> None:
+def test_shrunk_responses_are_averages_of_the_full_responses(
+    shape, shrink, height, width, seed
+) -> None:
     filters, channels, groups, kernel, dilation = shape
     generator = torch.Generator().manual_seed(seed)
     probe = torch.randn(channels * groups, height, width, generator=generator)
     weights = torch.randn(filters, channels, *kernel, generator=generator)
     full = channel_responses(probe, weights, dilation=dilation, groups=groups)
     small = channel_responses(probe, weights, dilation=dilation, groups=groups, shrink=shrink)
-    within = 1e-6 * full.abs().max().item()
-    torch.testing.assert_close(small, F.avg_pool2d(full, shrink), atol=within, rtol=0)
+    tolerance = 1e-6 * full.abs().max().item()
+    torch.testing.assert_close(small, F.avg_pool2d(full, shrink), atol=tolerance, rtol=0)
 
 
-def test_permuting_filters_permutes_responses_and_inputs_stay_untouched() -> None:
+def test_permuted_filters_have_permuted_responses_and_inputs_do_not_change() -> None:
     probe, weights = torch.randn(3, 10, 10), torch.randn(5, 3, 3, 3)
-    kept = probe.clone(), weights.clone()
+    before = probe.clone(), weights.clone()
     order = torch.tensor([3, 0, 4, 1, 2])
     torch.testing.assert_close(
         channel_responses(probe, weights[order]), channel_responses(probe, weights)[order]
     )
-    assert torch.equal(probe, kept[0])
-    assert torch.equal(weights, kept[1])
+    assert torch.equal(probe, before[0])
+    assert torch.equal(weights, before[1])
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
-def test_a_lower_matmul_precision_does_not_reach_the_responses(precision) -> None:
+def test_a_lower_matmul_precision_does_not_change_the_responses(precision) -> None:
     probe, weights = torch.randn(3, 32, 32), torch.randn(8, 3, 7, 7)
     expected = channel_responses(probe, weights)
     torch.set_float32_matmul_precision(precision)
@@ -97,7 +103,7 @@ def test_a_lower_matmul_precision_does_not_reach_the_responses(precision) -> Non
     assert torch.equal(found, expected)
 
 
-def test_no_graph_is_recorded() -> None:
+def test_responses_need_no_gradient() -> None:
     weights = torch.randn(2, 1, 3, 3, requires_grad=True)
     assert not channel_responses(torch.rand(1, 8, 8), weights).requires_grad
 
@@ -107,13 +113,13 @@ def test_a_kernel_larger_than_the_probe_is_refused() -> None:
         response_size((4, 9), (3, 3), (2, 2))
 
 
-def test_channels_that_do_not_fit_are_refused() -> None:
+def test_channels_that_do_not_match_are_refused() -> None:
     with pytest.raises(ValueError, match=r"filter 3 input channels; the probe has 4"):
         channel_responses(torch.zeros(4, 8, 8), torch.zeros(2, 3, 3, 3))
 
 
 @pytest.mark.parametrize("shrink", [1, 2])
-def test_a_wide_probe_is_summed_in_parts(monkeypatch, shrink) -> None:
+def test_a_probe_with_many_channels_is_summed_in_parts(monkeypatch, shrink) -> None:
     monkeypatch.setattr("kernelviz_callback.filters.responses.CHUNK_BYTES", 1)
     probe, weights = torch.rand(40, 11, 12), torch.randn(5, 40, 3, 3)
     expected = F.avg_pool2d(F.conv2d(probe[None], weights), shrink)[0]

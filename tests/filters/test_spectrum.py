@@ -1,4 +1,4 @@
-"""The Fourier side of filter health, against sums written out and gratings that are known."""
+"""Power spectra and dominant stripes against explicit sums and against known gratings."""
 
 import cmath
 import math
@@ -24,7 +24,7 @@ def examine(*shape):
     power = power_spectrum(torch.randn(shape, dtype=torch.float64))
     return dominant_stripes(power, shape[2:]), concentration(power)
 
-torch.set_num_threads(1)  # others that wait in turn count as busy
+torch.set_num_threads(1)  # waiting threads would count as busy
 examine(2, 1, 3, 3)
 before, began = peak_memory(), time.process_time()
 examine(*map(int, sys.argv[1:]))
@@ -37,11 +37,11 @@ def drawn(*shape: int) -> Tensor:
 
 
 def grating(size: int, frequency: float, degrees: float, spread: float = 3.0) -> Tensor:
-    """Stripes that rise by ``degrees`` from the horizontal, in a Gaussian window."""
+    """Return stripes that rise by ``degrees`` from the horizontal, in a Gaussian window."""
     middle = (size - 1) / 2
     y, x = torch.meshgrid(torch.arange(size) - middle, torch.arange(size) - middle, indexing="ij")
     angle = math.radians(degrees)
-    # Upwards is -y; a wave runs across its stripes.
+    # The upward direction is -y, and the wave is perpendicular to its stripes.
     across = x * math.sin(angle) + y * math.cos(angle)
     window = torch.exp(-(x.square() + y.square()) / (2 * spread**2))
     return window * torch.cos(2 * math.pi * frequency * across)
@@ -51,7 +51,7 @@ def grating(size: int, frequency: float, degrees: float, spread: float = 3.0) ->
     "shape",
     [(2, 3, 3, 3), (3, 1, 4, 2), (1, 2, 5, 7), (2, 5, 1, 1), (2, 2, 17, 16), (1, 2, 1, 373)],
 )
-def test_power_is_the_transform_written_out(shape: tuple[int, ...]) -> None:
+def test_power_equals_an_explicit_sum(shape: tuple[int, ...]) -> None:
     weights = drawn(*shape)
     power = power_spectrum(weights)
     count, channels, height, width = shape
@@ -100,7 +100,7 @@ def test_concentration_of_tiny_and_huge_weights() -> None:
 
 @pytest.mark.parametrize("degrees", [0, 30, 45, 60, 90, 120, 135, 150])
 @pytest.mark.parametrize("frequency", [0.15, 0.25, 0.35])
-def test_stripes(degrees: int, frequency: float) -> None:
+def test_stripes_of_a_grating(degrees: int, frequency: float) -> None:
     weights = grating(11, frequency, degrees)[None, None]
     stripes = dominant_stripes(power_spectrum(weights), (11, 11))
     away = (stripes.orientation.item() - degrees) % 180
@@ -109,7 +109,7 @@ def test_stripes(degrees: int, frequency: float) -> None:
 
 
 def slow_stripes(filter_: Tensor, fine: tuple[int, int]) -> tuple[float, float, float]:
-    """Frequency, orientation and bandwidth: sums written out, and a lobe that is walked."""
+    """Compute frequency, orientation and bandwidth with explicit sums and a flood fill."""
     _, height, width = filter_.shape
     power = {}
     for down in range(fine[0]):
@@ -165,7 +165,7 @@ def slow_stripes(filter_: Tensor, fine: tuple[int, int]) -> tuple[float, float, 
         ((6, 1, 5, 1), (64, 1)),
     ],
 )
-def test_stripes_of_any_filter(shape: tuple[int, ...], fine: tuple[int, int]) -> None:
+def test_stripes_of_random_filters(shape: tuple[int, ...], fine: tuple[int, int]) -> None:
     weights = drawn(*shape)
     found = dominant_stripes(power_spectrum(weights), (shape[2], shape[3]))
     for i, filter_ in enumerate(weights):
@@ -178,7 +178,7 @@ def test_stripes_of_any_filter(shape: tuple[int, ...], fine: tuple[int, int]) ->
             assert min(away, 180 - away) < 0.1
 
 
-def test_a_second_wave_does_not_bend_the_first() -> None:
+def test_a_second_wave_does_not_change_the_stripes_of_the_first() -> None:
     weights = (grating(11, 0.25, 0) + 0.9 * grating(11, 0.25, 90))[None, None]
     stripes = dominant_stripes(power_spectrum(weights), (11, 11))
     assert stripes.frequency.item() == pytest.approx(0.25, abs=0.01)
@@ -189,7 +189,7 @@ def test_a_second_wave_does_not_bend_the_first() -> None:
 
 @pytest.mark.parametrize("frequency", [0.0, 0.05, 0.1, 0.15, 0.25])
 def test_frequencies_are_periodic(frequency: float) -> None:
-    """A change of sign from pixel to pixel mirrors the axis at 1/4 cycle."""
+    """Alternating the signs of pixels maps the frequency f to 1/2 - f."""
     low = grating(31, frequency, 90)
     high = low * (1 - 2 * (torch.arange(31) % 2))
     found = [dominant_stripes(power_spectrum(w[None, None]), (31, 31)) for w in (low, high)]
@@ -198,7 +198,7 @@ def test_frequencies_are_periodic(frequency: float) -> None:
     assert found[1].orientation.item() == pytest.approx(90)
 
 
-def test_bandwidth_is_that_of_the_window() -> None:
+def test_the_bandwidth_equals_that_of_the_window() -> None:
     # The power of a Gaussian window of spread s falls to a half at sqrt(ln 2) / (2 pi s).
     weights = grating(31, 0.25, 90, spread=3)[None, None]
     stripes = dominant_stripes(power_spectrum(weights), (31, 31))
@@ -207,7 +207,7 @@ def test_bandwidth_is_that_of_the_window() -> None:
 
 
 @pytest.mark.parametrize("taps", [31, 63, 127, 251])
-def test_the_frequency_of_a_line_is_where_its_gain_peaks(taps: int) -> None:
+def test_the_frequency_of_a_row_or_column_is_the_peak_of_its_gain(taps: int) -> None:
     frequencies = torch.tensor([0.12, 0.2, 0.25, 0.31, 0.36, 0.43])
     waves = torch.cos(2 * math.pi * frequencies[:, None] * torch.arange(taps))
     weights = (waves * torch.hann_window(taps, periodic=False))[:, None]
@@ -225,13 +225,14 @@ def test_the_frequency_of_a_line_is_where_its_gain_peaks(taps: int) -> None:
 
 
 @pytest.mark.parametrize("taps", [16, 63, 251, 1024])
-def test_the_bandwidth_of_a_line_falls_with_its_length(taps: int) -> None:
-    """In cycles a kernel that of a rectangle is 0.89, of a Hann window 1.44: Harris, table I."""
+def test_the_bandwidth_of_a_row_falls_with_its_length(taps: int) -> None:
+    """It is 0.89 cycles per kernel for a rectangle, 1.44 for a Hann window: Harris, table I."""
     wave = torch.cos(2 * math.pi * 0.25 * torch.arange(taps) + 0.7)
     windowed = wave * torch.hann_window(taps, periodic=False)
     weights = torch.stack([wave, windowed])[:, None, None]
     found = dominant_stripes(power_spectrum(weights), (1, taps))
-    periods = found.bandwidth * torch.tensor([taps, taps - 1])  # the window begins with a zero
+    # The first value of the window is zero, so its kernel has one weight less.
+    periods = found.bandwidth * torch.tensor([taps, taps - 1])
     assert periods.tolist() == pytest.approx([0.89, 1.44], abs=0.15)
 
 
@@ -257,7 +258,7 @@ def test_large_kernels_take_little_time_and_memory(shape: tuple[int, ...]) -> No
     assert seconds < 1.5
 
 
-def test_a_blob_has_no_orientation_and_one_pixel_nothing() -> None:
+def test_a_blob_has_no_orientation_and_a_1x1_kernel_has_no_stripes() -> None:
     blob = dominant_stripes(power_spectrum(grating(7, 0.0, 0, spread=1.5)[None, None]), (7, 7))
     assert blob.frequency.item() == 0
     assert blob.orientation.isnan()

@@ -1,4 +1,4 @@
-"""Networks as they are built in the field: their first convolution is found, and all is drawn."""
+"""In common architectures the first convolution is found, and every picture is drawn."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from kernelviz_callback.training.watched_layers import Watch
 
 timm = pytest.importorskip("timm")
 
-# Name in timm to the name and the shape of the layer that reads the image.
+# Name in timm to the name and the weight shape of the layer that reads the image.
 FIRST = {
     "resnet18": ("conv1", (64, 3, 7, 7)),
     "resnet26t": ("conv1.0", (24, 3, 3, 3)),
@@ -46,8 +46,7 @@ FIRST = {
 
 
 @pytest.mark.parametrize("architecture", FIRST)
-def test_an_architecture(architecture: str) -> None:
-    """Its first and its last convolution, in training mode as it would be found."""
+def test_first_and_last_convolution_of_an_image_model(architecture: str) -> None:
     torch.manual_seed(1)
     model = timm.create_model(architecture, pretrained=False).train()
     first, shape = FIRST[architecture]
@@ -59,7 +58,7 @@ def test_an_architecture(architecture: str) -> None:
     assert set(snapshot.feature_maps.maps) == {last} - {first}
 
 
-OF_CLIPS = {
+VIDEO_MODELS = {
     "r3d_18": ("stem.0", (64, 3, 3, 7, 7)),
     "r2plus1d_18": ("stem.0", (45, 3, 1, 7, 7)),
     "s3d": ("features.0.0.0", (64, 3, 1, 7, 7)),
@@ -68,39 +67,39 @@ OF_CLIPS = {
 }
 
 
-@pytest.mark.parametrize("architecture", OF_CLIPS)
-def test_an_architecture_of_clips(architecture: str) -> None:
+@pytest.mark.parametrize("architecture", VIDEO_MODELS)
+def test_first_convolution_of_a_video_model(architecture: str) -> None:
     torch.manual_seed(1)
     model = torchvision.models.get_model(architecture, weights=None)
-    first, shape = OF_CLIPS[architecture]
-    drawn = pictured(model, None)
-    assert {layer: tuple(weights.shape) for layer, weights in drawn.weights.items()} == {
+    first, shape = VIDEO_MODELS[architecture]
+    snapshot = pictured(model, None)
+    assert {layer: tuple(weights.shape) for layer, weights in snapshot.weights.items()} == {
         first: shape
     }
 
 
-def test_architectures_of_sound() -> None:
+def test_convolutions_of_audio_models() -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(1)
     model = transformers.Wav2Vec2Model(
         transformers.Wav2Vec2Config(hidden_size=64, num_hidden_layers=1, num_attention_heads=2)
     )
-    drawn = pictured(model, None)
-    assert [tuple(w.shape) for w in drawn.weights.values()] == [(512, 1, 10)]
+    snapshot = pictured(model, None)
+    assert [tuple(w.shape) for w in snapshot.weights.values()] == [(512, 1, 10)]
     positions = "encoder.pos_conv_embed.conv"
-    drawn = pictured(model, positions)  # under weight norm, in 16 groups, 128 taps
-    assert torch.equal(drawn.weights[positions], model.encoder.pos_conv_embed.conv.weight)
+    snapshot = pictured(model, positions)  # weight norm, 16 groups, kernels of 128 weights
+    assert torch.equal(snapshot.weights[positions], model.encoder.pos_conv_embed.conv.weight)
     whisper = transformers.WhisperModel(
         transformers.WhisperConfig(
             d_model=48, encoder_layers=1, decoder_layers=1, vocab_size=99, pad_token_id=0
         )
     )
-    drawn = pictured(whisper, "*")
-    assert [tuple(w.shape) for w in drawn.weights.values()] == [(48, 80, 3), (48, 48, 3)]
+    snapshot = pictured(whisper, "*")
+    assert [tuple(w.shape) for w in snapshot.weights.values()] == [(48, 80, 3), (48, 48, 3)]
 
 
 def pictured(model: nn.Module, layers: str | list[str] | None, size: int = 64) -> Snapshot:
-    """A snapshot of a model, of which every picture was drawn."""
+    """Take a snapshot of a model, draw every picture of it and return it."""
     probe = load_probe(size=size)
     watch = Watch(model, layers)
     watch.check_fit(probe)

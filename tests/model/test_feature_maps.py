@@ -1,14 +1,11 @@
-"""What layers give out while the model reads the probe, and that the model does not notice."""
+"""Feature maps are the outputs of layers, and recording them does not change the model."""
 
 import copy
-import random
 import re
 import warnings
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule
@@ -36,7 +33,7 @@ def chain() -> nn.Sequential:
         nn.Dropout(0.5),
         nn.Conv2d(6, 4, 3, dilation=2),
         nn.Flatten(),
-        nn.Linear(7, 2),  # fits no image
+        nn.Linear(7, 2),  # its input size fits no image
     )
 
 
@@ -49,10 +46,10 @@ def found_in(
     return feature_maps(model, find_convolutions(model, layers), probe, **options)
 
 
-def test_a_map_is_the_output_of_the_layers_up_to_it() -> None:
+def test_a_map_is_the_output_of_the_layers_up_to_this_layer() -> None:
     net = chain()
     for _ in range(3):
-        net[:4](torch.randn(4, 3, 20, 24))  # the statistics of the batch norm
+        net[:4](torch.randn(4, 3, 20, 24))  # updates the statistics of the batch norm
     found = found_in(net)
     assert not found.absent
     assert list(found.maps) == ["0", "3", "6"]
@@ -64,7 +61,7 @@ def test_a_map_is_the_output_of_the_layers_up_to_it() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 3])
-def test_a_map_is_averaged_at_once(factor: int) -> None:
+def test_a_map_can_be_shrunk_by_averaging(factor: int) -> None:
     whole, part = (found_in(chain(), "0", **o) for o in ({}, {"shrink": lambda n, h, w: factor}))
     values, small = whole.maps["0"].values, part.maps["0"]
     assert small.shrink == factor
@@ -78,10 +75,10 @@ def test_a_map_is_averaged_at_once(factor: int) -> None:
     assert small.values.shape[1:] == tuple(side // factor for side in values.shape[1:])
 
 
-def test_the_layer_tells_how_much_to_average() -> None:
-    asked: list[tuple[int, int, int]] = []
-    found_in(chain(), shrink=lambda *size: asked.append(size) or 1)
-    assert asked == [(8, 8, 10), (6, 8, 10), (4, 4, 6)]
+def test_shrink_is_called_with_the_size_of_each_map() -> None:
+    sizes: list[tuple[int, int, int]] = []
+    found_in(chain(), shrink=lambda *size: sizes.append(size) or 1)
+    assert sizes == [(8, 8, 10), (6, 8, 10), (4, 4, 6)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -91,172 +88,6 @@ def test_the_model_runs_in_its_own_precision(dtype: torch.dtype) -> None:
     found = found_in(net.to(dtype)).maps["3"].values
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, exact, atol=0.05, rtol=0.05)
-
-
-# --- the model does not notice ------------------------------------------------------------------
-
-
-class Restless(nn.Module):
-    """Does in its forward, in evaluation mode too, all that a module may do to itself."""
-
-    def __init__(self, fails: type[BaseException] | None = None) -> None:
-        super().__init__()
-        self.fails = fails
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.norm = nn.BatchNorm2d(4)
-        self.drop = nn.Dropout(0.5)
-        self.unlisted = [self.norm]
-        self.last = nn.Conv2d(4, 4, 3)
-        self.register_buffer("calls", torch.zeros(2))
-        self.register_buffer("replaced", torch.zeros(()))
-        self.register_buffer("grown", torch.zeros(1))
-        self.generator = torch.Generator().manual_seed(4)
-        self.count = 0
-        self.seen: list[Tensor] = []
-        self.latest: deque[Tensor] = deque(maxlen=2)
-        self.by_name: dict[str, Any] = {"a": 1}
-        self.names = {"x"}
-        self.heard = 0
-        self.conv.register_forward_hook(self.hear)
-        self.last.register_forward_pre_hook(self.hear)
-
-    def hear(self, *_: Any) -> None:
-        self.heard += 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        self.replaced = self.replaced + 1
-        self.grown.resize_(3).fill_(7)
-        self.count += 1
-        self.new = "attribute"
-        x = self.drop(self.unlisted[0](self.conv(x)))
-        self.seen.append(x)
-        self.latest.append(x)
-        self.by_name["a"] = x
-        self.names.add("y")
-        self.by_name = {}
-        x = x + torch.randn_like(x) * np.random.rand() * random.random()
-        x = x + torch.rand(x.shape, generator=self.generator)
-        self.norm.running_mean.mul_(2)
-        self.train()
-        self.norm = nn.BatchNorm2d(4)
-        if self.fails is not None:
-            raise self.fails("in the middle")
-        return self.last(x)
-
-
-def everything(model: nn.Module) -> dict[str, Any]:
-    """What makes a model and its surroundings, tensors by value and all else by identity."""
-    plain: dict[str, Any] = {}
-    for name, module in model.named_modules():
-        plain |= {f"{name}.{key}": id(value) for key, value in vars(module).items()}
-        for key, value in vars(module).items():
-            if isinstance(value, list | deque | set):
-                plain[f"{name}.{key}[]"] = [id(inner) for inner in sorted(value, key=id)]
-            elif isinstance(value, dict):
-                plain[f"{name}.{key}[]"] = [(key, id(inner)) for key, inner in value.items()]
-        plain[f"{name} mode"] = module.training
-    return {
-        "plain": plain,
-        "values": {n: t.clone() for n, t in [*model.named_parameters(), *model.named_buffers()]},
-        "grads": {
-            n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()
-        },
-        "needs": {n: p.requires_grad for n, p in model.named_parameters()},
-        "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state()[1].tolist(),
-        "python": random.getstate(),
-        "own": model.generator.get_state() if hasattr(model, "generator") else None,
-        "modes": (
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            torch.is_autocast_enabled("cpu"),
-            torch.get_autocast_dtype("cpu"),
-            torch.is_autocast_cache_enabled(),
-        ),
-    }
-
-
-def assert_same(before: Any, after: Any, path: str = "") -> None:
-    if isinstance(before, dict):
-        assert before.keys() == after.keys(), path
-        for key in before:
-            assert_same(before[key], after[key], f"{path}/{key}")
-    elif isinstance(before, Tensor):
-        assert torch.equal(before, after), path
-    else:
-        assert before == after, path
-
-
-@pytest.mark.parametrize("fails", [None, RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("is_training", [True, False])
-@pytest.mark.parametrize("layers", ["*", "conv"])
-@pytest.mark.parametrize("is_autocast", [False, True])
-def test_nothing_is_left_behind(fails, is_training: bool, layers: str, is_autocast: bool) -> None:
-    torch.manual_seed(1)
-    net = Restless(fails).train(is_training)
-    net.drop.train(not is_training)
-    net.conv.weight.grad = torch.randn_like(net.conv.weight)
-    net.last.bias.requires_grad_(False)
-    with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
-        before = everything(net)
-        if fails is KeyboardInterrupt and layers == "*":
-            with pytest.raises(KeyboardInterrupt):
-                found_in(net, layers)
-        else:
-            found = found_in(net, layers)
-            assert "conv" in found.maps
-            assert ("last" in found.maps) == (layers == "*" and fails is None)
-        assert_same(before, everything(net))
-
-
-def test_the_next_training_step_is_the_same() -> None:
-    results = []
-    for looks in (0, 3):
-        torch.manual_seed(1)
-        net = nn.Sequential(*chain()[:8], nn.LazyLinear(2))
-        images = torch.randn(4, 3, 20, 24)
-        net(images)
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-        for _ in range(3):
-            for _ in range(looks):
-                found_in(net)
-            optimizer.zero_grad()
-            net(images).square().mean().backward()
-            optimizer.step()
-        results.append({**net.state_dict(), "next": torch.rand(3)})
-    assert_same(*results)
-
-
-def test_what_it_makes_in_the_model_can_be_trained_with() -> None:
-    """A module that makes tensors once must not get them from inference mode."""
-
-    class Cached(nn.Module):
-        made: Tensor | None = None
-
-        def forward(self, x: Tensor) -> Tensor:
-            if Cached.made is None:
-                Cached.made = torch.ones(1)
-            return x * Cached.made
-
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), Cached(), nn.Conv2d(4, 4, 3))
-    found_in(net)
-    assert Cached.made is not None
-    net(PROBE[None]).sum().backward()
-
-
-def test_a_scripted_part_is_left_in_its_mode() -> None:
-    inner = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit is deprecated
-        scripted = torch.jit.script(inner)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), scripted, nn.Conv2d(4, 4, 3)).train()
-    before = scripted.state_dict()["1.running_mean"].clone()
-    found = found_in(net)
-    assert set(found.maps) == {"0", "2"}
-    assert scripted.training
-    assert all(module.training for module in scripted.modules())
-    assert torch.equal(scripted.state_dict()["1.running_mean"], before)
 
 
 # --- compiled models ----------------------------------------------------------------------------
@@ -277,7 +108,7 @@ def compiled_forward(net: nn.Sequential) -> nn.Module:
     return net
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, of a layer's input
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch reads the one of a layer's input
 @pytest.mark.parametrize(
     "compiled",
     [
@@ -286,9 +117,9 @@ def compiled_forward(net: nn.Sequential) -> nn.Module:
         compiled_layer,
         compiled_forward,
     ],
-    ids=["wrapped", "in place", "a layer", "its forward"],
+    ids=["wrapped", "in place", "one layer", "the forward method"],
 )
-def test_what_is_compiled_is_not_compiled_again(compiled: Callable[..., nn.Module]) -> None:
+def test_a_compiled_model_is_not_compiled_again(compiled: Callable[..., nn.Module]) -> None:
     torch._dynamo.reset()
     images = drawn(4, 3, 20, 24)
     usual, net = chain()[:5], compiled(chain()[:5])
@@ -305,11 +136,11 @@ def test_what_is_compiled_is_not_compiled_again(compiled: Callable[..., nn.Modul
         torch.testing.assert_close(found.maps[name].values, each.values)
 
 
-# --- which module is run, and until when --------------------------------------------------------
+# --- which module is run, and where the run ends ------------------------------------------------
 
 
-class Headless(LightningModule):
-    """Without a forward, as many are: its step calls the network."""
+class WithoutForward(LightningModule):
+    """Has no forward, like many LightningModules whose ``training_step`` calls a network."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -317,52 +148,52 @@ class Headless(LightningModule):
         self.nets = nn.ModuleDict({"main": net, "average": copy.deepcopy(net)})
 
 
-def test_a_module_without_a_forward_is_passed_over() -> None:
+def test_of_a_module_without_a_forward_the_child_with_the_first_convolution_is_run() -> None:
     net = chain()
-    found = found_in(Headless(net), "nets.main.*")
+    found = found_in(WithoutForward(net), "nets.main.*")
     assert set(found.maps) == {"nets.main.0", "nets.main.3", "nets.main.6"}
     for name, each in found_in(net).maps.items():
         assert torch.equal(found.maps[f"nets.main.{name}"].values, each.values)
-    both = found_in(Headless(net))
+    both = found_in(WithoutForward(net))
     assert "nets.average.3" in both.absent
     assert "nets.main.3" in both.maps
 
 
-def test_without_any_forward_there_are_no_maps() -> None:
+def test_without_any_forward_only_the_first_convolution_has_a_map() -> None:
     class Parts(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.parts = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)])
 
     found = found_in(Parts())
-    assert list(found.maps) == ["parts.0"], "a layer can be run by itself"
+    assert list(found.maps) == ["parts.0"], "the first convolution itself has a forward"
     assert found.absent == {"parts.1": "the model ended without calling it"}
 
 
-def test_what_it_would_log_is_not_logged() -> None:
-    class Talking(LightningModule):
+def test_self_log_does_nothing_during_the_run() -> None:
+    class Logging(LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.net = chain()
-            self.said: list[str] = []
+            self.logged: list[str] = []
 
         def log(self, name: str, *_: Any, **__: Any) -> None:
-            self.said.append(name)
+            self.logged.append(name)
 
         def forward(self, x: Tensor) -> Tensor:
             self.log("mean", x.mean())
             self.log_dict({"more": x.mean()})
             return self.net(x)
 
-    model = Talking()
+    model = Logging()
     assert not found_in(model).absent
-    assert model.said == []
+    assert model.logged == []
     model.log("x")
-    assert model.said == ["x"]
+    assert model.logged == ["x"]
 
 
-def test_it_ends_after_the_last_layer_however_the_model_catches() -> None:
-    class Catching(nn.Module):
+def test_the_run_ends_after_the_last_layer_although_the_model_catches_exceptions() -> None:
+    class CatchesExceptions(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
@@ -377,11 +208,11 @@ def test_it_ends_after_the_last_layer_however_the_model_catches() -> None:
             return self.tail(x)
 
     ended: list[str] = []
-    assert set(found_in(Catching()).maps) == {"net.0", "net.1"}
+    assert set(found_in(CatchesExceptions()).maps) == {"net.0", "net.1"}
     assert not ended
 
 
-def test_a_layer_that_is_called_twice_shows_its_first_call() -> None:
+def test_a_layer_that_is_called_twice_has_the_map_of_its_first_call() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -395,7 +226,7 @@ def test_a_layer_that_is_called_twice_shows_its_first_call() -> None:
     torch.testing.assert_close(found.maps["again"].values, net.again(PROBE[None])[0].detach())
 
 
-def test_a_layer_that_is_not_reached_costs_the_others_nothing() -> None:
+def test_the_other_layers_have_maps_if_one_layer_is_not_called() -> None:
     class Auxiliary(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -418,27 +249,27 @@ def test_a_layer_that_is_not_reached_costs_the_others_nothing() -> None:
         (nn.Sequential(nn.Conv2d(5, 4, 3)), r"expected input.* to have 5 channels"),
     ],
 )
-def test_a_model_that_does_not_read_images(net: nn.Module, reason: str) -> None:
-    (told,) = found_in(net).absent.values()
-    assert told.startswith("the model failed on images of shape (1, 3, 20, 24) before calling it")
-    assert re.search(reason, told)
+def test_a_model_that_fails_on_images_has_no_maps(net: nn.Module, reason: str) -> None:
+    (given,) = found_in(net).absent.values()
+    assert given.startswith("the model failed on images of shape (1, 3, 20, 24) before calling it")
+    assert re.search(reason, given)
 
 
-def test_a_model_that_is_not_ready_stays_so() -> None:
+def test_a_model_with_uninitialized_parameters_is_not_run() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.LazyLinear(2))
     (reason,) = found_in(net, "1").absent.values()
     assert reason == "the model has layers without weights before its first batch"
     assert isinstance(net[3].weight, nn.UninitializedParameter)
 
 
-def test_a_model_where_random_numbers_cannot_be_put_back() -> None:
+def test_a_model_on_a_device_without_restorable_random_numbers_is_not_run() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3)).to("meta")
     assert found_in(net).absent == {
-        "0": "the model is on meta, where random numbers cannot be put back"
+        "0": "the model is on meta, where random numbers cannot be restored"
     }
 
 
-def test_a_probe_is_one_image() -> None:
+def test_a_batch_as_probe_is_refused() -> None:
     with pytest.raises(ValueError, match=r"found \(1, 3, 20, 24\)"):
         found_in(chain(), probe=PROBE[None])
 
@@ -453,15 +284,15 @@ def test_a_probe_is_one_image() -> None:
         lambda conv: prune.random_unstructured(conv, "weight", 0.5),
     ],
 )
-def test_derived_weights_are_those_of_the_moment(norm: Callable[[nn.Module], Any]) -> None:
+def test_derived_weights_are_up_to_date(norm: Callable[[nn.Module], Any]) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # the older generation
+        warnings.simplefilter("ignore", FutureWarning)  # the older functions are deprecated
         norm(net[1])
     net(PROBE[None])
     with torch.no_grad():
         for parameter in net[1].parameters():
-            parameter += 0.1  # the weights of the last forward are old
+            parameter += 0.1  # the weights derived in the last forward are out of date
     inner = net[0](PROBE[None]).detach()
     expected = F.conv2d(inner, effective_weight(net[1]), net[1].bias)[0].detach()
     torch.testing.assert_close(found_in(net, "1").maps["1"].values, expected)

@@ -1,3 +1,5 @@
+"""A probe is loaded from a file, an image, a tensor or an array, and adapted to channels."""
+
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ def test_the_default_is_the_chart() -> None:
     assert torch.equal(probe.image, make_chart(64))
 
 
-def test_a_path_is_read_exactly_when_it_is_small(photo: Image.Image, tmp_path: Path) -> None:
+def test_a_small_image_file_is_read_without_change(photo: Image.Image, tmp_path: Path) -> None:
     photo.save(tmp_path / "photo.png")
     for path in (tmp_path / "photo.png", str(tmp_path / "photo.png")):
         probe = load_probe(path)
@@ -29,14 +31,14 @@ def test_a_path_is_read_exactly_when_it_is_small(photo: Image.Image, tmp_path: P
         assert torch.equal(probe.image, expected)
 
 
-def test_an_image_is_shrunk_with_its_proportions_and_left_untouched(photo: Image.Image) -> None:
+def test_a_large_image_is_shrunk_with_its_proportions_and_not_modified(photo: Image.Image) -> None:
     assert load_probe(photo, size=45).size == (30, 45)
     assert photo.size == (90, 60)
 
 
-def test_a_photo_is_turned_upright(photo: Image.Image, tmp_path: Path) -> None:
+def test_a_photo_is_rotated_by_its_orientation(photo: Image.Image, tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held on its side
+    exif[0x0112] = 6  # the camera was rotated by 90 degrees
     photo.save(tmp_path / "turned.jpg", exif=exif)
     assert load_probe(tmp_path / "turned.jpg").size == (90, 60)
 
@@ -45,7 +47,7 @@ def test_a_photo_is_turned_upright(photo: Image.Image, tmp_path: Path) -> None:
     ("mode", "channels"),
     [("L", 1), ("1", 1), ("LA", 1), ("I", 1), ("F", 1), ("RGBA", 3), ("P", 3), ("CMYK", 3)],
 )
-def test_every_mode_of_pillow(photo: Image.Image, mode: str, channels: int) -> None:
+def test_every_image_mode_of_pillow(photo: Image.Image, mode: str, channels: int) -> None:
     probe = load_probe(photo.convert(mode))
     assert probe.image.shape == (channels, 60, 90)
     assert 0 <= probe.image.min() < probe.image.max() <= 1
@@ -58,7 +60,7 @@ def test_a_sixteen_bit_image_keeps_its_contrast() -> None:
     assert probe.image.max() == 1
 
 
-def test_tensors_and_arrays_are_used_as_they_are() -> None:
+def test_tensors_and_arrays_keep_their_size_and_values() -> None:
     values = torch.randn(5, 20, 30)
     for source in (values, values.numpy(), values.double()):
         probe = load_probe(source, size=16)
@@ -87,25 +89,25 @@ def test_the_probe_is_a_copy() -> None:
         (torch.zeros(1, 4, 4, dtype=torch.complex64), "real values"),
     ],
 )
-def test_what_is_no_picture_is_refused(source, message) -> None:
+def test_values_that_are_not_an_image_are_refused(source, message) -> None:
     with pytest.raises(ValueError, match=message):
         load_probe(source)
 
 
-def test_a_wrong_type_lists_the_right_ones() -> None:
+def test_the_error_for_a_wrong_type_lists_the_right_types() -> None:
     with pytest.raises(TypeError, match=r'"train_batch" or "val_batch"; found int'):
         load_probe(3)
 
 
-def test_a_missing_file_and_a_text_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere.png' is no file"):
+def test_a_missing_file_and_a_text_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere.png' is not a file"):
         load_probe("nowhere.png")
     (tmp_path / "notes.png").write_text("no picture")
-    with pytest.raises(ValueError, match="no image that Pillow can read"):
+    with pytest.raises(ValueError, match="is not an image that Pillow can read"):
         load_probe(tmp_path / "notes.png")
 
 
-def test_channels_are_adapted() -> None:
+def test_a_probe_is_adapted_to_channels() -> None:
     rgb = Probe(torch.rand(3, 4, 4), "photo.png")
     weights = torch.tensor([0.2989, 0.587, 0.114]).view(3, 1, 1)
     luminance = (rgb.image * weights).sum(0, keepdim=True)
@@ -118,19 +120,19 @@ def test_channels_are_adapted() -> None:
 
 
 @pytest.mark.parametrize(("found", "wanted"), [(3, 4), (3, 2), (4, 3), (2, 1)])
-def test_counts_that_cannot_be_adapted_are_both_named(found: int, wanted: int) -> None:
+def test_the_error_names_both_numbers_of_channels(found: int, wanted: int) -> None:
     with pytest.raises(ValueError, match=rf"reads {wanted} input channels .* has {found}"):
         Probe(torch.zeros(found, 4, 4), "tensor").for_channels(wanted)
 
 
-def test_the_digest_tells_images_and_shapes_apart() -> None:
+def test_the_digest_depends_on_values_and_shape() -> None:
     a = Probe(torch.zeros(1, 4, 4), "a")
     assert a.digest == Probe(torch.zeros(1, 4, 4), "b").digest
     assert a.digest != Probe(torch.zeros(1, 2, 8), "a").digest
     assert a.digest != Probe(torch.ones(1, 4, 4), "a").digest
 
 
-def test_a_probe_of_any_range_and_channels_can_be_looked_at() -> None:
+def test_a_probe_of_any_range_and_channels_becomes_a_picture() -> None:
     for channels in (1, 2, 3, 7):
         picture = Probe(torch.randn(channels, 6, 5), "tensor").to_picture()
         assert picture.shape == (6, 5, 3)
@@ -140,8 +142,8 @@ def test_a_probe_of_any_range_and_channels_can_be_looked_at() -> None:
     assert torch.equal(Probe(chart, "chart").to_picture(), exact)
 
 
-def test_the_digest_is_of_what_the_image_holds_however_it_lies_in_memory() -> None:
+def test_the_digest_does_not_depend_on_the_memory_layout() -> None:
     image = torch.rand(3, 5, 6)
-    turned = image.transpose(1, 2)
-    assert Probe(turned, "a").digest == Probe(turned.contiguous(), "b").digest
-    assert Probe(turned, "a").digest != Probe(image, "a").digest
+    transposed = image.transpose(1, 2)
+    assert Probe(transposed, "a").digest == Probe(transposed.contiguous(), "b").digest
+    assert Probe(transposed, "a").digest != Probe(image, "a").digest

@@ -1,3 +1,5 @@
+"""The chart is repeatable, and each of its quarters has the responses that it is made for."""
+
 import pytest
 import torch
 
@@ -5,7 +7,7 @@ from kernelviz_callback import channel_responses, make_chart
 
 
 @pytest.mark.parametrize("size", [16, 17, 31, 32, 64, 100, 223, 224, 513])
-def test_every_size_is_whole_levels_and_repeatable(size) -> None:
+def test_a_chart_of_any_size_has_8_bit_values_and_is_repeatable(size) -> None:
     chart = make_chart(size)
     assert chart.shape == (3, size, size)
     assert chart.dtype == torch.float32
@@ -15,7 +17,7 @@ def test_every_size_is_whole_levels_and_repeatable(size) -> None:
     assert torch.equal(chart, make_chart(size))
 
 
-def test_the_random_state_is_untouched() -> None:
+def test_the_random_state_does_not_change() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
     make_chart(64)
@@ -27,19 +29,19 @@ def test_the_zone_plate_has_every_orientation() -> None:
     derivative = torch.tensor([[1.0, 0.0, -1.0]])[None, None]
     across = channel_responses(plate, derivative)[0, 0].abs()
     down = channel_responses(plate, derivative.mT)[0, 0].abs()
-    # A horizontal derivative answers left and right of the middle, a vertical one above and below.
+    # A horizontal derivative responds left and right of the middle, a vertical one above and below.
     assert across[64, 90:110].mean() > 5 * across[90:110, 63].mean()
     assert down[90:110, 64].mean() > 5 * down[63, 90:110].mean()
 
 
-def test_the_hue_wheel_splits_under_a_colour_opponent_filter() -> None:
+def test_a_colour_opponent_filter_has_opposite_signs_in_the_hue_wheel() -> None:
     wheel = make_chart(256)[:, 128:, :128]
     red_cyan = wheel[0] - wheel[1:].mean(0)
     assert red_cyan[64, 110] > 0.5
     assert red_cyan[64, 18] < -0.5
 
 
-def test_the_response_to_the_dot_is_the_kernel_turned() -> None:
+def test_the_response_to_the_dot_is_the_rotated_kernel() -> None:
     chart = make_chart(256)
     quarter = chart[:, 128:, 128:]
     y, x = 64 // 4, 64 + 2 * 64 // 3
@@ -49,6 +51,6 @@ def test_the_response_to_the_dot_is_the_kernel_turned() -> None:
     torch.testing.assert_close(found, (1 - quarter[0, 0, 90]) * kernel[0, 0].flip(0, 1))
 
 
-def test_a_size_that_shows_nothing_is_refused() -> None:
+def test_a_chart_that_is_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match=r"at least 16 pixels, found size=8"):
         make_chart(8)

@@ -29,7 +29,7 @@ from kernelviz_callback.filters.frequency import frequency_gain
 from kernelviz_callback.filters.planes import as_planes
 from kernelviz_callback.filters.principal import principal_planes
 from kernelviz_callback.model.convolutions import geometry_of
-from kernelviz_callback.probe.probe import check_fit, load_probe, readable
+from kernelviz_callback.probe.probe import check_fit, load_probe, readable_by_layer
 
 
 def drawn(*shape: int) -> Tensor:
@@ -269,10 +269,10 @@ def test_deeper_layers_of_clips_see_a_photo_in_grey(tmp_path: Path) -> None:
     probe = Probe(photo, "photo")
     geometry = geometry_of(net[1])
     shape = tuple(net[1].weight.shape)
-    grey = readable(probe, shape, geometry)
+    grey = readable_by_layer(probe, shape, geometry)
     expected = (photo * torch.tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(0, keepdim=True)
     torch.testing.assert_close(grey.image, expected)
-    assert readable(probe, (8, 3, 3, 3, 3), geometry_of(net[0])) is probe
+    assert readable_by_layer(probe, (8, 3, 3, 3, 3), geometry_of(net[0])) is probe
 
 
 def test_a_watcher_has_no_batches(tmp_path: Path) -> None:

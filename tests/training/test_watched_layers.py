@@ -169,7 +169,7 @@ def test_other_processes_are_not_waited_for() -> None:
         snapshot = take(Watch(net, "*"))
     finally:
         torch.distributed.destroy_process_group()
-    assert "the model asks other processes (c10d" in snapshot.feature_maps.absent["4"]
+    assert "the model waits for other processes (c10d" in snapshot.feature_maps.absent["4"]
     assert net[3].total == 0
 
 
