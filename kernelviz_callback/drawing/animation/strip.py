@@ -84,8 +84,8 @@ def film_strip(
     because early changes are large. All columns share one scale, so a filter that looks weak is
     weak. Filters are drawn as `kernel_grid` draws them, except that a 1x1 convolution with more
     than four input channels shows only the first four. If there is no room for all slices of a 3-D
-    filter, the first slices are drawn. NaN and infinity are striped magenta and black. Many rows are
-    folded into blocks side by side.
+    filter, the first slices are drawn. NaN and infinity are striped magenta and black. Many rows
+    are folded into blocks side by side.
 
     Args:
         sequence: The layer through the training.
