@@ -36,7 +36,7 @@ def test_a_palette_has_the_fixed_colours_and_the_nearest_colour_is_found() -> No
     assert np.array_equal(distances[np.arange(5000), indices], distances.min(1))
 
 
-def test_a_palette_has_no_more_colours_than_it_is_fitted_to() -> None:
+def test_few_colours_are_in_the_palette_exactly() -> None:
     colours = np.array([[10, 20, 30], [200, 100, 0]], np.uint8)
     palette = fit_palette(colours.repeat(50, 0), np.array([[0, 0, 0]], np.uint8))
     assert palette.shape == (CLEAR, 3)
