@@ -55,7 +55,7 @@ def kernel_grid(
     title: str = "",
     flags: Flags | None = None,
 ) -> Picture:
-    """Picture the filters of a layer: structure that training adds is seen at a glance.
+    """Picture the filters of a layer: the picture shows the structure that training adds.
 
     Noise means untrained or dead filters. A flat tile is a constant filter. Stripes and blobs are
     edge and colour detectors. How a tile is drawn depends on the shape of the weights:
@@ -128,12 +128,11 @@ def kernel_grid(
 def response_grid(
     responses: Tensor | ResponseChunks, *, scale: Scale = "filter", title: str = "", note: str = ""
 ) -> Picture:
-    """Picture how each filter responds to the probe: the tile of a live filter shows what it finds.
+    """Picture how each filter responds to the probe: a flat tile is a filter that does not respond.
 
     Three planes make an RGB picture. One plane (a summed response, or a grey layer) is drawn red
     where it is positive and blue where it is negative. Any other number of planes stands in a row.
-    Zero is neutral. A filter that does not respond has a flat tile. Small responses are enlarged by
-    a whole factor.
+    Zero is neutral. Small responses are enlarged by a whole factor.
 
     Args:
         responses: Shape (N, C, H, W) as `channel_responses` or `summed_responses` return them, or

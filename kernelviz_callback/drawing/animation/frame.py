@@ -130,7 +130,7 @@ class FrameRenderer:
     def draw_time(self, frame: Frame) -> Canvas:
         """Draw step and epoch, and a bar that shows how much of the training has passed.
 
-        The bar is logarithmic, because the steps of the frames are chosen so.
+        The bar is logarithmic, like the steps of the frames.
 
         Returns:
             Brightness of each pixel of ``time_line``, from 0, the background, to 255, the text:

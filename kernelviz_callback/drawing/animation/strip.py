@@ -77,12 +77,12 @@ class FilmLayout(Layout):
 def film_strip(
     sequence: FilterSequence, *, scale: SequenceScale = "layer", most_columns: int = MOST_COLUMNS
 ) -> Picture:
-    """Picture the development of each filter of a layer: when it took form, or lost it.
+    """Picture the development of each filter of a layer: when its pattern appeared or vanished.
 
     A row is a filter, with its number at the left. A column is a snapshot, with its step on top.
     The columns are the first snapshot, the last one, and between them steps in equal ratios,
-    because early changes are large. All columns share one scale, so a filter that looks weak is
-    weak. Filters are drawn as `kernel_grid` draws them, except that a 1x1 convolution with more
+    because early changes are large. All columns share one scale, so pale tiles have small weights.
+    Filters are drawn as `kernel_grid` draws them, except that a 1x1 convolution with more
     than four input channels shows only the first four. If there is no room for all slices of a 3-D
     filter, the first slices are drawn. NaN and infinity are striped magenta and black. Many rows
     are folded into blocks side by side.

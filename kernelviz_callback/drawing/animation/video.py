@@ -30,8 +30,8 @@ def save_mp4(
 ) -> None:
     """Write frames as H.264 in 4:2:0, which every player supports.
 
-    In 4:2:0, two by two pixels share a hue, and differ in brightness only. Weights do not share a
-    hue with each other if the kernels begin at an even row and column and are enlarged by an even
+    In 4:2:0, two by two pixels share their chroma, and differ in brightness only. No two weights
+    share their chroma if the kernels begin at an even row and column and are enlarged by an even
     factor.
 
     Args:
@@ -56,7 +56,7 @@ def save_mp4(
         stream = file.add_stream(_CODEC, rate=rate, options=_OPTIONS)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
-        # Players guess what the file does not say, and their guesses differ.
+        # Without these declarations, each player would choose its own defaults.
         codec = stream.codec_context
         codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
         codec.color_range = _LIMITED

@@ -23,7 +23,7 @@ from kernelviz_callback.drawing.animation.caption import caption_lines
     ],
     ids=str,
 )
-def test_the_caption_tells_how_to_read_a_tile(shape: tuple[int, ...], line: str) -> None:
+def test_the_caption_explains_how_to_read_a_tile(shape: tuple[int, ...], line: str) -> None:
     assert caption_lines(sequence_of({0: torch.ones(shape)}), "film", 1)[2].startswith(line)
 
 
