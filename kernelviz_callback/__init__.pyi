@@ -8,8 +8,12 @@ from .checkpoints.checkpoint import (
 from .checkpoints.find import find_checkpoints as find_checkpoints
 from .checkpoints.pictures import checkpoint_pictures as checkpoint_pictures
 from .comparison.compare import compare as compare
-from .comparison.comparison import Column as Column, Comparison as Comparison, Likeness as Likeness
-from .comparison.strips import comparison_picture as comparison_picture
+from .comparison.comparison import (
+    Column as Column,
+    Comparison as Comparison,
+    Likeness as Likeness,
+    comparison_picture as comparison_picture,
+)
 from .drawing.encode import EncodedImage as EncodedImage
 from .drawing.grid import (
     gain_grid as gain_grid,

@@ -15,23 +15,23 @@ from kernelviz_callback.commands.history import LayerHistory, by_steps
 from kernelviz_callback.commands.outputs import written_whole
 from kernelviz_callback.commands.resumed_runs import of_one_training, other_order
 from kernelviz_callback.drawing.animation.animate import evolution_gif, moving_pictures
-from kernelviz_callback.drawing.animation.frame import LARGE_SIDE, Stage
+from kernelviz_callback.drawing.animation.crop import MOST_PIXELS
+from kernelviz_callback.drawing.animation.frame import LARGE_SIDE, FrameRenderer
 from kernelviz_callback.drawing.animation.sampling import (
-    MOST_PIXELS,
+    FilterSequence,
+    Frame,
     Reading,
-    Reel,
-    ReelScale,
-    Shot,
-    gather_reels,
-    on_scale,
-    usual_range,
+    SequenceScale,
+    read_sequences,
+    to_half_ranges,
+    typical_magnitudes,
 )
 from kernelviz_callback.drawing.animation.strip import MOST_COLUMNS, film_strip
 from kernelviz_callback.drawing.animation.video import check_encoder, save_mp4
 
 # What is made for itself may be larger than what is logged.
 _MOST_MOVING_PIXELS = 2**17
-_MOST_GIF_SHOTS = 120
+_MOST_GIF_FRAMES = 120
 _MOST_GIF_BYTES = 8_000_000  # what mail and issue trackers take
 _SECONDS = 20  # that a video lasts, about, ...
 _SLOWEST, _FASTEST = 4, 60  # frames a second: ... unless it has very few frames or very many
@@ -84,54 +84,58 @@ class _Layer:
         self._failures = failures
         self._unread: dict[int, Exception] = {}
 
-    def save(self, path: Path, scale: ReelScale) -> None:
+    def save(self, path: Path, scale: SequenceScale) -> None:
         """Write the film, the animation or the video, as the suffix asks."""
         suffix = path.suffix.lower()
         if suffix == ".mp4":
             self._save_video(path, scale)
         elif suffix == ".gif":
-            reel = self._reel(_MOST_GIF_SHOTS, _MOST_MOVING_PIXELS)
-            content = evolution_gif(reel, scale=scale, side=LARGE_SIDE, most_bytes=_MOST_GIF_BYTES)
+            sequence = self._sequence(_MOST_GIF_FRAMES, _MOST_MOVING_PIXELS)
+            content = evolution_gif(
+                sequence, scale=scale, side=LARGE_SIDE, most_bytes=_MOST_GIF_BYTES
+            )
             path.write_bytes(content)
         else:
-            film_strip(self._reel(MOST_COLUMNS, MOST_PIXELS), scale=scale).save(path)
+            film_strip(self._sequence(MOST_COLUMNS, MOST_PIXELS), scale=scale).save(path)
 
-    def _reel(self, most: int, most_pixels: int) -> Reel:
+    def _sequence(self, most: int, most_pixels: int) -> FilterSequence:
         with _progress(None, "snapshot", total=min(most, len(self._steps))) as bar:
 
             def read(step: int) -> Reading:
                 bar.update()
                 return self._read(step)
 
-            reels = gather_reels(self._steps, read, most=most, most_pixels=most_pixels)
-        if not reels:
+            sequences = read_sequences(self._steps, read, most=most, most_pixels=most_pixels)
+        if not sequences:
             raise ValueError(f"found no snapshot of {self.name} that can be read")
-        return reels[self.name]
+        return sequences[self.name]
 
-    def _save_video(self, path: Path, scale: ReelScale) -> None:
+    def _save_video(self, path: Path, scale: SequenceScale) -> None:
         """All snapshots are frames: they are read once for the scale, and again to be drawn."""
-        ends = self._reel(2, _MOST_MOVING_PIXELS)
-        largest, clipped = usual_range(self._shots(ends, self._steps))
+        ends = self._sequence(2, _MOST_MOVING_PIXELS)
+        largest, clipped = typical_magnitudes(self._frames(ends, self._steps))
         steps = [step for step in self._steps if step not in self._unread]
-        half_ranges = on_scale(largest, scale)
-        ends = replace(ends, unread=ends.taken - len(steps), clipped=clipped)
-        stage = Stage(ends, steps, half_ranges, scale=scale, side=LARGE_SIDE, is_even=True)
+        half_ranges = to_half_ranges(largest, scale)
+        ends = replace(ends, unreadable=ends.available - len(steps), clipped=clipped)
+        renderer = FrameRenderer(
+            ends, steps, half_ranges, scale=scale, side=LARGE_SIDE, is_even=True
+        )
         rate = min(max(len(steps) // _SECONDS, _SLOWEST), _FASTEST)
         save_mp4(
             path,
-            moving_pictures(stage, self._shots(ends, steps), half_ranges),
+            moving_pictures(renderer, self._frames(ends, steps), half_ranges),
             rate=rate,
             hold=_HOLD * rate,
-            even=(stage.layout.top, stage.layout.left),
+            even=(renderer.layout.top, renderer.layout.left),
         )
 
-    def _shots(self, ends: Reel, steps: Sequence[int]) -> Iterator[Shot]:
+    def _frames(self, ends: FilterSequence, steps: Sequence[int]) -> Iterator[Frame]:
         for step in _progress(steps, "snapshot"):
             try:
                 reading = self._read(step)
             except (ValueError, OSError):
                 continue
-            yield Shot(step, reading.epoch, ends.cut.of(reading.weights[self.name]))
+            yield Frame(step, reading.epoch, ends.crop.apply(reading.weights[self.name]))
 
     def _read(self, step: int) -> Reading:
         if step in self._unread:

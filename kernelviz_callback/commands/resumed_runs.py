@@ -9,7 +9,7 @@ from kernelviz_callback.checkpoints.find import find_checkpoints
 from kernelviz_callback.commands.failures import Failures
 from kernelviz_callback.commands.history import LayerHistory
 from kernelviz_callback.comparison.matching import cosines, in_place
-from kernelviz_callback.drawing.animation.sampling import film_steps
+from kernelviz_callback.drawing.animation.sampling import choose_steps
 from kernelviz_callback.drawing.animation.strip import MOST_COLUMNS
 from kernelviz_callback.snapshots.names import snapshot_step
 from kernelviz_callback.storage import Folder, as_folder
@@ -67,7 +67,7 @@ def other_order(history: LayerHistory) -> str | None:
     Those that are shown in a film strip are compared, each with the next. The snapshots in a folder
     are of one training: nothing is read for them.
     """
-    steps = film_steps(list(history.names), MOST_COLUMNS)
+    steps = choose_steps(list(history.names), MOST_COLUMNS)
     folders = {as_folder(history.names[step]).parent for step in steps}
     if len(folders) == 1 and None not in map(snapshot_step, history.names.values()):
         return None

@@ -11,10 +11,19 @@ from torch import Tensor
 
 from kernelviz_callback.checkpoints.stored_layers import Shape
 from kernelviz_callback.comparison.plot import ChartData, draw_comparison
+from kernelviz_callback.comparison.strips import (
+    MOST_STRIPS,
+    StripColumn,
+    StripScale,
+    draw_strips,
+    strip_responses,
+)
 from kernelviz_callback.drawing.encode import EncodedImage
+from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.health.kernel_health import KernelHealth, or_none
 from kernelviz_callback.health.verdict_names import VerdictName
 from kernelviz_callback.model.convolutions import Geometry
+from kernelviz_callback.probe.probe import Probe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -267,8 +276,6 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """The sentences and the strips, for a notebook."""
-        from kernelviz_callback.comparison.strips import comparison_picture
-
         picture = EncodedImage.png(comparison_picture(self).pixels)
         return f"<pre>{escape(repr(self))}</pre>{picture.to_html('comparison')}"
 
@@ -280,6 +287,57 @@ class Comparison:
             said = [f"{n} {numbers[n]:.3g}" for n in told if isfinite(numbers[n])]
             lines.append(f"  {column.label}: {', '.join(said)}")
         return "\n".join([*lines, *(f"  {statement}" for statement in self.statements)])
+
+
+def comparison_picture(
+    comparison: Comparison, *, scale: StripScale = "layer", responses_to: Probe | None = None
+) -> Picture:
+    """Picture each filter in all checkpoints, side by side: what grew, faded, turned or stayed.
+
+    A strip is one filter. Its number is at the left, and its partner's number in the last
+    checkpoint if that differs. From left to right: the checkpoints A, B, ..., then the last minus
+    the first. Zero is grey in RGB tiles, and white in red and blue ones. One scale holds for all
+    tiles of a strip and the difference, so pale tiles have small weights. The kernels of a 1-D
+    layer are curves. The slices of a 3-D layer stand in a row. With more than four input channels,
+    a tile is one mixture of them, see `mix_channels`.
+
+    Args:
+        comparison: The comparison; its checkpoints with weights are drawn.
+        scale: "layer" for the largest magnitude of all tiles, "filter" for that of each strip.
+        responses_to: If given, draw the filters' responses to this probe instead of their weights.
+
+    Returns:
+        A picture whose tiles are the strips, in the order of the first checkpoint's filters. With
+        more than 256 filters, only those that changed most are drawn.
+
+    Raises:
+        ValueError: If responses are asked for, and the filters do not respond to one image.
+    """
+    filters = sorted(comparison.most_changed()[:MOST_STRIPS])
+    columns = []
+    for column in comparison.columns:
+        values = column.matched_weights()
+        if values is None or column.weights is None:
+            continue
+        if responses_to is not None:
+            values = strip_responses(
+                column.weights,
+                column.partner,
+                column.geometry,
+                responses_to,
+                label=column.label,
+            )
+        columns.append(StripColumn(column.label, values[filters]))
+    return draw_strips(
+        columns,
+        title=comparison.first.layer,
+        filters=filters,
+        partners=comparison.last.partner.tolist(),
+        shape=comparison.first.shape,
+        scale=scale,
+        responses_to=None if responses_to is None else responses_to.name,
+        hidden=len(comparison.columns) - len(columns),
+    )
 
 
 def _likeness(likeness: Likeness | None) -> dict[str, float | None] | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from kernelviz_callback.comparison.comparison import FILTER_NUMBERS, Column, Comparison, Likeness
 from kernelviz_callback.comparison.shared_plane import mix_channels
 from kernelviz_callback.drawing.colour import ZERO_LEVEL, diverging, to_levels
+from kernelviz_callback.drawing.tile_style import tile_style
 from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.filters.planes import as_planes
 from kernelviz_callback.health.kernel_health import or_none
@@ -202,11 +203,11 @@ def _matched(column: Column) -> Tensor | None:
 
 
 def _shown(weights: Tensor, room: int) -> int:
-    return 3 if _is_rgb(weights) else max(1, min(weights.shape[1], MOST_CHANNELS, room))
-
-
-def _is_rgb(weights: Tensor) -> bool:
-    return weights.shape[1] == 3 and weights.ndim > 3
+    return (
+        3
+        if tile_style(weights.shape).is_rgb
+        else max(1, min(weights.shape[1], MOST_CHANNELS, room))
+    )
 
 
 def _plate(weights: Tensor, shown: int, common: float) -> dict[str, Any]:
@@ -218,7 +219,8 @@ def _plate(weights: Tensor, shown: int, common: float) -> dict[str, Any]:
     The slices of a 3-D layer stand in a row, and its channels below each other where they are no
     colours.
     """
-    own, is_rgb, is_volume = largest_magnitude(weights), _is_rgb(weights), weights.ndim == 5
+    own, is_volume = largest_magnitude(weights), weights.ndim == 5
+    is_rgb = tile_style(weights.shape).is_rgb
     values = weights[:, :shown]
     values = values.flatten(1, 2) if is_volume and not is_rgb else as_planes(values)
     _, planes, height, width = values.shape

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from kernelviz_callback.comparison.comparison import Column, Comparison
+from kernelviz_callback.comparison.comparison import Column, Comparison, comparison_picture
 from kernelviz_callback.comparison.page import comparison_page
-from kernelviz_callback.comparison.strips import StripScale, comparison_picture
+from kernelviz_callback.comparison.strips import StripScale
 from kernelviz_callback.drawing.layer_pictures import kernel_picture
 from kernelviz_callback.probe.probe import Probe
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan, prod
+from math import isnan
 
 import torch
 from torch import Tensor
 
-from kernelviz_callback.filters.planes import MOST_CHANNELS
+from kernelviz_callback.drawing.tile_style import tile_style
 from kernelviz_callback.filters.principal import principal_planes
 
 
@@ -58,7 +58,7 @@ def mix_channels(layers: Sequence[Tensor]) -> Mixed:
         layers: The matched weights of each checkpoint, of N filters each, NaN where there is no
             partner; not modified. Up to four channels, and kernels of one tap, stay as they are.
     """
-    is_mixed = [w.shape[1] > MOST_CHANNELS and prod(w.shape[2:]) > 1 for w in layers]
+    is_mixed = [tile_style(w.shape).is_principal for w in layers]
     is_shared = len({w.shape[1] for w in layers}) == 1
     many = [w for w, mixed in zip(layers, is_mixed, strict=True) if mixed]
     shared = _latest(many) if many and is_shared else None

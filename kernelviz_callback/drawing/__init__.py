@@ -1,6 +1,7 @@
 """Drawing: from tensors to pictures.
 
-How a tile looks, grids of tiles, captions, frames of verdicts, and the encoders of PNG and JPEG.
+``tile_style`` decides how a filter is drawn, and ``grid`` draws a tile for each filter. Captions,
+verdict frames, colours, curves and the encoders of PNG and JPEG have a module each.
 ``drawing.animation`` makes film strips, GIF and MP4. Imports ``health``, ``probe``, ``filters`` and
-``model``; ``snapshots`` and all that comes after it may import it.
+``model``. ``snapshots`` and the packages above it may import it.
 """

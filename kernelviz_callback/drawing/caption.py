@@ -1,4 +1,4 @@
-"""What stands around the tiles: the caption with its colour bar, and the numbers of the filters."""
+"""The surroundings of the tiles: caption, colour bar, legend, and the numbers of the filters."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,39 +13,40 @@ from torch import Tensor
 
 from kernelviz_callback.drawing.picture import Layout
 
-BACKGROUND = (28, 28, 34)  # neither the grey of zero nor an end of a scale
+BACKGROUND = (28, 28, 34)  # not a colour of zero and not an end of a scale
 _TEXT = (232, 232, 236)
 _FAINT = (150, 150, 160)
 _FONT_SIZE = 13
 _LINE = 19
 _SPACE = 4  # pixels between words
 _MARGIN = 8
-_NARROWEST = 560  # pixels: room to read a caption over a grid of one small tile
+_NARROWEST = 560  # pixels: a narrower picture has no room for a caption that can be read
 _BAR = (140, 11)  # width and height, pixels
 _SWATCH = 11  # side, pixels
 
 LegendEntry: TypeAlias = tuple[tuple[int, int, int] | None, str]
 
 
-def framed(
+def draw_caption(
     layout: Layout,
     lines: Sequence[str],
     bar: Tensor,
     bar_ends: tuple[str, str],
     legend: Sequence[LegendEntry] | None = None,
 ) -> tuple[Tensor, Layout]:
-    """Draw an empty picture: caption on top, filter numbers at the sides, room for the tiles.
+    """Draw a picture without its tiles: the caption on top, the filter numbers at the sides.
 
     Args:
-        layout: Of the tiles alone.
-        lines: The caption; the colour bar stands before the last line. Long lines are wrapped.
-        bar: The colours of the scale from its low to its high end, shape (L, 3), uint8.
-        bar_ends: The numbers at the two ends of the bar.
-        legend: Colours of frames and what they stand for; its row is there even if it is empty,
-            unless this is None.
+        layout: Layout of the tiles alone.
+        lines: Lines of the caption. The colour bar is at the left of the last line. Long lines are
+            wrapped.
+        bar: Colours of the scale from its low to its high end, shape (L, 3), uint8.
+        bar_ends: Words at the low and at the high end of the bar.
+        legend: Colours of frames and their meaning. An empty legend still takes a row; None takes
+            none.
 
     Returns:
-        The picture, shape (H, W, 3), uint8, and the layout moved to where the tiles belong in it.
+        The picture, shape (H, W, 3), uint8, and the layout of the tiles in this picture.
     """
     left = _MARGIN + 6 + _length(str(layout.filters))
     width = max(layout.width + left + _MARGIN, _NARROWEST)
@@ -83,7 +84,7 @@ def _draw_bar(image: Image.Image, bar: Tensor, ends: tuple[str, str], y: int) ->
 
 
 def _legend_rows(legend: Sequence[LegendEntry], width: int) -> list[list[LegendEntry]]:
-    """Break a legend into rows; an empty one says that there is nothing to explain."""
+    """Break a legend into rows; an empty legend says that no filter has a verdict."""
     rows: list[list[LegendEntry]] = [[]]
     used = 0
     for colour, text in legend:
@@ -100,7 +101,7 @@ def _draw_legend(image: Image.Image, entries: Sequence[LegendEntry], y: int) -> 
     x = _MARGIN
     for colour, text in entries:
         if colour is not None:
-            # A frame, as it stands around a tile.
+            # A frame, drawn like the frame around a tile.
             ImageDraw.Draw(image).rectangle(
                 (x, y + 1, x + _SWATCH - 1, y + _SWATCH), outline=colour, width=3
             )
@@ -116,13 +117,13 @@ def _entry_width(text: str) -> int:
 
 def _write(image: Image.Image, text: str, x: int, y: int) -> None:
     for word in text.split(" "):
-        image.paste(_TEXT, (x, y - 2), _drawn(word))
+        image.paste(_TEXT, (x, y - 2), _word_mask(word))
         x += _word_length(word) + _SPACE
 
 
 @lru_cache(maxsize=512)
-def _drawn(word: str) -> Image.Image:
-    """A word as a mask: most are the same in every snapshot, and drawing them is slow."""
+def _word_mask(word: str) -> Image.Image:
+    """Draw a word as a mask. Cached: drawing is slow, and snapshots share most of their words."""
     mask = Image.new("L", (_word_length(word) + 1, _LINE))
     ImageDraw.Draw(mask).text((0, 0), word, 255, _font())
     return mask
@@ -130,9 +131,9 @@ def _drawn(word: str) -> Image.Image:
 
 @lru_cache(maxsize=32)
 def _numbers(layout: Layout, width: int) -> tuple[Image.Image, Image.Image]:
-    """Number the tiles: "+column" in the strip above, each row's first filter in the one beside.
+    """Number the tiles: "+column" above them, and the first filter of each row at the left.
 
-    Numbers that would overlap are left out. The same for every snapshot of a layer, hence cached.
+    Numbers that would overlap are left out. Cached, because all snapshots of a layer have the same.
     """
     top = Image.new("RGB", (width, layout.top), BACKGROUND)
     draw = ImageDraw.Draw(top)
@@ -172,7 +173,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _length(text: str) -> int:
-    """Width of a line of text in pixels."""
+    """Width of a line of text, in pixels."""
     words = text.split(" ")
     return sum(map(_word_length, words)) + _SPACE * (len(words) - 1)
 

@@ -1,13 +1,13 @@
-"""Signed numbers to colours: zero in the neutral middle, both signs visible, NaN unmistakable."""
+"""Signed numbers to colours: zero is neutral, both signs are visible, NaN and infinity striped."""
 
 from functools import cache
 
 import torch
 from torch import Tensor
 
-# The level of zero in an RGB tile; the ends of the scale are 1 and 255.
+# The 8-bit level of zero; the ends of the scale are 1 and 255.
 ZERO_LEVEL = 128
-# Drawn in stripes, so that no saturated tile can be taken for it.
+# In stripes, which no other value is drawn in.
 NON_FINITE_COLOURS = ((255, 0, 255), (0, 0, 0))
 STRIPE = 3  # pixels
 DIVERGING_MAP = "RdBu_r"  # ColorBrewer's red-blue, reversed: blue negative, red positive
@@ -18,11 +18,12 @@ def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
     """Round signed values to 8 bits: -half_range to 1, zero to 128, +half_range to 255.
 
     This is the only conversion from numbers to picture levels. Values beyond the range are clipped
-    to its ends, NaN is 128: paint over it with `paint_non_finite`.
+    to its ends. NaN becomes 128; `paint_non_finite` draws stripes over it.
 
     Args:
         values: Any shape, floating point, not modified.
-        half_range: Broadcasts with ``values``, not negative. 0 makes every value neutral.
+        half_range: The magnitude at the ends of the scale, not negative, of a shape that broadcasts
+            with ``values``. With 0, every value is neutral.
 
     Example:
         >>> to_levels(torch.tensor([-2.0, 0.0, 1.0, 2.0]), torch.tensor(2.0))
@@ -34,7 +35,7 @@ def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
 
 
 def diverging(levels: Tensor) -> Tensor:
-    """Colour one plane of levels: blue below zero, near white at zero, red above.
+    """Colour planes of levels: blue below zero, nearly white at zero, red above zero.
 
     Args:
         levels: Shape (..., H, W), uint8, as `to_levels` makes them.
@@ -47,11 +48,14 @@ def diverging(levels: Tensor) -> Tensor:
 
 
 def paint_non_finite(colours: Tensor, non_finite: Tensor) -> Tensor:
-    """Paint magenta and black diagonal stripes where a value was NaN or infinite.
+    """Paint magenta and black diagonal stripes where a value is NaN or infinite.
 
     Args:
-        colours: Shape (..., 3, H, W), uint8, not modified.
-        non_finite: Shape (..., H, W), bool.
+        colours: Colours of the finite values, shape (..., 3, H, W), uint8, not modified.
+        non_finite: Where values are NaN or infinite, shape (..., H, W), bool.
+
+    Returns:
+        A copy of ``colours`` with stripes.
     """
     height, width = non_finite.shape[-2:]
     diagonal = torch.arange(height)[:, None] + torch.arange(width)
@@ -62,7 +66,7 @@ def paint_non_finite(colours: Tensor, non_finite: Tensor) -> Tensor:
 
 @cache
 def _diverging_table() -> Tensor:
-    """Shape (256, 3), uint8: the colour of each level. 0 is never used."""
+    """The colour of each level, shape (256, 3), uint8. Level 0 is never used."""
     from matplotlib import colormaps
 
     table = torch.as_tensor(colormaps[DIVERGING_MAP].resampled(255)(range(255), bytes=True)[:, :3])

@@ -1,4 +1,4 @@
-"""Filters of one dimension: their taps as a curve, and what they let through of each frequency."""
+"""Curves: the taps of a 1-D filter, or its gain over frequency."""
 
 from typing import Literal, TypeAlias
 
@@ -10,10 +10,14 @@ Base: TypeAlias = Literal["middle", "bottom"]
 
 
 def curve_width(points: int, height: int) -> int:
-    """Pixels that a curve of so many points is wide, drawn ``height`` high.
+    """Return the width of a curve, in pixels: about 1.5 times its height.
 
-    Half as much again as its height, by as many whole pixels a point as come nearest; of more than
-    three times its height, neighbouring points share a pixel.
+    Each point has the same whole number of pixels. If there are more than three times as many
+    points as the height has pixels, neighbouring points share a pixel.
+
+    Args:
+        points: Number of points of the curve.
+        height: Height of the curve, in pixels.
 
     Example:
         >>> curve_width(9, 56), curve_width(80, 56), curve_width(1024, 56)
@@ -27,20 +31,21 @@ def curve_width(points: int, height: int) -> int:
 def draw_curves(
     values: Tensor, half_ranges: Tensor, *, height: int, width: int, base: Base = "middle"
 ) -> Tensor:
-    """Draw curves as values again: painted in colours, what lies between zero and the curve shows.
+    """Draw curves as planes of values: the area between zero and the curve is filled.
 
     Args:
-        values: Shape (N, C, points), floating point, not modified.
-        half_ranges: Shape (N,): the magnitude that reaches the edge of the tile.
-        height: In pixels, even.
-        width: Likewise; see `curve_width`. Of points that share a pixel the largest and the
-            smallest are drawn.
-        base: Where zero is: in the middle, or, of what is never negative, at the bottom.
+        values: Points of the curves, shape (N, C, points), floating point, not modified.
+        half_ranges: The magnitude that reaches the edge of the tile, shape (N,).
+        height: Height of a curve in pixels, even.
+        width: Width of a curve in pixels, see `curve_width`. If points share a pixel, the largest
+            and the smallest are drawn.
+        base: Where zero is: in the "middle" of the tile, or at its "bottom" for values that are
+            never negative.
 
     Returns:
-        Shape (N, C, height, width), float32: in each pixel the value that the curve has there, if
-        the pixel lies between it and zero, else 0; in between where it does so in part. NaN where
-        a value of the column is NaN or infinite.
+        Shape (N, C, height, width), float32. A pixel between zero and the curve holds the curve's
+        value at this column, and any other pixel holds 0. A pixel that is covered in part holds
+        this part of the value. A column with a value that is NaN or infinite is NaN.
 
     Example:
         >>> draw_curves(torch.tensor([[[2.0, -1.0]]]), torch.tensor([2.0]), height=4, width=2)

@@ -1,4 +1,4 @@
-"""The two pictures of a layer in a snapshot, captioned: what the callback logs."""
+"""The pictures of a layer that the callback logs, with their captions."""
 
 from math import prod
 from typing import Literal, TypeAlias
@@ -6,15 +6,11 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from kernelviz_callback.drawing.grid import (
-    MOST_PLANES,
-    fitting_shrink,
-    gain_grid,
-    kernel_grid,
-    response_grid,
-)
+from kernelviz_callback.drawing.arrangement import fitting_shrink
+from kernelviz_callback.drawing.grid import MOST_PLANES, gain_grid, kernel_grid, response_grid
 from kernelviz_callback.drawing.notes import Scale
 from kernelviz_callback.drawing.picture import Picture
+from kernelviz_callback.drawing.tile_style import response_style
 from kernelviz_callback.drawing.verdict_frames import flag_filters
 from kernelviz_callback.filters.frequency import frequency_gain
 from kernelviz_callback.filters.responses import ResponseChunks, response_size
@@ -25,8 +21,8 @@ from kernelviz_callback.probe.probe import Probe
 
 Response: TypeAlias = Literal["channels", "sum"]
 
-# A row of more response planes than this says nothing: such a layer shows the sum, and says so, as
-# does one of so many filters that their planes would not fit a picture.
+# A longer row of response planes cannot be read, so the sum is shown instead, and the caption says
+# so. The same holds for layers with more than MOST_PLANES response planes in all.
 MOST_RESPONSE_PLANES = 16
 
 
@@ -39,9 +35,15 @@ def kernel_picture(
     scale: Scale = "filter",
     health: KernelHealth | None = None,
 ) -> Picture:
-    """Picture the filters of a layer, captioned with its name, shape and ``when``.
+    """Picture the filters of a layer, with the layer's name and shape in the caption.
 
-    With ``health``, filters that have a verdict are framed in its colour.
+    Args:
+        weights: Filters, see `kernel_grid`.
+        layer: Name of the layer, for the caption.
+        groups: Groups of the convolution, for the caption.
+        when: Step and epoch, for the caption.
+        scale: The option of `kernel_grid`.
+        health: If given, each filter with a verdict has a frame in the verdict's colour.
     """
     title = _title(f"{layer} kernels", weights, groups, when)
     flags = None if health is None else flag_filters(health)
@@ -58,22 +60,22 @@ def response_picture(
     response: Response = "channels",
     scale: Scale = "filter",
 ) -> Picture:
-    """Picture what the filters of a layer make of the probe.
+    """Picture the responses of a layer's filters to the probe.
 
-    Those of a 1-D layer see no images: pictured is which frequencies they let through. Of a 3-D
-    layer each slice is convolved with the probe by itself.
+    The filters of a 1-D layer do not read images: for these the picture shows which frequencies
+    they pass. For a 3-D layer each slice is convolved with the probe separately.
 
     Args:
         weights: Shape (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW); the work is done on its
             device.
-        geometry: Of the layer; its own stride and padding are left aside, dilation and groups
-            count.
-        probe: Adapted to the channels of the layer.
-        layer: Name, for the caption.
+        geometry: The layer's geometry. Its dilation and groups are used; its stride and padding
+            are not.
+        probe: The fixed image. It is adapted to the channels of the layer.
+        layer: Name of the layer, for the caption.
         when: Step and epoch, for the caption.
-        response: "channels" for one plane an input channel, "sum" for the layer's linear response
-            (of a 3-D layer, for that of each slice).
-        scale: As for `kernel_grid`.
+        response: "channels" for one plane for each input channel, "sum" for the layer's linear
+            response (for a 3-D layer, the linear response of each slice).
+        scale: The option of `kernel_grid`.
 
     Raises:
         ValueError: If the probe does not fit the layer.
@@ -82,13 +84,12 @@ def response_picture(
         return _gain_picture(weights, geometry, layer=layer, when=when, scale=scale)
     filters, channels, *depth, height, width = weights.shape
     slices = prod(depth)
+    unsummed = response_style(weights.shape).pictures
     image = probe.for_channels(channels * geometry.groups).to(weights.device)
-    beside = slices * (1 if channels == 3 else channels)
-    too_many = beside > MOST_RESPONSE_PLANES or beside * filters > MOST_PLANES
+    too_many = unsummed > MOST_RESPONSE_PLANES or unsummed * filters > MOST_PLANES
     summed = response == "sum" or too_many
     full = response_size(probe.size, (height, width), geometry.plane_dilation)
-    pictures = slices * (1 if summed or channels == 3 else channels)
-    shrink = fitting_shrink(filters, pictures, *full)
+    shrink = fitting_shrink(filters, slices if summed else unsummed, *full)
     chunks = ResponseChunks(
         image,
         weights.movedim(2, 1).flatten(0, 1) if depth else weights,
@@ -111,11 +112,53 @@ def response_picture(
     if depth:
         plane = f"each slice by itself: {plane}"
     return response_grid(
-        _by_filter(chunks, slices) if depth else chunks,
+        _join_slices(chunks, slices) if depth else chunks,
         scale=scale,
         title=_title(f"{layer} responses to {source}", weights, geometry.groups, when),
         note=f"{plane} (stride 1, no padding{dilated}{shrunk})",
     )
+
+
+def feature_map_picture(
+    found: FeatureMap,
+    weights: Tensor,
+    probe: Probe,
+    *,
+    layer: str,
+    when: str = "",
+    groups: int = 1,
+    scale: Scale = "filter",
+) -> Picture:
+    """Picture a layer's output when the model reads the probe: red positive, blue negative.
+
+    Args:
+        found: The feature maps at the size that they are drawn at, see `feature_maps` and
+            `map_shrink`.
+        weights: Weights of the layer, shape (N, C, kH, kW), for the caption.
+        probe: The image that the model has read.
+        layer: Name of the layer, for the caption.
+        when: Step and epoch, for the caption.
+        groups: Groups of the convolution, for the caption.
+        scale: The option of `kernel_grid`.
+    """
+    averaged = f", averaged {found.shrink}x{found.shrink}" if found.shrink > 1 else ""
+    return response_grid(
+        found.values[:, None],
+        scale=scale,
+        title=_title(f"feature maps of {layer} for {probe.name}", weights, groups, when),
+        note=f"tile = output of the filter in the model, in evaluation mode, with bias{averaged}",
+    )
+
+
+def map_shrink(filters: int, height: int, width: int) -> int:
+    """Return the whole factor by which feature maps are averaged so that they fit a picture.
+
+    Args:
+        filters: Number of feature maps.
+        height: Height of a feature map, in pixels.
+        width: Width of a feature map, in pixels.
+    """
+    return fitting_shrink(filters, 1, height, width)
 
 
 def _gain_picture(
@@ -135,45 +178,10 @@ def _gain_picture(
     )
 
 
-def _by_filter(chunks: ResponseChunks, slices: int) -> Tensor:
-    """The responses of single slices, (N kD, C, H, W), as (N, C, kD, H, W)."""
+def _join_slices(chunks: ResponseChunks, slices: int) -> Tensor:
+    """Turn the responses of single slices, (N kD, C, H, W), into (N, C, kD, H, W)."""
     every = torch.cat(list(chunks))
     return every.reshape(-1, slices, *every.shape[1:]).movedim(1, 2)
-
-
-def feature_map_picture(
-    found: FeatureMap,
-    weights: Tensor,
-    probe: Probe,
-    *,
-    layer: str,
-    when: str = "",
-    groups: int = 1,
-    scale: Scale = "filter",
-) -> Picture:
-    """Picture what a layer gives out when the model reads the probe: red positive, blue negative.
-
-    Args:
-        found: At the size that it is to be drawn, see `feature_maps` and `map_shrink`.
-        weights: Shape (N, C, kH, kW), of the layer.
-        probe: That the model has read.
-        layer: Name, for the caption.
-        when: Step and epoch, for the caption.
-        groups: Of the layer.
-        scale: As for `kernel_grid`.
-    """
-    averaged = f", averaged {found.shrink}x{found.shrink}" if found.shrink > 1 else ""
-    return response_grid(
-        found.values[:, None],
-        scale=scale,
-        title=_title(f"feature maps of {layer} for {probe.name}", weights, groups, when),
-        note=f"tile = output of the filter in the model, in evaluation mode, with bias{averaged}",
-    )
-
-
-def map_shrink(filters: int, height: int, width: int) -> int:
-    """By what whole factor to average feature maps of this size so that they fit a picture."""
-    return fitting_shrink(filters, 1, height, width)
 
 
 def _title(what: str, weights: Tensor, groups: int, when: str) -> str:

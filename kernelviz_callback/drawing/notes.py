@@ -1,72 +1,74 @@
-"""What a grid says below its title: how to read a tile, on which scale, and what is broken."""
+"""The lines below the title of a grid: how to read a tile, the scale, and non-finite filters."""
 
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from torch import Tensor
 
+from kernelviz_callback.drawing.tile_style import TileStyle
+
 Scale: TypeAlias = Literal["filter", "layer"] | float
 
 _SIGNED = "red is positive, blue negative, white zero"
 
 
-def kernel_note(shape: Sequence[int], shown: int, *, is_matrix: bool = False) -> str:
-    """How to read the kernels of a layer.
+def kernel_note(style: TileStyle, shown: int) -> str:
+    """Explain how to read the kernels of a layer.
 
     Args:
-        shape: Of its weights: (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW).
-        shown: How many planes of each filter, slices times channels of a 3-D one.
-        is_matrix: Whether they are the rows of a matrix.
+        style: How the kernels are drawn, not as principal planes.
+        shown: Number of planes of each filter that are drawn; of a 3-D filter, slices times
+            channels.
     """
-    channels = shape[1]
-    if is_matrix:
+    if style.kind == "matrix":
         return (
             f"1x1: each row is a filter, its weights for the input channels left to right "
-            f"({_part(shown, channels)}); {_SIGNED}"
+            f"({_part(shown, style.channels)}); {_SIGNED}"
         )
-    if len(shape) == 5:
-        return _slices_note("kernels", channels, shown, shape[2])
-    if len(shape) == 3:
+    if style.slices is not None:
+        return _slices_note("kernels", style, shown, style.slices)
+    if style.is_curve:
         curves = "a curve is the taps left to right, red above zero, blue below"
-        return curves if channels == 1 else f"{_row_note('kernels', shown, channels)}; {curves}"
-    return _tile_note("kernels", shown, channels)
+        return curves if style.channels == 1 else f"{_row_note('kernels', style, shown)}; {curves}"
+    return _tile_note("kernels", style, shown)
 
 
-def response_note(shape: Sequence[int]) -> str:
-    """How to read responses of shape (N, C, H, W) or (N, C, kD, H, W)."""
-    if len(shape) == 5:
-        return _slices_note("responses", shape[1], shape[1] * shape[2], shape[2])
-    return _tile_note("responses", shape[1], shape[1])
+def response_note(style: TileStyle) -> str:
+    """Explain how to read the responses of a layer, all of which are drawn."""
+    if style.slices is not None:
+        return _slices_note("responses", style, style.channels * style.slices, style.slices)
+    return _tile_note("responses", style, style.channels)
 
 
-def principal_note(channels: int, kernel: Sequence[int], explained: Tensor) -> str:
-    """How to read principal planes of so many channels, and how much they tell.
+def principal_note(style: TileStyle, channels: int, explained: Tensor) -> str:
+    """Explain how to read principal planes, and how much of a filter they explain.
 
     Args:
-        channels: Of each filter.
-        kernel: Its size.
-        explained: See `PrincipalPlanes`.
+        style: How the planes are drawn.
+        channels: Number of channels of each filter.
+        explained: The share of each filter that its plane explains, see `PrincipalPlanes`.
     """
     known = explained[~explained.isnan()]
     share = f", explaining {known.median().item():.0%} of a filter (median)" if len(known) else ""
-    if len(kernel) == 1:
+    if style.is_curve:
         curve = "taps left to right, red above zero, blue below"
         return f"tile = principal curve of {channels} channels{share}; {curve}"
-    if len(kernel) == 3:
-        kind = "volume"
-        slices = f", its {kernel[0]} slices left to right" if kernel[0] > 1 else ""
-    else:
-        kind, slices = "plane", ""
-    return f"tile = principal {kind} of {channels} channels{share}{slices}; {_SIGNED}"
+    if style.slices is None:
+        return f"tile = principal plane of {channels} channels{share}; {_SIGNED}"
+    slices = f", its {style.slices} slices left to right" if style.slices > 1 else ""
+    return f"tile = principal volume of {channels} channels{share}{slices}; {_SIGNED}"
 
 
 def scale_note(half_ranges: Tensor, scale: Scale, noun: str) -> tuple[tuple[str, str], str]:
-    """The words at the ends of the colour bar, and what they stand for.
+    """Write the numbers at the ends of the colour bar, and explain the scale.
 
     Args:
-        half_ranges: Shape (N,), of the tiles.
-        scale: See `kernel_grid`.
-        noun: What is painted: "weight", "response".
+        half_ranges: The magnitude at the ends of each tile's scale, shape (N,).
+        scale: The option of `kernel_grid`.
+        noun: What is drawn, "weight" for example.
+
+    Returns:
+        The words at the low and at the high end of the bar, and the line of the caption.
     """
     high = half_ranges.max().item()
     if scale == "filter":
@@ -77,40 +79,42 @@ def scale_note(half_ranges: Tensor, scale: Scale, noun: str) -> tuple[tuple[str,
     return (f"-{high:.3g}", f"+{high:.3g}"), f"one scale for the {extent}, in units of the {noun}s"
 
 
-def non_finite_note(is_non_finite: Sequence[bool]) -> list[str]:
-    """The line that tells of filters with NaN or infinity, if there are any."""
-    bad = [i for i, is_bad in enumerate(is_non_finite) if is_bad]
+def non_finite_note(bad: Sequence[int], count: int) -> list[str]:
+    """Name the filters with NaN or infinity in one line; return no line if there are none.
+
+    Args:
+        bad: Numbers of these filters, ascending.
+        count: Number of filters in the picture.
+    """
     if not bad:
         return []
     first = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-    filters = len(is_non_finite)
-    return [f"NaN or infinite in {len(bad)} of {filters} filters (striped magenta): {first}"]
+    return [f"NaN or infinite in {len(bad)} of {count} filters (striped magenta): {first}"]
 
 
-def _tile_note(what: str, shown: int, channels: int) -> str:
-    if channels == 3:
+def _tile_note(what: str, style: TileStyle, shown: int) -> str:
+    if style.is_rgb:
         return f"RGB = the {what} of input channels 0, 1, 2; grey is zero"
-    return _SIGNED if channels == 1 else _row_note(what, shown, channels)
+    return _SIGNED if style.channels == 1 else _row_note(what, style, shown)
 
 
-def _row_note(what: str, shown: int, channels: int) -> str:
+def _row_note(what: str, style: TileStyle, shown: int) -> str:
     return (
         f"each row of {shown}: the {what} of one filter, input channels left to right "
-        f"({_part(shown, channels)})"
+        f"({_part(shown, style.channels)})"
     )
 
 
-def _slices_note(what: str, channels: int, shown: int, slices: int) -> str:
-    """How to read the ``shown`` planes of a filter of so many slices and channels."""
-    some = _part(shown // channels, slices)
+def _slices_note(what: str, style: TileStyle, shown: int, slices: int) -> str:
+    some = _part(shown // style.channels, slices)
     row = f"each row: the {what} of one filter, slice by slice ({some})"
-    if channels == 3:
+    if style.is_rgb:
         return f"{row}, RGB = input channels 0, 1, 2; grey is zero"
-    if channels == 1:
+    if style.channels == 1:
         return f"{row}; {_SIGNED}"
     return (
-        f"each row of {shown}: the {what} of one filter, slice by slice ({some}), {channels} input "
-        f"channels of each; {_SIGNED}"
+        f"each row of {shown}: the {what} of one filter, slice by slice ({some}), "
+        f"{style.channels} input channels of each; {_SIGNED}"
     )
 
 

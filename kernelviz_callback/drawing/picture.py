@@ -1,4 +1,4 @@
-"""A finished picture: pixels, where each tile lies in them, and the files they become."""
+"""A finished picture: its pixels, the layout of its tiles, and saving it to a file."""
 
 import os
 import sys
@@ -10,15 +10,22 @@ from torch import Tensor
 
 from kernelviz_callback.drawing.encode import to_jpeg, to_png
 
-# On Linux a program to show pictures may be there, and nothing for it to show them on.
+# Linux has a screen if one of these environment variables is set.
 _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tiles lie: row by row, one tile a filter, ``gap`` pixels apart.
+    """Where the tiles of a picture are: row by row, one tile for each filter.
 
-    ``left`` and ``top`` are the first tile's corner, in pixels of the picture.
+    Attributes:
+        filters: Number of tiles.
+        columns: Number of tiles in a row.
+        tile_height: Height of a tile, in pixels.
+        tile_width: Width of a tile, in pixels.
+        left: Left edge of the first tile, in pixels.
+        top: Upper edge of the first tile, in pixels.
+        gap: Pixels between tiles.
     """
 
     filters: int
@@ -36,7 +43,7 @@ class Layout:
 
     @property
     def height(self) -> int:
-        """Height of the tiles and what stands above them; a margin follows."""
+        """Height of the tiles and what is above them; a margin follows."""
         return self.top + self.rows * (self.tile_height + self.gap)
 
     @property
@@ -45,11 +52,11 @@ class Layout:
         return self.left + self.columns * (self.tile_width + self.gap)
 
     def box(self, index: int, *, margin: int = 0) -> tuple[slice, slice]:
-        """The rows and columns of tile ``index``, to index an (H, W, 3) array with.
+        """Return the rows and columns of a tile, as the index of an (H, W, 3) array.
 
         Args:
-            index: Of the tile.
-            margin: Pixels around it to take in.
+            index: Number of the tile, from 0.
+            margin: Number of pixels around the tile to include.
 
         Example:
             >>> Layout(filters=4, columns=2, tile_height=5, tile_width=7).box(3)
@@ -66,13 +73,13 @@ class Layout:
 
 @dataclass(frozen=True)
 class Picture:
-    """A kernel grid or a response grid, ready to be looked at.
+    """A kernel grid, a response grid or another picture with a tile for each filter.
 
     Attributes:
         pixels: Shape (H, W, 3), uint8, on the CPU.
-        layout: Where the tile of each filter lies.
-        half_ranges: Shape (N,), float32: the magnitude drawn at the ends of each filter's colour
-            scale, in units of the weights (or of weights x probe).
+        layout: Where the tile of each filter is.
+        half_ranges: The magnitude at the ends of each filter's colour scale, shape (N,), float32,
+            in units of the weights (or of weights x probe).
     """
 
     pixels: Tensor
@@ -80,7 +87,7 @@ class Picture:
     half_ranges: Tensor
 
     def tile(self, index: int) -> Tensor:
-        """The tile of one filter: shape (tile height, tile width, 3), uint8."""
+        """Return the tile of one filter: shape (tile height, tile width, 3), uint8."""
         rows, columns = self.layout.box(index)
         return self.pixels[rows, columns]
 
@@ -88,12 +95,12 @@ class Picture:
         """Write the picture to a file.
 
         Args:
-            path: Its suffix chooses the format: ``.png``, ``.jpg`` and what else Pillow knows;
-                ``.svg`` and ``.pdf`` hold the pixels without loss.
+            path: Path of the file. Its suffix sets the format: ``.png``, ``.jpg``, or another
+                format that Pillow can write; ``.svg`` and ``.pdf`` hold the pixels without loss.
 
         Raises:
-            ValueError: If the suffix is none of a picture.
-            OSError: If it cannot be written.
+            ValueError: If the suffix is not one of an image format.
+            OSError: If the file cannot be written.
         """
         path = Path(path)
         suffix = path.suffix.lower()
@@ -105,7 +112,7 @@ class Picture:
             Image.fromarray(self.pixels.numpy()).save(path)
 
     def show(self) -> bool:
-        """Open the picture in the system's viewer; False if there is none."""
+        """Open the picture in the system's image viewer; return False if there is none."""
         has_screen = sys.platform != "linux" or any(map(os.environ.get, _SCREENS))
         return has_screen and bool(ImageShow.show(Image.fromarray(self.pixels.numpy())))
 
@@ -120,6 +127,6 @@ def _save_vector(pixels: Tensor, path: Path) -> None:
     with rc_context({"svg.hashsalt": path.stem}):
         figure = Figure(dpi=72)
         figure.figimage(pixels.numpy(), resize=True)
-        # Without the date the same picture is the same file.
+        # Without a date, the same picture always gives the same bytes.
         date = {"Date": None} if path.suffix.lower() == ".svg" else {"CreationDate": None}
         figure.savefig(path, dpi=72, metadata=date)

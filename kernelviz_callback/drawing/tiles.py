@@ -1,4 +1,4 @@
-"""The tiles of a picture: filters or responses, coloured, each a row of planes."""
+"""Painting of tiles: the planes of a filter or a response in colours, in a row."""
 
 from torch import Tensor
 
@@ -19,11 +19,12 @@ def paint_tiles(
 
     Args:
         values: Filters or responses, shape (N, C, H, W), see `as_planes`.
-        half_ranges: Shape (N,): the magnitude at the ends of each tile's colours.
-        is_rgb: Whether each three channels are one picture; else each is one. They stand in a row.
-        zoom: Enlargement, whole.
-        rule: Pixels between pictures in a row.
-        non_finite: Where values are NaN or infinite, bool, of their shape; None where none is.
+        half_ranges: The magnitude at the ends of each tile's colour scale, shape (N,).
+        is_rgb: Whether each three channels are one RGB picture. If not, each channel is one
+            picture. The pictures of a tile stand in a row.
+        zoom: Whole factor of enlargement.
+        rule: Pixels between the pictures of a tile.
+        non_finite: Where values are NaN or infinite: bool, same shape. None if all are finite.
 
     Returns:
         Shape (N, 3, tile height, tile width), uint8, on the device of ``values``.
@@ -38,13 +39,13 @@ def paint_tiles(
 
 
 def _in_threes(planes: Tensor) -> Tensor:
-    """(N, 3 P, H, W) to (N, P, 3, H, W)."""
+    """Turn (N, 3 P, H, W) into (N, P, 3, H, W)."""
     filters, count, height, width = planes.shape
     return planes.reshape(filters, count // 3, 3, height, width)
 
 
 def _side_by_side(planes: Tensor, rule: int) -> Tensor:
-    """Put the P pictures of each filter in a row, ruled off: (N, P, 3, H, W) to (N, 3, H, W')."""
+    """Put the P pictures of each tile in a row: (N, P, 3, H, W) to (N, 3, H, W')."""
     filters, count, _, height, width = planes.shape
     pitch = width + rule
     ruled = planes.new_tensor(BACKGROUND)[:, None, None].repeat(filters, count, 1, height, pitch)

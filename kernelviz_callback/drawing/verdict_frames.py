@@ -1,4 +1,4 @@
-"""Verdicts as colours: one for every filter that has any, and what they stand for."""
+"""Frames around the tiles of filters that have a verdict, and their legend."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAM
 
 @dataclass(frozen=True)
 class Flags:
-    """What marks the tiles of a grid.
+    """The frames around the tiles of a grid.
 
     Attributes:
-        colours: Of the frame of every tile, None for no frame.
-        legend: Colours and what they stand for; None for words without one.
+        colours: Colour of the frame of each tile, None for no frame.
+        legend: Colours and their meaning; the colour is None for a remark without a colour.
     """
 
     colours: tuple[Colour | None, ...]
@@ -20,7 +20,7 @@ class Flags:
 
 
 def flag_filters(health: KernelHealth) -> Flags:
-    """Mark every filter with its gravest verdict, and count the filters of each.
+    """Frame each filter in the colour of its gravest verdict, and count filters by verdict.
 
     Example:
         >>> from torch import randn

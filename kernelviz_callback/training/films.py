@@ -4,7 +4,7 @@ from contextlib import suppress
 from itertools import islice
 
 from kernelviz_callback.drawing.animation.animate import evolution_gif
-from kernelviz_callback.drawing.animation.sampling import Reading, gather_reels
+from kernelviz_callback.drawing.animation.sampling import Reading, read_sequences
 from kernelviz_callback.drawing.animation.strip import MOST_BYTES, film_strip
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.snapshots.format import load_snapshot
@@ -39,12 +39,12 @@ def draw_films(folder: Location) -> dict[str, EncodedImage]:
         return Reading(snapshot.epoch, dict(islice(snapshot.weights.items(), MOST_LAYERS)))
 
     images: dict[str, EncodedImage] = {}
-    for layer, reel in gather_reels(list(paths), read).items():
-        if len(reel.shots) == 1:
+    for layer, sequence in read_sequences(list(paths), read).items():
+        if len(sequence.frames) == 1:
             continue
-        film = EncodedImage.png(film_strip(reel).pixels)
+        film = EncodedImage.png(film_strip(sequence).pixels)
         if len(film.content) <= MOST_BYTES:
             images[f"film/{layer}"] = film
         with suppress(ValueError):
-            images[f"evolution/{layer}"] = EncodedImage.gif(evolution_gif(reel))
+            images[f"evolution/{layer}"] = EncodedImage.gif(evolution_gif(sequence))
     return images

@@ -9,14 +9,14 @@ import av
 import numpy as np
 import pytest
 import torch
+from filter_sequences import drawn, sequence_of
 from PIL import Image
-from reels import drawn, gathered
 
 from kernelviz_callback import Geometry, KernelVizCallback, Snapshot, save_snapshot
 from kernelviz_callback.cli import main
 from kernelviz_callback.commands import evolve
 from kernelviz_callback.commands.history import LayerHistory
-from kernelviz_callback.drawing.animation.sampling import MOST_SHOTS, Reading
+from kernelviz_callback.drawing.animation.sampling import MOST_FRAMES, Reading
 from kernelviz_callback.drawing.animation.strip import film_strip
 
 EVERY_STEP = {"every_n_train_steps": 1}
@@ -66,7 +66,7 @@ def test_without_a_name_it_tells_what_there_is(run: Path, tmp_path: Path, capsys
 def test_the_film_is_that_of_the_snapshots(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "film.png"
     assert main(["evolve", str(run), "-o", str(out)]) == 0
-    expected = film_strip(gathered({step: weights(step) for step in STEPS}))
+    expected = film_strip(sequence_of({step: weights(step) for step in STEPS}))
     assert np.array_equal(np.asarray(Image.open(out)), expected.pixels.numpy())
 
 
@@ -88,7 +88,7 @@ def test_a_video_has_all_snapshots_and_stays_at_the_last(tmp_path: Path) -> None
     with av.open(str(tmp_path / "o.mp4")) as file:
         [stream] = file.streams
         assert stream.frames == 100 + 2 * stream.average_rate
-    assert frames_of(tmp_path / "o.gif") == 100 > MOST_SHOTS
+    assert frames_of(tmp_path / "o.gif") == 100 > MOST_FRAMES
 
 
 def test_a_single_snapshot_works_and_says_so(run: Path, tmp_path: Path, capsys) -> None:
@@ -146,7 +146,7 @@ def test_checkpoints_and_snapshots_are_lined_up_by_their_steps(
     out = tmp_path / "film.png"
     assert main(["evolve", str(checkpoint), str(run), "-o", str(out)]) == 0
     assert "9 snapshots, steps 0 to 99" in capsys.readouterr().out
-    expected = film_strip(gathered({step: weights(step) for step in (*STEPS, 99)}))
+    expected = film_strip(sequence_of({step: weights(step) for step in (*STEPS, 99)}))
     assert np.array_equal(np.asarray(Image.open(out)), expected.pixels.numpy())
 
 
@@ -198,7 +198,7 @@ def test_what_came_after_the_step_it_was_resumed_at_is_left_out(
         f"resumed at step 16 in {resumed}: later snapshots in {run} left out\n"
     )
     steps = (0, 1, 2, 4, 8, *later)
-    expected = film_strip(gathered({step: weights(step) for step in steps}))
+    expected = film_strip(sequence_of({step: weights(step) for step in steps}))
     assert np.array_equal(np.asarray(Image.open(out)), expected.pixels.numpy())
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from reels import drawn
+from filter_sequences import drawn
 
 from kernelviz_callback import Snapshot, open_checkpoint, save_snapshot
 from kernelviz_callback.checkpoints.checkpoint import plain_geometry

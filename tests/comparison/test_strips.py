@@ -1,4 +1,4 @@
-"""The strips of a comparison, pixel by pixel, and the table."""
+"""The strips of a comparison, pixel by pixel, and its table."""
 
 import io
 
@@ -8,7 +8,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from kernelviz_callback.comparison.compare import compare
-from kernelviz_callback.comparison.strips import MOST_STRIPS, comparison_picture
+from kernelviz_callback.comparison.comparison import comparison_picture
+from kernelviz_callback.comparison.strips import MOST_STRIPS, StripColumn, draw_strips
 from kernelviz_callback.comparison.table import comparison_table
 from kernelviz_callback.drawing.colour import diverging, to_levels
 from kernelviz_callback.drawing.picture import Picture
@@ -30,7 +31,7 @@ def weights(channels: int = 3, filters: int = 6) -> Tensor:
 
 
 def parts(picture: Picture, index: int, count: int, side: int = 5 * ZOOM) -> list[Tensor]:
-    """The tiles of a strip, (H, W, 3); the numbers stand before them."""
+    """Cut a strip of 5x5 kernels into its tiles, (H, W, 3) each; the number is before them."""
     strip = picture.tile(index)
     start = strip.shape[1] - count * (side + 2)
     return [strip[:side, start + i * (side + 2) :][:, :side] for i in range(count)]
@@ -47,7 +48,7 @@ def test_a_strip_is_first_last_and_difference_on_one_scale() -> None:
             assert torch.equal(tile[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM], expected)
 
 
-def test_partners_stand_side_by_side() -> None:
+def test_partners_are_side_by_side() -> None:
     first = weights(filters=16)
     order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
     picture = comparison_picture(compare(conv(first), conv(first[order])), scale="filter")
@@ -75,7 +76,7 @@ def test_layers_of_other_shapes_have_no_difference() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-def test_other_numbers_of_channels_are_drawn_in_rows(channels: int) -> None:
+def test_one_two_or_four_channels_are_drawn_in_rows(channels: int) -> None:
     found = compare(conv(weights(channels)), conv(-weights(channels)))
     picture = comparison_picture(found)
     assert picture.tile(0).shape[1] > 3 * channels * 5 * ZOOM
@@ -104,7 +105,7 @@ def test_responses_can_be_shown() -> None:
     assert (tile.int() - to_levels(expected[4, 0], scale).int()).abs().max() <= 1
 
 
-def test_of_very_many_filters_those_that_changed_most_are_shown() -> None:
+def test_the_256_filters_that_changed_most_are_drawn() -> None:
     first = torch.randn(MOST_STRIPS + 50, 1, 3, 3, generator=torch.Generator().manual_seed(2))
     last = first.clone()
     last[100:] += 1
@@ -112,7 +113,7 @@ def test_of_very_many_filters_those_that_changed_most_are_shown() -> None:
     assert comparison_picture(found).layout.filters == MOST_STRIPS
 
 
-def test_the_table_says_what_changed_most_first() -> None:
+def test_the_table_lists_the_filters_that_changed_most_first() -> None:
     first, last = weights(filters=8), weights(filters=8)
     last[5] += 2
     last[2] = 0
@@ -126,7 +127,7 @@ def test_the_table_says_what_changed_most_first() -> None:
 
 
 def columns_of(strip: Tensor, count: int, width: int, rule: int) -> list[Tensor]:
-    """The tiles of a strip, whatever they hold: (H, W, 3) each."""
+    """Cut a strip into tiles of any width: (H, W, 3) each."""
     start = strip.shape[1] - count * (width + rule)
     return [strip[:, start + i * (width + rule) :][:, :width] for i in range(count)]
 
@@ -161,7 +162,7 @@ def test_curves_share_the_scale_of_their_strip() -> None:
                 assert not is_red[height // 2 :].any()
 
 
-def test_slices_stand_in_a_row_in_colours() -> None:
+def test_slices_stand_in_a_row_in_rgb() -> None:
     first = torch.randn(4, 3, 2, 5, 5, generator=torch.Generator().manual_seed(4))
     last = first.clone()
     last[2, 1, 1, 3, 4] = torch.nan
@@ -182,14 +183,14 @@ def test_slices_stand_in_a_row_in_colours() -> None:
     assert int(is_striped.sum()) == zoom * zoom
 
 
-def test_signals_are_never_colours() -> None:
+def test_three_channels_of_a_1d_layer_are_not_rgb() -> None:
     models = [nn.Conv1d(3, 4, 9), nn.Conv1d(3, 4, 9)]
     picture = comparison_picture(compare(*models, match="index"))
     tiles = columns_of(picture.tile(0), 3, 3 * 72 + 2, 6)
     assert (tiles[0][0, :20] >= 246).all()  # white, where RGB has grey
 
 
-def test_what_reads_no_image_has_no_responses_to_show() -> None:
+def test_responses_of_a_1d_layer_are_an_error() -> None:
     found = compare(nn.Conv1d(3, 4, 9), nn.Conv1d(3, 4, 9), match="index")
     with pytest.raises(ValueError, match="no responses: a 1-D convolution reads signals"):
         comparison_picture(found, responses_to=load_probe(None))
@@ -208,3 +209,17 @@ def test_many_channels_are_one_mixture_in_all_tiles() -> None:
             expected = diverging(to_levels(plane, picture.half_ranges[i])[0])
             found = tile[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM].permute(2, 0, 1)
             assert (found.int() - expected.int()).abs().max() <= 5  # a level, by rounding
+
+
+def test_strips_are_drawn_from_tensors_and_names_alone() -> None:
+    first, last = weights(filters=4), weights(filters=4).flip(0)
+    columns = [StripColumn("before", first[[1, 3]]), StripColumn("after", last[[1, 3]])]
+    picture = draw_strips(
+        columns, title="conv", filters=[1, 3], partners=[0, 1, 2, 3], shape=first.shape
+    )
+    assert picture.layout.filters == 2
+    for strip, number in enumerate((1, 3)):
+        values = first[number], last[number], last[number] - first[number]
+        for kernel, tile in zip(values, parts(picture, strip, 3), strict=True):
+            expected = to_levels(kernel, picture.half_ranges[0]).permute(1, 2, 0)
+            assert torch.equal(tile[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM], expected)

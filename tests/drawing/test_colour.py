@@ -16,7 +16,7 @@ def test_levels_are_symmetric_about_zero(value: float, half_range: float) -> Non
         assert abs(above - ZERO_LEVEL - exact) <= 0.5001
 
 
-def test_levels_of_nothing() -> None:
+def test_levels_of_zero_nan_infinity_and_tiny_numbers() -> None:
     assert to_levels(torch.zeros(3), torch.tensor(0.0)).tolist() == [128] * 3
     assert to_levels(torch.tensor([torch.nan, torch.inf]), torch.tensor(1.0)).tolist() == [128, 255]
     tiny = torch.tensor([1e-44, -1e-44])
@@ -30,13 +30,13 @@ def test_the_diverging_map_is_blue_white_red() -> None:
     assert zero == [247, 247, 247]
 
 
-def test_the_diverging_map_does_not_confuse_two_levels_of_opposite_sign() -> None:
+def test_the_diverging_map_is_blue_below_zero_and_red_above() -> None:
     ramp = diverging(torch.arange(1, 256, dtype=torch.uint8)[None])[:, 0].T.int()
     assert (ramp[:127, 2] >= ramp[:127, 0]).all()
     assert (ramp[128:, 0] >= ramp[128:, 2]).all()
 
 
-def test_non_finite_values_are_striped_and_nothing_else_is() -> None:
+def test_only_non_finite_values_are_striped() -> None:
     colours = torch.full((3, 12, 12), 50, dtype=torch.uint8)
     mask = torch.zeros(12, 12, dtype=torch.bool)
     mask[4:8, 4:8] = True
@@ -48,6 +48,6 @@ def test_non_finite_values_are_striped_and_nothing_else_is() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions(dtype: torch.dtype) -> None:
+def test_levels_are_the_same_in_other_precisions(dtype: torch.dtype) -> None:
     levels = to_levels(torch.tensor([-1.0, 0.0, 1.0], dtype=dtype), torch.tensor(1.0, dtype=dtype))
     assert levels.tolist() == [1, 128, 255]

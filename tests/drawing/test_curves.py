@@ -10,7 +10,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def drawn_slowly(values: list[float], end: float, height: int, base: str) -> list[list[float]]:
-    """One curve of one pixel a point, each pixel by the part of it that the bar covers."""
+    """Draw a curve with one pixel for each point; a pixel has the part that the curve covers."""
     zero = height / 2 if base == "middle" else height
     room = height / 2 if base == "middle" else height
     picture = [[0.0] * len(values) for _ in range(height)]
@@ -29,7 +29,7 @@ def drawn_slowly(values: list[float], end: float, height: int, base: str) -> lis
     st.sampled_from([2, 8, 56]),
     st.sampled_from(["middle", "bottom"]),
 )
-def test_a_pixel_shows_as_much_as_the_curve_covers_of_it(
+def test_a_pixel_holds_the_part_that_the_curve_covers(
     values: list[float], height: int, base: str
 ) -> None:
     values = [abs(v) for v in values] if base == "bottom" else values
@@ -45,7 +45,7 @@ def test_each_filter_is_drawn_to_its_own_scale_and_clipped_at_it() -> None:
     values = torch.tensor([[[1.0]], [[1.0]], [[4.0]]])
     found = draw_curves(values, torch.tensor([1.0, 2.0, 2.0]), height=8, width=1)
     assert [(tile > 0).sum().item() for tile in found] == [4, 2, 4]
-    assert (found[:, 0, 4:] == 0).all(), "nothing below zero"
+    assert (found[:, 0, 4:] == 0).all(), "no value is below zero"
 
 
 def test_points_are_enlarged_evenly() -> None:
@@ -56,7 +56,7 @@ def test_points_are_enlarged_evenly() -> None:
     assert torch.equal(large, small.repeat_interleave(4, dim=3))
 
 
-def test_of_points_that_share_a_pixel_both_ends_are_drawn() -> None:
+def test_the_largest_and_smallest_of_points_in_one_pixel_are_drawn() -> None:
     values = torch.zeros(1, 1, 1000)
     values[0, 0, 503], values[0, 0, 504] = 1.0, -0.5
     found = draw_curves(values, torch.tensor([1.0]), height=8, width=100)[0, 0]
@@ -66,7 +66,7 @@ def test_of_points_that_share_a_pixel_both_ends_are_drawn() -> None:
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
-def test_what_is_not_finite_takes_its_column_and_no_other(bad: float) -> None:
+def test_a_non_finite_point_fills_its_column_and_no_other(bad: float) -> None:
     values = torch.tensor([[[1.0, bad, -1.0]]])
     found = draw_curves(values, torch.tensor([1.0]), height=4, width=6)[0, 0]
     assert found.isnan().all(0).tolist() == [False, False, True, True, False, False]
@@ -78,7 +78,7 @@ def test_a_filter_of_zeros_is_flat() -> None:
 
 
 @pytest.mark.parametrize("points", [1, 2, 3, 9, 31, 80, 167, 168, 169, 4000])
-def test_a_tile_is_of_a_size_to_look_at(points: int) -> None:
+def test_the_width_of_a_curve_is_one_to_three_times_its_height(points: int) -> None:
     width = curve_width(points, 56)
     assert 56 <= width <= 168
     assert width % points == 0 or points > 168

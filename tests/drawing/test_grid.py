@@ -1,5 +1,6 @@
+"""The kernel grid and the response grid of 2-D layers, pixel by pixel."""
+
 import re
-from math import ceil, sqrt
 
 import pytest
 import torch
@@ -7,28 +8,20 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from kernelviz_callback import kernel_grid, response_grid
+from kernelviz_callback.drawing.arrangement import GRID_SIDE
 from kernelviz_callback.drawing.colour import diverging, to_levels
-from kernelviz_callback.drawing.grid import (
-    GRID_SIDE,
-    GRID_SLACK,
-    LARGEST_SIDE,
-    MOST_PLANES,
-    MOST_WEIGHTS,
-    SMALLEST_TILE,
-    fitting_shrink,
-)
-from kernelviz_callback.drawing.picture import Layout
+from kernelviz_callback.drawing.grid import MOST_PLANES, MOST_WEIGHTS
 from kernelviz_callback.drawing.verdict_frames import Flags
 
 
 def tile_values(tile: Tensor, zoom: int) -> Tensor:
-    """One pixel of each enlarged weight, checked to be a flat block: shape (h, w, 3)."""
+    """Read one pixel of each enlarged weight, and check that a weight is one colour: (h, w, 3)."""
     blocks = tile.reshape(tile.shape[0] // zoom, zoom, tile.shape[1] // zoom, zoom, 3)
     assert (blocks == blocks[:, :1, :, :1]).all(), "a weight is not one flat block"
     return blocks[:, 0, :, 0]
 
 
-def test_an_rgb_tile_is_the_filter(gabor: Tensor) -> None:
+def test_three_channels_are_drawn_as_rgb(gabor: Tensor) -> None:
     picture = kernel_grid(gabor)
     for i, weight in enumerate(gabor):
         values = tile_values(picture.tile(i), 11).permute(2, 0, 1)
@@ -47,7 +40,7 @@ def test_one_channel_is_drawn_with_the_diverging_map(gabor: Tensor) -> None:
 
 
 @pytest.mark.parametrize("channels", [2, 4, 9, 64])
-def test_any_other_number_is_a_row_of_kernels(channels: int) -> None:
+def test_another_number_of_channels_is_a_row_of_kernels(channels: int) -> None:
     torch.manual_seed(channels)
     weights = torch.randn(5, channels, 3, 3)
     picture = kernel_grid(weights, channels="all")
@@ -71,7 +64,7 @@ def test_a_very_wide_layer_shows_its_first_channels_and_stays_small() -> None:
 
 
 @pytest.mark.parametrize(("channels", "option"), [(5, "auto"), (64, "auto"), (3, "principal")])
-def test_of_many_channels_a_tile_is_the_principal_plane(channels: int, option: str) -> None:
+def test_many_channels_are_drawn_as_the_principal_plane(channels: int, option: str) -> None:
     torch.manual_seed(channels)
     weights = torch.randn(7, channels, 3, 3)
     picture = kernel_grid(weights, channels=option)
@@ -94,7 +87,7 @@ def test_the_caption_says_how_much_a_principal_plane_explains() -> None:
     captions = [picture.pixels[: picture.layout.top // 2] for picture in pictures]
     assert torch.equal(captions[0], captions[1])
     assert not torch.equal(captions[0], captions[2])
-    kernel_grid(torch.zeros(2, 8, 3, 3))  # nothing to explain
+    kernel_grid(torch.zeros(2, 8, 3, 3))  # zero filters have no explained share
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (5, 9), (256, 64), (64, 256), (2048, 512), (1000, 6)])
@@ -127,7 +120,9 @@ def test_a_matrix_that_fits_the_screen_is_in_one_block(filters: int) -> None:
     st.integers(1, 8),
     st.integers(0, 2**31),
 )
-def test_every_filter_is_recovered_from_its_tile(filters, channels, height, width, seed) -> None:
+def test_the_tile_of_a_filter_does_not_depend_on_its_place_or_size(
+    filters, channels, height, width, seed
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randn(filters, channels, height, width, generator=generator)
     order = torch.randperm(filters, generator=generator)
@@ -138,7 +133,7 @@ def test_every_filter_is_recovered_from_its_tile(filters, channels, height, widt
     assert torch.equal(kernel_grid(weights * 4).tile(0), picture.tile(0))
 
 
-def test_the_scales(gabor: Tensor) -> None:
+def test_half_ranges_follow_the_scale(gabor: Tensor) -> None:
     weights = gabor[:3] * torch.tensor([1.0, 0.1, 10.0])[:, None, None, None]
     own = weights.abs().amax((1, 2, 3))
     assert torch.equal(kernel_grid(weights).half_ranges, own)
@@ -192,34 +187,8 @@ def test_responses_that_fill_the_screen_are_not_enlarged() -> None:
     assert response_grid(responses).tile(0).shape == (109, 109, 3)
 
 
-@settings(max_examples=200)
-@given(
-    st.integers(1, 2048), st.sampled_from([1, 2, 3, 16]), st.integers(8, 700), st.integers(8, 700)
-)
-def test_shrunk_responses_fit_the_screen_or_are_as_small_as_allowed(n, planes, h, w) -> None:
-    shrink = fitting_shrink(n, planes, h, w)
-    wide = w * (1 if planes == 3 else planes)
-    columns = min(n, max(1, ceil(sqrt(n * h / wide) - 1e-9)))
-    side = max(columns * wide, ceil(n / columns) * h)
-    assert side / shrink <= LARGEST_SIDE or shrink == min(h, w)
-    if side / shrink > GRID_SIDE + GRID_SLACK:
-        assert min(h, w) // (shrink + 1) < SMALLEST_TILE
-    if shrink > 1 and min(h, w) // shrink < SMALLEST_TILE:
-        assert side > (shrink - 1) * LARGEST_SIDE, "no smaller than it must be"
-
-
-@given(st.integers(1, 300), st.integers(1, 20), st.integers(1, 9), st.integers(1, 9))
-def test_tiles_never_overlap(filters: int, columns: int, height: int, width: int) -> None:
-    layout = Layout(filters, columns, height, width, left=3, top=5)
-    canvas = torch.zeros(layout.height, layout.width, dtype=torch.int)
-    for i in range(filters):
-        canvas[layout.box(i)] += 1
-    assert canvas.max() == 1
-    assert canvas.sum() == filters * height * width
-
-
 @pytest.mark.parametrize("values", [torch.zeros(3, 3), torch.zeros(0, 3, 3, 3)])
-def test_what_is_no_grid_is_refused(values: Tensor) -> None:
+def test_a_wrong_shape_is_an_error(values: Tensor) -> None:
     found = re.escape(f"found {tuple(values.shape)}")
     with pytest.raises(ValueError, match=rf"filters of shape \(N, C, kH, kW\), .*{found}"):
         kernel_grid(values)
@@ -227,23 +196,11 @@ def test_what_is_no_grid_is_refused(values: Tensor) -> None:
         response_grid(values)
 
 
-def test_a_bad_scale_is_refused() -> None:
+def test_an_unknown_scale_is_an_error() -> None:
     with pytest.raises(ValueError, match="found 'tile'"):
         kernel_grid(torch.zeros(1, 3, 3, 3), scale="tile")
 
 
-def test_a_bad_choice_of_channels_is_refused() -> None:
+def test_an_unknown_choice_of_channels_is_an_error() -> None:
     with pytest.raises(ValueError, match=r'"auto", "all" or "principal"; found \'planes\''):
         kernel_grid(torch.zeros(1, 3, 3, 3), channels="planes")
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_a_saved_picture_opens(tmp_path, suffix: str, gabor: Tensor) -> None:
-    import numpy as np
-    from PIL import Image
-
-    picture = kernel_grid(gabor)
-    picture.save(tmp_path / f"grid{suffix}")
-    read = torch.from_numpy(np.array(Image.open(tmp_path / f"grid{suffix}")))
-    error = (read.int() - picture.pixels.int()).abs().float()
-    assert error.max() == 0 if suffix == ".png" else error.mean() < 3

@@ -25,6 +25,7 @@ from kernelviz_callback.drawing.colour import diverging, to_levels
 from kernelviz_callback.drawing.curves import draw_curves
 from kernelviz_callback.drawing.layer_pictures import response_picture
 from kernelviz_callback.drawing.notes import kernel_note
+from kernelviz_callback.drawing.tile_style import tile_style
 from kernelviz_callback.filters.frequency import frequency_gain
 from kernelviz_callback.filters.planes import as_planes
 from kernelviz_callback.filters.principal import principal_planes
@@ -294,7 +295,9 @@ def test_whole_slices_are_drawn_and_what_is_left_out_is_said() -> None:
     for place in range(4):
         small = tile[::zoom, place * (3 * zoom + 1) :: zoom][:, :3]
         assert torch.equal(small, first[::larger, place * (3 * larger + 1) :: larger][:, :3])
-    assert "slice by slice (2 of 5), 2 input channels of each" in kernel_note(weights.shape, 4)
+    assert "slice by slice (2 of 5), 2 input channels of each" in kernel_note(
+        tile_style(weights.shape), 4
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filter_sequences import drawn, sequence_of
 from PIL import Image
-from reels import drawn, gathered
 
 from kernelviz_callback import Geometry, Snapshot, load_snapshot, save_snapshot
 from kernelviz_callback.drawing.animation.animate import evolution_gif
@@ -49,17 +49,17 @@ def test_every_layer_has_its_film_and_its_animation(run: Path) -> None:
         "film/body.conv2",
         "film/conv1",
     ]
-    reel = gathered({step: weights(step)["conv1"] for step in STEPS})
-    drawn_film = film_strip(reel).pixels.numpy()
+    sequence = sequence_of({step: weights(step)["conv1"] for step in STEPS})
+    drawn_film = film_strip(sequence).pixels.numpy()
     found = pixels(images["film/conv1"].content)
-    below = film_strip(reel).layout.top
+    below = film_strip(sequence).layout.top
     assert np.array_equal(found[below:], drawn_film[below:]), "but for the layer's name above"
     for tag, image in images.items():
         assert image.suffix == (".gif" if tag.startswith("evolution") else ".png")
         assert pixels(image.content).shape == (image.height, image.width, 3)
         assert len(image.content) <= 1_000_000
     assert frames_in(images["evolution/conv1"].content) == len(STEPS)
-    assert len(evolution_gif(reel)) == pytest.approx(
+    assert len(evolution_gif(sequence)) == pytest.approx(
         len(images["evolution/conv1"].content), rel=0.02
     )
 

@@ -9,127 +9,142 @@ from torch import Tensor
 from kernelviz_callback.drawing.animation.caption import Canvas
 from kernelviz_callback.drawing.animation.frame import (
     SMALL_SIDE,
-    Painted,
-    Stage,
-    mixed,
+    FrameRenderer,
+    PaintedKernels,
     paint_kernels,
+    text_colours,
 )
-from kernelviz_callback.drawing.animation.gif import encode_gif, fitted_palette, numbers_of
-from kernelviz_callback.drawing.animation.sampling import Reel, ReelScale, Shot
+from kernelviz_callback.drawing.animation.gif import encode_gif, fit_palette, palette_indices
+from kernelviz_callback.drawing.animation.sampling import FilterSequence, Frame, SequenceScale
 from kernelviz_callback.drawing.animation.strip import MOST_BYTES
 from kernelviz_callback.drawing.colour import NON_FINITE_COLOURS, diverging
 
-_LEAST_SHOTS = 12  # of an animation that is too large: then its kernels become smaller instead
+_FEWEST_FRAMES = 12  # of an animation that is too large: below this its kernels become smaller
 _MILLISECONDS = 6000  # that all frames together take, about
-_SHORTEST, _LONGEST = 50, 500  # milliseconds that one may take
-_LAST = 2500  # milliseconds: the last is what has come of it
+_SHORTEST, _LONGEST = 50, 500  # milliseconds that one frame may take
+_LAST = 2500  # milliseconds that the last frame, the result of the training, is shown for
 _TEXT_COLOURS = 16
 
 
 def evolution_gif(
-    reel: Reel,
+    sequence: FilterSequence,
     *,
-    scale: ReelScale = "layer",
+    scale: SequenceScale = "layer",
     side: int = SMALL_SIDE,
     most_bytes: int = MOST_BYTES,
 ) -> bytes:
-    """Animate the kernel grid: see noise turn into edges and colours, and filters die.
+    """Animate the kernel grid: noise becomes edges and colours, and some filters die.
 
-    The frames are drawn as `kernel_grid` draws them, on one scale, with step and epoch below on a
-    logarithmic line of time. They loop; the last one stays for a while. A GIF has 256 colours. Of
-    the diverging map every second is kept: no weight is off by more than one level of 127. For RGB
-    they are fitted to all frames together: those of a training are off by 2 to 5 levels of 255 in
-    the root mean square, pure noise by up to 10; zero is exact, and grey keeps within 8 of grey.
+    The frames are drawn as `kernel_grid` draws them, on one scale, with step and epoch on a
+    logarithmic time line below. They loop, and the last frame is shown longer. A GIF has 256
+    colours. The diverging map keeps every second level, so no weight is off by more than one level
+    of 127. RGB colours are fitted to all frames together. In the frames of a training they are off
+    by 2 to 5 levels of 255 (root mean square), in pure noise by up to 10. Zero is exact, and the
+    channels of a grey pixel differ by at most 8 levels.
 
     Args:
-        reel: The layer through the training; a frame a shot.
-        scale: See `Reel.half_ranges`.
-        side: The kernels are enlarged, by a whole factor, to about this width and height.
-        most_bytes: Never more than this: frames are left out, down to 12 of them, then the kernels
-            enlarged less.
+        sequence: The layer through the training; each of its frames becomes one frame.
+        scale: The option of `FilterSequence.half_ranges`.
+        side: Height and width, about, that the kernels are enlarged to by a whole factor, in
+            pixels.
+        most_bytes: Largest size of the file. If it is exceeded, frames are left out, down to 12 of
+            them. After that, kernels are enlarged less.
 
     Raises:
-        ValueError: If a single frame of single pixels is more than that.
+        ValueError: If a single frame of kernels that are not enlarged is larger than that.
     """
-    half_ranges = reel.half_ranges(scale)
-    coloured = {shot.step: paint_kernels(shot, reel.cut, half_ranges) for shot in reel.shots}
-    palette = _palette([painted.colours for painted in coloured.values()], reel.cut.is_rgb)
-    numbering = numbers_of if reel.cut.is_rgb else _numbers_of_few
-    numbered = {
-        step: painted._replace(colours=numbering(painted.colours, palette))
+    half_ranges = sequence.half_ranges(scale)
+    coloured = {f.step: paint_kernels(f, sequence.crop, half_ranges) for f in sequence.frames}
+    is_rgb = sequence.crop.style.is_rgb
+    palette = _palette([painted.colours for painted in coloured.values()], is_rgb)
+    to_indices = palette_indices if is_rgb else _indices_of_few
+    indexed = {
+        step: painted._replace(colours=to_indices(painted.colours, palette))
         for step, painted in coloured.items()
     }
     zoom = None
     while True:
-        steps = [shot.step for shot in reel.shots]
-        stage = Stage(reel, steps, half_ranges, scale=scale, side=side, zoom=zoom)
-        frames = _frames(stage, reel.shots, numbered, palette)
-        content = encode_gif(frames, palette, durations(len(frames)))
+        steps = [frame.step for frame in sequence.frames]
+        renderer = FrameRenderer(sequence, steps, half_ranges, scale=scale, side=side, zoom=zoom)
+        pictures = _indexed_pictures(renderer, sequence.frames, indexed, palette)
+        content = encode_gif(pictures, palette, durations(len(pictures)))
         if len(content) <= most_bytes:
             return content
         share = 0.95 * most_bytes / len(content)
-        count = len(frames)
-        if count > _LEAST_SHOTS:
-            reel = reel.thinned(max(_LEAST_SHOTS, int(count * share)))
-        elif stage.zoom > 1:
-            zoom = max(1, min(stage.zoom - 1, int(stage.zoom * share)))
+        count = len(pictures)
+        if count > _FEWEST_FRAMES:
+            sequence = sequence.thin_out(max(_FEWEST_FRAMES, int(count * share)))
+        elif renderer.zoom > 1:
+            zoom = max(1, min(renderer.zoom - 1, int(renderer.zoom * share)))
         elif count > 1:
-            reel = reel.thinned(max(1, int(count * share)))
+            sequence = sequence.thin_out(max(1, int(count * share)))
         else:
             raise ValueError(
-                f"{reel.layer}: expected kernels of which a frame fits in {most_bytes} bytes; one "
-                f"of {'x'.join(map(str, reel.cut.shape[1:]))} takes {len(content)}"
+                f"{sequence.layer}: expected kernels of which a frame fits in {most_bytes} bytes; "
+                f"found {'x'.join(map(str, sequence.crop.shape[1:]))}, which takes {len(content)}; "
+                "choose another layer or a film strip"
             )
 
 
 def durations(count: int) -> list[int]:
-    """Milliseconds that each frame is seen: about six seconds in all, and the last one longer."""
+    """Return the milliseconds of each frame: about six seconds in all, and more for the last."""
     each = min(max(_MILLISECONDS // count, _SHORTEST), _LONGEST) // 10 * 10
     return [each] * (count - 1) + [_LAST]
 
 
-def moving_pictures(stage: Stage, shots: Iterable[Shot], half_ranges: Tensor) -> Iterator[Canvas]:
-    """Draw the frames of an animation one by one, in true colours: shape (H, W, 3), uint8 each."""
+def moving_pictures(
+    renderer: FrameRenderer, frames: Iterable[Frame], half_ranges: Tensor
+) -> Iterator[Canvas]:
+    """Draw the pictures of an animation one by one, in true colours: shape (H, W, 3), uint8 each.
+
+    Args:
+        renderer: Draws the kernels and the time on the background.
+        frames: The snapshots to draw.
+        half_ranges: The magnitude at the ends of each filter's colour scale, shape (filters,).
+    """
     stripes = np.array(NON_FINITE_COLOURS, np.uint8)
-    for shot in shots:
-        frame = stage.still.copy()
-        stage.put(frame, paint_kernels(shot, stage.cut, half_ranges), stripes)
-        frame[stage.clock] = mixed(stage.time(shot))
-        yield frame
+    for frame in frames:
+        picture = renderer.background.copy()
+        renderer.draw_kernels(picture, paint_kernels(frame, renderer.crop, half_ranges), stripes)
+        picture[renderer.time_line] = text_colours(renderer.draw_time(frame))
+        yield picture
 
 
-def _frames(
-    stage: Stage, shots: Sequence[Shot], numbered: dict[int, Painted], palette: Canvas
+def _indexed_pictures(
+    renderer: FrameRenderer,
+    frames: Sequence[Frame],
+    indexed: dict[int, PaintedKernels],
+    palette: Canvas,
 ) -> list[Canvas]:
-    """Draw frames of numbers of colours."""
-    stripes = numbers_of(np.array(NON_FINITE_COLOURS, np.uint8), palette)
-    text = numbers_of(mixed(np.arange(256, dtype=np.uint8)), palette)
-    still = _numbers_of_few(stage.still, palette)
-    frames = []
-    for shot in shots:
-        frame = still.copy()
-        stage.put(frame, numbered[shot.step], stripes)
-        frame[stage.clock] = text[stage.time(shot)]
-        frames.append(frame)
-    return frames
+    """Draw pictures of indices into a palette."""
+    stripes = palette_indices(np.array(NON_FINITE_COLOURS, np.uint8), palette)
+    text = palette_indices(text_colours(np.arange(256, dtype=np.uint8)), palette)
+    background = _indices_of_few(renderer.background, palette)
+    pictures = []
+    for frame in frames:
+        picture = background.copy()
+        renderer.draw_kernels(picture, indexed[frame.step], stripes)
+        picture[renderer.time_line] = text[renderer.draw_time(frame)]
+        pictures.append(picture)
+    return pictures
 
 
-def _numbers_of_few(picture: Canvas, palette: Canvas) -> Canvas:
-    """The same as `numbers_of`, for a large picture of few colours."""
+def _indices_of_few(picture: Canvas, palette: Canvas) -> Canvas:
+    """Return the same as `palette_indices`, faster for a large picture with few colours."""
     packed = picture.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     few, places = np.unique(packed, return_inverse=True)
     colours = np.stack([few >> 16, few >> 8 & 255, few & 255], -1).astype(np.uint8)
-    return numbers_of(colours, palette)[places].reshape(picture.shape[:-1])
+    return palette_indices(colours, palette)[places].reshape(picture.shape[:-1])
 
 
 def _palette(coloured: Sequence[Canvas], is_rgb: bool) -> Canvas:
-    """The colours of the text and the stripes, of zero, and what the kernels need."""
-    text = mixed(np.linspace(0, 255, _TEXT_COLOURS).astype(np.uint8))
+    """Choose the colours of the text, of the stripes, of zero, and of the kernels."""
+    text = text_colours(np.linspace(0, 255, _TEXT_COLOURS).astype(np.uint8))
     around = np.concatenate([text, np.array(NON_FINITE_COLOURS, np.uint8)])
     if not is_rgb:
-        # Levels 2, 4, ..., 254: with zero in the middle.
+        # Levels 2, 4, ..., 254. Zero, 128, is among them.
         levels = torch.arange(2, 256, 2, dtype=torch.uint8)
         return np.concatenate([around, diverging(levels[None])[:, 0].T.numpy()])
     greys = np.array([*range(8, 255, 8), 255], np.uint8)[:, None].repeat(3, 1)
     kernels = np.concatenate([colours.reshape(-1, 3) for colours in coloured])
-    return fitted_palette(kernels, np.concatenate([around, greys]))
+    return fit_palette(kernels, np.concatenate([around, greys]))

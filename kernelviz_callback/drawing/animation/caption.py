@@ -1,4 +1,4 @@
-"""What a film strip and an animation say of themselves: which filters, when, on what scale."""
+"""The caption of a film strip or an animation: which filters, which snapshots, which scale."""
 
 from math import prod
 from typing import TypeAlias
@@ -8,68 +8,83 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kernelviz_callback.drawing.animation.sampling import Reel, ReelScale
-from kernelviz_callback.drawing.caption import framed
-from kernelviz_callback.drawing.colour import diverging
+from kernelviz_callback.drawing.animation.crop import Crop
+from kernelviz_callback.drawing.animation.sampling import FilterSequence, SequenceScale
+from kernelviz_callback.drawing.caption import draw_caption
+from kernelviz_callback.drawing.notes import non_finite_note
 from kernelviz_callback.drawing.picture import Layout
+from kernelviz_callback.drawing.tile_style import colour_bar
 
 Canvas: TypeAlias = npt.NDArray[np.uint8]
 
-HEADER = 19  # pixels: where a grid has the numbers of its columns
+HEADER = 19  # pixels: the height of the column numbers of a grid
 _MARGIN = 8
 
 
-def captioned(
-    body: Canvas, reel: Reel, what: str, *, shown: int, half_ranges: Tensor, scale: ReelScale
+def add_caption(
+    body: Canvas,
+    sequence: FilterSequence,
+    what: str,
+    *,
+    shown: int,
+    half_ranges: Tensor,
+    scale: SequenceScale,
 ) -> tuple[Tensor, int, int]:
-    """Put a caption above a picture of a reel.
+    """Put a caption above a picture of a sequence.
 
     Args:
-        body: The picture, shape (H, W, 3); its first 19 rows are a header.
-        reel: What it shows.
-        what: See `caption_lines`; likewise ``shown``.
-        shown: Shots in it.
-        half_ranges: The magnitude at the ends of each filter's colours.
-        scale: Whether all filters share one.
+        body: The picture, shape (H, W, 3). Its first `HEADER` rows are a header.
+        sequence: The sequence in the picture.
+        what: What the picture is, see `caption_lines`.
+        shown: Number of frames in the picture.
+        half_ranges: The magnitude at the ends of each filter's colour scale, shape (filters,).
+        scale: Whether all filters share one scale.
 
     Returns:
-        Shape (H', W', 3), uint8, and the row and the column at which the body begins.
+        The picture with its caption, shape (H', W', 3), uint8, and the row and the column of its
+        pixels at which the body begins.
     """
     note, ends = _scale_note(half_ranges, scale)
-    lines = [*caption_lines(reel, what, shown), note]
-    # The body is the one tile of a grid, and covers the numbers of that.
+    lines = [*caption_lines(sequence, what, shown), note]
+    # To the caption, the body is the one tile of a grid. The body's header covers the column
+    # numbers of this grid.
     height, width = body.shape[:2]
     layout = Layout(1, 1, height - HEADER, width)
-    pixels, placed = framed(layout, lines, _colour_bar(reel.cut.is_rgb), ends)
+    pixels, placed = draw_caption(layout, lines, colour_bar(sequence.crop.style), ends)
     top = placed.top - HEADER
     pixels[top : top + height, _MARGIN : _MARGIN + width] = torch.from_numpy(body)
     return pixels, top, _MARGIN
 
 
-def caption_lines(reel: Reel, what: str, shown: int) -> list[str]:
-    """Tell what is shown, in lines.
+def caption_lines(sequence: FilterSequence, what: str, shown: int) -> list[str]:
+    """Write the lines of a caption, without the line on the scale.
 
     Args:
-        reel: Which part of which layer.
+        sequence: The sequence in the picture.
         what: "film" or "evolution".
-        shown: How many shots of it are.
+        shown: Number of frames in the picture.
 
     Example:
-        >>> from kernelviz_callback.drawing.animation.sampling import Reading, gather_reels
+        >>> from kernelviz_callback.drawing.animation.sampling import Reading, read_sequences
         >>> read = lambda step: Reading(0, {"conv": torch.ones(8, 3, 5, 5)})
-        >>> [reel] = gather_reels(range(100), read).values()
-        >>> for line in caption_lines(reel, "film", shown=12):
+        >>> [sequence] = read_sequences(range(100), read).values()
+        >>> for line in caption_lines(sequence, "film", shown=12):
         ...     print(line)
         conv film · 8 filters 3x5x5
         12 of 100 snapshots, steps 0 to 99, early ones denser
         RGB = input channels 0, 1, 2; grey is zero
     """
-    lines = [f"{reel.layer} {what} · {_filters(reel)}", _snapshots(reel, shown), _tiles(reel)]
-    return lines + _clipped(reel) + _non_finite(reel)
+    return [
+        f"{sequence.layer} {what} · {_filters(sequence)}",
+        _snapshots(sequence, shown),
+        _tiles(sequence.crop),
+        *_clipped(sequence),
+        *_non_finite(sequence),
+    ]
 
 
-def _scale_note(half_ranges: Tensor, scale: ReelScale) -> tuple[str, tuple[str, str]]:
-    """The line beside the colour bar, and the numbers at the bar's ends."""
+def _scale_note(half_ranges: Tensor, scale: SequenceScale) -> tuple[str, tuple[str, str]]:
+    """Write the line beside the colour bar, and the words at the bar's ends."""
     high, low = half_ranges.max().item(), half_ranges.min().item()
     if scale == "layer":
         return "one scale for all, in units of the weights", (f"-{high:.3g}", f"+{high:.3g}")
@@ -79,64 +94,60 @@ def _scale_note(half_ranges: Tensor, scale: ReelScale) -> tuple[str, tuple[str, 
     )
 
 
-def _colour_bar(is_rgb: bool) -> Tensor:
-    """The colours of the scale from its low to its high end, shape (255, 3), uint8."""
-    ramp = torch.arange(1, 256, dtype=torch.uint8)
-    return ramp[:, None].expand(-1, 3) if is_rgb else diverging(ramp[None])[:, 0].T
-
-
-def _filters(reel: Reel) -> str:
-    count, *kernel = reel.cut.shape
-    drawn, size = len(reel.cut.filters), "x".join(map(str, kernel))
+def _filters(sequence: FilterSequence) -> str:
+    crop = sequence.crop
+    count, *kernel = crop.shape
+    drawn, size = len(crop.filters), "x".join(map(str, kernel))
     if drawn < count:
         return f"{drawn} of {count} filters {size}, those that changed most"
     return f"{count} filter{'s' * (count > 1)} {size}"
 
 
-def _snapshots(reel: Reel, shown: int) -> str:
-    first, last = reel.shots[0].step, reel.shots[-1].step
-    readable = reel.taken - reel.unread
-    if reel.taken == 1:
+def _snapshots(sequence: FilterSequence, shown: int) -> str:
+    first, last = sequence.frames[0].step, sequence.frames[-1].step
+    readable = sequence.available - sequence.unreadable
+    if sequence.available == 1:
         text = f"the only snapshot, step {first}"
     elif shown == readable:
         text = f"all {shown} snapshots, steps {first} to {last}"
     else:
         text = f"{shown} of {readable} snapshots, steps {first} to {last}, early ones denser"
-    return f"{text}; {reel.unread} more could not be read" if reel.unread else text
+    if sequence.unreadable:
+        text += f"; {sequence.unreadable} more could not be read"
+    return text
 
 
-def _tiles(reel: Reel) -> str:
-    cut = reel.cut
-    count, depth = cut.shape[1], prod(cut.shape[2:-2])
+def _tiles(crop: Crop) -> str:
+    style = crop.style
+    count, depth = crop.shape[1], prod(crop.shape[2:-2])
     colours = "red is positive, blue negative, white zero"
-    if cut.is_curve:
+    if style.is_curve:
         colours = "taps left to right, red above zero, blue below"
     parts = []
     if depth > 1:
-        some = f"slices 0 to {cut.slices - 1}" if cut.slices > 1 else "slice 0"
+        shown = style.slices or 1
+        some = f"slices 0 to {shown - 1}" if shown > 1 else "slice 0"
         parts.append(f"{some} of {depth}")
-    if cut.channels is None:
-        kind = {1: "curve", 2: "plane", 3: "volume"}[len(cut.shape) - 2]
+    if style.is_principal:
+        kind = {1: "curve", 2: "plane", 3: "volume"}[len(crop.shape) - 2]
         parts.append(f"the principal {kind} of {count} channels")
-    elif count > 1 and not cut.is_rgb:
-        parts.append(f"input channels 0 to {cut.channels - 1} of {count}")
-    if cut.is_rgb:
+    elif count > 1 and not style.is_rgb:
+        parts.append(f"input channels 0 to {style.channels - 1} of {count}")
+    if style.is_rgb:
         colours = ", ".join([*parts, "RGB = input channels 0, 1, 2; grey is zero"])
         return f"each tile: {colours}" if parts else colours
     return f"each tile: {' of '.join(parts)}; {colours}" if parts else colours
 
 
-def _clipped(reel: Reel) -> list[str]:
-    if reel.clipped is None:
+def _clipped(sequence: FilterSequence) -> list[str]:
+    if sequence.clipped is None:
         return []
-    step, magnitude = reel.clipped
+    step, magnitude = sequence.clipped
     return [f"clipped: the largest |weight| at step {step} reaches {magnitude:.2g}"]
 
 
-def _non_finite(reel: Reel) -> list[str]:
-    is_bad = torch.stack([~s.weights.isfinite().flatten(1).all(1) for s in reel.shots]).any(0)
-    bad = [filter_ for filter_, bad in zip(reel.cut.filters, is_bad.tolist(), strict=True) if bad]
-    if not bad:
-        return []
-    first = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
-    return [f"NaN or infinite in {len(bad)} of {len(is_bad)} filters (striped magenta): {first}"]
+def _non_finite(sequence: FilterSequence) -> list[str]:
+    is_bad = torch.stack([~f.weights.isfinite().flatten(1).all(1) for f in sequence.frames]).any(0)
+    filters = sequence.crop.filters
+    bad = [number for number, bad in zip(filters, is_bad.tolist(), strict=True) if bad]
+    return non_finite_note(bad, len(filters))

@@ -1,9 +1,9 @@
-"""An animation of kernels: what stands still in it, and what each snapshot puts there."""
+"""The frames of an animation: the background that they share, and the kernels of each snapshot."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from math import ceil, log1p, sqrt
+from math import ceil, log1p
 from typing import NamedTuple
 
 import numpy as np
@@ -11,172 +11,174 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from kernelviz_callback.drawing.animation.caption import HEADER, Canvas, captioned
-from kernelviz_callback.drawing.animation.sampling import Cut, Reel, ReelScale, Shot
+from kernelviz_callback.drawing.animation.caption import HEADER, Canvas, add_caption
+from kernelviz_callback.drawing.animation.crop import Crop
+from kernelviz_callback.drawing.animation.sampling import FilterSequence, Frame, SequenceScale
+from kernelviz_callback.drawing.arrangement import GAP, square_columns
 from kernelviz_callback.drawing.caption import BACKGROUND
 from kernelviz_callback.drawing.colour import STRIPE, diverging, to_levels
 from kernelviz_callback.drawing.picture import Layout
 
-SMALL_SIDE = (
-    350  # pixels: about as wide and high are the kernels of an animation that is logged, ...
-)
-LARGE_SIDE = 840  # ... and of one that is made for itself
+SMALL_SIDE = 350  # pixels: height and width, about, of the kernels in an animation that is logged
+LARGE_SIDE = 840  # pixels: the same in an animation that the command line makes
 _FEWEST = 4  # kernels that have room side by side: fewer are not enlarged beyond that
-_GAP = 2  # pixels between tiles; three times as much where each is a row
-_RULE = 2  # pixels between the kernels of a row; even, as video asks
-_CLOCK = 34  # pixels: the line below the kernels that tells step and epoch
+_RULE = 2  # pixels between the pictures of a tile: an even number, for the sake of video
+_TIME_LINE = 34  # pixels: height of the line below the kernels with step and epoch
 _FONT_SIZE, _NUMBER_SIZE = 15, 11
 _TEXT, _FAINT = np.array((232, 232, 236)), (150, 150, 160)
-_TRACK = 90  # of 255: how bright what is still to come is drawn in the clock
+_TRACK = 90  # of 255: brightness of the part of the time line that is still to come
 
 
-class Painted(NamedTuple):
+class PaintedKernels(NamedTuple):
     """The kernels of a snapshot in colours, not enlarged.
 
     Attributes:
-        colours: Shape (filters, planes, H, W, 3), or, of numbers of colours, without the last.
-        is_bad: Where a weight is NaN or infinite, shape (filters, planes, H, W).
+        colours: Shape (filters, pictures, H, W, 3), or (filters, pictures, H, W) for indices into a
+            palette.
+        is_bad: Where a weight is NaN or infinite, shape (filters, pictures, H, W).
     """
 
     colours: Canvas
     is_bad: npt.NDArray[np.bool_]
 
 
-class Stage:
-    """Where everything is in the frames of an animation.
+class FrameRenderer:
+    """Draws the frames of an animation on one background.
 
     Args:
-        reel: The layer.
-        steps: Of all frames, ascending.
-        half_ranges: The magnitude at the ends of each filter's colours.
-        scale: Whether all filters share one.
-        side: The kernels are enlarged to about this width and height, in pixels.
-        zoom: Enlarge them so much instead.
-        is_even: Enlarge them by an even factor.
+        sequence: The layer through the training.
+        steps: Steps of all frames, ascending.
+        half_ranges: The magnitude at the ends of each filter's colour scale, shape (filters,).
+        scale: Whether all filters share one scale.
+        side: Height and width, about, that the kernels are enlarged to, in pixels.
+        zoom: If given, the enlargement, instead of ``side``.
+        is_even: Whether the enlargement must be even.
 
     Attributes:
-        cut: Which part of the layer is drawn.
-        zoom: The enlargement of its kernels, whole.
-        still: The picture without kernels, shape (H, W, 3), uint8.
-        layout: Where the tile of each filter lies.
-        clock: The rows and columns of the line that tells the time.
+        crop: The part of the layer that is drawn.
+        zoom: Whole factor by which the kernels are enlarged.
+        background: The picture without kernels, shape (H, W, 3), uint8.
+        layout: Where the tile of each filter is.
+        time_line: Rows and columns of the line with step and epoch.
     """
 
     def __init__(
         self,
-        reel: Reel,
+        sequence: FilterSequence,
         steps: Sequence[int],
         half_ranges: Tensor,
         *,
-        scale: ReelScale,
+        scale: SequenceScale,
         side: int = SMALL_SIDE,
         zoom: int | None = None,
         is_even: bool = False,
     ) -> None:
-        count, planes = len(reel.cut.filters), reel.cut.planes
-        height, width = reel.cut.picture_size
-        columns = min(count, max(1, ceil(sqrt(count * height / (planes * width)) - 1e-9)))
+        self.crop = crop = sequence.crop
+        count, pictures = len(crop.filters), crop.style.pictures
+        height, width = crop.picture_size
+        columns = square_columns(count, height, pictures * width)
         rows = ceil(count / columns)
-        extent = max(columns * planes * width, rows * height, _FEWEST * max(height, width))
-        # A curve has many pixels before it is enlarged: rounded down, it could be half of the side.
-        fitting = round(side / extent) if reel.cut.is_curve else side // extent
+        extent = max(columns * pictures * width, rows * height, _FEWEST * max(height, width))
+        # A curve has many pixels before it is enlarged, so rounding down could halve the side.
+        fitting = round(side / extent) if crop.style.is_curve else side // extent
         self.zoom = zoom or max(1, fitting)
         if is_even:
             self.zoom = max(2, self.zoom // 2 * 2)
-        self.cut = reel.cut
         self._start, self._end = log1p(steps[0]), log1p(steps[-1])
         layout = Layout(
             count,
             columns,
             tile_height=height * self.zoom,
-            tile_width=planes * (width * self.zoom + _RULE) - _RULE,
-            left=_length(str(reel.cut.shape[0]), _NUMBER_SIZE) + 6,
+            tile_width=pictures * (width * self.zoom + _RULE) - _RULE,
+            left=_length(str(crop.shape[0]), _NUMBER_SIZE) + 6,
             top=HEADER,
-            gap=_GAP if planes == 1 else 3 * _GAP,
+            gap=GAP if pictures == 1 else 3 * GAP,
         )
-        body = _empty(layout, reel.cut.filters)
-        pixels, top, left = captioned(
-            body, reel, "evolution", shown=len(steps), half_ranges=half_ranges, scale=scale
+        body = _numbered(layout, crop.filters)
+        pixels, top, left = add_caption(
+            body, sequence, "evolution", shown=len(steps), half_ranges=half_ranges, scale=scale
         )
-        self.still: Canvas = pixels.numpy()
+        self.background: Canvas = pixels.numpy()
         self.layout = replace(layout, left=layout.left + left, top=layout.top + top)
         below = self.layout.height
-        right = self.still.shape[1] - left
-        self.clock = slice(below, below + _CLOCK), slice(left, right)
+        right = self.background.shape[1] - left
+        self.time_line = slice(below, below + _TIME_LINE), slice(left, right)
 
-    def put(self, canvas: Canvas, painted: Painted, stripes: Canvas) -> None:
-        """Draw the kernels of a snapshot.
+    def draw_kernels(self, canvas: Canvas, painted: PaintedKernels, stripes: Canvas) -> None:
+        """Draw the kernels of a snapshot on a copy of the background.
 
         Args:
-            canvas: A frame, shape (H, W) of numbers of colours or (H, W, 3) of colours.
-            painted: The kernels, likewise.
-            stripes: The two colours of stripes where weights are bad, shape (2,) or (2, 3).
+            canvas: The copy, shape (H, W, 3) of colours, or (H, W) of indices into a palette.
+            painted: The kernels, in colours or in indices, as the canvas.
+            stripes: The two colours of stripes at bad weights, shape (2, 3), or their indices,
+                shape (2,).
         """
         layout = self.layout
-        big = painted.colours.repeat(self.zoom, 2).repeat(self.zoom, 3)
-        height, width = big.shape[2:4]
+        enlarged = painted.colours.repeat(self.zoom, 2).repeat(self.zoom, 3)
+        height, width = enlarged.shape[2:4]
         if painted.is_bad.any():
             diagonal = np.arange(height)[:, None] + np.arange(width)
-            pattern = np.broadcast_to(stripes[diagonal // STRIPE % 2], big.shape)
+            pattern = np.broadcast_to(stripes[diagonal // STRIPE % 2], enlarged.shape)
             mask = painted.is_bad.repeat(self.zoom, 2).repeat(self.zoom, 3)
-            big[mask] = pattern[mask]
-        for index, planes in enumerate(big):
+            enlarged[mask] = pattern[mask]
+        for index, pictures in enumerate(enlarged):
             rows, columns = layout.box(index)
-            for number, plane in enumerate(planes):
+            for number, picture in enumerate(pictures):
                 left = columns.start + number * (width + _RULE)
-                canvas[rows, left : left + width] = plane
+                canvas[rows, left : left + width] = picture
 
-    def time(self, shot: Shot) -> Canvas:
-        """Draw the clock: step and epoch, and how much of the training has passed.
+    def draw_time(self, frame: Frame) -> Canvas:
+        """Draw step and epoch, and a bar that shows how much of the training has passed.
 
-        The line is logarithmic, as the steps of the frames are.
+        The bar is logarithmic, like the steps of the frames.
 
         Returns:
-            How bright each pixel of ``clock`` is, shape (H, W), from the background to the text.
+            Brightness of each pixel of ``time_line``, from 0, the background, to 255, the text:
+            shape (H, W).
         """
-        width = self.clock[1].stop - self.clock[1].start
-        mask = Image.new("L", (width, _CLOCK))
+        width = self.time_line[1].stop - self.time_line[1].start
+        mask = Image.new("L", (width, _TIME_LINE))
         draw = ImageDraw.Draw(mask)
-        epoch = "" if shot.epoch is None else f" · epoch {shot.epoch}"
-        draw.text((0, 12), f"step {shot.step}{epoch}", 255, _font(_FONT_SIZE), anchor="lm")
+        epoch = "" if frame.epoch is None else f" · epoch {frame.epoch}"
+        draw.text((0, 12), f"step {frame.step}{epoch}", 255, _font(_FONT_SIZE), anchor="lm")
         span = self._end - self._start
-        share = (log1p(shot.step) - self._start) / span if span else 1.0
+        share = (log1p(frame.step) - self._start) / span if span else 1.0
         at = round(share * (width - 1))
         draw.rectangle((0, 26, width - 1, 28), fill=_TRACK)
         draw.rectangle((0, 26, at, 28), fill=255)
         return np.array(mask)
 
 
-def paint_kernels(shot: Shot, cut: Cut, half_ranges: Tensor) -> Painted:
+def paint_kernels(frame: Frame, crop: Crop, half_ranges: Tensor) -> PaintedKernels:
     """Colour the kernels of a snapshot.
 
     Args:
-        shot: The snapshot.
-        cut: Which part of the layer it shows.
-        half_ranges: Shape (filters,): the magnitude at the ends of each filter's colours.
+        frame: The drawn part of the layer in the snapshot.
+        crop: The part of the layer that is drawn.
+        half_ranges: The magnitude at the ends of each filter's colour scale, shape (filters,).
 
     Returns:
-        Pictures of `Cut.picture_size`. NaN is neutral.
+        Pictures of the size `Crop.picture_size`. NaN has the colour of zero.
     """
-    pictures = cut.pictures(shot.weights, half_ranges)
-    levels = to_levels(pictures, half_ranges[:, None, None, None])
-    is_bad = ~pictures.isfinite()
-    if cut.is_rgb:
-        in_threes = len(levels), cut.planes, 3, *cut.picture_size
+    planes = crop.to_pictures(frame.weights, half_ranges)
+    levels = to_levels(planes, half_ranges[:, None, None, None])
+    is_bad = ~planes.isfinite()
+    if crop.style.is_rgb:
+        in_threes = len(levels), crop.style.pictures, 3, *crop.picture_size
         colours, is_bad = levels.reshape(in_threes), is_bad.reshape(in_threes).any(2)
     else:
         colours = diverging(levels)
-    return Painted(colours.movedim(2, -1).contiguous().numpy(), is_bad.numpy())
+    return PaintedKernels(colours.movedim(2, -1).contiguous().numpy(), is_bad.numpy())
 
 
-def mixed(mask: Canvas) -> Canvas:
-    """Colour brightness, 0 to 255, from the background to the text: shape (..., 3)."""
-    return _mixtures()[mask]
+def text_colours(brightness: Canvas) -> Canvas:
+    """Turn brightness into colours, from 0, the background, to 255, the text: shape (..., 3)."""
+    return _text_ramp()[brightness]
 
 
-def _empty(layout: Layout, filters: Sequence[int]) -> Canvas:
-    """The tiles' places with the numbers of the filters around them, and the clock's below."""
-    image = Image.new("RGB", (layout.width, layout.height + _CLOCK), BACKGROUND)
+def _numbered(layout: Layout, filters: Sequence[int]) -> Canvas:
+    """Draw the numbers of the filters around empty tiles, with room for the time line below."""
+    image = Image.new("RGB", (layout.width, layout.height + _TIME_LINE), BACKGROUND)
     draw = ImageDraw.Draw(image)
     font = _font(_NUMBER_SIZE)
     every = ceil((_NUMBER_SIZE + 2) / (layout.tile_height + layout.gap))
@@ -195,10 +197,10 @@ def _empty(layout: Layout, filters: Sequence[int]) -> Canvas:
 
 
 @cache
-def _mixtures() -> Canvas:
+def _text_ramp() -> Canvas:
     share = np.linspace(0, 1, 256)[:, None]
-    mixtures: Canvas = ((1 - share) * BACKGROUND + share * _TEXT).round().astype(np.uint8)
-    return mixtures
+    ramp: Canvas = ((1 - share) * BACKGROUND + share * _TEXT).round().astype(np.uint8)
+    return ramp
 
 
 @cache

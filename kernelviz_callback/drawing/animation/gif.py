@@ -1,4 +1,4 @@
-"""Animated GIFs: one palette for all frames, and of each frame only what has changed."""
+"""Encoding of animated GIFs: one palette for all frames, and only the changes of each frame."""
 
 import struct
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from torch import Tensor
 
 from kernelviz_callback.drawing.animation.caption import Canvas
 
-CLEAR = 255  # the number of no colour: what was there before stays
-_ROUNDS = 3  # of k-means, after which a palette hardly improves
-_SAMPLE = 8192  # colours that a palette is made for, at most
-_AT_ONCE = 4096  # colours whose numbers are looked for at once, in a processor's cache
+CLEAR = 255  # the index of transparency: the colour of the frame before stays
+_ROUNDS = 3  # of k-means; further rounds hardly improve a palette
+_SAMPLE = 8192  # colours that a palette is fitted to, at most
+_CHUNK = 4096  # colours that are matched together; they fit in a processor's cache
 _LOOP = b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"  # forever
 
 
-def fitted_palette(colours: Canvas, fixed: Canvas) -> Canvas:
-    """Choose 255 colours that stand for many, with the least difference.
+def fit_palette(colours: Canvas, fixed: Canvas) -> Canvas:
+    """Choose 255 colours that approximate many colours well: median cut, then k-means.
 
     Args:
-        colours: To be stood for, shape (n, 3).
-        fixed: Colours that are in it exactly, shape (m, 3), m < 255.
+        colours: The colours to approximate, shape (n, 3).
+        fixed: Colours that the palette must contain exactly, shape (m, 3), m < 255.
 
     Returns:
-        Shape (255, 3), the fixed ones first. The same for the same colours.
+        Shape (255, 3), the fixed colours first. The same colours always give the same palette.
     """
     sample = colours[:: -(-len(colours) // _SAMPLE)]
     free = CLEAR - len(fixed)
@@ -47,21 +47,21 @@ def fitted_palette(colours: Canvas, fixed: Canvas) -> Canvas:
     return palette
 
 
-def numbers_of(colours: Canvas, palette: Canvas) -> Canvas:
-    """The number of the palette's colour nearest to each: shape (..., 3) to (...)."""
+def palette_indices(colours: Canvas, palette: Canvas) -> Canvas:
+    """Return the index of the nearest palette colour for each colour: (..., 3) to (...)."""
     flat = torch.from_numpy(colours.reshape(-1, 3)).float()
     centres = torch.from_numpy(palette).float()
-    parts = [_nearest(part, centres).astype(np.uint8) for part in torch.split(flat, _AT_ONCE)]
+    parts = [_nearest(part, centres).astype(np.uint8) for part in torch.split(flat, _CHUNK)]
     return np.concatenate(parts).reshape(colours.shape[:-1])
 
 
 def encode_gif(frames: Sequence[Canvas], palette: Canvas, milliseconds: Sequence[int]) -> bytes:
-    """Encode frames as a GIF that is repeated forever.
+    """Encode frames as a GIF that loops forever.
 
     Args:
-        frames: Of numbers of colours, shape (H, W), each.
-        palette: Those colours, shape (255, 3).
-        milliseconds: How long each frame is seen, in tens.
+        frames: Indices into the palette, shape (H, W) each.
+        palette: Colours, shape (at most 255, 3).
+        milliseconds: How long each frame is shown, a multiple of 10.
     """
     height, width = frames[0].shape
     table = np.zeros((256, 3), np.uint8)
@@ -73,7 +73,7 @@ def encode_gif(frames: Sequence[Canvas], palette: Canvas, milliseconds: Sequence
         rows = np.flatnonzero((changed != CLEAR).any(1))
         first, last = (rows[0], rows[-1]) if len(rows) else (0, 0)
         image = Image.fromarray(changed[first : last + 1])
-        # 1: what is there is left for the next frame to be drawn over.
+        # Disposal 1 keeps the frame, so that the next one is drawn over it.
         parts += GifImagePlugin.getdata(
             image, (0, int(first)), duration=duration, transparency=CLEAR, disposal=1
         )
@@ -82,7 +82,9 @@ def encode_gif(frames: Sequence[Canvas], palette: Canvas, milliseconds: Sequence
 
 
 def _nearest(points: Tensor, centres: Tensor) -> npt.NDArray[np.intp]:
-    # -|p - c|^2 / 2 without |p|^2 / 2, which is the same for all c.
+    # The nearest c has the largest -|p - c|^2 / 2. Its part -|p|^2 / 2 is the same for all c.
     nearness = torch.addmm(-centres.square().sum(1) / 2, points, centres.T)
-    nearest: npt.NDArray[np.intp] = nearness.numpy().argmax(1)  # several times as fast as torch's
+    nearest: npt.NDArray[np.intp] = nearness.numpy().argmax(
+        1
+    )  # NumPy's argmax is several times as fast as torch's here
     return nearest

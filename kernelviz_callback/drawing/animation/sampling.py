@@ -1,35 +1,30 @@
-"""A layer through a training, cut down to what a film strip or an animation of it shows."""
+"""Choose the snapshots of a training that are shown, and read the filters of each layer in them."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import expm1, log1p, prod, sqrt
+from math import expm1, log1p
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from kernelviz_callback.drawing.curves import curve_width, draw_curves
-from kernelviz_callback.filters.measures import largest_magnitude, movement
-from kernelviz_callback.filters.planes import MOST_CHANNELS, as_planes
-from kernelviz_callback.filters.principal import principal_planes
+from kernelviz_callback.drawing.animation.crop import MOST_PIXELS, Crop, choose_crop
+from kernelviz_callback.filters.measures import largest_magnitude
 
-ReelScale: TypeAlias = Literal["layer", "filter"]
+SequenceScale: TypeAlias = Literal["layer", "filter"]
 
-MOST_SHOTS = 24  # a few seconds of animation, and twice the columns of a film strip
-MOST_ROWS = 128  # filters in one picture: of more, none could be followed with the eye
-_DIVERGED = 1000  # times the median shot's largest magnitude: no scale shows both
-MOST_PIXELS = 12_288  # of the kernels in one shot, not enlarged: 101 of 11x11, 48 of 16x16
-_CURVE_HEIGHT = 28  # pixels, not enlarged, of a curve that has a tile to itself; less of several
-_COLUMN = 4  # pixels of a kernel of noise that take as many bytes as a column of a curve of noise
-WIDEST_ROW = 168  # pixels: slices side by side, of which twelve rows have room in a film, ...
-_BETWEEN = 2  # ... and the pixels between two
+MOST_FRAMES = 24  # a few seconds of animation, and twice the columns of a film strip
+_DIVERGED = 1000  # times the median frame's largest magnitude: one scale cannot show both
 
 
 class Reading(NamedTuple):
-    """What one snapshot or checkpoint holds: layer to filters, float32, on the CPU.
+    """The weights in one snapshot or checkpoint.
 
-    Of one layer alone, ``name`` is what the checkpoint itself calls it.
+    Attributes:
+        epoch: Epoch of the snapshot, from 0; None if it is not known.
+        weights: Layer name to filters, float32, on the CPU.
+        name: Name of the layer in the checkpoint itself, if only one layer was read.
     """
 
     epoch: int | None
@@ -37,8 +32,14 @@ class Reading(NamedTuple):
     name: str | None = None
 
 
-class Shot(NamedTuple):
-    """The drawn part of a layer at one step, laid out as by `as_planes`."""
+class Frame(NamedTuple):
+    """The drawn part of a layer in one snapshot.
+
+    Attributes:
+        step: Step of the snapshot.
+        epoch: Epoch of the snapshot, from 0; None if it is not known.
+        weights: The drawn part of the weights, see `Crop.apply`.
+    """
 
     step: int
     epoch: int | None
@@ -46,137 +47,67 @@ class Shot(NamedTuple):
 
 
 class Peak(NamedTuple):
-    """The largest magnitude in a training, and when it was reached."""
+    """The largest magnitude in a training, and the step at which it was reached."""
 
     step: int
     magnitude: float
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Which part of a layer is drawn.
+class FilterSequence:
+    """The filters of one layer in the chosen snapshots of a training.
 
     Attributes:
-        shape: Of the weights of the whole layer.
-        filters: The filters that are drawn, ascending.
-        channels: How many input channels, from the first on, are drawn; None for the principal
-            plane (curve, volume) of all.
-        slices: How many slices of a 3-D layer, from the first on; 1 of any other.
-    """
-
-    shape: tuple[int, ...]
-    filters: tuple[int, ...]
-    channels: int | None
-    slices: int = 1
-
-    @property
-    def is_rgb(self) -> bool:
-        """Whether each three channels of a kernel are one picture."""
-        return self.shape[1] == 3 and len(self.shape) > 3
-
-    @property
-    def is_curve(self) -> bool:
-        """Whether a kernel is a curve: in 1-D, but for the one tap of many channels."""
-        _, channels, *kernel = self.shape
-        return len(kernel) == 1 and (channels <= MOST_CHANNELS or kernel[0] > 1)
-
-    @property
-    def planes(self) -> int:
-        """Pictures side by side in a tile."""
-        return self.slices * (1 if self.is_rgb or self.channels is None else self.channels)
-
-    @property
-    def picture_size(self) -> tuple[int, int]:
-        """Height and width of each, not enlarged: a pixel a weight, but for curves."""
-        *_, height, width = 1, *self.shape[2:]
-        if not self.is_curve:
-            return height, width
-        height = 2 * round(_CURVE_HEIGHT / sqrt(self.planes) / 2)
-        return height, curve_width(width, height)
-
-    @property
-    def pixels(self) -> int:
-        """Of all drawn kernels together, not enlarged; of curves, as many as cost what they do."""
-        height, width = self.picture_size
-        return len(self.filters) * self.planes * (_COLUMN if self.is_curve else height) * width
-
-    def of(self, weights: Tensor) -> Tensor:
-        """Copy the part that is drawn, laid out as by `as_planes`."""
-        drawn = weights[list(self.filters), : self.channels]
-        if self.channels is None:
-            drawn = principal_planes(drawn).planes
-        drawn = drawn[:, :, : self.slices] if drawn.ndim == 5 else drawn
-        return as_planes(drawn).float().contiguous()
-
-    def pictures(self, weights: Tensor, half_ranges: Tensor) -> Tensor:
-        """What is to be coloured of a shot: kernels as they are, curves drawn.
-
-        Args:
-            weights: Of the shot.
-            half_ranges: Shape (filters,): the magnitude at the ends of each filter's colours.
-
-        Returns:
-            Shape (filters, planes, H, W) of `picture_size`; in RGB three times as many planes.
-        """
-        if not self.is_curve:
-            return weights
-        height, width = self.picture_size
-        return draw_curves(weights[:, :, 0], half_ranges, height=height, width=width)
-
-
-@dataclass(frozen=True)
-class Reel:
-    """The chosen snapshots of a layer.
-
-    Attributes:
-        layer: Its name.
-        cut: Which part of it is drawn.
-        shots: By their steps, the first and the last that could be read included.
-        taken: How many snapshots there were to choose from.
-        unread: How many of those that were chosen could not be read; others took their place.
-        clipped: A step at which weights are far beyond the colours' ends, and how large they are.
+        layer: Name of the layer.
+        crop: The part of the layer that is drawn.
+        frames: One frame for each chosen snapshot, by ascending steps. The first and the last
+            snapshot that could be read are among them.
+        available: Number of snapshots that there were to choose from.
+        unreadable: Number of chosen snapshots that could not be read; others replaced them.
+        clipped: The step at which weights are far beyond the ends of the colour scale, and their
+            largest magnitude; None if there is no such step.
     """
 
     layer: str
-    cut: Cut
-    shots: tuple[Shot, ...]
-    taken: int
-    unread: int = 0
+    crop: Crop
+    frames: tuple[Frame, ...]
+    available: int
+    unreadable: int = 0
     clipped: Peak | None = None
 
-    def half_ranges(self, scale: ReelScale = "layer") -> Tensor:
-        """The magnitude at the ends of each drawn filter's colours, the same in all shots.
+    def half_ranges(self, scale: SequenceScale = "layer") -> Tensor:
+        """Return the magnitude at the ends of each filter's colour scale, the same in all frames.
 
         Args:
-            scale: "layer", the largest of all; "filter", each filter's own. Shots that would let
-                all others look grey do not count, see `usual_range`.
+            scale: "layer" for the largest magnitude of all filters, "filter" for each filter's own.
+                Frames of a diverged training do not count, see `typical_magnitudes`.
 
         Returns:
             Shape (filters,), float32.
         """
-        return on_scale(usual_range(self.shots)[0], scale)
+        return to_half_ranges(typical_magnitudes(self.frames)[0], scale)
 
-    def thinned(self, most: int) -> "Reel":
-        """Keep no more than ``most`` shots, see `film_steps`."""
-        kept = set(film_steps([shot.step for shot in self.shots], most))
-        return replace(self, shots=tuple(shot for shot in self.shots if shot.step in kept))
+    def thin_out(self, most: int) -> "FilterSequence":
+        """Return a sequence with at most this many frames, see `choose_steps`."""
+        kept = set(choose_steps([frame.step for frame in self.frames], most))
+        return replace(self, frames=tuple(frame for frame in self.frames if frame.step in kept))
 
 
-def film_steps(steps: Sequence[int], most: int) -> list[int]:
-    """Choose the steps that show a training best: early ones densely, for early changes are large.
+def choose_steps(steps: Sequence[int], most: int) -> list[int]:
+    """Choose steps that show a training: dense at the beginning, where changes are large.
 
     Args:
-        steps: To choose from, in any order.
-        most: How many to choose, at least 1; all if there are not more.
+        steps: Steps to choose from, in any order.
+        most: Number of steps to choose, at least 1. If there are not more, all are chosen.
 
     Returns:
-        Ascending, no step twice: the first, the last, and between them those nearest to equal
-        ratios of step + 1. Of one, the last.
+        Ascending steps without repetition: the first, the last, and between them those nearest to
+        equal ratios of step + 1. If ``most`` is 1, the last step.
 
     Example:
-        >>> film_steps(range(0, 1001), most=6)
+        >>> choose_steps(range(0, 1001), most=6)
         [0, 3, 15, 62, 250, 1000]
-        >>> film_steps([0, 1, 2, 4, 8, 100, 200, 300, 400, 500], most=6)
+        >>> choose_steps([0, 1, 2, 4, 8, 100, 200, 300, 400, 500], most=6)
         [0, 2, 8, 100, 200, 500]
     """
     ordered = sorted(set(steps))
@@ -189,143 +120,114 @@ def film_steps(steps: Sequence[int], most: int) -> list[int]:
     place = -1
     for k in range(most):
         nearest = _nearest(ordered, start + (end - start) * k / (most - 1))
-        # Strictly ascending, and one is left for each that is still to come.
+        # Places ascend strictly, and one place is left for each step that is still to be chosen.
         place = min(max(nearest, place + 1), len(ordered) - most + k)
         chosen.append(ordered[place])
     return chosen
 
 
-def gather_reels(
+def read_sequences(
     steps: Sequence[int],
     read: Callable[[int], Reading],
     *,
-    most: int = MOST_SHOTS,
+    most: int = MOST_FRAMES,
     most_pixels: int = MOST_PIXELS,
-    on_unread: Callable[[int, Exception], None] = lambda step, error: None,
-) -> dict[str, Reel]:
-    """Read the snapshots that show a training best, each once, and keep what is drawn of them.
+    on_unreadable: Callable[[int, Exception], None] = lambda step, error: None,
+) -> dict[str, FilterSequence]:
+    """Read the snapshots that show a training, each once, and keep the part that is drawn.
 
-    One that cannot be read is left out, and another chosen for it. Of more filters than fit, those
-    that went furthest from the first snapshot to the last are kept: on one scale it is their change
-    that can be seen.
+    A snapshot that cannot be read is left out, and another one is chosen in its place. If a layer
+    has too many filters, those that changed most from the first snapshot to the last are kept: all
+    filters share a scale, and only large changes are visible on it.
 
     Args:
-        steps: Of all snapshots there are.
-        read: Reads the one of a step, or raises a `ValueError` or an `OSError`.
-        most: Snapshots to choose, see `film_steps`.
-        most_pixels: Of the kernels in one shot, before they are enlarged.
-        on_unread: Told the step that could not be read, and why.
+        steps: Steps of all snapshots.
+        read: Reads the snapshot of a step, or raises a `ValueError` or an `OSError`.
+        most: Number of snapshots to choose, see `choose_steps`.
+        most_pixels: Pixels of the kernels in one frame, before they are enlarged.
+        on_unreadable: Called with each step that could not be read, and the error.
 
     Returns:
-        Name to reel of each layer that the last readable snapshot has, in its order; empty if none
-        can be read. Shots in which a layer is missing or has another shape are not in its reel.
+        Layer name to sequence, for each layer of the last readable snapshot, in its order; empty if
+        no snapshot can be read. A snapshot in which a layer is missing or has another shape has no
+        frame in the layer's sequence.
     """
     readable = sorted(set(steps))
-    taken = len(readable)
+    available = len(readable)
 
-    def attempt(step: int) -> tuple[int, Reading] | None:
+    def try_to_read(step: int) -> tuple[int, Reading] | None:
         try:
             return step, read(step)
         except (ValueError, OSError) as error:
-            on_unread(step, error)
+            on_unreadable(step, error)
             readable.remove(step)
             return None
 
-    first = next(filter(None, map(attempt, list(readable))), None)
+    first = next(filter(None, map(try_to_read, list(readable))), None)
     if first is None:
         return {}
-    last = next(filter(None, map(attempt, readable[:0:-1])), first)
-    cuts = {
-        name: choose_cut(first[1].weights.get(name), weights, most_pixels)
+    last = next(filter(None, map(try_to_read, readable[:0:-1])), first)
+    crops = {
+        name: choose_crop(first[1].weights.get(name), weights, most_pixels)
         for name, weights in last[1].weights.items()
     }
-    shots = {step: _shots(step, reading, cuts) for step, reading in (first, last)}
-    del first, last
-    while missing := [step for step in film_steps(readable, most) if step not in shots]:
+    frames = {step: _frames(step, reading, crops) for step, reading in (first, last)}
+    del first, last  # so that no more than one snapshot is in memory
+    while missing := [step for step in choose_steps(readable, most) if step not in frames]:
         for step in missing:
-            found = attempt(step)
+            found = try_to_read(step)
             if found is not None:
-                shots[step] = _shots(*found, cuts)
-    chosen = [shots[step] for step in film_steps(readable, most)]
-    return {
-        name: _reel(
-            name, cut, [shot[name] for shot in chosen if name in shot], taken, len(readable)
-        )
-        for name, cut in cuts.items()
-    }
+                frames[step] = _frames(*found, crops)
+    chosen = [frames[step] for step in choose_steps(readable, most)]
+    sequences = {}
+    for name, crop in crops.items():
+        own = tuple(of_layers[name] for of_layers in chosen if name in of_layers)
+        clipped = typical_magnitudes(own)[1]
+        unreadable = available - len(readable)
+        sequences[name] = FilterSequence(name, crop, own, available, unreadable, clipped)
+    return sequences
 
 
-def choose_cut(first: Tensor | None, last: Tensor, most_pixels: int = MOST_PIXELS) -> Cut:
-    """Choose the part of a layer that is drawn: all of it, if it fits.
+def to_half_ranges(largest: Tensor, scale: SequenceScale) -> Tensor:
+    """Return the magnitude at the ends of each filter's colour scale.
 
     Args:
-        first: The layer at the beginning, None if it was not there.
-        last: At the end.
-        most_pixels: Of all kernels together, before they are enlarged.
+        largest: Largest magnitude of each filter in all frames, shape (filters,).
+        scale: "layer" for one scale, "filter" for each filter's own.
     """
-    filters, channels, *kernel = last.shape
-    cut = Cut(tuple(last.shape), (0,), 1)  # one filter, one channel, one slice
-    if channels > MOST_CHANNELS and prod(kernel) > 1:
-        cut = replace(cut, channels=None)
-    elif cut.is_rgb:
-        cut = replace(cut, channels=3)
-    else:
-        fitting = min(channels, MOST_CHANNELS, most_pixels // cut.pixels)
-        cut = replace(cut, channels=max(1, fitting))
-    if len(kernel) == 3:
-        in_a_row = WIDEST_ROW // (cut.planes * (kernel[2] + _BETWEEN))
-        fitting = min(kernel[0], in_a_row, most_pixels // cut.pixels)
-        cut = replace(cut, slices=max(1, fitting))
-    most = min(filters, MOST_ROWS, max(1, most_pixels // cut.pixels))
-    chosen = list(range(filters))
-    if most < filters:
-        before = (
-            first if first is not None and first.shape == last.shape else torch.zeros_like(last)
-        )
-        change = movement(last, before).change.nan_to_num(torch.inf, posinf=torch.inf)
-        chosen = sorted(change.argsort(descending=True, stable=True)[:most].tolist())
-    return replace(cut, filters=tuple(chosen))
-
-
-def on_scale(largest: Tensor, scale: ReelScale) -> Tensor:
-    """The ends of the colours of filters whose largest magnitude in all shots is ``largest``."""
     return largest if scale == "filter" else largest.amax().expand(len(largest))
 
 
-def usual_range(shots: Iterable[Shot]) -> tuple[Tensor, Peak | None]:
-    """The largest magnitude of each filter, but for shots of a training that has diverged.
+def typical_magnitudes(frames: Iterable[Frame]) -> tuple[Tensor, Peak | None]:
+    """Find the largest magnitude of each filter, without the frames of a diverged training.
 
     Args:
-        shots: One at least; each is looked at once. Those whose largest magnitude is more than
-            1,000 times that of the median shot do not count.
+        frames: At least one frame; each is read once. A frame whose largest magnitude is more than
+            1,000 times that of the median frame does not count.
 
     Returns:
-        Shape (filters,), float32, and the largest magnitude of what does not count.
+        Shape (filters,), float32, and the largest magnitude of the frames that do not count.
     """
-    steps, found = zip(*((s.step, largest_magnitude(s.weights)) for s in shots), strict=True)
+    steps, found = zip(*((f.step, largest_magnitude(f.weights)) for f in frames), strict=True)
     largest = torch.stack(found)
     peaks = largest.amax(1)
-    is_usual = peaks <= _DIVERGED * peaks.median()
-    if is_usual.all() or peaks.median() == 0:
+    is_typical = peaks <= _DIVERGED * peaks.median()
+    if is_typical.all() or peaks.median() == 0:
         return largest.amax(0), None
     worst = int(peaks.argmax())
-    return largest[is_usual].amax(0), Peak(steps[worst], peaks[worst].item())
+    return largest[is_typical].amax(0), Peak(steps[worst], peaks[worst].item())
 
 
 def _nearest(ordered: Sequence[int], target: float) -> int:
-    """The place of the step whose logarithm is nearest to ``target``, the earlier one of two."""
+    """Index of the step whose logarithm is nearest to ``target``; of two, the earlier one."""
     after = min(max(bisect_left(ordered, expm1(target)), 1), len(ordered) - 1)
     below, above = log1p(ordered[after - 1]), log1p(ordered[after])
     return after - 1 if target - below <= above - target else after
 
 
-def _reel(layer: str, cut: Cut, shots: Sequence[Shot], taken: int, readable: int) -> Reel:
-    return Reel(layer, cut, tuple(shots), taken, taken - readable, usual_range(shots)[1])
-
-
-def _shots(step: int, reading: Reading, cuts: Mapping[str, Cut]) -> dict[str, Shot]:
+def _frames(step: int, reading: Reading, crops: Mapping[str, Crop]) -> dict[str, Frame]:
     return {
-        name: Shot(step, reading.epoch, cuts[name].of(weights))
+        name: Frame(step, reading.epoch, crops[name].apply(weights))
         for name, weights in reading.weights.items()
-        if name in cuts and tuple(weights.shape) == cuts[name].shape
+        if name in crops and tuple(weights.shape) == crops[name].shape
     }

@@ -1,4 +1,4 @@
-"""Frames to an MP4 file that browsers and office programs play."""
+"""Encoding of MP4 files that browsers and office programs can play."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -10,13 +10,13 @@ from kernelviz_callback.drawing.animation.caption import Canvas
 from kernelviz_callback.drawing.caption import BACKGROUND
 
 _CODEC = "libx264"
-_OPTIONS = {"crf": "14", "preset": "veryfast", "tune": "animation"}  # no loss can be seen
-_BT709 = 1  # primaries, transfer and matrix, in the terms of ITU-T H.273
-_LIMITED = 1  # 16 to 235
+_OPTIONS = {"crf": "14", "preset": "veryfast", "tune": "animation"}  # without visible loss
+_BT709 = 1  # primaries, transfer and matrix, as numbered in ITU-T H.273
+_LIMITED = 1  # colour range 16 to 235
 
 
 def check_encoder() -> None:
-    """Raise a `ModuleNotFoundError` that names the extra if there is no encoder."""
+    """Raise a `ModuleNotFoundError` that names the missing extra if there is no encoder."""
     try:
         import av  # noqa: F401
     except ModuleNotFoundError as error:
@@ -28,33 +28,35 @@ def check_encoder() -> None:
 def save_mp4(
     path: Path, frames: Iterable[Canvas], *, rate: int, hold: int, even: tuple[int, int]
 ) -> None:
-    """Write frames as H.264 in 4:2:0, which is played everywhere.
+    """Write frames as H.264 in 4:2:0, which every player supports.
 
-    There, two by two pixels share a colour, and differ in brightness only. Where the kernels begin
-    at an even row and column and are enlarged by an even factor, none shares one with another.
+    In 4:2:0, two by two pixels share their chroma, and differ in brightness only. No two weights
+    share their chroma if the kernels begin at an even row and column and are enlarged by an even
+    factor.
 
     Args:
-        path: Of the file.
-        frames: Shape (H, W, 3), uint8, each; one at least.
-        rate: Frames a second.
-        hold: How many frames longer the last one stays.
-        even: The row and the column that must become even ones: a margin is added to odd ones.
+        path: Path of the file.
+        frames: At least one frame, shape (H, W, 3), uint8, each.
+        rate: Frames per second.
+        hold: Number of times that the last frame is repeated.
+        even: The row and the column of the first kernel. If one is odd, a margin of one pixel makes
+            it even.
 
     Raises:
-        ModuleNotFoundError: See `check_encoder`.
+        ModuleNotFoundError: If there is no encoder, see `check_encoder`.
         OSError: If the file cannot be written.
     """
     check_encoder()
     import av
 
-    pictures = _held((_evened(frame, even) for frame in frames), hold)
+    pictures = _repeat_last((_make_even(frame, even) for frame in frames), hold)
     first = next(pictures)
-    path.write_bytes(b"")  # an error of Python's names the file, one of PyAV's does not
+    path.write_bytes(b"")  # an OSError from Python names the file, one from PyAV does not
     with av.open(str(path), "w", options={"movflags": "faststart"}) as file:
         stream = file.add_stream(_CODEC, rate=rate, options=_OPTIONS)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
-        # What is not said is guessed, differently by each player.
+        # Without these declarations, each player would choose its own defaults.
         codec = stream.codec_context
         codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
         codec.color_range = _LIMITED
@@ -68,7 +70,7 @@ def save_mp4(
         file.mux(stream.encode())
 
 
-def _held(pictures: Iterable[Canvas], hold: int) -> Iterator[Canvas]:
+def _repeat_last(pictures: Iterable[Canvas], hold: int) -> Iterator[Canvas]:
     last = None
     for last in pictures:
         yield last
@@ -77,7 +79,7 @@ def _held(pictures: Iterable[Canvas], hold: int) -> Iterator[Canvas]:
             yield last
 
 
-def _evened(pixels: Canvas, even: tuple[int, int]) -> Canvas:
+def _make_even(pixels: Canvas, even: tuple[int, int]) -> Canvas:
     height, width = pixels.shape[:2]
     top, left = even[0] % 2, even[1] % 2
     size = height + top + (height + top) % 2, width + left + (width + left) % 2

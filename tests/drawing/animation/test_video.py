@@ -1,4 +1,4 @@
-"""The video: what a player shows, and that a browser is one."""
+"""The video as PyAV and as a browser play it."""
 
 import base64
 import io
@@ -9,25 +9,25 @@ import av
 import numpy as np
 import pytest
 import torch
+from filter_sequences import drawn, sequence_of
 from PIL import Image
-from reels import drawn, gathered
 
 from kernelviz_callback.drawing.animation.animate import moving_pictures
-from kernelviz_callback.drawing.animation.frame import Stage
+from kernelviz_callback.drawing.animation.frame import FrameRenderer
 from kernelviz_callback.drawing.animation.video import save_mp4
 
 RATE, HOLD = 10, 20
 
 
-def filmed(path: Path, channels: int, steps: int = 6) -> tuple[list[np.ndarray], Stage]:
+def filmed(path: Path, channels: int, steps: int = 6) -> tuple[list[np.ndarray], FrameRenderer]:
     weights = {step: drawn(9, channels, 5, 5, seed=step) for step in range(steps)}
-    reel = gathered(weights)
-    half_ranges = reel.half_ranges()
-    stage = Stage(reel, list(weights), half_ranges, scale="layer", is_even=True)
-    frames = list(moving_pictures(stage, reel.shots, half_ranges))
-    even = stage.layout.top, stage.layout.left
+    sequence = sequence_of(weights)
+    half_ranges = sequence.half_ranges()
+    renderer = FrameRenderer(sequence, list(weights), half_ranges, scale="layer", is_even=True)
+    frames = list(moving_pictures(renderer, sequence.frames, half_ranges))
+    even = renderer.layout.top, renderer.layout.left
     save_mp4(path, iter(frames), rate=RATE, hold=HOLD, even=even)
-    return frames, stage
+    return frames, renderer
 
 
 def played(path: Path) -> list[np.ndarray]:
@@ -36,7 +36,7 @@ def played(path: Path) -> list[np.ndarray]:
 
 
 def _colours(planes: np.ndarray) -> np.ndarray:
-    """Those of 4:2:0 by the formulas of BT.709, which FFmpeg's conversion rounds, once coarsely."""
+    """Convert 4:2:0 to RGB by the formulas of BT.709; FFmpeg's own conversion rounds coarsely."""
     height, width = planes.shape[0] * 2 // 3, planes.shape[1]
     halves = planes[height:].reshape(2, height // 2, width // 2)
     blue, red = halves.repeat(2, axis=1).repeat(2, axis=2) / 224 - 128 / 224
@@ -45,27 +45,27 @@ def _colours(planes: np.ndarray) -> np.ndarray:
     return np.rint(np.stack(rgb, axis=-1).clip(0, 1) * 255).astype(np.uint8)
 
 
-def error_of(seen: np.ndarray, frame: np.ndarray, stage: Stage) -> np.ndarray:
-    """Of the kernels, in levels of 255."""
-    top, left = stage.layout.top % 2, stage.layout.left % 2
+def error_of(seen: np.ndarray, frame: np.ndarray, renderer: FrameRenderer) -> np.ndarray:
+    """The error of the kernels, in levels of 255."""
+    top, left = renderer.layout.top % 2, renderer.layout.left % 2
     seen = seen[top : top + frame.shape[0], left : left + frame.shape[1]]
-    rows = slice(stage.layout.top, stage.layout.height)
-    columns = slice(stage.layout.left, stage.layout.width)
+    rows = slice(renderer.layout.top, renderer.layout.height)
+    columns = slice(renderer.layout.left, renderer.layout.width)
     return np.abs(seen[rows, columns].astype(int) - frame[rows, columns].astype(int))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_all_frames_are_there_and_no_loss_can_be_seen(tmp_path: Path, channels: int) -> None:
-    frames, stage = filmed(tmp_path / "v.mp4", channels)
+def test_all_frames_are_in_the_video_without_visible_loss(tmp_path: Path, channels: int) -> None:
+    frames, renderer = filmed(tmp_path / "v.mp4", channels)
     seen = played(tmp_path / "v.mp4")
     assert len(seen) == len(frames) + HOLD
     for number, picture in enumerate(seen):
-        error = error_of(picture, frames[min(number, len(frames) - 1)], stage)
+        error = error_of(picture, frames[min(number, len(frames) - 1)], renderer)
         assert error.mean() < 4
         assert np.percentile(error, 99) < 16
 
 
-def test_it_is_what_every_player_plays_and_says_its_colours(tmp_path: Path) -> None:
+def test_the_video_is_h264_in_420_and_declares_its_colours(tmp_path: Path) -> None:
     filmed(tmp_path / "v.mp4", 3)
     with av.open(str(tmp_path / "v.mp4")) as file:
         stream = file.streams.video[0]
@@ -75,7 +75,9 @@ def test_it_is_what_every_player_plays_and_says_its_colours(tmp_path: Path) -> N
         assert codec.width % 2 == codec.height % 2 == 0
         assert stream.average_rate == RATE
     content = (tmp_path / "v.mp4").read_bytes()
-    assert content.index(b"moov") < content.index(b"mdat"), "it plays while it loads"
+    assert content.index(b"moov") < content.index(b"mdat"), (
+        "the index comes first, so that it plays while it loads"
+    )
 
 
 def test_a_single_frame_is_a_video(tmp_path: Path) -> None:
@@ -83,21 +85,21 @@ def test_a_single_frame_is_a_video(tmp_path: Path) -> None:
     assert len(played(tmp_path / "v.mp4")) == 1 + HOLD
 
 
-def test_a_folder_that_is_missing_is_an_os_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_os_error(tmp_path: Path) -> None:
     frame = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(OSError, match="missing"):
         save_mp4(tmp_path / "missing" / "v.mp4", [frame], rate=4, hold=0, even=(0, 0))
 
 
 @pytest.mark.browser
-def test_a_browser_plays_it(browser: Any, tmp_path: Path) -> None:
-    frames, stage = filmed(tmp_path / "v.mp4", 3)
+def test_a_browser_plays_the_video(browser: Any, tmp_path: Path) -> None:
+    frames, renderer = filmed(tmp_path / "v.mp4", 3)
     address = base64.b64encode((tmp_path / "v.mp4").read_bytes()).decode()
     page = browser.new_page()
     page.set_content("<video muted></video>")
     shown: Any = page.evaluate(_SHOW_THE_END, f"data:video/mp4;base64,{address}")
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown))).convert("RGB"))
-    error = error_of(picture, frames[-1], stage)
+    error = error_of(picture, frames[-1], renderer)
     assert error.mean() < 4
     assert torch.tensor(error).float().quantile(0.99) < 16
 
