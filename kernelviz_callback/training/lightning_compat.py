@@ -1,4 +1,4 @@
-"""Lightning, under whichever of its two names the training has it."""
+"""Import Lightning by the name that the training uses: lightning or pytorch_lightning."""
 
 import sys
 from importlib import import_module
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
 
     def _find() -> str:
-        """Choose the name that is loaded already, else the first that can be."""
+        """Find the name that is already imported, else the first name that can be imported."""
         for name in sorted(_NAMES, key=lambda name: name not in sys.modules):
             try:
                 import_module(name)
@@ -23,7 +23,7 @@ else:
                 return name
         raise ModuleNotFoundError(
             "KernelVizCallback needs Lightning, which is not installed; run: pip install lightning "
-            "(KernelWatcher does without)"
+            "(KernelWatcher works without Lightning)"
         )
 
     _found = _find()
