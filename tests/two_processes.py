@@ -22,7 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback
-from kernelviz_callback.training.renderer import Illustrator
+from kernelviz_callback.training.renderer import Renderer
 
 
 class Sharded(TinyNet):
@@ -115,13 +115,13 @@ class Beside(Callback):
 
 
 def slow_down_drawing() -> None:
-    draw = Illustrator.draw
+    draw = Renderer.draw
 
     def slowly(*args: Any) -> Any:
         time.sleep(0.2)
         return draw(*args)
 
-    Illustrator.draw = slowly  # type: ignore[method-assign]
+    Renderer.draw = slowly  # type: ignore[method-assign]
 
 
 def train(scenario: str, folder: Path, *, watched: bool) -> None:

@@ -17,14 +17,14 @@ from kernelviz_callback.probe.probe import (
     load_probe,
 )
 from kernelviz_callback.training.batch_probe import probe_of_batch, probe_of_loader
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import HealthLog
 from kernelviz_callback.training.lightning_compat import Callback
 from kernelviz_callback.training.renderer import ScaleName
 from kernelviz_callback.training.run_state import RunState
 from kernelviz_callback.training.schedule import Schedule
-from kernelviz_callback.training.session import Observer, Style
-from kernelviz_callback.training.watched_layers import Watch
+from kernelviz_callback.training.session import Session, Style
+from kernelviz_callback.training.watched_layers import WatchedLayers
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -103,8 +103,8 @@ class KernelVizCallback(Callback):
     def _forget(self) -> None:
         """Start a run of its own: nothing of an earlier one is left."""
         self._probe = self._given
-        self._watch: Watch | None = None
-        self._observer: Observer | None = None
+        self._watched: WatchedLayers | None = None
+        self._session: Session | None = None
         self._restored = RunState()
         self._log_dir = ""
         self._health_log = HealthLog()
@@ -113,7 +113,7 @@ class KernelVizCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy gets, and a process that is spawned: no threads, and nobody else's model."""
-        at_rest = {"_watch": None, "_observer": None, "_health_log": HealthLog()}
+        at_rest = {"_watched": None, "_session": None, "_health_log": HealthLog()}
         return {**vars(self), **at_rest, "_restored": self._state(), "_is_fitting": False}
 
     @override
@@ -123,12 +123,12 @@ class KernelVizCallback(Callback):
 
     @override
     def on_fit_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        self._restored, self._observer = self._state(), None
-        self._watch = Watch(pl_module, self.layers, trained=trainer.strategy.model)
-        if self._probe is None and not self._watch.reads_images:
+        self._restored, self._session = self._state(), None
+        self._watched = WatchedLayers(pl_module, self.layers, trained=trainer.strategy.model)
+        if self._probe is None and not self._watched.reads_images:
             self._probe = load_probe()  # no layer will look at it
         if self._probe is not None:
-            self._watch.check_fit(self._probe)
+            self._watched.check_fit(self._probe)
 
     @override
     def on_validation_batch_start(
@@ -166,7 +166,7 @@ class KernelVizCallback(Callback):
     def on_before_optimizer_step(
         self, trainer: "Trainer", pl_module: "LightningModule", optimizer: Optimizer
     ) -> None:
-        if self._observer is not None and self._observer.seen_step is None:
+        if self._session is not None and self._session.seen_step is None:
             self._snapshot(trainer)  # a lazy layer has its weights only now
 
     @override
@@ -187,10 +187,10 @@ class KernelVizCallback(Callback):
     def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         if self.schedule.due_after_epoch(trainer.current_epoch):
             self._snapshot(trainer)
-        elif (observer := self._due(trainer)) and _has(trainer, *_AVERAGING):
+        elif (session := self._due(trainer)) and _has(trainer, *_AVERAGING):
             # This may have been the last epoch of training: later averaged weights may stand in
             # place of these.
-            observer.hold(trainer.global_step, trainer.current_epoch)
+            session.hold(trainer.global_step, trainer.current_epoch)
         self._log_health(trainer, log=pl_module.log, at_epoch_end=True)
 
     @override
@@ -216,44 +216,44 @@ class KernelVizCallback(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._observer = None  # of another training, perhaps
+        self._session = None  # of another training, perhaps
         restored = self._restored = RunState.from_dict(state_dict)
         source = self._batch_source
         if restored.batch_probe is not None and source and source == restored.batch_source:
             self._probe = Probe(restored.batch_probe, source)
 
     def _state(self) -> RunState:
-        if self._observer is None or self._probe is None:
+        if self._session is None or self._probe is None:
             return self._restored
         image = self._probe.image if self._probe.name == self._batch_source else None
-        return replace(self._observer.state, batch_source=self._batch_source, batch_probe=image)
+        return replace(self._session.state, batch_source=self._batch_source, batch_probe=image)
 
     def _take_probe(self, probe: Probe) -> None:
-        if self._watch is not None:
-            self._watch.check_fit(probe)
+        if self._watched is not None:
+            self._watched.check_fit(probe)
         self._probe = probe
 
-    def _due(self, trainer: "Trainer") -> Observer | None:
+    def _due(self, trainer: "Trainer") -> Session | None:
         """Who observes, if this step can be taken and has not been. The same on every process."""
         if not self._is_fitting or self._probe is None:
             return None
-        if self._observer is None:
-            assert self._watch is not None
-            self._observer = Observer(
-                self._watch,
+        if self._session is None:
+            assert self._watched is not None
+            self._session = Session(
+                self._watched,
                 self._probe,
                 self._log_dir,
                 style=self.style,
                 state=self._restored,
                 keep=trainer.is_global_zero,
             )
-        return self._observer if self._observer.is_due(trainer.global_step) else None
+        return self._session if self._session.is_due(trainer.global_step) else None
 
     def _snapshot(self, trainer: "Trainer") -> None:
-        observer = self._due(trainer)
-        if observer is not None:
+        session = self._due(trainer)
+        if session is not None:
             step = trainer.global_step
-            scalars = observer.record(step, trainer.current_epoch, trainer.loggers)
+            scalars = session.record(step, trainer.current_epoch, trainer.loggers)
             self._health_log.expect(step, scalars)
 
     def _log_health(
@@ -263,15 +263,15 @@ class KernelVizCallback(Callback):
         log: Callable[..., None] | None,
         at_epoch_end: bool = False,
     ) -> None:
-        if self._is_fitting and self.style.health and self._observer is not None:
-            mishaps = Mishaps()
-            with mishaps.survive("give numbers to Lightning", "pictures and snapshots are kept"):
-                self._health_log.log(trainer, mishaps, log=log, at_epoch_end=at_epoch_end)
-            self._observer.reporter.report(mishaps, trainer.global_step)
+        if self._is_fitting and self.style.health and self._session is not None:
+            failures = Failures()
+            with failures.survive("give numbers to Lightning", "pictures and snapshots are kept"):
+                self._health_log.log(trainer, failures, log=log, at_epoch_end=at_epoch_end)
+            self._session.reporter.report(failures, trainer.global_step)
 
     def _finish(self, trainer: "Trainer", *, is_exception: bool) -> None:
         """Take the last state if it has not been taken, then let everything be written."""
-        is_held = self._observer is not None and self._observer.holds(trainer.global_step)
+        is_held = self._session is not None and self._session.holds(trainer.global_step)
         if is_held or not (is_exception and self._is_uncertain(trainer)):
             self._snapshot(trainer)
         self._log_health(trainer, log=None)
@@ -283,13 +283,13 @@ class KernelVizCallback(Callback):
         The other processes may not come to a gathering, and during validation averaged weights may
         stand in place of those that are trained.
         """
-        is_sharded = self._watch is not None and self._watch.is_sharded
+        is_sharded = self._watched is not None and self._watched.is_sharded
         return is_sharded or (not trainer.training and _has(trainer, "WeightAveraging"))
 
     def _close(self) -> None:
         self._is_fitting = False
-        if self._observer is not None:
-            self._observer.close()
+        if self._session is not None:
+            self._session.close()
 
 
 def _log_dir(trainer: "Trainer") -> str:

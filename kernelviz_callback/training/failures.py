@@ -15,7 +15,7 @@ if not logging.getLogger().hasHandlers():  # nobody else would show what is said
 _reporting = threading.Lock()  # the training reports, and so do its observers
 
 
-class Mishaps:
+class Failures:
     """What went wrong with one snapshot."""
 
     def __init__(self) -> None:
@@ -41,20 +41,20 @@ class Mishaps:
         self.found.setdefault(attempt, (reason, consequence))
 
 
-class Reporter:
-    """Tells the user of mishaps: one warning a cause, one line when it works again."""
+class FailureReporter:
+    """Tells the user of failures: one warning a cause, one line when it works again."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
         self._failing: set[str] = set()
 
-    def report(self, mishaps: Mishaps, step: int) -> None:
+    def report(self, failures: Failures, step: int) -> None:
         """Say what is new about the snapshot of ``step``."""
         with _reporting:
-            new = {a: why for a, why in mishaps.found.items() if a not in self._said}
-            over = self._failing & mishaps.succeeded - mishaps.found.keys()
+            new = {a: why for a, why in failures.found.items() if a not in self._said}
+            over = self._failing & failures.succeeded - failures.found.keys()
             self._said |= new.keys()
-            self._failing = (self._failing - over) | mishaps.found.keys()
+            self._failing = (self._failing - over) | failures.found.keys()
         if new:
             causes = "; ".join(f"could not {attempt}: {why}" for attempt, (why, _) in new.items())
             lost = "; ".join(dict.fromkeys(consequence for _, consequence in new.values()))

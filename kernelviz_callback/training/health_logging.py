@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.loggers.registry import takes_numbers
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class HealthLog:
     def log(
         self,
         trainer: "Trainer",
-        mishaps: Mishaps,
+        failures: Failures,
         *,
         log: Callable[..., None] | None,
         at_epoch_end: bool = False,
@@ -51,16 +51,16 @@ class HealthLog:
 
         Args:
             trainer: All its loggers get the numbers.
-            mishaps: Is told of a logger that fails.
+            failures: Is told of a logger that fails.
             log: ``Callback.log``, None where Lightning does not allow it.
             at_epoch_end: Which of Lightning's hooks this is: the end of an epoch or of a batch.
         """
         is_awaited = log is not None and _is_monitored(trainer)
         # Whatever happens here on rank zero, the other processes wait for it below.
-        with mishaps.survive("log numbers", "pictures and snapshots are kept"):
+        with failures.survive("log numbers", "pictures and snapshots are kept"):
             while self._expected and (is_awaited or log is None or self._expected[0][1].done()):
                 step, scalars = self._expected.popleft()
-                self._newest |= log_numbers(trainer.loggers, scalars, step, mishaps)
+                self._newest |= log_numbers(trainer.loggers, scalars, step, failures)
         is_due, self._is_due = self._is_due, False
         if log is not None and is_awaited:
             self._log_for_monitors(trainer, log, is_due=is_due, at_epoch_end=at_epoch_end)
@@ -96,7 +96,7 @@ class HealthLog:
 
 
 def log_numbers(
-    loggers: Iterable[Any], scalars: "Future[dict[str, float]]", step: int, mishaps: Mishaps
+    loggers: Iterable[Any], scalars: "Future[dict[str, float]]", step: int, failures: Failures
 ) -> dict[str, float]:
     """Wait for the numbers of a step and give them to the loggers that do not have them already."""
     try:
@@ -106,7 +106,7 @@ def log_numbers(
     if numbers:
         for logger in loggers:
             name = type(logger).__name__
-            with mishaps.survive(f"log numbers to {name}", "pictures and snapshots are kept"):
+            with failures.survive(f"log numbers to {name}", "pictures and snapshots are kept"):
                 if not takes_numbers(logger):
                     logger.log_metrics(numbers, step=step)
     return numbers

@@ -14,10 +14,10 @@ from kernelviz_callback.model.host import to_host
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.probe.probe_energy import ProbeEnergy, energy_under
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.failures import Failures
 
 
-class Monitor:
+class HealthMonitor:
     """Examines snapshots in their order, each beside the first and the one before.
 
     Args:
@@ -38,7 +38,7 @@ class Monitor:
         self._last: dict[str, KernelHealth] = {}
         self._known: dict[str, set[str]] = {}
 
-    def recall(self, snapshots: Iterable[Snapshot], mishaps: Mishaps) -> None:
+    def recall(self, snapshots: Iterable[Snapshot], failures: Failures) -> None:
         """Take in what an earlier attempt recorded, in its order; it is no news."""
         for snapshot in snapshots:
             if snapshot.health:
@@ -46,21 +46,21 @@ class Monitor:
                 self._keep(_host(snapshot), snapshot.step)
                 self.numbers(snapshot.health)
             else:
-                self.observe(snapshot, mishaps)
+                self.observe(snapshot, failures)
         self.news.clear()
 
-    def observe(self, snapshot: Snapshot, mishaps: Mishaps) -> dict[str, KernelHealth]:
+    def observe(self, snapshot: Snapshot, failures: Failures) -> dict[str, KernelHealth]:
         """Examine the next snapshot.
 
         Returns:
-            Layer name to health, without the layers that cannot be examined: ``mishaps`` has why.
+            Layer name to health, without the layers that cannot be examined: ``failures`` has why.
         """
         weights = _host(snapshot)
         steps = None if self._previous_step is None else snapshot.step - self._previous_step
         losing = "its health is not known; snapshot files and pictures are kept"
         found = {}
         for name, weight in weights.items():
-            with mishaps.survive(f"examine the filters of {name}", losing):
+            with failures.survive(f"examine the filters of {name}", losing):
                 found[name] = self._examine(name, weight, snapshot.geometry[name], steps)
         self._keep(weights, snapshot.step)
         self.news += self._follow(found, snapshot.step)

@@ -23,7 +23,7 @@ from kernelviz_callback.snapshots.snapshot import Snapshot
 _DRAWING_DEVICES = ("cpu", "cuda")
 
 
-class Watch:
+class WatchedLayers:
     """The convolutions of a model that a callback watches.
 
     Args:

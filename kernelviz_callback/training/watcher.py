@@ -16,12 +16,12 @@ from kernelviz_callback.console import is_rank_zero
 from kernelviz_callback.drawing.layer_pictures import Response
 from kernelviz_callback.model.convolutions import check_layers
 from kernelviz_callback.probe.probe import BATCH_SOURCES, ProbeSource, check_probe_size, load_probe
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import log_numbers
 from kernelviz_callback.training.renderer import ScaleName
 from kernelviz_callback.training.run_state import RunState
-from kernelviz_callback.training.session import Observer, Style
-from kernelviz_callback.training.watched_layers import Watch
+from kernelviz_callback.training.session import Session, Style
+from kernelviz_callback.training.watched_layers import WatchedLayers
 
 
 class KernelWatcher:
@@ -87,13 +87,13 @@ class KernelWatcher:
         self._style = Style(response, scale, health, live)
         self._log_dir = str(log_dir)
         self._probe = load_probe(probe, size=probe_size)
-        self._watch = Watch(model, layers)
-        self._watch.check_fit(self._probe)
+        self._watched = WatchedLayers(model, layers)
+        self._watched.check_fit(self._probe)
         self._is_first = is_rank_zero()
         self._own_board = _TensorBoard(self._log_dir) if loggers is None else None
         self._loggers = list(loggers) if loggers is not None else [self._own_board]
         self._numbers: deque[tuple[int, Future[dict[str, float]]]] = deque()
-        self._observer = self._observe(RunState())
+        self._session = self._observe(RunState())
 
     def __enter__(self) -> Self:
         """Watch until the block is left."""
@@ -120,8 +120,8 @@ class KernelWatcher:
         step, epoch = index(step), index(epoch)
         if step < 0 or epoch < 0:
             raise ValueError(f"step and epoch count from 0; found step={step}, epoch={epoch}")
-        if self._observer.is_due(step):
-            scalars = self._observer.record(step, epoch, self._loggers)
+        if self._session.is_due(step):
+            scalars = self._session.record(step, epoch, self._loggers)
             if scalars is not None:
                 self._numbers.append((step, scalars))
         self._log_numbers(wait=False)
@@ -129,13 +129,13 @@ class KernelWatcher:
     def close(self) -> None:
         """Let everything be written. A snapshot after that goes on in the same folder."""
         self._log_numbers(wait=True)
-        self._observer.close()
+        self._session.close()
         if self._own_board is not None:
             self._own_board.close()
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs to go on in the same folder, on the same scale."""
-        return self._observer.state.to_dict()
+        return self._session.state.to_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the training whose `state_dict` this is; before the first snapshot.
@@ -143,22 +143,22 @@ class KernelWatcher:
         Raises:
             RuntimeError: After a snapshot.
         """
-        if self._observer.seen_step is not None:
+        if self._session.seen_step is not None:
             raise RuntimeError("load_state_dict must come before the first snapshot")
-        self._observer = self._observe(RunState.from_dict(state_dict))
+        self._session = self._observe(RunState.from_dict(state_dict))
 
     def _log_numbers(self, *, wait: bool) -> None:
         """Give numbers to loggers that only the training's own thread may use."""
         takers = [logger for logger in self._loggers if hasattr(logger, "log_metrics")]
         while self._numbers and (wait or self._numbers[0][1].done()):
             step, scalars = self._numbers.popleft()
-            mishaps = Mishaps()
-            log_numbers(takers, scalars, step, mishaps)
-            self._observer.reporter.report(mishaps, step)
+            failures = Failures()
+            log_numbers(takers, scalars, step, failures)
+            self._session.reporter.report(failures, step)
 
-    def _observe(self, state: RunState) -> Observer:
-        return Observer(
-            self._watch,
+    def _observe(self, state: RunState) -> Session:
+        return Session(
+            self._watched,
             self._probe,
             self._log_dir,
             style=self._style,

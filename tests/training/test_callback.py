@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
-from kernelviz_callback.training.watched_layers import Watch
+from kernelviz_callback.training.watched_layers import WatchedLayers
 
 # --- what a user gets ---------------------------------------------------------------------------
 
@@ -324,13 +324,13 @@ def test_an_image_of_the_data_that_does_not_fit_fails_before_training(
 
 def test_nothing_is_gathered_when_nothing_is_due(fit, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
-    take = Watch.take
+    take = WatchedLayers.take
 
     def counted(self: Any, *, step: int, **rest: Any) -> Any:
         taken.append(step)
         return take(self, step=step, **rest)
 
-    monkeypatch.setattr(Watch, "take", counted)
+    monkeypatch.setattr(WatchedLayers, "take", counted)
     trainer = fit(KernelVizCallback(every_n_epochs=10, early_steps=False), max_epochs=4)
     assert taken == [0, 16]
     assert_seen(trainer, [0, 16])

@@ -17,9 +17,9 @@ from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.drawing.layer_pictures import feature_map_picture, map_shrink
 from kernelviz_callback.model.feature_maps import FeatureMap
 from kernelviz_callback.probe.probe import Probe
-from kernelviz_callback.training.failures import Mishaps
-from kernelviz_callback.training.renderer import Illustrator
-from kernelviz_callback.training.watched_layers import Watch
+from kernelviz_callback.training.failures import Failures
+from kernelviz_callback.training.renderer import Renderer
+from kernelviz_callback.training.watched_layers import WatchedLayers
 
 PHOTO = Probe(torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(1)), "photo.png")
 
@@ -49,15 +49,15 @@ def pixels(image: Any) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(image.content))).astype(int)
 
 
-def illustrator(probe: Probe, scale: str = "filter") -> Illustrator:
-    return Illustrator(probe, response="channels", scale=scale, run_scales={})
+def renderer(probe: Probe, scale: str = "filter") -> Renderer:
+    return Renderer(probe, response="channels", scale=scale, run_scales={})
 
 
 def test_the_response_grid_of_a_deeper_layer_is_its_feature_maps() -> None:
     torch.manual_seed(3)
     net = Deep().conv
-    snapshot = Watch(net, "*").take(step=1, epoch=0, probe=PHOTO, keep=True)
-    images = illustrator(PHOTO).draw(snapshot, Mishaps())
+    snapshot = WatchedLayers(net, "*").take(step=1, epoch=0, probe=PHOTO, keep=True)
+    images = renderer(PHOTO).draw(snapshot, Failures())
     maps = copy.deepcopy(net).eval()(PHOTO.image[None])[0].detach()
     expected = feature_map_picture(
         FeatureMap(maps), net[2].weight, PHOTO, layer="2", when="step 1 · epoch 0"
@@ -73,7 +73,7 @@ def test_the_response_grid_of_a_deeper_layer_is_its_feature_maps() -> None:
 def test_maps_are_averaged_until_they_fit_the_screen(size: int) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 64, 3))
     probe = load_probe(size=size)
-    snapshot = Watch(net, "1").take(step=1, epoch=0, probe=probe, keep=True)
+    snapshot = WatchedLayers(net, "1").take(step=1, epoch=0, probe=probe, keep=True)
     found = snapshot.feature_maps.maps["1"]
     assert found.shrink == map_shrink(64, size - 4, size - 4)
     picture = feature_map_picture(found, snapshot.weights["1"], probe, layer="1")
@@ -83,10 +83,10 @@ def test_maps_are_averaged_until_they_fit_the_screen(size: int) -> None:
 
 def test_the_scale_of_a_run_is_that_of_the_maps() -> None:
     net = Deep().conv
-    snapshot = Watch(net, "*").take(step=1, epoch=0, probe=PHOTO, keep=True)
+    snapshot = WatchedLayers(net, "*").take(step=1, epoch=0, probe=PHOTO, keep=True)
     scales: dict[str, float] = {}
-    artist = Illustrator(PHOTO, response="channels", scale="run", run_scales=scales)
-    artist.draw(snapshot, Mishaps())
+    artist = Renderer(PHOTO, response="channels", scale="run", run_scales=scales)
+    artist.draw(snapshot, Failures())
     largest = snapshot.feature_maps.maps["2"].values.abs().max().item()
     assert scales[f"responses/2 maps {PHOTO.digest}"] == pytest.approx(largest)
 
@@ -98,16 +98,16 @@ def test_the_pictures_of_a_layer_without_maps_are_those_of_the_probe_itself() ->
 
     probe = load_probe(size=40)
     net = Reader(*Deep().conv)
-    snapshot = Watch(net, "*").take(step=1, epoch=0, probe=probe, keep=True)
-    mishaps = Mishaps()
-    images = illustrator(probe).draw(snapshot, mishaps)
+    snapshot = WatchedLayers(net, "*").take(step=1, epoch=0, probe=probe, keep=True)
+    failures = Failures()
+    images = renderer(probe).draw(snapshot, failures)
     assert len(images) == 4
-    reason, consequence = mishaps.found["take feature maps"]
+    reason, consequence = failures.found["take feature maps"]
     assert reason.startswith("2: the model failed on images of shape (1, 3, 40, 40)")
     assert reason.endswith("TypeError: expected text")
     assert consequence == "responses to the probe itself are drawn in their place"
-    again = illustrator(probe).draw(
-        replace(snapshot, feature_maps=type(snapshot.feature_maps)()), Mishaps()
+    again = renderer(probe).draw(
+        replace(snapshot, feature_maps=type(snapshot.feature_maps)()), Failures()
     )
     assert again["responses/2"].content == images["responses/2"].content
 

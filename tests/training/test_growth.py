@@ -14,9 +14,9 @@ import json, sys
 from dataclasses import replace
 import torch
 from kernelviz_callback import Geometry
-from kernelviz_callback.training.renderer import Illustrator
-from kernelviz_callback.training.failures import Mishaps
-from kernelviz_callback.training.health_monitor import Monitor
+from kernelviz_callback.training.renderer import Renderer
+from kernelviz_callback.training.failures import Failures
+from kernelviz_callback.training.health_monitor import HealthMonitor
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.background_thread import Worker
@@ -31,11 +31,11 @@ geometry = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), groups)
 
 def draw(probe, weights, geometry):
     snapshot = Snapshot(0, 0, 0.0, {"conv": weights}, {"conv": geometry})
-    mishaps = Mishaps()
-    snapshot = replace(snapshot, health=Monitor(probe).observe(snapshot, mishaps))
-    illustrator = Illustrator(probe, response="channels", scale=scale, run_scales={})
-    assert len(illustrator.draw(snapshot, mishaps)) == 2
-    assert not mishaps.found, mishaps.found
+    failures = Failures()
+    snapshot = replace(snapshot, health=HealthMonitor(probe).observe(snapshot, failures))
+    renderer = Renderer(probe, response="channels", scale=scale, run_scales={})
+    assert len(renderer.draw(snapshot, failures)) == 2
+    assert not failures.found, failures.found
 
 small = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), 1)
 probe = Probe(torch.rand(channels * groups, size, size), "tensor")

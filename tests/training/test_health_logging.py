@@ -34,7 +34,7 @@ from kernelviz_callback import (
 from kernelviz_callback.drawing.layer_pictures import kernel_picture
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
 from kernelviz_callback.training import health_monitor as monitor
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import HealthLog
 
 
@@ -94,7 +94,7 @@ class Examined(Callback):
         self.watched = watched
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self.watched._observer.drain()
+        self.watched._session.drain()
 
 
 def test_the_metrics_have_the_numbers_though_nobody_waits_for_them(fit: Any) -> None:
@@ -154,11 +154,11 @@ def test_the_other_processes_never_wait_for_one_that_failed(error: Exception) ->
         loggers=[],
         strategy=SimpleNamespace(broadcast=lambda numbers: shared.append(numbers) or numbers),
     )
-    log, mishaps = HealthLog(), Mishaps()
+    log, failures = HealthLog(), Failures()
     log.expect(1, Failed())
-    log.log(trainer, mishaps, log=lambda *_, **__: None)
+    log.log(trainer, failures, log=lambda *_, **__: None)
     assert shared == [{}]
-    assert bool(mishaps.found) == isinstance(error, RuntimeError)
+    assert bool(failures.found) == isinstance(error, RuntimeError)
 
 
 @pytest.fixture

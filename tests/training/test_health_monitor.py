@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kernelviz_callback import Geometry, Snapshot, load_probe, load_snapshot, save_snapshot
 from kernelviz_callback.training import health_monitor as room
-from kernelviz_callback.training.failures import Mishaps
-from kernelviz_callback.training.health_monitor import Monitor
+from kernelviz_callback.training.failures import Failures
+from kernelviz_callback.training.health_monitor import HealthMonitor
 
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
 
@@ -24,12 +24,12 @@ def snapshot(step: int, **layers: Tensor) -> Snapshot:
 
 
 @pytest.fixture
-def monitor() -> Monitor:
-    return Monitor(load_probe(size=32))
+def monitor() -> HealthMonitor:
+    return HealthMonitor(load_probe(size=32))
 
 
 def test_a_layer_that_cannot_be_examined_is_lost_alone(
-    monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+    monitor: HealthMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examine = room.kernel_health
 
@@ -39,22 +39,22 @@ def test_a_layer_that_cannot_be_examined_is_lost_alone(
         return examine(weights, name, **options)
 
     monkeypatch.setattr(room, "kernel_health", fail)
-    mishaps = Mishaps()
+    failures = Failures()
     first = snapshot(0, bad=drawn(8, 3, 5, 5), good=drawn(8, 3, 5, 5))
-    assert list(monitor.observe(first, mishaps)) == ["good"]
-    assert list(mishaps.found) == ["examine the filters of bad"]
+    assert list(monitor.observe(first, failures)) == ["good"]
+    assert list(failures.found) == ["examine the filters of bad"]
     later = snapshot(1, bad=1.5 * first.weights["bad"], good=first.weights["good"])
-    found = monitor.observe(later, Mishaps())
+    found = monitor.observe(later, Failures())
     assert found["bad"].totals.drift == pytest.approx(0.5)
     assert found["bad"].totals.update_ratio == pytest.approx(0.5)
     assert found["good"].totals.drift == 0
 
 
-def numbers(monitor: Monitor, step: int, weights: Tensor) -> dict[str, float]:
-    return monitor.numbers(monitor.observe(snapshot(step, conv=weights), Mishaps()))
+def numbers(monitor: HealthMonitor, step: int, weights: Tensor) -> dict[str, float]:
+    return monitor.numbers(monitor.observe(snapshot(step, conv=weights), Failures()))
 
 
-def test_a_number_that_ceases_is_nan(monitor: Monitor) -> None:
+def test_a_number_that_ceases_is_nan(monitor: HealthMonitor) -> None:
     weights = drawn(8, 3, 5, 5)
     at_start = numbers(monitor, 0, weights)
     assert "conv/drift" not in at_start
@@ -72,7 +72,7 @@ def test_a_number_that_ceases_is_nan(monitor: Monitor) -> None:
     assert all(map(math.isnan, broken.values()))
 
 
-def test_what_never_was_is_not_nan(monitor: Monitor) -> None:
+def test_what_never_was_is_not_nan(monitor: HealthMonitor) -> None:
     small = drawn(8, 1, 3, 3)
     for step in range(3):
         assert "conv/noise_share" not in numbers(monitor, step, small)
@@ -80,28 +80,28 @@ def test_what_never_was_is_not_nan(monitor: Monitor) -> None:
 
 @pytest.mark.parametrize("is_examined", [True, False])
 def test_after_a_resume_nothing_is_said_twice(tmp_path: Path, is_examined: bool) -> None:
-    before, weights = Monitor(load_probe(size=32)), drawn(8, 3, 5, 5)
+    before, weights = HealthMonitor(load_probe(size=32)), drawn(8, 3, 5, 5)
     weights[2] = 0
     for step in range(3):
         taken = snapshot(step, conv=weights + 0.01 * step * (weights != 0))
-        health = before.observe(taken, Mishaps()) if is_examined else {}
+        health = before.observe(taken, Failures()) if is_examined else {}
         save_snapshot(Snapshot(**{**vars(taken), "health": health}), tmp_path)
     assert not is_examined or any("is near-zero" in said for said in before.news)
-    after = Monitor(load_probe(size=32))
-    after.recall(map(load_snapshot, sorted(tmp_path.iterdir())), Mishaps())
+    after = HealthMonitor(load_probe(size=32))
+    after.recall(map(load_snapshot, sorted(tmp_path.iterdir())), Failures())
     assert not after.news
     assert "1 near-zero" in after.summary()
-    found = after.observe(snapshot(3, conv=weights + 0.03 * (weights != 0)), Mishaps())
+    found = after.observe(snapshot(3, conv=weights + 0.03 * (weights != 0)), Failures())
     assert not after.news, "it has held since before"
     assert found["conv"].totals.drift > 0
     assert found["conv"].totals.update_ratio < found["conv"].totals.drift
     weights[3] = torch.nan
-    after.observe(snapshot(4, conv=weights), Mishaps())
+    after.observe(snapshot(4, conv=weights), Failures())
     [said] = after.news
     assert "1 of 8 filters is non-finite since step 4" in said
 
 
-def test_the_summary_is_of_the_end(monitor: Monitor) -> None:
+def test_the_summary_is_of_the_end(monitor: HealthMonitor) -> None:
     weights = drawn(8, 3, 5, 5)
     assert monitor.summary() == ""
     numbers(monitor, 0, weights)
@@ -110,5 +110,5 @@ def test_the_summary_is_of_the_end(monitor: Monitor) -> None:
     weights[1:3] = 0
     numbers(monitor, 1, weights)
     assert monitor.summary().startswith("conv: of 8 filters 2 near-zero")
-    drift = monitor.observe(snapshot(2, conv=weights), Mishaps())["conv"].totals.drift
+    drift = monitor.observe(snapshot(2, conv=weights), Failures())["conv"].totals.drift
     assert monitor.summary().endswith(f", drift {drift:.2g}")

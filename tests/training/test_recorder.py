@@ -17,7 +17,7 @@ from test_failures import trained_weights
 from kernelviz_callback import KernelVizCallback, list_snapshots, register_logger
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.training import patience, recorder
-from kernelviz_callback.training.renderer import Illustrator
+from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.run_lock import claim_folder
 
 EVERY_STEP = {"every_n_train_steps": 1}
@@ -34,7 +34,7 @@ class Delete(Callback):
         if trainer.global_step in self.after:
             for callback in trainer.callbacks:
                 if isinstance(callback, KernelVizCallback):
-                    callback._observer.drain()
+                    callback._session.drain()
             if trainer.logger:
                 trainer.logger.experiment.flush()  # or its thread makes a file while we delete
             log_dir = Path(trainer.log_dir)
@@ -86,7 +86,7 @@ def test_a_folder_that_is_deleted_and_taken_by_another(fit, tmp_path: Path) -> N
             if trainer.global_step == 3:
                 for callback in trainer.callbacks:
                     if isinstance(callback, KernelVizCallback):
-                        callback._observer.drain()
+                        callback._session.drain()
                 shutil.rmtree(tmp_path / "kernelviz")
                 self.claim = claim_folder(tmp_path)
                 (self.claim.folder / "step-00000000.safetensors").write_bytes(b"another's")
@@ -217,13 +217,13 @@ class Slow(Callback):
 
 
 def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    draw = Illustrator.draw
+    draw = Renderer.draw
 
     def slowly(*args: Any) -> Any:
         time.sleep(seconds)
         return draw(*args)
 
-    monkeypatch.setattr(Illustrator, "draw", slowly)
+    monkeypatch.setattr(Renderer, "draw", slowly)
 
 
 def waits(closing_line: str) -> tuple[int, float]:
@@ -277,7 +277,7 @@ def killed(fit: Any, tmp_path: Path) -> Path:
 
 def test_new_files_do_not_wait_for_pictures_that_are_made_again(fit, tmp_path, monkeypatch) -> None:
     gate = threading.Event()
-    draw = Illustrator.draw
+    draw = Renderer.draw
 
     def after_the_gate(*args: Any) -> Any:
         assert gate.wait(20)
@@ -292,7 +292,7 @@ def test_new_files_do_not_wait_for_pictures_that_are_made_again(fit, tmp_path, m
                 gate.set()
 
     path = killed(fit, tmp_path)
-    monkeypatch.setattr(Illustrator, "draw", after_the_gate)
+    monkeypatch.setattr(Renderer, "draw", after_the_gate)
     board = TensorBoardLogger(tmp_path, name="run", version="0")
     fit(KernelVizCallback(**EVERY_STEP), Look(), logger=board, ckpt_path=path)
     assert Look.seen[:7] == [0, 1, 2, 3, 4, 5, 6]
