@@ -13,10 +13,9 @@ from kernelviz_callback.snapshots.event import Attempt, pack_image, pack_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.tensorboard_plugin.codec import value_of
-from kernelviz_callback.training.failures import Failures
+from kernelviz_callback.training.failures import BackOff, Failures
 from kernelviz_callback.training.films import draw_films
 from kernelviz_callback.training.loggers.base import Destination
-from kernelviz_callback.training.patience import Patience
 from kernelviz_callback.training.renderer import Renderer
 
 # Films are drawn when so many epochs are over, then twice as many, and again. Their columns are
@@ -46,7 +45,7 @@ class Publisher:
         self._attempt: Attempt | None = None
         # Lists: a logger of the user's own need not be hashable.
         self._introduced_to: list[Destination] = []
-        self._known: list[tuple[Destination, Patience]] = []
+        self._known: list[tuple[Destination, BackOff]] = []
         self._next_film = FIRST_FILM
         self._filmed_step: int | None = None
 
@@ -142,7 +141,7 @@ class Publisher:
         """Leave a destination alone that takes long to fail."""
         patience = next((p for known, p in self._known if known == destination), None)
         if patience is None:
-            patience = Patience()
+            patience = BackOff()
             self._known.append((destination, patience))
         return patience.attempt()
 

@@ -20,11 +20,10 @@ from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.training.background_thread import Worker
 from kernelviz_callback.training.cuda_stream import Mark, SideStream
-from kernelviz_callback.training.failures import FailureReporter, Failures
+from kernelviz_callback.training.failures import BackOff, FailureReporter, Failures
 from kernelviz_callback.training.health_logging import PREFIX
 from kernelviz_callback.training.health_monitor import HealthMonitor
 from kernelviz_callback.training.loggers.base import Destination
-from kernelviz_callback.training.patience import Patience
 from kernelviz_callback.training.publisher import Publisher
 from kernelviz_callback.training.run_folder import RunFolder, open_run_folder
 from kernelviz_callback.training.run_lock import Claim, LastClaim, claim_folder
@@ -76,7 +75,7 @@ class Recorder:
         self._last_claim = last_claim
         self._about = about
         self._claim: Claim | None = None
-        self._patience = Patience()
+        self._patience = BackOff()
         self._taken = 0
         self._deleted = 0
         self._lost: list[int] = []

@@ -16,7 +16,7 @@ from test_failures import trained_weights
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, register_logger
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
-from kernelviz_callback.training import patience, recorder
+from kernelviz_callback.training import failures, recorder
 from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.run_lock import claim_folder
 
@@ -132,7 +132,7 @@ def test_a_folder_on_a_network_that_times_out(fit, monkeypatch, closing_line) ->
         raise TimeoutError("the network is away")
 
     expected = trained_weights(fit)
-    monkeypatch.setattr(patience, "_LONG", 0.2)
+    monkeypatch.setattr(failures, "LONG_FAILURE", 0.2)
     monkeypatch.setattr(recorder, "open_run_folder", time_out)
     callback = KernelVizCallback(early_steps=False)
     times = HookTimes(callback)
@@ -174,8 +174,8 @@ def test_a_logger_that_times_out_is_left_alone_and_the_others_are_not(
         time.sleep(0.3)
         raise RuntimeError("the server is away")
 
-    monkeypatch.setattr("kernelviz_callback.training.loggers.registry._own", {})
-    monkeypatch.setattr(patience, "_LONG", 0.2)
+    monkeypatch.setattr("kernelviz_callback.training.loggers.registry.own_destinations", {})
+    monkeypatch.setattr(failures, "LONG_FAILURE", 0.2)
     register_logger(Far, log)
     far, near = Far(), TensorBoardLogger(tmp_path)
     expected = trained_weights(fit)
@@ -319,7 +319,7 @@ def test_a_logger_that_would_show_a_step_twice_is_spared(fit, tmp_path: Path, mo
     def keep(album: Album, images: Any, step: int) -> None:
         album.steps += [step] if "kernels/conv" in images else []
 
-    monkeypatch.setattr("kernelviz_callback.training.loggers.registry._own", {})
+    monkeypatch.setattr("kernelviz_callback.training.loggers.registry.own_destinations", {})
     register_logger(Album, keep)
     path = killed(fit, tmp_path)
     board = TensorBoardLogger(tmp_path, name="run", version="0")
