@@ -6,6 +6,7 @@ import torchvision
 from torch import nn
 
 from kernelviz_callback import find_convolutions, load_probe
+from kernelviz_callback.drawing.layer_pictures import map_shrink
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.renderer import Renderer
@@ -102,7 +103,7 @@ def test_architectures_of_sound() -> None:
 def pictured(model: nn.Module, layers: str | list[str] | None, size: int = 64) -> Snapshot:
     """A snapshot of a model, of which every picture was drawn."""
     probe = load_probe(size=size)
-    watched = WatchedLayers(model, layers)
+    watched = WatchedLayers(model, layers, map_shrink=map_shrink)
     watched.check_fit(probe)
     snapshot = watched.take(step=0, epoch=0, probe=probe, keep=True)
     assert snapshot is not None
