@@ -1,4 +1,4 @@
-"""The layers that are watched, also when the model puts others in their place."""
+"""The watched layers: snapshots, replaced layers, deeper layers and probes that do not fit."""
 
 import copy
 from typing import Any
@@ -32,7 +32,7 @@ def deep(channels: int = 3) -> nn.Sequential:
     )
 
 
-def test_a_snapshot_is_a_copy() -> None:
+def test_a_snapshot_copies_the_weights() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3))
     snapshot = take(WatchedLayers(net))
     assert (snapshot.step, snapshot.epoch, snapshot.probe_name) == (7, 2, "chart")
@@ -42,7 +42,7 @@ def test_a_snapshot_is_a_copy() -> None:
     assert torch.equal(snapshot.weights["0"], before)
 
 
-def test_a_layer_that_was_replaced_is_found_again() -> None:
+def test_a_replaced_layer_is_found_again() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     watched = WatchedLayers(net)
     net[0] = nn.Conv2d(3, 6, 5)
@@ -50,7 +50,7 @@ def test_a_layer_that_was_replaced_is_found_again() -> None:
     assert watched.shapes == {"0": [6, 3, 5, 5]}
 
 
-def test_a_layer_that_went_away_is_missed() -> None:
+def test_a_removed_layer_is_an_error() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     watched = WatchedLayers(net, "0")
     net[0] = nn.Identity()
@@ -58,20 +58,20 @@ def test_a_layer_that_went_away_is_missed() -> None:
         take(watched)
 
 
-def test_a_process_that_does_not_want_it_copies_nothing() -> None:
+def test_a_process_that_does_not_keep_the_snapshot_gets_none() -> None:
     watched = WatchedLayers(nn.Sequential(nn.Conv2d(3, 4, 3)))
     assert watched.take(step=0, epoch=0, probe=load_probe(size=32), keep=False) is None
 
 
-# --- deeper layers ------------------------------------------------------------------------------
+# --- deeper layers --------------------------------------------------------------------------------
 
 
-def test_every_convolution_is_watched_and_what_is_none_is_passed_over() -> None:
+def test_the_glob_for_all_layers_finds_every_convolution_and_nothing_else() -> None:
     assert list(WatchedLayers(deep(), "*").shapes) == ["0", "3", "4"]
 
 
 @pytest.mark.parametrize("probe", [None, PHOTO], ids=["chart", "photo"])
-def test_the_first_layer_reads_the_probe_and_the_others_what_it_makes_of_it(probe) -> None:
+def test_only_deeper_2d_layers_have_feature_maps(probe) -> None:
     net = deep()
     net[3] = nn.Identity()
     watched = WatchedLayers(net, "*")
@@ -85,7 +85,7 @@ def test_the_first_layer_reads_the_probe_and_the_others_what_it_makes_of_it(prob
     assert sum(t.numel() for t in snapshot.tensors) == 4 * 27 + 8 * 36 + expected.numel()
 
 
-def test_the_layer_that_reads_the_input_is_told_from_attention_and_deeper_ones() -> None:
+def test_the_first_2d_or_3d_layer_reads_the_input() -> None:
     class Squeeze(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean(2)
@@ -94,14 +94,14 @@ def test_the_layer_that_reads_the_input_is_told_from_attention_and_deeper_ones()
         nn.Conv1d(1, 1, 3), nn.Conv3d(3, 4, 3), Squeeze(), nn.Conv2d(4, 8, 3), nn.Conv3d(4, 8, 3)
     )
     watched = WatchedLayers(stem, "*")
-    watched.check_fit(PHOTO)  # which the 3-D stem reads; the others read what it makes of it
+    watched.check_fit(PHOTO)  # only the first 3-D layer has to fit; the others read its output
     absent = take(watched, PHOTO).feature_maps.absent
-    assert set(absent) == {"3"}, "a 2-D layer behind others, in a model that reads clips"
+    assert set(absent) == {"3"}, "the only deeper 2-D layer, in a model that reads clips"
     assert watched.reads_images
     assert not WatchedLayers(stem, "0").reads_images
 
 
-def test_a_model_is_not_run_for_its_first_layer() -> None:
+def test_the_model_is_not_run_if_only_its_first_layer_is_watched() -> None:
     class Never(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -116,7 +116,7 @@ def test_a_model_is_not_run_for_its_first_layer() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 5])
-def test_the_chart_is_adapted_to_the_model_as_to_a_layer(channels: int) -> None:
+def test_the_chart_is_adapted_to_the_input_channels_of_the_model(channels: int) -> None:
     net = deep(channels)
     net[3] = nn.Identity()
     snapshot = take(WatchedLayers(net, "4"))
@@ -125,7 +125,7 @@ def test_the_chart_is_adapted_to_the_model_as_to_a_layer(channels: int) -> None:
     assert torch.equal(snapshot.feature_maps.maps["4"].values, expected)
 
 
-def test_maps_are_not_written(tmp_path) -> None:
+def test_feature_maps_are_not_written_to_the_file(tmp_path) -> None:
     net = deep()
     net[3] = nn.Identity()
     snapshot = take(WatchedLayers(net, "*"))
@@ -135,14 +135,14 @@ def test_maps_are_not_written(tmp_path) -> None:
     assert set(restored.weights) == {"0", "4"}
 
 
-def test_a_model_that_fails_has_no_maps() -> None:
+def test_a_model_that_fails_has_no_feature_maps() -> None:
     snapshot = take(WatchedLayers(deep(), "*"))  # the 1-D convolution reads no images
-    assert set(snapshot.feature_maps.absent) == {"4"}, "a 1-D layer needs none"
+    assert set(snapshot.feature_maps.absent) == {"4"}, "a 1-D layer needs no feature maps"
     assert "the model failed on images of shape (1, 3, 32, 32)" in snapshot.feature_maps.absent["4"]
     assert set(snapshot.weights) == {"0", "3", "4"}
 
 
-def test_a_model_that_cannot_be_prepared_costs_no_snapshot() -> None:
+def test_a_failure_before_the_model_runs_does_not_cost_the_snapshot() -> None:
     class Stateless(torch.Generator):
         def get_state(self) -> torch.Tensor:
             raise RuntimeError("no state to be had")
@@ -154,7 +154,7 @@ def test_a_model_that_cannot_be_prepared_costs_no_snapshot() -> None:
     assert set(snapshot.weights) == {"0", "3", "4"}
 
 
-def test_other_processes_are_not_waited_for() -> None:
+def test_a_model_that_communicates_with_other_processes_has_no_feature_maps() -> None:
     class Asks(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             torch.distributed.all_reduce(self.total.add_(1))
@@ -173,7 +173,7 @@ def test_other_processes_are_not_waited_for() -> None:
     assert net[3].total == 0
 
 
-def test_a_probe_that_nothing_can_read_is_refused() -> None:
+def test_a_probe_that_neither_model_nor_layer_can_read_is_an_error() -> None:
     two = Probe(torch.rand(2, 32, 32), "tensor")
     with pytest.raises(ValueError, match=r"layer '0': the layer reads 3 input channels"):
         WatchedLayers(deep(), "*").check_fit(two)
@@ -181,5 +181,5 @@ def test_a_probe_that_nothing_can_read_is_refused() -> None:
         WatchedLayers(deep(), "4").check_fit(two)
     four = Probe(torch.rand(4, 32, 32), "tensor")
     watched = WatchedLayers(deep(), "4")
-    watched.check_fit(four)  # as it does for the layer by itself
+    watched.check_fit(four)  # the layer alone can read this probe, the model cannot
     assert "ValueError: the layer reads 3" in take(watched, four).feature_maps.absent["4"]

@@ -9,9 +9,9 @@ from kernelviz_callback.training.loggers.services import SERVICES
 from kernelviz_callback.training.loggers.tensorboard import PixelWriter, TensorBoard
 
 # Names of the logger classes that may be called from any thread.
-_THREAD_SAFE = {*SERVICES, "TensorBoardLogger"}
+_WITH_NUMBERS = {*SERVICES, "TensorBoardLogger"}
 
-# What `register_logger` was called with: the class of a logger to the function that logs images.
+# Classes that users registered, to the functions that log images to them.
 own_destinations: dict[type, LogImages] = {}
 
 
@@ -69,4 +69,4 @@ def takes_numbers(logger: Any) -> bool:
     """
     kinds = type(logger).__mro__
     names = {kind.__name__ for kind in kinds}
-    return own_destinations.keys().isdisjoint(kinds) and not names.isdisjoint(_THREAD_SAFE)
+    return own_destinations.keys().isdisjoint(kinds) and not names.isdisjoint(_WITH_NUMBERS)
