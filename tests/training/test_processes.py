@@ -28,7 +28,7 @@ def test_two_processes_train_alike_with_and_without_the_callback(
         for watched in (False, True)
         for rank in (0, 1)
     }
-    beside = {key: record.pop("beside") for key, record in records.items()}
+    hook_times = {key: record.pop("hook_times") for key, record in records.items()}
     for rank in (0, 1):
         assert_same(records[False, rank], records[True, rank])
     assert records[True, 0]["losses"] != records[True, 1]["losses"], "each process has its own data"
@@ -46,12 +46,12 @@ def test_two_processes_train_alike_with_and_without_the_callback(
         assert torch.equal(weight, records[True, 1]["witness"][step])
     assert not list((tmp_path / "logs-False").rglob("*kernelviz*"))
 
-    assert beside[True, 0]["threads"] == {"kernelviz-files", "kernelviz-pictures"}
-    assert beside[True, 1]["threads"] == set(), "rank 1 does not write"
+    assert hook_times[True, 0]["threads"] == {"kernelviz-files", "kernelviz-pictures"}
+    assert hook_times[True, 1]["threads"] == set(), "rank 1 does not write"
     assert len(list((tmp_path / "logs-True").rglob("kernelviz*"))) == 1
     assert len(list((tmp_path / "logs-True").rglob("events*"))) == 1
     if scenario == "ddp":
-        assert beside[True, 1]["seconds"] < 0.1, "rank 0 draws five pictures for a second"
+        assert hook_times[True, 1]["seconds"] < 0.1, "rank 0 draws five pictures for a second"
 
 
 def test_spawned_processes_are_watched(tmp_path: Path) -> None:

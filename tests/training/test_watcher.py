@@ -167,6 +167,11 @@ def test_a_bad_argument_is_an_error_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_probe_from_a_batch_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs a Trainer, whose batches the callback sees"):
+        KernelWatcher(nn.Conv3d(3, 8, 3), tmp_path, probe="train_batch")
+
+
 @pytest.mark.parametrize(
     ("step", "error"), [(None, TypeError), ("3", TypeError), (1.5, TypeError), (-1, ValueError)]
 )
