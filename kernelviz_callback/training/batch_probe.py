@@ -51,8 +51,8 @@ def probe_of_loader(loaders: Any) -> Probe:
     """Take the first validation image directly from the data set.
 
     This is used when no validation batch has been read yet. The global random generators and those
-    of the loader are restored afterwards, so the loader gives the same batches as before. The
-    generator of a data set that has one of its own is not restored.
+    of the loader are restored afterwards, so the loader gives the same batches as before. If the
+    data set itself has a random generator, that one is not restored.
 
     Args:
         loaders: ``Trainer.val_dataloaders``: a loader, or loaders in lists, tuples and mappings.

@@ -67,8 +67,8 @@ class KernelVizCallback(Callback):
         probe: The image that the filters respond to. None for the built-in test chart. Otherwise
             the path of an image, a PIL image, a tensor or array of shape (C, H, W), or
             ``"train_batch"`` or ``"val_batch"`` for the first image of the first batch.
-        probe_size: Size of the test chart in pixels. A larger image is shrunk until its longer side
-            has this size.
+        probe_size: Size of the test chart in pixels. An image from a path or a PIL image is shrunk
+            until its longer side has this size. Tensors and arrays are used as they are.
         response: "channels" to draw the response of each input channel: plane c of filter o is
             the probe's channel c convolved with ``weight[o, c]``. "sum" to draw the sum of these
             planes: the linear response of the filter.

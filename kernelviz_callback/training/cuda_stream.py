@@ -1,4 +1,4 @@
-"""A CUDA stream beside that of the training, on the same device.
+"""A second CUDA stream on the device of the training.
 
 The training's stream copies the weights. All other work on the copies runs on the side stream. On
 a device without CUDA streams the same code runs and does nothing.
@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-Mark: TypeAlias = torch.cuda.Event | None
+Mark: TypeAlias = torch.cuda.Event | None  # a point in the work of the training's stream
 
 
 class SideStream:

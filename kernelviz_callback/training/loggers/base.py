@@ -80,4 +80,4 @@ class ImageLogger:
             self.log_images(self.logger, images, step)
 
     def flush(self) -> None:
-        """Do nothing: the logger sends at once, or from a thread of its own."""
+        """Do nothing: the logger sends its data at once or from its own thread."""
