@@ -54,7 +54,8 @@ class KernelVizCallback(Callback):
     All loggers get numbers of the health of the filters: ``kernelviz/<layer>/...``.
 
     **Cost:** training with the callback is bit-identical to training without it. Drawing and
-    logging run in background threads. A failure of the callback never ends the training.
+    logging run in background threads. If a file or a picture cannot be made, a warning says what is
+    lost, and the training goes on.
 
     Deeper layers (see ``layers``) are shown differently. Their filters have many input channels and
     are drawn as principal planes. Their responses are feature maps: the outputs of the layer when

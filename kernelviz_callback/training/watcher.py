@@ -29,8 +29,8 @@ class KernelWatcher:
 
     The watcher writes the same files and pictures as `KernelVizCallback`. It does not decide when a
     snapshot is due: call `snapshot` in the loop. That method copies the weights and returns.
-    Drawing and logging run in background threads. A failure of the watcher gives a warning and
-    never ends the training.
+    Drawing and logging run in background threads. If a file or a picture cannot be made, a warning
+    says what is lost, and the training goes on.
 
     If several processes train together, each makes a watcher and takes the same snapshots. Sharded
     weights are gathered from all processes, and rank zero writes.
