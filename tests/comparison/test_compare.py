@@ -351,8 +351,3 @@ def test_what_reads_no_image_has_no_responses_and_it_is_said_once() -> None:
         compare(other(first), shorter, match="weights")
     with pytest.raises(ValueError, match=r"has 3 dimensions and .* name a layer of a kind"):
         compare(conv(torch.rand(8, 3, 5, 5)), other(torch.rand(8, 3, 2, 5, 5)))
-
-
-def test_a_1d_layer_and_a_2d_layer_cannot_be_compared() -> None:
-    with pytest.raises(ValueError, match=r"has 2 dimensions and 'Conv1d' of .* 1; name a layer"):
-        compare(nn.Conv1d(1, 4, 5), nn.Conv2d(1, 4, 5))
