@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from kernelviz_callback import KernelVizCallback, effective_weight, geometry_of, load_probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.background_thread import Worker
-from kernelviz_callback.training.failures import Mishaps
-from kernelviz_callback.training.health_monitor import Monitor
-from kernelviz_callback.training.renderer import Illustrator
+from kernelviz_callback.training.failures import Failures
+from kernelviz_callback.training.health_monitor import HealthMonitor
+from kernelviz_callback.training.renderer import Renderer
 
 LOOKS = (200, 1_000, 2_000, 5_000, 10_000)
 
@@ -41,17 +41,17 @@ def processor_time(filters: int, size: int, rounds: int) -> float:
     conv = nn.Conv2d(3, filters, 7)
     probe = load_probe(size=size)
     snapshot = Snapshot(0, 0, 0.0, {"conv": effective_weight(conv)}, {"conv": geometry_of(conv)})
-    monitor = Monitor(probe)
-    illustrator = Illustrator(probe, response="channels", scale="filter", run_scales={})
+    monitor = HealthMonitor(probe)
+    renderer = Renderer(probe, response="channels", scale="filter", run_scales={})
     taken: list[float] = []
 
     def draw() -> None:
         start = time.thread_time()
-        mishaps = Mishaps()
-        health = monitor.observe(snapshot, mishaps)
-        illustrator.draw(replace(snapshot, health=health), mishaps)
+        failures = Failures()
+        health = monitor.observe(snapshot, failures)
+        renderer.draw(replace(snapshot, health=health), failures)
         taken.append(time.thread_time() - start)
-        assert not mishaps.found, mishaps.found
+        assert not failures.found, failures.found
 
     worker = Worker("benchmark", most_jobs=rounds + 1, most_bytes=1, on_error=print)
     for _ in range(rounds + 1):
@@ -88,7 +88,7 @@ class Inventory(Callback):
         if trainer.global_step in self.at:
             for callback in trainer.callbacks:
                 if isinstance(callback, KernelVizCallback):
-                    callback._observer.drain()
+                    callback._session.drain()
             trainer.logger.experiment.flush()
             process = psutil.Process(os.getpid())
             self.found[trainer.global_step] = (

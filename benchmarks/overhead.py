@@ -100,7 +100,7 @@ class Meter(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the processor times of the threads before the threads end."""
         if isinstance(self.measured, KernelVizCallback):
-            self.measured._observer.drain()
+            self.measured._session.drain()
         trainer.logger.experiment.flush()
         self.cpu += self._beside()
 

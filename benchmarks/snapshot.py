@@ -29,13 +29,13 @@ from torchvision.models import resnet50
 from torchvision.utils import make_grid
 
 from kernelviz_callback import load_probe
-from kernelviz_callback.training.failures import Mishaps, Reporter
+from kernelviz_callback.training.failures import FailureReporter, Failures
 from kernelviz_callback.training.loggers.tensorboard import TensorBoard
 from kernelviz_callback.training.publisher import Publisher
 from kernelviz_callback.training.recorder import Recorder
-from kernelviz_callback.training.renderer import Illustrator
+from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.run_lock import LastClaim
-from kernelviz_callback.training.watched_layers import Watch
+from kernelviz_callback.training.watched_layers import WatchedLayers
 
 Contender = Callable[[int], None]
 
@@ -78,27 +78,27 @@ def pasted_snippet(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Con
 
 def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
     """All that the callback does for a snapshot, the exact file included, until it is done."""
-    watch = Watch(nn.Sequential(conv))
+    watched = WatchedLayers(nn.Sequential(conv))
     probe = load_probe(photo)
     recorder: list[Recorder] = []
 
     def snapshot(step: int) -> None:
-        taken = watch.take(step=step, epoch=0, probe=probe, keep=True)
+        taken = watched.take(step=step, epoch=0, probe=probe, keep=True)
         if not recorder:
-            illustrator = Illustrator(probe, response="channels", scale="filter", run_scales={})
+            renderer = Renderer(probe, response="channels", scale="filter", run_scales={})
             recorder.append(
                 Recorder(
                     writer.log_dir,
                     LastClaim(),
                     probe,
                     device=conv.weight.device,
-                    publisher=Publisher(probe, illustrator),
-                    reporter=Reporter(),
+                    publisher=Publisher(probe, renderer),
+                    reporter=FailureReporter(),
                     health=True,
                     about="conv1",
                 )
             )
-        recorder[0].record(taken, [TensorBoard(writer)], Mishaps())
+        recorder[0].record(taken, [TensorBoard(writer)], Failures())
         recorder[0].drain()
 
     return snapshot

@@ -57,7 +57,7 @@ class Fault(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         for callback in trainer.callbacks:
             if isinstance(callback, KernelVizCallback):
-                callback._observer.drain()  # what came before the fault is written before it
+                callback._session.drain()  # what came before the fault is written before it
         for logger in trainer.loggers:
             logger.experiment.flush()
         if trainer.global_step == 2:

@@ -1,4 +1,4 @@
-"""Everything about a trained model that an observer could have changed."""
+"""Collect and compare everything about a trained model that the callback could change."""
 
 import random
 from typing import Any

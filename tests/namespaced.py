@@ -1,7 +1,9 @@
-"""Train under one of Lightning's two names, in a process that may be without the other.
+"""Train under one of the two names of Lightning; test_lightning_compat.py runs this script.
 
-Arguments: the name (``lightning.pytorch`` or ``pytorch_lightning``), the directory, and what may
-not be imported, if anything. What happened is printed as JSON.
+    python tests/namespaced.py NAME FOLDER [PACKAGE ...]
+
+NAME is ``lightning.pytorch`` or ``pytorch_lightning``. The packages after the folder cannot be
+imported in this process. The script prints its results as JSON.
 """
 
 import importlib
@@ -16,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class Absent:
-    """Makes packages look as if they were not installed."""
+    """An import hook that raises `ModuleNotFoundError` for the given packages."""
 
     def __init__(self, packages: list[str]) -> None:
         self.packages = packages

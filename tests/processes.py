@@ -1,4 +1,4 @@
-"""Run one of the scripts beside this file in a process of its own."""
+"""Run one of the scripts in this folder in a new process."""
 
 import subprocess
 import sys

@@ -1,8 +1,10 @@
-"""Gather sharded weights on two CPU processes; run as a script by its tests.
+"""Gather sharded weights on two CPU processes; test_processes.py runs this script.
 
-Arguments: a file that is not there yet, and the names of the wrappers. Prints one line a case: the
-wrapper, whether it shards, whether the whole weights came out bit for bit and the shards are as
-before, and the numbers in the tensors that were put together.
+    python tests/sharded_weights.py STORE WRAPPER ...
+
+STORE is the path of a file that does not exist yet. A wrapper is the name of a function below. The
+script prints one line for each wrapper: its name, whether it shards the layer, whether the gathered
+weights are bit-identical and the shards unchanged, and the size of each gathered tensor.
 """
 
 import os
@@ -25,8 +27,8 @@ from kernelviz_callback.model.weights import effective_weight
 
 def network() -> nn.Sequential:
     torch.manual_seed(1)
-    neighbour = nn.Conv2d(8, 64, 5)
-    return nn.Sequential(nn.Conv2d(3, 8, 5), neighbour, nn.Flatten(), nn.LazyLinear(2))
+    second = nn.Conv2d(8, 64, 5)
+    return nn.Sequential(nn.Conv2d(3, 8, 5), second, nn.Flatten(), nn.LazyLinear(2))
 
 
 def fsdp2(net: nn.Sequential) -> nn.Module:
@@ -69,7 +71,7 @@ def gather(wrap: Callable[[nn.Sequential], nn.Module]) -> list[object]:
     sharded = is_sharded(conv, model)
     weight = gather_weight(conv, model) if sharded else effective_weight(conv)
     DTensor.full_tensor = whole_of
-    # Whatever was put together, the model trains on as if nobody had looked.
+    # The model must still be able to train after its weights were gathered.
     model(torch.zeros(1, 3, 16, 16)).sum().backward()
     same = torch.equal(weight, expected) and before == [p.shape for p in conv.parameters()]
     return [sharded, same, *gathered]

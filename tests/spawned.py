@@ -1,4 +1,4 @@
-"""A training on two CPU processes that are spawned; run as a script by its test.
+"""Train on two spawned CPU processes; test_processes.py runs this script.
 
 python tests/spawned.py FOLDER
 """

@@ -1,6 +1,8 @@
-"""Two processes whose checkpoints are chosen by a number of health; run as a script by its test.
+"""Train on two processes whose checkpoints are chosen by a health number.
 
-python tests/steered.py FOLDER
+test_health_logging.py runs this script:
+
+    python tests/steered.py FOLDER
 """
 
 import json

@@ -1,9 +1,9 @@
-"""A training on two CPU processes, unwatched and then watched; run as a script by its tests.
+"""Train on two CPU processes, without and then with the callback; run by test_processes.py.
 
     python tests/two_processes.py SCENARIO FOLDER
 
-Every process leaves ``<FOLDER>/<watched>-<rank>.pt``: what the training did, and the whole weights
-of the convolutions at every step, gathered in a way of its own.
+Each process writes ``<FOLDER>/<watched>-<rank>.pt``: the results of the training, and the whole
+weights of the convolution at every step, gathered without the code of the package.
 """
 
 import sys
@@ -22,11 +22,11 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback
-from kernelviz_callback.training.renderer import Illustrator
+from kernelviz_callback.training.renderer import Renderer
 
 
 class Sharded(TinyNet):
-    """The convolution is a shard on each process; so is a layer that nobody watches."""
+    """A network whose convolution and other layers are sharded over the processes."""
 
     def configure_model(self) -> None:
         from torch.distributed.fsdp import fully_shard
@@ -39,11 +39,11 @@ class Sharded(TinyNet):
 
 
 class HalfPrecision(Sharded):
-    """Computes in bfloat16 and keeps float32: what is gathered for a batch is not the weights."""
+    """Computes in bfloat16 and keeps float32: the weights gathered for a batch are rounded."""
 
     def __init__(self, conv: nn.Module | None = None) -> None:
         super().__init__(conv)
-        self.rest[0] = nn.Identity()  # BatchNorm does not mix precisions
+        self.rest[0] = nn.Identity()  # BatchNorm fails with mixed precisions
 
     def configure_model(self) -> None:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -54,7 +54,7 @@ class HalfPrecision(Sharded):
 
 
 class Deep(TinyNet):
-    """Two convolutions, and a forward that asks the other process, as some do."""
+    """A network with two convolutions, whose ``forward`` communicates with the other process."""
 
     def __init__(self, conv: nn.Module | None = None) -> None:
         super().__init__(conv)
@@ -88,14 +88,14 @@ SCENARIOS: dict[str, tuple[type[TinyNet], dict[str, Any]]] = {
 class WholeWitness(Witness):
     def _look(self, trainer: Trainer, module: LightningModule) -> None:
         with torch.no_grad():
-            # The shards themselves, whatever was gathered of them for the last batch.
+            # The shards, not the weights that were gathered for the last batch.
             weight = module.conv.state_dict()["weight"]
             whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
             self.weights[trainer.global_step] = whole.detach().clone()
 
 
-class Beside(Callback):
-    """What the observer does on this process: how long its hooks take, which threads it has."""
+class HookTimes(Callback):
+    """Measures how long the hooks of the callback take, and notes its threads."""
 
     def __init__(self, watched: KernelVizCallback) -> None:
         self.seconds = 0.0
@@ -115,19 +115,19 @@ class Beside(Callback):
 
 
 def slow_down_drawing() -> None:
-    draw = Illustrator.draw
+    draw = Renderer.draw
 
     def slowly(*args: Any) -> Any:
         time.sleep(0.2)
         return draw(*args)
 
-    Illustrator.draw = slowly  # type: ignore[method-assign]
+    Renderer.draw = slowly  # type: ignore[method-assign]
 
 
 def train(scenario: str, folder: Path, *, watched: bool) -> None:
     kind, options = SCENARIOS[scenario]
     ours = KernelVizCallback(**options)
-    beside = Beside(ours)
+    hooks = HookTimes(ours)
     sharded = issubclass(kind, Sharded)
     witness = WholeWitness()
     trainer = Trainer(
@@ -153,7 +153,7 @@ def train(scenario: str, folder: Path, *, watched: bool) -> None:
         for name, x in record["state"].items()
     }
     record["witness"] = witness.weights
-    record["beside"] = {"seconds": beside.seconds, "threads": beside.threads}
+    record["hook_times"] = {"seconds": hooks.seconds, "threads": hooks.threads}
     torch.save(record, folder / f"{watched}-{trainer.global_rank}.pt")
 
 
@@ -162,6 +162,6 @@ if __name__ == "__main__":
     slow_down_drawing()
     for watched in (False, True):
         train(sys.argv[1], Path(sys.argv[2]), watched=watched)
-    # A process that leaves before the others may be torn down while its threads still serve them.
+    # A process that ends before the others may be stopped while its threads still answer them.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

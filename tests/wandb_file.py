@@ -1,4 +1,4 @@
-"""Read what Weights & Biases has written offline, as its own `wandb sync` does."""
+"""Read the offline file of Weights & Biases, as ``wandb sync`` does."""
 
 import json
 import struct
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 _BLOCK = 32768
-_FRAME = struct.Struct("<IHB")  # checksum, length, whether a record begins, goes on or ends
-_WHOLE, _LAST = 1, 4
+_FRAME = struct.Struct("<IHB")  # checksum, length, kind of the part of a record
+_WHOLE, _LAST = 1, 4  # kinds: the whole record, the last part of a record
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the one offline run below ``folder``, in their order, nested keys as they are."""
+    """Return the rows of the only offline run below ``folder`` in order, with nested keys."""
     from wandb.proto import wandb_internal_pb2
 
     (path,) = folder.rglob("*.wandb")
@@ -33,7 +33,7 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def _records(data: bytes) -> Iterator[bytes]:
-    at, record = 7, b""  # after the file's own header
+    at, record = 7, b""  # the header of the file has 7 bytes
     while at + _FRAME.size <= len(data):
         if _BLOCK - at % _BLOCK < _FRAME.size:
             at += _BLOCK - at % _BLOCK

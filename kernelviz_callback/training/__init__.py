@@ -1,6 +1,6 @@
 """Training: watch the layers of a running training and record snapshots of them.
 
-The Lightning callback, the watcher for other loops, the session behind both, and the threads that
-draw and write beside the training. Imports ``snapshots`` and all below it; ``commands`` may import
-it. Never imports ``checkpoints`` or ``comparison``.
+This package has the Lightning callback, the watcher for other training loops, the session that
+both use, and the background threads that write and draw. It imports ``snapshots`` and the packages
+below it. ``commands`` may import it. It never imports ``checkpoints`` or ``comparison``.
 """

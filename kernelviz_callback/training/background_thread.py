@@ -1,4 +1,4 @@
-"""One background thread that does its jobs in order. Nothing is dropped; a full queue waits."""
+"""A background thread that runs jobs in order. No job is dropped: callers wait for a full queue."""
 
 import contextlib
 import os
@@ -14,21 +14,24 @@ from threadpoolctl import ThreadpoolController
 
 Job = Callable[[], None]
 
-_LOOK = 1.0  # seconds between looks whether the thread is still there
-NICENESS = 10  # of 19: a tenth of a processor that others want, all of one that nobody wants
+_CHECK_INTERVAL = 1.0  # seconds between checks whether the thread is alive
+# The "nice" value of the thread, from 0 to 19. With 10 the thread gets about a tenth of a busy
+# processor, and all of an idle one.
+NICENESS = 10
 
 
 class Worker:
-    """Does jobs in the order they came, beside whoever gives them.
+    """Runs jobs in a thread, in the order in which they were submitted.
 
-    It uses one processor, and others go first: the training keeps its pace.
+    The thread uses one processor at a low priority, so that it does not slow the training.
 
     Args:
-        name: Of the thread.
-        most_jobs: Unfinished jobs beyond which `submit` waits.
-        most_bytes: Bytes held by unfinished jobs beyond which `submit` waits; a single job may hold
-            more.
-        on_error: Receives what a job raises, in the thread. The next job is done all the same.
+        name: Name of the thread.
+        most_jobs: Largest number of unfinished jobs; `submit` waits while it is reached.
+        most_bytes: Largest number of bytes that unfinished jobs hold together; `submit` waits
+            rather than exceed it. A single job may hold more.
+        on_error: Called in the thread with the exception that a job raised. The next job runs
+            afterwards.
 
     Example:
         >>> done = []
@@ -51,12 +54,12 @@ class Worker:
         self._most_jobs = most_jobs
         self._most_bytes = most_bytes
         self._on_error = on_error
-        self._jobs: deque[tuple[Job, int]] = deque()  # the first is the one being done
+        self._jobs: deque[tuple[Job, int]] = deque()  # the first job is running
         self._bytes = 0
         self._closing = False
         self._ended = False
         self._changed = threading.Condition()
-        # A daemon: a program that ends without `close` does not hang on its last pictures.
+        # A daemon thread does not keep a program alive that ends without calling `close`.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -70,13 +73,13 @@ class Worker:
             return self._wait_while(lambda: self._is_full(size))
 
     def submit(self, job: Job, size: int = 0) -> float:
-        """Queue a job that holds ``size`` bytes; wait while the queue is too full for it.
+        """Queue a job that holds ``size`` bytes; wait while the queue is too full for the job.
 
         Returns:
             Seconds waited; 0 if there was room.
 
         Raises:
-            RuntimeError: If the worker is closed.
+            RuntimeError: If `close` was called before.
         """
         with self._changed:
             waited = self._wait_while(lambda: self._is_full(size))
@@ -91,35 +94,36 @@ class Worker:
         """Wait until every job is done.
 
         Returns:
-            Seconds waited; 0 if there was none.
+            Seconds waited; 0 if the queue was empty.
         """
         with self._changed:
             return self._wait_while(lambda: bool(self._jobs))
 
     @property
     def is_closed(self) -> bool:
-        """Whether `close` has been called: nothing can be submitted any more."""
+        """Whether `close` was called. A closed worker accepts no jobs."""
         return self._closing
 
     def close(self) -> None:
-        """Do what is queued, then end the thread. Closing twice is once.
+        """Run the queued jobs, then end the thread. A second call changes nothing.
 
-        If it is interrupted, the work goes on, and it may be called again.
+        If ``KeyboardInterrupt`` ends this method early, the thread continues with the queued jobs,
+        and this method may be called again.
         """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            # Not `join`: interrupted, it takes a thread that lives for one that has ended
-            # (python/cpython#90882). A forked child has no thread to wait for.
+            # `join` is not used here: after an interrupt it reports a running thread as ended
+            # (python/cpython#90882). In a forked child process the thread is not alive.
             while not self._ended and self._thread.is_alive():
-                self._changed.wait(_LOOK)
+                self._changed.wait(_CHECK_INTERVAL)
         self._thread.join()
 
-    def _wait_while(self, holds: Callable[[], bool]) -> float:
-        if not holds():
+    def _wait_while(self, condition: Callable[[], bool]) -> float:
+        if not condition():
             return 0.0
         start = time.perf_counter()
-        self._changed.wait_for(lambda: not holds())
+        self._changed.wait_for(lambda: not condition())
         return time.perf_counter() - start
 
     def _is_full(self, size: int) -> bool:
@@ -127,11 +131,11 @@ class Worker:
         return len(self._jobs) >= self._most_jobs or (too_large and bool(self._jobs))
 
     def _run(self) -> None:
-        # Where a sandbox forbids either, the work is done all the same.
+        # A sandbox may forbid either call. The jobs must run even then.
         with contextlib.suppress(Exception):
             _use_one_processor()
         with contextlib.suppress(Exception):
-            _let_others_first()
+            _lower_priority()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs or self._closing)
@@ -140,15 +144,19 @@ class Worker:
                     self._changed.notify_all()
                     return
                 job, size = self._jobs[0]
-            self._do(job)
-            del job  # it may hold tensors
+            self._run_job(job)
+            del job  # free the tensors that the job may hold
             with self._changed:
                 self._jobs.popleft()
                 self._bytes -= size
                 self._changed.notify_all()
 
-    def _do(self, job: Job) -> None:
-        """Nothing ends the thread: a training that waits for it would wait forever."""
+    def _run_job(self, job: Job) -> None:
+        """Run a job and catch every exception.
+
+        An exception must not end the thread: the training may be waiting for it, and would wait
+        forever.
+        """
         try:
             job()
         except BaseException as error:
@@ -157,24 +165,27 @@ class Worker:
 
 
 def _use_one_processor() -> None:
-    """Limit this thread's OpenMP team to itself; no other thread's number of threads changes.
+    """Limit OpenMP to one thread for work that is started from this thread.
 
-    ``torch.set_num_threads`` would change the training's, and with it the order of its sums.
+    ``torch.set_num_threads`` would also change the number of threads of the training, and with it
+    the order in which the training adds numbers.
     """
-    torch.get_num_threads()  # torch sets a thread's number at its first use; that must come first
-    _openmp().limit(limits=1)
+    # torch sets the number of OpenMP threads when a thread first uses it. That must happen before
+    # the limit is set.
+    torch.get_num_threads()
+    openmp_libraries().limit(limits=1)
 
 
 @cache
-def _openmp() -> ThreadpoolController:
-    """The OpenMP libraries of this process; finding them takes milliseconds."""
+def openmp_libraries() -> ThreadpoolController:
+    """Find the OpenMP libraries of this process, once: the search takes milliseconds."""
     return ThreadpoolController().select(user_api="openmp")
 
 
-def _let_others_first() -> None:
-    """Lower this thread's priority: the training's threads wait for each other, and for the last.
+def _lower_priority() -> None:
+    """Lower the priority of this thread, so that the threads of the training run first.
 
-    Only Linux has priorities of threads; elsewhere this would be the whole process's.
+    Only Linux sets a priority for a single thread. Other systems would change the whole process.
     """
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -1,4 +1,4 @@
-"""A probe out of the training's own data, taken without disturbing the data."""
+"""Take the probe from the data of the training, without changing the data that follows."""
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -11,17 +11,22 @@ from torch.utils.data import DataLoader, IterableDataset
 from kernelviz_callback.probe.probe import Probe, probe_of_tensor
 from kernelviz_callback.training.lightning_compat import isolate_rng
 
-_DEEPEST = 8  # collections in collections that a batch is searched through
+_MOST_LEVELS = 8  # how many levels of nested collections are searched for an image
 
 
 def probe_of_batch(batch: Any, name: str) -> Probe:
-    """Take the first image of a batch, whatever collection it is packed in.
+    """Take the first image of a batch.
 
-    The image is the first item of the first floating-point or uint8 tensor with four dimensions;
-    where there is none, the middle slice of the first item of the first with five.
+    The image is the first item of the first 4-D tensor of the batch. If the batch has no 4-D
+    tensor, the image is the middle slice of the first item of the first 5-D tensor. Only
+    floating-point and uint8 tensors count.
+
+    Args:
+        batch: A tensor, or tensors in lists, tuples, mappings and objects with attributes.
+        name: Name of the probe.
 
     Raises:
-        ValueError: If the batch holds no such tensor.
+        ValueError: If the batch has no 4-D or 5-D tensor of these types.
 
     Example:
         >>> batch = {"label": torch.zeros(2), "image": torch.zeros(2, 3, 8, 8)}
@@ -33,7 +38,7 @@ def probe_of_batch(batch: Any, name: str) -> Probe:
             is_picture = tensor.is_floating_point() or tensor.dtype == torch.uint8
             if is_picture and tensor.ndim == dimensions:
                 first = tensor[0]
-                return probe_of_tensor(first if dimensions == 4 else _middle(first), name)
+                return probe_of_tensor(first if dimensions == 4 else _middle_slice(first), name)
     shapes = ", ".join(str(tuple(t.shape)) for t in _tensors(batch)) or "no tensor"
     raise ValueError(
         f"probe={name!r} needs a batch with images (B, C, H, W) or clips (B, C, D, H, W); the "
@@ -43,25 +48,30 @@ def probe_of_batch(batch: Any, name: str) -> Probe:
 
 
 def probe_of_loader(loaders: Any) -> Probe:
-    """Take the first validation image where no validation batch has been seen yet.
+    """Take the first validation image directly from the data set.
 
-    The sample is read from the data set itself, with the global random generators and the loader's
-    put back afterwards, so that the loader gives the same batches as if nobody had looked. A data
-    set that draws from a generator of its own is the exception.
+    This is used when no validation batch has been read yet. The global random generators and those
+    of the loader are restored afterwards, so the loader gives the same batches as before. If the
+    data set itself has a random generator, that one is not restored.
+
+    Args:
+        loaders: ``Trainer.val_dataloaders``: a loader, or loaders in lists, tuples and mappings.
 
     Raises:
-        ValueError: If there is no loader, it is empty, or its data can only be read by consuming
-            it.
+        ValueError: If there is no loader, if it is empty, or if its data set is iterable: such a
+            data set can be read only by consuming it.
     """
     loader = next((x for x in _leaves(loaders) if isinstance(x, DataLoader)), None)
     if loader is None or isinstance(loader.dataset, IterableDataset):
         found = (
-            "Lightning has loaded none yet" if loader is None else "an iterable data set was found"
+            "Lightning has not loaded one yet"
+            if loader is None
+            else "an iterable data set was found"
         )
         raise ValueError(
-            'probe="val_batch" takes its image from the sanity check; without one it needs a '
-            f"validation DataLoader over a map-style data set, and {found}; leave "
-            'num_sanity_val_steps above 0 or use probe="train_batch"'
+            'probe="val_batch" takes its image from the sanity check. Without a sanity check, '
+            "it needs a validation DataLoader over a map-style data set; "
+            f'{found}. Keep num_sanity_val_steps above 0, or pass probe="train_batch"'
         )
     samplers = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
     generators = [g for s in samplers if (g := getattr(s, "generator", None)) is not None]
@@ -71,7 +81,7 @@ def probe_of_loader(loaders: Any) -> Probe:
             index = next(iter(loader.sampler), None)
             if index is None:
                 raise ValueError(
-                    'probe="val_batch" needs an image, and the validation data is empty'
+                    'probe="val_batch" needs an image, but the validation data is empty'
                 )
             sample = loader.dataset[index]
             batch = sample if loader.batch_sampler is None else loader.collate_fn([sample])
@@ -81,7 +91,7 @@ def probe_of_loader(loaders: Any) -> Probe:
     return probe_of_batch(batch, "val_batch")
 
 
-def _middle(clip: Tensor) -> Tensor:
+def _middle_slice(clip: Tensor) -> Tensor:
     return clip[:, clip.shape[1] // 2]
 
 
@@ -96,7 +106,7 @@ def _leaves(loaders: Any) -> Iterable[Any]:
 
 
 def _tensors(batch: Any, depth: int = 0) -> Iterable[Tensor]:
-    """The tensors of a batch, in order. Nothing is consumed: iterators are left alone."""
+    """Yield the tensors of a batch in order. Iterators are skipped, so that none is consumed."""
     if isinstance(batch, Tensor):
         yield batch
         return
@@ -108,6 +118,6 @@ def _tensors(batch: Any, depth: int = 0) -> Iterable[Tensor]:
         parts = vars(batch).values()
     else:
         return
-    if depth < _DEEPEST:
+    if depth < _MOST_LEVELS:
         for part in parts:
             yield from _tensors(part, depth + 1)

@@ -1,4 +1,4 @@
-"""When to look: the Lightning callback. It decides and delegates; it computes nothing itself."""
+"""The Lightning callback. It decides when snapshots are taken; other modules do the work."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from kernelviz_callback.drawing.layer_pictures import Response
+from kernelviz_callback.drawing.layer_pictures import Response, map_shrink
 from kernelviz_callback.model.convolutions import check_layers
 from kernelviz_callback.probe.probe import (
     BATCH_SOURCES,
@@ -17,14 +17,14 @@ from kernelviz_callback.probe.probe import (
     load_probe,
 )
 from kernelviz_callback.training.batch_probe import probe_of_batch, probe_of_loader
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import HealthLog
-from kernelviz_callback.training.lightning_compat import Callback
+from kernelviz_callback.training.lightning_compat import Callback, has_callback, log_dir_of
 from kernelviz_callback.training.renderer import ScaleName
 from kernelviz_callback.training.run_state import RunState
 from kernelviz_callback.training.schedule import Schedule
-from kernelviz_callback.training.session import Observer, Style
-from kernelviz_callback.training.watched_layers import Watch
+from kernelviz_callback.training.session import Session, Style
+from kernelviz_callback.training.watched_layers import WatchedLayers
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -33,44 +33,64 @@ _AVERAGING = ("WeightAveraging", "StochasticWeightAveraging")
 
 
 class KernelVizCallback(Callback):
-    """Watch filters form, die, duplicate or stay noise while a network trains.
+    """Show how the filters of a network's first convolution develop during training.
 
-    At the start of training (step 0, before the first update), at each epoch end and at the end of
-    fit, the weights of the first convolution are written to ``<log_dir>/kernelviz/`` and go to
-    TensorBoard's Kernels tab, which has every step. Its Images get ``kernels/<layer>``, the
-    filters, ``responses/<layer>``, what each makes of one fixed probe image, and now and then the
-    whole training as ``film/<layer>`` and ``evolution/<layer>``. Without a logger that takes images
-    they become files beside the snapshots. Training with it is bit-identical to training without.
+    Add it to a Trainer and start TensorBoard: the Kernels tab shows the filters of every snapshot,
+    so that filters can be seen to form, to die, to become duplicates or to stay noise.
 
-    Of a deeper layer the filters are principal planes, and the responses its feature maps: what it
-    gives out when the model reads the probe in evaluation mode, once a snapshot.
+    **When:** a snapshot is taken at the start of training (step 0, before the first update), after
+    the optimizer steps 1, 2, 4, 8, ... of the first epoch, at the end of each epoch, and at the
+    end of fit. The arguments change this schedule.
+
+    **What:** a snapshot holds the exact weights of the watched layers. It is written to a file in
+    ``<log_dir>/kernelviz/``. All loggers that take images get pictures of it:
+
+    - ``kernels/<layer>``: the filters;
+    - ``responses/<layer>``: the response of each filter to the probe, a fixed image;
+    - ``film/<layer>`` and ``evolution/<layer>``: pictures of the whole training. They are drawn
+      after 4, 8, 16, ... epochs and at the end.
+
+    Without a logger that takes images, the pictures are written to files beside the snapshots.
+    All loggers get numbers of the health of the filters: ``kernelviz/<layer>/...``.
+
+    **Cost:** training with the callback is bit-identical to training without it. Drawing and
+    logging run in background threads. If a file or a picture cannot be made, a warning says what is
+    lost, and the training goes on.
+
+    Deeper layers (see ``layers``) are shown differently. Their filters have many input channels and
+    are drawn as principal planes. Their responses are feature maps: the outputs of the layer when
+    the model reads the probe in evaluation mode.
 
     Args:
-        layers: None for the first 2-D convolution; a dotted name, a glob such as
-            ``"backbone.*.conv1"`` or ``"*"`` for every 2-D convolution, or a list of both.
-        probe: None for the built-in test chart; the path of an image, a PIL image, a tensor or
-            array (C, H, W); or ``"train_batch"`` or ``"val_batch"``: the first image of the first
-            batch.
-        probe_size: Size in pixels of the chart; images are shrunk until their longer side has it.
-        response: "channels": plane c of picture o is probe[c] * weight[o, c]; "sum": the layer's
-            linear response, summed over its input channels.
-        scale: What the ends of the colour scale stand for: the largest magnitude of each "filter",
-            of the "layer", or of the "run": frozen at the first snapshot and only ever widened,
-            also across a resume.
-        every_n_epochs: Snapshot at the end of every n-th epoch; None for never.
-        every_n_train_steps: Also after every n-th optimizer step; None for never.
-        early_steps: Also after optimizer steps 1, 2, 4, 8, ... of the first epoch, while filters
-            take shape.
-        health: Examine the filters: flags on the kernel grid, numbers ``kernelviz/<layer>/...`` on
-            every logger (and for ``EarlyStopping`` and ``ModelCheckpoint``), a warning when
-            something begins to go wrong, the numbers of every filter in the snapshot's file.
-        live: In a notebook, also show the newest pictures in the cell that trains.
+        layers: The layers to watch. None for the first 2-D convolution of the model, or for its
+            first 1-D or 3-D convolution if it has no 2-D one. Otherwise a dotted name, a glob such
+            as ``"backbone.*.conv1"`` or ``"*"`` for all convolutions, or a list of names and globs.
+        probe: The image that the filters respond to. None for the built-in test chart. Otherwise
+            the path of an image, a PIL image, a tensor or array of shape (C, H, W), or
+            ``"train_batch"`` or ``"val_batch"`` for the first image of the first batch.
+        probe_size: Size of the test chart in pixels. An image from a path or a PIL image is shrunk
+            until its longer side has this size. Tensors and arrays are used as they are.
+        response: "channels" to draw the response of each input channel: plane c of filter o is
+            the probe's channel c convolved with ``weight[o, c]``. "sum" to draw the sum of these
+            planes: the linear response of the filter.
+        scale: What the two ends of the colour scale stand for: the largest magnitude of each
+            "filter", of the whole "layer", or of the "run". The scale of the "run" is set by the
+            first snapshot and widened when a later value exceeds it. A resumed training keeps it.
+        every_n_epochs: Take a snapshot at the end of every n-th epoch; None for no epoch.
+        every_n_train_steps: Take a snapshot also after every n-th optimizer step; None for no step.
+        early_steps: Whether to take snapshots also after the optimizer steps 1, 2, 4, 8, ... of the
+            first epoch. Filters change fastest then.
+        health: Whether to examine the filters. Filters with a verdict, such as "near-zero", are
+            framed in the pictures. Numbers are logged, and `EarlyStopping` and `ModelCheckpoint`
+            can monitor them. A warning says when a verdict begins. The snapshot's file holds the
+            numbers of every filter.
+        live: Whether to show the newest pictures also in the notebook cell that trains.
 
     Raises:
-        ValueError: At once for a bad value, at the start of fit for a layer that cannot be found or
-            a probe that does not fit it.
-        TypeError: For an argument of another type.
-        FileNotFoundError: If the probe's path does not exist.
+        ValueError: If an argument has a bad value. At the start of fit, if a layer cannot be found
+            or cannot read the probe.
+        TypeError: If an argument has a wrong type.
+        FileNotFoundError: If the path of the probe does not exist.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -97,38 +117,21 @@ class KernelVizCallback(Callback):
         self.style = Style(response, scale, health, live)
         self.schedule = Schedule(every_n_epochs, every_n_train_steps, early_steps)
         self._batch_source = probe if isinstance(probe, str) and probe in BATCH_SOURCES else None
-        self._given = None if self._batch_source else load_probe(probe, size=probe_size)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Start a run of its own: nothing of an earlier one is left."""
-        self._probe = self._given
-        self._watch: Watch | None = None
-        self._observer: Observer | None = None
-        self._restored = RunState()
-        self._log_dir = ""
-        self._health_log = HealthLog()
-        self._is_fitting = False
-        self._step = 0
+        self._given_probe = None if self._batch_source else load_probe(probe, size=probe_size)
+        self._reset()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy gets, and a process that is spawned: no threads, and nobody else's model."""
-        at_rest = {"_watch": None, "_observer": None, "_health_log": HealthLog()}
+        """State for copies and spawned processes: no threads, no model."""
+        at_rest = {"_watched": None, "_session": None, "_health_log": HealthLog()}
         return {**vars(self), **at_rest, "_restored": self._state(), "_is_fitting": False}
 
     @override
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
-        if stage == "fit" and trainer.global_step == 0:
-            self._forget()
+        self._reset_for_new_training(trainer, stage)
 
     @override
     def on_fit_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        self._restored, self._observer = self._state(), None
-        self._watch = Watch(pl_module, self.layers, trained=trainer.strategy.model)
-        if self._probe is None and not self._watch.reads_images:
-            self._probe = load_probe()  # no layer will look at it
-        if self._probe is not None:
-            self._watch.check_fit(self._probe)
+        self._find_layers(trainer, pl_module)
 
     @override
     def on_validation_batch_start(
@@ -139,35 +142,23 @@ class KernelVizCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if trainer.sanity_checking and self._batch_source == "val_batch" and self._probe is None:
-            self._take_probe(probe_of_batch(batch, "val_batch"))
+        self._take_validation_probe(trainer, batch)
 
     @override
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        log_dir = _log_dir(trainer)
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        self._is_fitting = True
-        self._step = trainer.global_step
-        if self._batch_source == "val_batch" and self._probe is None:
-            self._take_probe(probe_of_loader(trainer.val_dataloaders))
-        self._log_dir = log_dir
-        self._snapshot(trainer)
+        self._start(trainer)
 
     @override
     def on_train_batch_start(
         self, trainer: "Trainer", pl_module: "LightningModule", batch: Any, batch_idx: int
     ) -> None:
-        if self._is_fitting and self._probe is None:
-            self._take_probe(probe_of_batch(batch, "train_batch"))
-            self._snapshot(trainer)
+        self._take_training_probe(trainer, batch)
 
     @override
     def on_before_optimizer_step(
         self, trainer: "Trainer", pl_module: "LightningModule", optimizer: Optimizer
     ) -> None:
-        if self._observer is not None and self._observer.seen_step is None:
-            self._snapshot(trainer)  # a lazy layer has its weights only now
+        self._snapshot_lazy_layers(trainer)
 
     @override
     def on_train_batch_end(
@@ -178,37 +169,25 @@ class KernelVizCallback(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        previous, self._step = self._step, trainer.global_step
-        if self.schedule.due_after_steps(previous, self._step, trainer.current_epoch):
-            self._snapshot(trainer)
-        self._log_health(trainer, log=pl_module.log)
+        self._end_batch(trainer, log=pl_module.log)
 
     @override
     def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        if self.schedule.due_after_epoch(trainer.current_epoch):
-            self._snapshot(trainer)
-        elif (observer := self._due(trainer)) and _has(trainer, *_AVERAGING):
-            # This may have been the last epoch of training: later averaged weights may stand in
-            # place of these.
-            observer.hold(trainer.global_step, trainer.current_epoch)
-        self._log_health(trainer, log=pl_module.log, at_epoch_end=True)
+        self._end_epoch(trainer, log=pl_module.log)
 
     @override
     def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        self._finish(trainer, is_exception=False)
+        self._finish(trainer, is_certain=True)
 
     @override
     def on_exception(
         self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException
     ) -> None:
-        if trainer.state.fn == "fit":
-            self._finish(trainer, is_exception=True)
+        self._finish_after_exception(trainer)
 
     @override
     def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
-        self._close()
-        if stage == "fit":
-            self._health_log.leave(trainer)
+        self._tear_down(trainer, stage)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -216,44 +195,114 @@ class KernelVizCallback(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._observer = None  # of another training, perhaps
-        restored = self._restored = RunState.from_dict(state_dict)
-        source = self._batch_source
-        if restored.batch_probe is not None and source and source == restored.batch_source:
-            self._probe = Probe(restored.batch_probe, source)
+        self._restore(RunState.from_dict(state_dict))
 
-    def _state(self) -> RunState:
-        if self._observer is None or self._probe is None:
-            return self._restored
-        image = self._probe.image if self._probe.name == self._batch_source else None
-        return replace(self._observer.state, batch_source=self._batch_source, batch_probe=image)
+    def _reset(self) -> None:
+        """Drop everything that belongs to an earlier training."""
+        self._probe = self._given_probe
+        self._watched: WatchedLayers | None = None
+        self._session: Session | None = None
+        self._restored = RunState()
+        self._log_dir = ""
+        self._health_log = HealthLog()
+        self._is_fitting = False
+        self._step = 0
+
+    def _reset_for_new_training(self, trainer: "Trainer", stage: str) -> None:
+        if stage == "fit" and trainer.global_step == 0:
+            self._reset()
+
+    def _find_layers(self, trainer: "Trainer", module: "LightningModule") -> None:
+        self._restored, self._session = self._state(), None
+        self._watched = WatchedLayers(
+            module, self.layers, trained=trainer.strategy.model, map_shrink=map_shrink
+        )
+        if self._probe is None and not self._watched.reads_images:
+            self._probe = load_probe()  # a session needs a probe, even if no layer reads it
+        if self._probe is not None:
+            self._watched.check_fit(self._probe)
+
+    def _take_validation_probe(self, trainer: "Trainer", batch: Any) -> None:
+        if trainer.sanity_checking and self._batch_source == "val_batch" and self._probe is None:
+            self._take_probe(probe_of_batch(batch, "val_batch"))
+
+    def _take_training_probe(self, trainer: "Trainer", batch: Any) -> None:
+        if self._is_fitting and self._probe is None:
+            self._take_probe(probe_of_batch(batch, "train_batch"))
+            self._snapshot(trainer)
 
     def _take_probe(self, probe: Probe) -> None:
-        if self._watch is not None:
-            self._watch.check_fit(probe)
+        if self._watched is not None:
+            self._watched.check_fit(probe)
         self._probe = probe
 
-    def _due(self, trainer: "Trainer") -> Observer | None:
-        """Who observes, if this step can be taken and has not been. The same on every process."""
+    def _start(self, trainer: "Trainer") -> None:
+        log_dir = log_dir_of(trainer)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._is_fitting = True
+        self._step = trainer.global_step
+        if self._batch_source == "val_batch" and self._probe is None:
+            self._take_probe(probe_of_loader(trainer.val_dataloaders))
+        self._log_dir = log_dir
+        self._snapshot(trainer)
+
+    def _snapshot_lazy_layers(self, trainer: "Trainer") -> None:
+        """Take the first snapshot now if lazy layers had no weights at the start."""
+        if self._session is not None and self._session.seen_step is None:
+            self._snapshot(trainer)
+
+    def _end_batch(self, trainer: "Trainer", *, log: Callable[..., None]) -> None:
+        previous, self._step = self._step, trainer.global_step
+        if self.schedule.due_after_steps(previous, self._step, trainer.current_epoch):
+            self._snapshot(trainer)
+        self._log_health(trainer, log=log)
+
+    def _end_epoch(self, trainer: "Trainer", *, log: Callable[..., None]) -> None:
+        if self.schedule.due_after_epoch(trainer.current_epoch):
+            self._snapshot(trainer)
+        elif (session := self._due_session(trainer)) and has_callback(trainer, *_AVERAGING):
+            # This epoch may be the last one. At the end of training, averaged weights may have
+            # replaced the trained weights, so the trained weights are copied now.
+            session.hold(trainer.global_step, trainer.current_epoch)
+        self._log_health(trainer, log=log, at_epoch_end=True)
+
+    def _state(self) -> RunState:
+        """Return the state for a checkpoint."""
+        if self._session is None or self._probe is None:
+            return self._restored
+        image = self._probe.image if self._probe.name == self._batch_source else None
+        return replace(self._session.state, batch_source=self._batch_source, batch_probe=image)
+
+    def _restore(self, state: RunState) -> None:
+        self._session = None  # the session may be that of another training
+        self._restored = state
+        source = self._batch_source
+        if state.batch_probe is not None and source and source == state.batch_source:
+            self._probe = Probe(state.batch_probe, source)
+
+    def _due_session(self, trainer: "Trainer") -> Session | None:
+        """Return the session if this step is due, else None. All processes get the same answer."""
         if not self._is_fitting or self._probe is None:
             return None
-        if self._observer is None:
-            assert self._watch is not None
-            self._observer = Observer(
-                self._watch,
+        if self._session is None:
+            assert self._watched is not None
+            self._session = Session(
+                self._watched,
                 self._probe,
                 self._log_dir,
                 style=self.style,
                 state=self._restored,
                 keep=trainer.is_global_zero,
             )
-        return self._observer if self._observer.is_due(trainer.global_step) else None
+        return self._session if self._session.is_due(trainer.global_step) else None
 
     def _snapshot(self, trainer: "Trainer") -> None:
-        observer = self._due(trainer)
-        if observer is not None:
+        """Take a snapshot if this step is due."""
+        session = self._due_session(trainer)
+        if session is not None:
             step = trainer.global_step
-            scalars = observer.record(step, trainer.current_epoch, trainer.loggers)
+            scalars = session.record(step, trainer.current_epoch, trainer.loggers)
             self._health_log.expect(step, scalars)
 
     def _log_health(
@@ -263,48 +312,45 @@ class KernelVizCallback(Callback):
         log: Callable[..., None] | None,
         at_epoch_end: bool = False,
     ) -> None:
-        if self._is_fitting and self.style.health and self._observer is not None:
-            mishaps = Mishaps()
-            with mishaps.survive("give numbers to Lightning", "pictures and snapshots are kept"):
-                self._health_log.log(trainer, mishaps, log=log, at_epoch_end=at_epoch_end)
-            self._observer.reporter.report(mishaps, trainer.global_step)
+        if self._is_fitting and self.style.health and self._session is not None:
+            failures = Failures()
+            with failures.survive("give numbers to Lightning", "pictures and snapshots are kept"):
+                self._health_log.log(trainer, failures, log=log, at_epoch_end=at_epoch_end)
+            self._session.reporter.report(failures, trainer.global_step)
 
-    def _finish(self, trainer: "Trainer", *, is_exception: bool) -> None:
-        """Take the last state if it has not been taken, then let everything be written."""
-        is_held = self._observer is not None and self._observer.holds(trainer.global_step)
-        if is_held or not (is_exception and self._is_uncertain(trainer)):
+    def _finish_after_exception(self, trainer: "Trainer") -> None:
+        if trainer.state.fn == "fit":
+            self._finish(trainer, is_certain=not self._may_misread_weights(trainer))
+
+    def _finish(self, trainer: "Trainer", *, is_certain: bool) -> None:
+        """Take a snapshot of the last step, then wait until everything is written.
+
+        Args:
+            trainer: The trainer.
+            is_certain: Whether the trained weights can be read now. If not, the last snapshot is
+                taken only if its weights were copied before.
+        """
+        is_held = self._session is not None and self._session.holds(trainer.global_step)
+        if is_held or is_certain:
             self._snapshot(trainer)
         self._log_health(trainer, log=None)
         self._close()
 
-    def _is_uncertain(self, trainer: "Trainer") -> bool:
-        """Whether an exception leaves no way to read the weights of the training.
+    def _may_misread_weights(self, trainer: "Trainer") -> bool:
+        """Whether the trained weights cannot be read after an exception.
 
-        The other processes may not come to a gathering, and during validation averaged weights may
-        stand in place of those that are trained.
+        Sharded weights cannot be gathered if the other processes do not take part. During
+        validation, averaged weights may have replaced the trained ones.
         """
-        is_sharded = self._watch is not None and self._watch.is_sharded
-        return is_sharded or (not trainer.training and _has(trainer, "WeightAveraging"))
+        is_sharded = self._watched is not None and self._watched.is_sharded
+        return is_sharded or (not trainer.training and has_callback(trainer, "WeightAveraging"))
+
+    def _tear_down(self, trainer: "Trainer", stage: str) -> None:
+        self._close()
+        if stage == "fit":
+            self._health_log.update_metrics(trainer)
 
     def _close(self) -> None:
         self._is_fitting = False
-        if self._observer is not None:
-            self._observer.close()
-
-
-def _log_dir(trainer: "Trainer") -> str:
-    """The first TensorBoard run, else Lightning's choice. A collective: call it on every rank."""
-    chosen = trainer.log_dir or trainer.default_root_dir
-    boards = [x for x in trainer.loggers if "TensorBoardLogger" in _names(x) and x.log_dir]
-    return str(boards[0].log_dir if boards else chosen)
-
-
-def _has(trainer: "Trainer", *names: str) -> bool:
-    """Tell whether one of these callbacks of Lightning's, not all of every version, is there."""
-    found = trainer.callbacks  # type: ignore[attr-defined]
-    return any(not _names(callback).isdisjoint(names) for callback in found)
-
-
-def _names(thing: object) -> set[str]:
-    """Of its classes: Lightning has two of each, in packages of different names."""
-    return {kind.__name__ for kind in type(thing).__mro__}
+        if self._session is not None:
+            self._session.close()

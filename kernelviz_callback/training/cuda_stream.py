@@ -1,6 +1,7 @@
-"""Work beside the training on its own device: a copy now, everything else on a side stream.
+"""A second CUDA stream on the device of the training.
 
-On the CPU there are no streams; the same code runs and does nothing of this.
+The training's stream copies the weights. All other work on the copies runs on the side stream. On
+a device without CUDA streams the same code runs and does nothing.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,14 +11,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-Mark: TypeAlias = torch.cuda.Event | None
+Mark: TypeAlias = torch.cuda.Event | None  # a point in the work of the training's stream
 
 
 class SideStream:
-    """A queue of work on a CUDA device that runs beside the training's own.
+    """A CUDA stream that runs in parallel to the stream of the training.
 
     Args:
-        device: Where the copies lie. Only CUDA has a stream; elsewhere this is empty.
+        device: The device of the tensors. On a device that is not CUDA, all methods do nothing.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -26,7 +27,7 @@ class SideStream:
         self._stream = torch.cuda.Stream(device) if is_cuda else None  # type: ignore[no-untyped-call]
 
     def mark(self) -> Mark:
-        """Remember what the training's stream holds by now, without waiting for it."""
+        """Record an event on the training's stream, without waiting for the device."""
         if self._stream is None:
             return None
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -38,14 +39,14 @@ class SideStream:
         """Run the body's work on this stream, after ``mark``.
 
         Args:
-            mark: From `mark`, taken after ``used`` were written.
-            used: Tensors of the training's stream that the body reads; their memory is not given
-                to anybody else before it has.
+            mark: Result of `mark`, which was called after ``used`` were written.
+            used: Tensors of the training's stream that the body reads. Their memory is not reused
+                before the body's work is done.
         """
         if self._stream is None or mark is None:
             yield
             return
-        # A thread begins on device 0, and would come back there.
+        # A new thread uses device 0. `torch.cuda.stream` would switch back to device 0 at its end.
         torch.cuda.set_device(self._device)
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(mark)

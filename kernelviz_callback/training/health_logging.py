@@ -1,4 +1,4 @@
-"""The numbers of health where the user looks for numbers: every logger, and Lightning's metrics."""
+"""Log the health numbers to every logger and to Lightning's metrics."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -8,69 +8,79 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.loggers.registry import takes_numbers
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 PREFIX = "kernelviz/"
-# If the thread that examines the filters should have died, a training is not to wait for it.
-_LONGEST_WAIT = 60.0  # seconds
+# Seconds to wait for the numbers of a snapshot. The limit keeps a training from waiting forever if
+# the thread that examines the filters has died.
+_LONGEST_WAIT = 60.0
 
 
 class HealthLog:
-    """Logs the numbers of each snapshot when they are there, from the training's thread.
+    """Logs the health numbers of snapshots from the thread of the training.
 
-    Destinations that may be used from any thread have them already. Other loggers get them at a
-    later step, with the step that they are of. Lightning's metrics get the newest that there are
-    at the end of an epoch, of a training on one process, and the last at its end; and at once on
-    all processes, for which the training waits, if a callback or a scheduler monitors one of them.
+    - Loggers: a destination that may be called from any thread got the numbers together with the
+      pictures. Every other logger gets them here when they are ready, with the step of their
+      snapshot.
+    - Lightning's metrics: in a training on one process they get the newest numbers at the end of
+      each epoch, and the last ones at the end of the training. If a callback or a scheduler
+      monitors one of the numbers, the metrics of all processes get them after each snapshot; the
+      training waits for that.
     """
 
     def __init__(self) -> None:
         self._expected: deque[tuple[int, Future[dict[str, float]]]] = deque()
         self._newest: dict[str, float] = {}
-        self._is_due = False
+        self._is_new = False
 
     def expect(self, step: int, scalars: "Future[dict[str, float]] | None") -> None:
-        """Note that a snapshot was taken, on every process; only rank zero has its numbers."""
-        self._is_due = True
+        """Note that a snapshot was taken. Every process must call this method.
+
+        Args:
+            step: Step of the snapshot.
+            scalars: Its numbers, when they are ready; None on all processes but rank zero.
+        """
+        self._is_new = True
         if scalars is not None:
             self._expected.append((step, scalars))
 
     def log(
         self,
         trainer: "Trainer",
-        mishaps: Mishaps,
+        failures: Failures,
         *,
         log: Callable[..., None] | None,
         at_epoch_end: bool = False,
     ) -> None:
-        """Log what is there by now.
+        """Log the numbers that are ready.
 
         Args:
-            trainer: All its loggers get the numbers.
-            mishaps: Is told of a logger that fails.
-            log: ``Callback.log``, None where Lightning does not allow it.
-            at_epoch_end: Which of Lightning's hooks this is: the end of an epoch or of a batch.
+            trainer: The trainer, whose loggers get the numbers.
+            failures: Gets the failures of loggers.
+            log: ``LightningModule.log``; None where Lightning does not allow to call it.
+            at_epoch_end: Whether the hook is that of the end of an epoch, not of a batch.
         """
         is_awaited = log is not None and _is_monitored(trainer)
-        # Whatever happens here on rank zero, the other processes wait for it below.
-        with mishaps.survive("log numbers", "pictures and snapshots are kept"):
+        # An exception here on rank zero must not skip the broadcast below: the other processes wait
+        # for it.
+        with failures.survive("log numbers", "pictures and snapshots are kept"):
             while self._expected and (is_awaited or log is None or self._expected[0][1].done()):
                 step, scalars = self._expected.popleft()
-                self._newest |= log_numbers(trainer.loggers, scalars, step, mishaps)
-        is_due, self._is_due = self._is_due, False
+                self._newest |= log_numbers(trainer.loggers, scalars, step, failures)
+        is_new, self._is_new = self._is_new, False
         if log is not None and is_awaited:
-            self._log_for_monitors(trainer, log, is_due=is_due, at_epoch_end=at_epoch_end)
+            self._log_for_monitors(trainer, log, is_new=is_new, at_epoch_end=at_epoch_end)
         elif at_epoch_end:
-            self.leave(trainer)
+            self.update_metrics(trainer)
 
-    def leave(self, trainer: "Trainer") -> None:
-        """Give the newest numbers to whoever looks at the metrics, of a training on one process.
+    def update_metrics(self, trainer: "Trainer") -> None:
+        """Put the newest numbers into ``trainer.callback_metrics``, in a training on one process.
 
-        Lightning's own way to log takes half a millisecond a number.
+        ``LightningModule.log`` is not used, because it takes half a millisecond for each number.
         """
         if trainer.world_size == 1 and self._newest:
             newest, self._newest = self._newest, {}
@@ -78,12 +88,12 @@ class HealthLog:
             trainer.callback_metrics.update(numbers)
 
     def _log_for_monitors(
-        self, trainer: "Trainer", log: Callable[..., None], *, is_due: bool, at_epoch_end: bool
+        self, trainer: "Trainer", log: Callable[..., None], *, is_new: bool, at_epoch_end: bool
     ) -> None:
         newest, self._newest = self._newest, {}
         is_alone = trainer.world_size == 1
         if not is_alone:
-            newest = trainer.strategy.broadcast(newest) if is_due else {}
+            newest = trainer.strategy.broadcast(newest) if is_new else {}
         for name, value in newest.items():
             log(
                 name,
@@ -91,28 +101,38 @@ class HealthLog:
                 logger=False,
                 on_step=not at_epoch_end,
                 on_epoch=at_epoch_end,
-                sync_dist=not is_alone,  # the mean of what is equal everywhere
+                sync_dist=not is_alone,  # the mean of equal values does not change them
             )
 
 
 def log_numbers(
-    loggers: Iterable[Any], scalars: "Future[dict[str, float]]", step: int, mishaps: Mishaps
+    loggers: Iterable[Any], scalars: "Future[dict[str, float]]", step: int, failures: Failures
 ) -> dict[str, float]:
-    """Wait for the numbers of a step and give them to the loggers that do not have them already."""
+    """Wait for the numbers of a step, and log them to the loggers that do not have them yet.
+
+    Args:
+        loggers: Loggers with a ``log_metrics``.
+        scalars: The numbers, when they are ready.
+        step: Step of the snapshot.
+        failures: Gets the failures of loggers.
+
+    Returns:
+        The numbers: tag to value. Empty if they were not ready after a minute.
+    """
     try:
         numbers = scalars.result(_LONGEST_WAIT)
-    except futures.TimeoutError:  # not the builtin one before Python 3.11
+    except futures.TimeoutError:  # before Python 3.11 this is not the builtin TimeoutError
         return {}
     if numbers:
         for logger in loggers:
             name = type(logger).__name__
-            with mishaps.survive(f"log numbers to {name}", "pictures and snapshots are kept"):
+            with failures.survive(f"log numbers to {name}", "pictures and snapshots are kept"):
                 if not takes_numbers(logger):
                     logger.log_metrics(numbers, step=step)
     return numbers
 
 
 def _is_monitored(trainer: "Trainer") -> bool:
-    """Whether a callback or a scheduler is steered by one of the numbers."""
-    watchers: list[Any] = [*trainer.callbacks, *trainer.lr_scheduler_configs]  # type: ignore[attr-defined]
-    return any(str(getattr(w, "monitor", "")).startswith(PREFIX) for w in watchers)
+    """Whether a callback or a scheduler monitors one of the numbers."""
+    monitors: list[Any] = [*trainer.callbacks, *trainer.lr_scheduler_configs]  # type: ignore[attr-defined]
+    return any(str(getattr(m, "monitor", "")).startswith(PREFIX) for m in monitors)

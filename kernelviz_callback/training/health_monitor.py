@@ -1,7 +1,7 @@
-"""The health of all watched layers through one training, snapshot by snapshot."""
+"""Examine the health of all watched layers of one training, snapshot by snapshot."""
 
 from collections.abc import Iterable, Mapping
-from math import nan
+from math import isnan, nan
 
 from torch import Tensor
 
@@ -14,17 +14,17 @@ from kernelviz_callback.model.host import to_host
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.probe.probe_energy import ProbeEnergy, energy_for_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.failures import Failures
 
 
-class Monitor:
-    """Examines snapshots in their order, each beside the first and the one before.
+class HealthMonitor:
+    """Examines snapshots in order. Each is compared with the first and with the previous one.
 
     Args:
         probe: The fixed image.
 
     Attributes:
-        news: What the user should be told since it was last emptied.
+        news: Warnings for the user. The caller empties the list after reporting them.
     """
 
     def __init__(self, probe: Probe) -> None:
@@ -34,59 +34,68 @@ class Monitor:
         self._first: dict[str, Tensor] = {}
         self._previous: dict[str, Tensor] = {}
         self._previous_step: int | None = None
-        self._alarms: dict[str, LayerAlerts] = {}
+        self._alerts: dict[str, LayerAlerts] = {}
         self._last: dict[str, KernelHealth] = {}
-        self._known: dict[str, set[str]] = {}
+        self._logged: dict[str, set[str]] = {}
 
-    def recall(self, snapshots: Iterable[Snapshot], mishaps: Mishaps) -> None:
-        """Take in what an earlier attempt recorded, in its order; it is no news."""
+    def recall(self, snapshots: Iterable[Snapshot], failures: Failures) -> None:
+        """Examine the snapshots of an earlier attempt, in order, without warnings.
+
+        Args:
+            snapshots: The snapshots. A snapshot that has health is not examined again.
+            failures: Gets the failures.
+        """
         for snapshot in snapshots:
             if snapshot.health:
-                self._follow(snapshot.health, snapshot.step)
-                self._keep(_host(snapshot), snapshot.step)
+                self._update_alerts(snapshot.health, snapshot.step)
+                self._keep(_weights_on_host(snapshot), snapshot.step)
                 self.numbers(snapshot.health)
             else:
-                self.observe(snapshot, mishaps)
+                self.observe(snapshot, failures)
         self.news.clear()
 
-    def observe(self, snapshot: Snapshot, mishaps: Mishaps) -> dict[str, KernelHealth]:
+    def observe(self, snapshot: Snapshot, failures: Failures) -> dict[str, KernelHealth]:
         """Examine the next snapshot.
 
+        Args:
+            snapshot: The snapshot, which must be later than the previous one.
+            failures: Gets the reason for each layer that cannot be examined.
+
         Returns:
-            Layer name to health, without the layers that cannot be examined: ``mishaps`` has why.
+            Layer name to health, without the layers that cannot be examined.
         """
-        weights = _host(snapshot)
+        weights = _weights_on_host(snapshot)
         steps = None if self._previous_step is None else snapshot.step - self._previous_step
         losing = "its health is not known; snapshot files and pictures are kept"
         found = {}
         for name, weight in weights.items():
-            with mishaps.survive(f"examine the filters of {name}", losing):
+            with failures.survive(f"examine the filters of {name}", losing):
                 found[name] = self._examine(name, weight, snapshot.geometry[name], steps)
         self._keep(weights, snapshot.step)
-        self.news += self._follow(found, snapshot.step)
+        self.news += self._update_alerts(found, snapshot.step)
         return found
 
     def numbers(self, found: Mapping[str, KernelHealth]) -> dict[str, float]:
-        """The curves of a snapshot that was observed, ``<layer>/<number>`` to the value.
+        """Return the numbers of an examined snapshot, ``<layer>/<number>`` to the value.
 
-        A number that was there before and is no more is NaN: whoever goes by it must not go on
-        with its last value.
+        A number that an earlier snapshot had and this one lacks is NaN. `EarlyStopping` and similar
+        callbacks then do not act on its last value.
         """
         numbers: dict[str, float] = {}
         for layer, health in found.items():
-            now = health.to_scalars()
-            known = self._known.setdefault(layer, set())
-            gone = known - now.keys()
-            known.update(now)
+            values = health.to_scalars()
+            logged = self._logged.setdefault(layer, set())
+            missing = logged - values.keys()
+            logged.update(values)
             if not health.filters.norm.isnan().all():
-                gone -= {"update_ratio"}  # known only of snapshots that are one step apart
-            now |= dict.fromkeys(sorted(gone), nan)
-            numbers |= {f"{layer}/{name}": value for name, value in now.items()}
+                missing -= {"update_ratio"}  # it exists only for snapshots one step apart
+            values |= dict.fromkeys(sorted(missing), nan)
+            numbers |= {f"{layer}/{name}": value for name, value in values.items()}
         return numbers
 
     def summary(self) -> str:
-        """How the layers were in the end, in a sentence; empty if none was examined."""
-        return "; ".join(_in_short(health) for health in self._last.values())
+        """Describe the last health of each layer in one line; empty if no layer was examined."""
+        return "; ".join(_summary_of(health) for health in self._last.values())
 
     def _examine(
         self, name: str, weights: Tensor, geometry: Geometry, steps: int | None
@@ -111,26 +120,27 @@ class Monitor:
                 self._first[name] = weight
         self._previous, self._previous_step = weights, step
 
-    def _follow(self, found: Mapping[str, KernelHealth], step: int) -> list[str]:
-        said = []
+    def _update_alerts(self, found: Mapping[str, KernelHealth], step: int) -> list[str]:
+        """Return a warning for each verdict that has begun."""
+        warnings = []
         for name, health in found.items():
-            said += self._alarms.setdefault(name, LayerAlerts()).update(health, step)
+            warnings += self._alerts.setdefault(name, LayerAlerts()).update(health, step)
             self._last[name] = health
-        return said
+        return warnings
 
 
-def _host(snapshot: Snapshot) -> dict[str, Tensor]:
+def _weights_on_host(snapshot: Snapshot) -> dict[str, Tensor]:
     return {name: to_host(weight.detach()).float() for name, weight in snapshot.weights.items()}
 
 
 def _same_shape(reference: Tensor | None, weights: Tensor) -> Tensor | None:
-    """A layer may be replaced by another of its name."""
+    """Return the reference if it has the shape of ``weights``: a layer may have been replaced."""
     return reference if reference is not None and reference.shape == weights.shape else None
 
 
-def _in_short(health: KernelHealth) -> str:
+def _summary_of(health: KernelHealth) -> str:
     counts = [(name, len(health.flagged(name))) for name in VERDICT_NAMES]
-    said = [f"{count} {name}" for name, count in counts if count] or ["none with a verdict"]
+    verdicts = [f"{count} {name}" for name, count in counts if count] or ["none with a verdict"]
     drift = health.totals.drift
-    moved = f", drift {drift:.2g}" if drift == drift else ""
-    return f"{health.layer}: of {health.shape[0]} filters {', '.join(said)}{moved}"
+    drifted = "" if isnan(drift) else f", drift {drift:.2g}"
+    return f"{health.layer}: of {health.shape[0]} filters {', '.join(verdicts)}{drifted}"

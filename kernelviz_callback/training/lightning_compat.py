@@ -1,4 +1,4 @@
-"""Lightning, under whichever of its two names the training has it."""
+"""Import Lightning by the name that the training uses: lightning or pytorch_lightning."""
 
 import sys
 from importlib import import_module
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 _NAMES = ("lightning.pytorch", "pytorch_lightning")
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback
+    from lightning.pytorch import Callback, Trainer
     from lightning.pytorch.utilities.seed import isolate_rng
 else:
 
     def _find() -> str:
-        """Choose the name that is loaded already, else the first that can be."""
+        """Find the name that is already imported, else the first name that can be imported."""
         for name in sorted(_NAMES, key=lambda name: name not in sys.modules):
             try:
                 import_module(name)
@@ -23,11 +23,38 @@ else:
                 return name
         raise ModuleNotFoundError(
             "KernelVizCallback needs Lightning, which is not installed; run: pip install lightning "
-            "(KernelWatcher does without)"
+            "(KernelWatcher works without Lightning)"
         )
 
     _found = _find()
     Callback = import_module(_found).Callback
     isolate_rng = import_module(f"{_found}.utilities.seed").isolate_rng
 
-__all__ = ["Callback", "isolate_rng"]
+__all__ = ["Callback", "has_callback", "isolate_rng", "log_dir_of"]
+
+
+def log_dir_of(trainer: "Trainer") -> str:
+    """Return the folder of the first TensorBoard logger, or else the one that Lightning chooses.
+
+    Every process must call this function, because ``trainer.log_dir`` is broadcast.
+    """
+    chosen = trainer.log_dir or trainer.default_root_dir
+    boards = [x for x in trainer.loggers if "TensorBoardLogger" in _class_names(x) and x.log_dir]
+    return str(boards[0].log_dir if boards else chosen)
+
+
+def has_callback(trainer: "Trainer", *names: str) -> bool:
+    """Whether the trainer has a callback of one of these classes of Lightning.
+
+    The classes are given by name, because not every version of Lightning has all of them.
+    """
+    found = trainer.callbacks  # type: ignore[attr-defined]
+    return any(not _class_names(callback).isdisjoint(names) for callback in found)
+
+
+def _class_names(thing: object) -> set[str]:
+    """Names of the class and its base classes.
+
+    `isinstance` is of no use: the two packages of Lightning have each class twice.
+    """
+    return {kind.__name__ for kind in type(thing).__mro__}

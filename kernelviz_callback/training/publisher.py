@@ -13,11 +13,10 @@ from kernelviz_callback.snapshots.event import Attempt, pack_image, pack_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.tensorboard_plugin.codec import value_of
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.failures import BackOff, Failures
 from kernelviz_callback.training.films import draw_films
 from kernelviz_callback.training.loggers.base import Destination
-from kernelviz_callback.training.patience import Patience
-from kernelviz_callback.training.renderer import Illustrator
+from kernelviz_callback.training.renderer import Renderer
 
 # Films are drawn when so many epochs are over, then twice as many, and again. Their columns are
 # spaced like that, so of a film drawn after 64 epochs none is missing until 128.
@@ -33,20 +32,20 @@ class Publisher:
 
     Args:
         probe: The fixed image.
-        illustrator: Draws the pictures.
+        renderer: Draws the pictures.
 
     Attributes:
         probe_is_new: Whether no earlier attempt of this training has shown the probe.
     """
 
-    def __init__(self, probe: Probe, illustrator: Illustrator) -> None:
+    def __init__(self, probe: Probe, renderer: Renderer) -> None:
         self.probe_is_new = True
         self._probe = probe
-        self._illustrator = illustrator
+        self._renderer = renderer
         self._attempt: Attempt | None = None
         # Lists: a logger of the user's own need not be hashable.
         self._introduced_to: list[Destination] = []
-        self._known: list[tuple[Destination, Patience]] = []
+        self._known: list[tuple[Destination, BackOff]] = []
         self._next_film = FIRST_FILM
         self._filmed_step: int | None = None
 
@@ -64,7 +63,7 @@ class Publisher:
         numbers: Mapping[str, float],
         destinations: Sequence[Destination],
         folder: Folder,
-        mishaps: Mishaps,
+        failures: Failures,
     ) -> None:
         """Draw a snapshot and log it.
 
@@ -73,21 +72,21 @@ class Publisher:
             numbers: Tag to value.
             destinations: Where the pictures go.
             folder: Of the run.
-            mishaps: Takes what goes wrong.
+            failures: Takes what goes wrong.
         """
-        images = self._illustrator.draw(snapshot, mishaps)
-        events = self._events(snapshot, mishaps)
+        images = self._renderer.draw(snapshot, failures)
+        events = self._events(snapshot, failures)
         reads_images = any(weights.ndim > 3 for weights in snapshot.weights.values())
         # Everything is drawn before anything is logged: TensorBoard's writer computes checksums in
         # a thread of its own, which would take the processor from the drawing.
         for destination in destinations:
             attempt = f"log to {destination.name}"
-            with mishaps.survive(attempt, _NO_PICTURES), self._trying(destination):
+            with failures.survive(attempt, _NO_PICTURES), self._trying(destination):
                 if reads_images and destination not in self._introduced_to:
-                    self._introduce(destination, snapshot.step, mishaps)
+                    self._introduce(destination, snapshot.step, failures)
                 destination.log(images, snapshot.step, numbers, events)
         if not any(destination.keeps_pictures for destination in destinations):
-            self._write(images, f"-step-{snapshot.step:08d}", folder, mishaps)
+            self._write(images, f"-step-{snapshot.step:08d}", folder, failures)
 
     def publish_films_if_due(
         self,
@@ -95,7 +94,7 @@ class Publisher:
         step: int,
         destinations: Sequence[Destination],
         folder: Folder,
-        mishaps: Mishaps,
+        failures: Failures,
     ) -> None:
         """Publish the films once 4, 8, 16, ... epochs are over, with the first snapshot after that.
 
@@ -104,14 +103,14 @@ class Publisher:
             step: Likewise.
             destinations: As for `publish`.
             folder: Likewise.
-            mishaps: Likewise.
+            failures: Likewise.
         """
         if epoch + 1 >= self._next_film:
             self._next_film = 2 ** (epoch + 1).bit_length()
-            self.publish_films(step, destinations, folder, mishaps)
+            self.publish_films(step, destinations, folder, failures)
 
     def publish_films(
-        self, step: int, destinations: Sequence[Destination], folder: Folder, mishaps: Mishaps
+        self, step: int, destinations: Sequence[Destination], folder: Folder, failures: Failures
     ) -> None:
         """Draw what the folder's snapshots were from the first to ``step``, and log it there.
 
@@ -120,57 +119,57 @@ class Publisher:
         if step == self._filmed_step:
             return
         films: dict[str, EncodedImage] = {}
-        with mishaps.survive("draw the films", "snapshot files and pictures are kept"):
+        with failures.survive("draw the films", "snapshot files and pictures are kept"):
             films = draw_films(folder)
             self._filmed_step = step
         losing = "they are lost; snapshot files are kept"
         for destination in destinations if films else ():
             attempt = f"log films to {destination.name}"
-            with mishaps.survive(attempt, losing), self._trying(destination):
+            with failures.survive(attempt, losing), self._trying(destination):
                 destination.log(films, step, {}, [])
         if not any(destination.keeps_pictures for destination in destinations):
-            self._write(films, "", folder, mishaps)
+            self._write(films, "", folder, failures)
 
-    def flush(self, destinations: Sequence[Destination], mishaps: Mishaps) -> None:
+    def flush(self, destinations: Sequence[Destination], failures: Failures) -> None:
         """Have the destinations write what they have been handed."""
         for destination in destinations:
             attempt = f"log to {destination.name}"
-            with mishaps.survive(attempt, _NO_PICTURES), self._trying(destination):
+            with failures.survive(attempt, _NO_PICTURES), self._trying(destination):
                 destination.flush()
 
     def _trying(self, destination: Destination) -> AbstractContextManager[None]:
         """Leave a destination alone that takes long to fail."""
         patience = next((p for known, p in self._known if known == destination), None)
         if patience is None:
-            patience = Patience()
+            patience = BackOff()
             self._known.append((destination, patience))
         return patience.attempt()
 
-    def _events(self, snapshot: Snapshot, mishaps: Mishaps) -> list[Summary.Value]:
+    def _events(self, snapshot: Snapshot, failures: Failures) -> list[Summary.Value]:
         """What the Kernels tab gets of a snapshot, without the layers that it cannot show."""
         assert self._attempt is not None
         events: list[Summary.Value] = []
         for layer in snapshot.weights:
             losing = "the Kernels tab lacks it; pictures and snapshot files are kept"
-            with mishaps.survive(f"pack {layer}", losing):
+            with failures.survive(f"pack {layer}", losing):
                 events.append(value_of(*pack_layer(snapshot, layer, self._attempt)))
         return events
 
-    def _introduce(self, destination: Destination, step: int, mishaps: Mishaps) -> None:
+    def _introduce(self, destination: Destination, step: int, failures: Failures) -> None:
         """Show the probe, before the first responses to it."""
         assert self._attempt is not None
         events: list[Summary.Value] = []
         losing = "the Kernels tab has no responses before an image is dropped on it"
-        with mishaps.survive("pack the probe", losing):
+        with failures.survive("pack the probe", losing):
             events.append(value_of(*pack_image(self._probe, self._attempt)))
         pictures = {"probe": self._probe_picture} if self.probe_is_new else {}
         destination.log(pictures, step, {}, events)
         self._introduced_to.append(destination)
 
     def _write(
-        self, images: Mapping[str, EncodedImage], ending: str, folder: Folder, mishaps: Mishaps
+        self, images: Mapping[str, EncodedImage], ending: str, folder: Folder, failures: Failures
     ) -> None:
-        with mishaps.survive(f"write to {folder}", "pictures are lost"):
+        with failures.survive(f"write to {folder}", "pictures are lost"):
             for tag, image in images.items():
                 name = re.sub(r"[^\w.-]", "-", f"{tag}{ending}{image.suffix}")
                 write_whole(folder / name, image.content)

@@ -20,11 +20,10 @@ from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.training.background_thread import Worker
 from kernelviz_callback.training.cuda_stream import Mark, SideStream
-from kernelviz_callback.training.failures import Mishaps, Reporter
+from kernelviz_callback.training.failures import BackOff, FailureReporter, Failures
 from kernelviz_callback.training.health_logging import PREFIX
-from kernelviz_callback.training.health_monitor import Monitor
+from kernelviz_callback.training.health_monitor import HealthMonitor
 from kernelviz_callback.training.loggers.base import Destination
-from kernelviz_callback.training.patience import Patience
 from kernelviz_callback.training.publisher import Publisher
 from kernelviz_callback.training.run_folder import RunFolder, open_run_folder
 from kernelviz_callback.training.run_lock import Claim, LastClaim, claim_folder
@@ -68,7 +67,7 @@ class Recorder:
         *,
         device: torch.device,
         publisher: Publisher,
-        reporter: Reporter,
+        reporter: FailureReporter,
         health: bool,
         about: str,
     ) -> None:
@@ -76,7 +75,7 @@ class Recorder:
         self._last_claim = last_claim
         self._about = about
         self._claim: Claim | None = None
-        self._patience = Patience()
+        self._patience = BackOff()
         self._taken = 0
         self._deleted = 0
         self._lost: list[int] = []
@@ -88,7 +87,7 @@ class Recorder:
         self._reporter = reporter
         self._probe_is_kept = False
         self._side = SideStream(device)
-        self._monitor = Monitor(probe) if health else None
+        self._monitor = HealthMonitor(probe) if health else None
         self._files = Worker(
             "kernelviz-files", most_jobs=1, most_bytes=MOST_WAITING_BYTES, on_error=_survive
         )
@@ -117,7 +116,7 @@ class Recorder:
         self._count(self._files.wait_for_room())
 
     def record(
-        self, snapshot: Snapshot, destinations: Sequence[Destination], mishaps: Mishaps
+        self, snapshot: Snapshot, destinations: Sequence[Destination], failures: Failures
     ) -> "Future[Scalars]":
         """Write a snapshot, examine it and log its pictures in the background.
 
@@ -126,7 +125,7 @@ class Recorder:
         Args:
             snapshot: Its weights belong to the recorder from now on.
             destinations: Where the pictures go; to the folder, if none keeps them.
-            mishaps: What went wrong with it so far; reported with what goes wrong here.
+            failures: What went wrong with it so far; reported with what goes wrong here.
 
         Returns:
             What will hold the numbers of its health, ``kernelviz/<layer>/<number>``: none if it
@@ -134,7 +133,7 @@ class Recorder:
         """
         scalars: Future[Scalars] = Future()
         mark = self._side.mark()
-        job = partial(self._keep, snapshot, mark, list(destinations), mishaps, scalars)
+        job = partial(self._keep, snapshot, mark, list(destinations), failures, scalars)
         self._count(self._files.submit(job))
         return scalars
 
@@ -180,13 +179,13 @@ class Recorder:
         snapshot: Snapshot,
         mark: Mark,
         destinations: list[Destination],
-        mishaps: Mishaps,
+        failures: Failures,
         scalars: "Future[Scalars]",
     ) -> None:
         losing = "snapshots are lost until it can be written again; what was written is kept"
         is_known = False
         self._lost.append(snapshot.step)
-        with mishaps.survive(f"write to {self._place}", losing), self._patience.attempt():
+        with failures.survive(f"write to {self._place}", losing), self._patience.attempt():
             if self._claim is None:
                 is_known = self._begin(snapshot, destinations)
             if not is_known:
@@ -197,12 +196,12 @@ class Recorder:
             self._lost.pop()
             self._keep_probe()
         if is_known or self._claim is None:
-            self._reporter.report(mishaps, snapshot.step)
+            self._reporter.report(failures, snapshot.step)
             scalars.set_result({})
             return
         size = sum(t.numel() * t.element_size() for t in snapshot.tensors)
         self._pictures.submit(
-            partial(self._follow_up, snapshot, mark, destinations, mishaps, scalars), size
+            partial(self._follow_up, snapshot, mark, destinations, failures, scalars), size
         )
 
     def _begin(self, first: Snapshot, destinations: list[Destination]) -> bool:
@@ -266,14 +265,14 @@ class Recorder:
         snapshot: Snapshot,
         mark: Mark,
         destinations: list[Destination],
-        mishaps: Mishaps,
+        failures: Failures,
         scalars: "Future[Scalars]",
     ) -> None:
         """Examine a snapshot that is kept, then picture it."""
         numbers: Scalars = {}
         try:
             with self._side.after(mark, snapshot.tensors):
-                snapshot = self._examined(snapshot, mishaps)
+                snapshot = self._examined(snapshot, failures)
             numbers = self._scalars(snapshot)
         finally:
             scalars.set_result(numbers)
@@ -281,45 +280,45 @@ class Recorder:
             for sentence in self._monitor.news:
                 warn(sentence)
             self._monitor.news.clear()
-        self._picture(snapshot, mark, destinations, mishaps)
+        self._picture(snapshot, mark, destinations, failures)
         self._last = snapshot.step, destinations
         with self._reported(snapshot.step) as films:
             self._publisher.publish_films_if_due(
                 snapshot.epoch, snapshot.step, destinations, self.folder, films
             )
 
-    def _examined(self, snapshot: Snapshot, mishaps: Mishaps) -> Snapshot:
+    def _examined(self, snapshot: Snapshot, failures: Failures) -> Snapshot:
         if self._monitor is not None:
             losing = "its health is not known; snapshot files and pictures are kept"
-            with mishaps.survive("examine the filters", losing):
-                snapshot = replace(snapshot, health=self._monitor.observe(snapshot, mishaps))
+            with failures.survive("examine the filters", losing):
+                snapshot = replace(snapshot, health=self._monitor.observe(snapshot, failures))
             losing = "its health is not in its file; the weights are"
-            with mishaps.survive(f"write to {self.folder}", losing):
+            with failures.survive(f"write to {self.folder}", losing):
                 if snapshot.health and (self.folder / snapshot_name(snapshot.step)).exists():
                     save_snapshot(snapshot, self.folder)
         return snapshot
 
     def _picture(
-        self, snapshot: Snapshot, mark: Mark, destinations: list[Destination], mishaps: Mishaps
+        self, snapshot: Snapshot, mark: Mark, destinations: list[Destination], failures: Failures
     ) -> None:
         with self._side.after(mark, snapshot.tensors):
             self._publisher.publish(
-                snapshot, self._scalars(snapshot), destinations, self.folder, mishaps
+                snapshot, self._scalars(snapshot), destinations, self.folder, failures
             )
-        self._reporter.report(mishaps, snapshot.step)
+        self._reporter.report(failures, snapshot.step)
 
     def _film(self) -> None:
         """Show the whole training, at its end."""
         if self._last is not None:
             step, destinations = self._last
-            with self._reported(step) as mishaps:
-                self._publisher.publish_films(step, destinations, self.folder, mishaps)
+            with self._reported(step) as failures:
+                self._publisher.publish_films(step, destinations, self.folder, failures)
 
     @contextmanager
-    def _reported(self, step: int) -> Iterator[Mishaps]:
-        mishaps = Mishaps()
-        yield mishaps
-        self._reporter.report(mishaps, step)
+    def _reported(self, step: int) -> Iterator[Failures]:
+        failures = Failures()
+        yield failures
+        self._reporter.report(failures, step)
 
     def _catch_up(self, found: RunFolder, destinations: list[Destination]) -> None:
         """Learn what came before, and log again what may have been lost of it."""
@@ -329,35 +328,35 @@ class Recorder:
         if self._monitor is not None:
             self._monitor.news.clear()
         if found.unsure:
-            with self._reported(0) as mishaps:
-                self._publisher.flush(destinations, mishaps)
-                with mishaps.survive(f"write to {self.folder}", "pictures are logged once more"):
+            with self._reported(0) as failures:
+                self._publisher.flush(destinations, failures)
+                with failures.survive(f"write to {self.folder}", "pictures are logged once more"):
                     found.are_sure()
 
     def _recall(self, before: Sequence[Folder]) -> None:
         """Let the monitor know what came before; what is logged again it will see then."""
         if self._monitor is not None and before:
             losing = "health is compared with this one"
-            with self._reported(0) as mishaps, mishaps.survive("read earlier snapshots", losing):
+            with self._reported(0) as failures, failures.survive("read earlier snapshots", losing):
                 paths = [before[0], *before[1:][-_RECALLED:]]
-                self._monitor.recall(map(load_snapshot, paths), mishaps)
+                self._monitor.recall(map(load_snapshot, paths), failures)
 
     def _picture_again(self, path: Folder, destinations: list[Destination]) -> None:
         """Log a snapshot whose pictures may have been lost when the process was killed.
 
         Not to those who would show the step twice.
         """
-        mishaps = Mishaps()
+        failures = Failures()
         step = 0
-        with mishaps.survive(f"read {path}", "its pictures may be lost; the others are kept"):
+        with failures.survive(f"read {path}", "its pictures may be lost; the others are kept"):
             snapshot = load_snapshot(path)
             step = snapshot.step
-            snapshot = self._examined(snapshot, mishaps)
+            snapshot = self._examined(snapshot, failures)
             again = [destination for destination in destinations if destination.replaces]
             if again or not any(destination.keeps_pictures for destination in destinations):
-                self._picture(snapshot, None, again, mishaps)
+                self._picture(snapshot, None, again, failures)
                 return
-        self._reporter.report(mishaps, step)
+        self._reporter.report(failures, step)
 
     def _scalars(self, snapshot: Snapshot) -> Scalars:
         numbers = self._monitor.numbers(snapshot.health) if self._monitor is not None else {}

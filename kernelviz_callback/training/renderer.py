@@ -14,12 +14,12 @@ from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.model.feature_maps import FeatureMaps
 from kernelviz_callback.probe.probe import Probe, readable_by_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.failures import Failures
 
 ScaleName: TypeAlias = Literal["filter", "layer", "run"]
 
 
-class Illustrator:
+class Renderer:
     """Draws snapshots of one training.
 
     Args:
@@ -42,7 +42,7 @@ class Illustrator:
         self._scale = scale
         self._run_scales = run_scales
 
-    def draw(self, snapshot: Snapshot, mishaps: Mishaps) -> dict[str, EncodedImage]:
+    def draw(self, snapshot: Snapshot, failures: Failures) -> dict[str, EncodedImage]:
         """Draw the kernels and the responses of every layer: tag to image, without those that fail.
 
         The convolution runs on the device of the weights.
@@ -53,7 +53,7 @@ class Illustrator:
         for layer, weights in snapshot.weights.items():
             geometry = snapshot.geometry[layer]
             tag = f"kernels/{layer}"
-            with mishaps.survive(f"draw {tag}", losing):
+            with failures.survive(f"draw {tag}", losing):
                 picture = kernel_picture(
                     weights,
                     layer=layer,
@@ -65,12 +65,12 @@ class Illustrator:
                 self._hold_scale(tag, picture)
                 images[tag] = EncodedImage.png(picture.pixels)
             tag = f"responses/{layer}"
-            with mishaps.survive(f"draw {tag}", losing):
+            with failures.survive(f"draw {tag}", losing):
                 pixels = self._responses(snapshot, layer, tag, when).pixels
                 # Curves have sharp edges; photographs as PNG would be several times larger.
                 encode = EncodedImage.png if weights.ndim == 3 else EncodedImage.jpeg
                 images[tag] = encode(pixels)
-        _tell_of_maps(snapshot.feature_maps, mishaps)
+        _tell_of_maps(snapshot.feature_maps, failures)
         return images
 
     def _responses(self, snapshot: Snapshot, layer: str, tag: str, when: str) -> Picture:
@@ -110,14 +110,14 @@ class Illustrator:
             self._run_scales[kind] = picture.half_ranges.max().item()
 
 
-def _tell_of_maps(found: FeatureMaps, mishaps: Mishaps) -> None:
+def _tell_of_maps(found: FeatureMaps, failures: Failures) -> None:
     """Say once which layers have no feature maps, and why."""
     attempt = "take feature maps"
     if found.maps and not found.absent:
-        mishaps.succeeded.add(attempt)
+        failures.succeeded.add(attempt)
     reasons: dict[str, list[str]] = {}
     for layer, reason in found.absent.items():
         reasons.setdefault(reason, []).append(layer)
     if reasons:
         told = "; ".join(f"{', '.join(layers)}: {reason}" for reason, layers in reasons.items())
-        mishaps.note(attempt, told, "responses to the probe itself are drawn in their place")
+        failures.note(attempt, told, "responses to the probe itself are drawn in their place")

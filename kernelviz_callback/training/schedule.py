@@ -1,4 +1,4 @@
-"""When to take a snapshot: a pure rule over steps and epochs."""
+"""Decide at which steps and epochs a snapshot is due."""
 
 from dataclasses import dataclass
 
@@ -27,10 +27,14 @@ class Schedule:
             raise ValueError(f"early_steps must be True or False; found {self.early_steps!r}")
 
     def due_after_steps(self, previous: int, step: int, epoch: int) -> bool:
-        """Tell whether a snapshot is due now that ``step`` steps are done, after ``previous``.
+        """Whether a snapshot is due after one of the steps ``previous + 1`` to ``step``.
 
-        More than one step may lie between two looks (several optimizers): it is due when one of
-        them is.
+        With several optimizers, one batch may do more than one step.
+
+        Args:
+            previous: Optimizer steps at the previous call.
+            step: Optimizer steps so far.
+            epoch: Number of the epoch, from 0.
 
         Example:
             >>> [s for s in range(1, 20) if Schedule().due_after_steps(s - 1, s, epoch=0)]
@@ -42,5 +46,5 @@ class Schedule:
         return self.early_steps and epoch == 0 and step.bit_length() > previous.bit_length()
 
     def due_after_epoch(self, epoch: int) -> bool:
-        """Tell whether a snapshot is due at the end of ``epoch``, counted from 0."""
+        """Whether a snapshot is due at the end of ``epoch``, which is counted from 0."""
         return self.every_n_epochs is not None and (epoch + 1) % self.every_n_epochs == 0

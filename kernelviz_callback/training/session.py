@@ -12,15 +12,15 @@ from kernelviz_callback.console import say, warn
 from kernelviz_callback.drawing.layer_pictures import Response
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.training.failures import Mishaps, Reporter
+from kernelviz_callback.training.failures import FailureReporter, Failures
 from kernelviz_callback.training.loggers.base import Destination
 from kernelviz_callback.training.loggers.notebook import NotebookView, is_in_notebook
 from kernelviz_callback.training.loggers.registry import destination_of
 from kernelviz_callback.training.publisher import Publisher
 from kernelviz_callback.training.recorder import Recorder, Scalars
-from kernelviz_callback.training.renderer import Illustrator, ScaleName
+from kernelviz_callback.training.renderer import Renderer, ScaleName
 from kernelviz_callback.training.run_state import RunState
-from kernelviz_callback.training.watched_layers import Watch
+from kernelviz_callback.training.watched_layers import WatchedLayers
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Style:
         _check_choice("scale", self.scale, get_args(ScaleName))
 
 
-class Observer:
+class Session:
     """Observes one training.
 
     Args:
-        watch: The layers.
+        watched: The layers.
         probe: The fixed image.
         log_dir: Where the folder of the run is claimed, see `claim_folder`.
         style: How snapshots are shown.
@@ -66,7 +66,7 @@ class Observer:
 
     def __init__(
         self,
-        watch: Watch,
+        watched: WatchedLayers,
         probe: Probe,
         log_dir: str,
         *,
@@ -75,8 +75,8 @@ class Observer:
         keep: bool = True,
     ) -> None:
         self.seen_step: int | None = None
-        self.reporter = Reporter()
-        self._watch = watch
+        self.reporter = FailureReporter()
+        self._watched = watched
         self._probe = probe
         self._log_dir = log_dir
         self._style = style
@@ -85,21 +85,21 @@ class Observer:
         self._last_claim = state.last_claim
         self._run_scales = dict(state.run_scales)
         self._recorder: Recorder | None = None
-        self._held: tuple[Snapshot | None, Mishaps] | None = None
+        self._held: tuple[Snapshot | None, Failures] | None = None
         self._held_step: int | None = None
         self._view: NotebookView | None = None
 
     @property
     def state(self) -> RunState:
         """What the training goes on with. The scale of the run is that of all that is recorded."""
-        if not self._watch.is_ready:
+        if not self._watched.is_ready:
             return self._state
         if self._recorder is not None:
             if self._style.scale == "run":
                 self.drain()
             self._last_claim = self._recorder.last_claim
         return RunState(
-            layers=self._watch.shapes,
+            layers=self._watched.shapes,
             probe_digest=self._probe.digest,
             run_scales=dict(self._run_scales),
             **self._last_claim._asdict(),
@@ -107,7 +107,7 @@ class Observer:
 
     def is_due(self, step: int) -> bool:
         """Whether a step can be taken and has not been. The same on every process."""
-        return step != self.seen_step and self._watch.is_ready
+        return step != self.seen_step and self._watched.is_ready
 
     def holds(self, step: int) -> bool:
         """Whether `hold` has taken the weights of a step that is not recorded yet."""
@@ -116,8 +116,8 @@ class Observer:
     def hold(self, step: int, epoch: int) -> None:
         """Take the weights of a step, once: the first look is at those that were trained."""
         if not self.holds(step):
-            mishaps = Mishaps()
-            self._held = self._take(step, epoch, mishaps), mishaps
+            failures = Failures()
+            self._held = self._take(step, epoch, failures), failures
             self._held_step = step
 
     def record(self, step: int, epoch: int, loggers: Iterable[Any]) -> "Future[Scalars] | None":
@@ -135,17 +135,17 @@ class Observer:
             self._recorder.wait_for_turn()
         self.hold(step, epoch)
         assert self._held is not None
-        snapshot, mishaps = self._held
+        snapshot, failures = self._held
         self.seen_step, self._held = step, None
         if not self._keep:
             return None
         if snapshot is not None:
-            destinations = _destinations(loggers, mishaps) + self._views(mishaps)
-            with mishaps.survive("record a snapshot", "it is lost; what was written is kept"):
+            destinations = _destinations(loggers, failures) + self._views(failures)
+            with failures.survive("record a snapshot", "it is lost; what was written is kept"):
                 if self._recorder is None:
                     self._recorder = self._begin(snapshot)
-                return self._recorder.record(snapshot, destinations, mishaps)
-        self.reporter.report(mishaps, step)
+                return self._recorder.record(snapshot, destinations, failures)
+        self.reporter.report(failures, step)
         return None
 
     def drain(self) -> None:
@@ -157,30 +157,34 @@ class Observer:
         """Let everything be written, and say what was recorded. Closing twice is once."""
         self._held = None
         if self._recorder is not None:
-            mishaps = Mishaps()
-            with mishaps.survive("finish", "the last snapshots may be lost; earlier ones are kept"):
+            failures = Failures()
+            with failures.survive(
+                "finish", "the last snapshots may be lost; earlier ones are kept"
+            ):
                 say(self._recorder.close())
-            self.reporter.report(mishaps, self.seen_step or 0)
+            self.reporter.report(failures, self.seen_step or 0)
             self._last_claim = self._recorder.last_claim
             self._recorder = None
 
-    def _take(self, step: int, epoch: int, mishaps: Mishaps) -> Snapshot | None:
+    def _take(self, step: int, epoch: int, failures: Failures) -> Snapshot | None:
         """Copy the weights; None on other processes than rank zero, and if it fails."""
-        with mishaps.survive("read the weights", "this and any later snapshot it concerns is lost"):
-            return self._watch.take(step=step, epoch=epoch, probe=self._probe, keep=self._keep)
+        with failures.survive(
+            "read the weights", "this and any later snapshot it concerns is lost"
+        ):
+            return self._watched.take(step=step, epoch=epoch, probe=self._probe, keep=self._keep)
         return None
 
-    def _views(self, mishaps: Mishaps) -> list[Destination]:
+    def _views(self, failures: Failures) -> list[Destination]:
         """The cell of the notebook that trains, if one does."""
         if self._view is None and self._style.live and is_in_notebook():
-            with mishaps.survive("show pictures in the notebook", "they are logged and kept"):
+            with failures.survive("show pictures in the notebook", "they are logged and kept"):
                 self._view = NotebookView()
         return [self._view] if self._view is not None else []
 
     def _begin(self, first: Snapshot) -> Recorder:
-        for change in self._state.changes(self._watch.shapes, self._probe):
+        for change in self._state.changes(self._watched.shapes, self._probe):
             warn(change)
-        illustrator = Illustrator(
+        renderer = Renderer(
             self._probe,
             response=self._style.response,
             scale=self._style.scale,
@@ -191,18 +195,18 @@ class Observer:
             self._last_claim,
             self._probe,
             device=next(iter(first.weights.values())).device,
-            publisher=Publisher(self._probe, illustrator),
+            publisher=Publisher(self._probe, renderer),
             reporter=self.reporter,
             health=self._style.health,
-            about=str(self._watch),
+            about=str(self._watched),
         )
 
 
-def _destinations(loggers: Iterable[Any], mishaps: Mishaps) -> list[Destination]:
+def _destinations(loggers: Iterable[Any], failures: Failures) -> list[Destination]:
     found: list[Destination | None] = []
     for logger in loggers:
         name = type(logger).__name__
-        with mishaps.survive(f"reach {name}", "its pictures are lost; snapshot files are kept"):
+        with failures.survive(f"reach {name}", "its pictures are lost; snapshot files are kept"):
             found.append(destination_of(logger))
     return [destination for destination in found if destination is not None]
 

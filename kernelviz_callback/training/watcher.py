@@ -1,4 +1,4 @@
-"""The observer for those who train without a Lightning Trainer."""
+"""`KernelWatcher`: watch filters in a training loop without a Lightning Trainer."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -13,45 +13,51 @@ from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import Self
 
 from kernelviz_callback.console import is_rank_zero
-from kernelviz_callback.drawing.layer_pictures import Response
+from kernelviz_callback.drawing.layer_pictures import Response, map_shrink
 from kernelviz_callback.model.convolutions import check_layers
 from kernelviz_callback.probe.probe import BATCH_SOURCES, ProbeSource, check_probe_size, load_probe
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import log_numbers
 from kernelviz_callback.training.renderer import ScaleName
 from kernelviz_callback.training.run_state import RunState
-from kernelviz_callback.training.session import Observer, Style
-from kernelviz_callback.training.watched_layers import Watch
+from kernelviz_callback.training.session import Session, Style
+from kernelviz_callback.training.watched_layers import WatchedLayers
 
 
 class KernelWatcher:
-    """Watch filters form, die, duplicate or stay noise in a training loop of your own.
+    """Show how the filters of a network develop, in a training loop without a Trainer.
 
-    Writes what `KernelVizCallback` writes, and disturbs as little: `snapshot` copies the weights
-    and returns, the rest happens beside the training, and what fails is told and ends nothing.
+    The watcher writes the same files and pictures as `KernelVizCallback`. It does not decide when a
+    snapshot is due: call `snapshot` in the loop. That method copies the weights and returns.
+    Drawing and logging run in background threads. If a file or a picture cannot be made, a warning
+    says what is lost, and the training goes on.
 
-    Where several processes train together, each makes a watcher and takes the same snapshots: the
-    first writes, and sharded weights are gathered by all.
+    If several processes train together, each makes a watcher and takes the same snapshots. Sharded
+    weights are gathered from all processes, and rank zero writes.
 
     Args:
-        model: The network, with or without the wrappers of a strategy or of ``torch.compile``.
-        log_dir: Path or URL; the snapshots go to its folder ``kernelviz``.
-        layers: See `KernelVizCallback`, as for the other options.
-        probe: Likewise, without ``"train_batch"`` and ``"val_batch"``: pass the image itself.
-        probe_size: Likewise.
-        response: Likewise.
-        scale: Likewise.
-        health: Likewise.
-        live: Likewise.
-        loggers: Who gets the pictures: a ``SummaryWriter``, loggers of Lightning's, one of your own
-            (see `register_logger`). None for TensorBoard in ``log_dir``; pass the writer that you
-            have if it writes there already, for two hide each other's live numbers. An empty list
-            for pictures as files.
+        model: The network, with or without the wrappers of a training strategy or of
+            ``torch.compile``.
+        log_dir: Path or URL. The snapshots are written to its folder ``kernelviz``.
+        layers: See `KernelVizCallback`.
+        probe: See `KernelVizCallback`. ``"train_batch"`` and ``"val_batch"`` are not possible here:
+            pass the image itself.
+        probe_size: See `KernelVizCallback`.
+        response: See `KernelVizCallback`.
+        scale: See `KernelVizCallback`.
+        health: See `KernelVizCallback`.
+        live: See `KernelVizCallback`.
+        loggers: The loggers that get pictures and numbers: a ``SummaryWriter``, loggers of
+            Lightning, or loggers of your own (see `register_logger`). None for a new TensorBoard
+            writer in ``log_dir``. If your loop has a writer for this folder, pass that one: of two
+            writers in one folder, TensorBoard shows the live values of only one. With an empty
+            list, the pictures are written to files.
 
     Raises:
-        ValueError: For a bad value, a layer that cannot be found or a probe that does not fit it.
-        TypeError: For an argument of another type.
-        FileNotFoundError: If the probe's path does not exist.
+        ValueError: If an argument has a bad value, if a layer cannot be found, or if it cannot read
+            the probe.
+        TypeError: If an argument has a wrong type.
+        FileNotFoundError: If the path of the probe does not exist.
 
     Example:
         >>> import tempfile, torch
@@ -82,93 +88,100 @@ class KernelWatcher:
         if isinstance(probe, str) and probe in BATCH_SOURCES:
             raise ValueError(
                 f"probe={probe!r} needs a Trainer, whose batches the callback sees; pass an image "
-                "of the data itself"
+                "of the data instead"
             )
         self._style = Style(response, scale, health, live)
         self._log_dir = str(log_dir)
         self._probe = load_probe(probe, size=probe_size)
-        self._watch = Watch(model, layers)
-        self._watch.check_fit(self._probe)
-        self._is_first = is_rank_zero()
+        self._watched = WatchedLayers(model, layers, map_shrink=map_shrink)
+        self._watched.check_fit(self._probe)
+        self._is_rank_zero = is_rank_zero()
         self._own_board = _TensorBoard(self._log_dir) if loggers is None else None
         self._loggers = list(loggers) if loggers is not None else [self._own_board]
         self._numbers: deque[tuple[int, Future[dict[str, float]]]] = deque()
-        self._observer = self._observe(RunState())
+        self._session = self._new_session(RunState())
 
     def __enter__(self) -> Self:
-        """Watch until the block is left."""
+        """Return the watcher itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close, whatever ended the block."""
+        """Call `close`, also after an exception."""
         self.close()
 
     def snapshot(self, step: int, *, epoch: int = 0) -> None:
-        """Record the layers as they are now; the same step again changes nothing.
+        """Record the current weights. A second call at the same step changes nothing.
 
-        Where a deeper layer is watched the model is run on the probe first, see `feature_maps`.
+        If a deeper layer is watched, the model is run on the probe first, see `feature_maps`.
 
         Args:
-            step: Optimizer steps so far, a whole number: the axis that the pictures stand on.
-            epoch: For captions, and for the films: they are drawn once 4, 8, 16, ... epochs are
-                over, and when the watcher is closed.
+            step: Optimizer steps so far, a whole number. The pictures are logged at this step.
+            epoch: Number of the epoch, from 0. It is shown in captions. The films are drawn after
+                4, 8, 16, ... epochs and when the watcher is closed.
 
         Raises:
-            TypeError: If ``step`` or ``epoch`` is no whole number.
-            ValueError: If one is negative.
+            TypeError: If ``step`` or ``epoch`` is not a whole number.
+            ValueError: If ``step`` or ``epoch`` is negative.
         """
         step, epoch = index(step), index(epoch)
         if step < 0 or epoch < 0:
-            raise ValueError(f"step and epoch count from 0; found step={step}, epoch={epoch}")
-        if self._observer.is_due(step):
-            scalars = self._observer.record(step, epoch, self._loggers)
+            raise ValueError(f"step and epoch must be 0 or more; found step={step}, epoch={epoch}")
+        if self._session.is_due(step):
+            scalars = self._session.record(step, epoch, self._loggers)
             if scalars is not None:
                 self._numbers.append((step, scalars))
         self._log_numbers(wait=False)
 
     def close(self) -> None:
-        """Let everything be written. A snapshot after that goes on in the same folder."""
+        """Wait until everything is written. A later snapshot is written to the same folder."""
         self._log_numbers(wait=True)
-        self._observer.close()
+        self._session.close()
         if self._own_board is not None:
             self._own_board.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs to go on in the same folder, on the same scale."""
-        return self._observer.state.to_dict()
+        """Return the state with which a resumed training continues in the same folder."""
+        return self._session.state.to_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the training whose `state_dict` this is; before the first snapshot.
+        """Continue the training that has this state. Call this before the first snapshot.
+
+        Args:
+            state_dict: Result of `state_dict`.
 
         Raises:
-            RuntimeError: After a snapshot.
+            RuntimeError: If a snapshot was taken before.
         """
-        if self._observer.seen_step is not None:
-            raise RuntimeError("load_state_dict must come before the first snapshot")
-        self._observer = self._observe(RunState.from_dict(state_dict))
+        if self._session.seen_step is not None:
+            raise RuntimeError("load_state_dict must be called before the first snapshot")
+        self._session = self._new_session(RunState.from_dict(state_dict))
 
     def _log_numbers(self, *, wait: bool) -> None:
-        """Give numbers to loggers that only the training's own thread may use."""
-        takers = [logger for logger in self._loggers if hasattr(logger, "log_metrics")]
+        """Log numbers to the loggers that only the thread of the training may call."""
+        loggers = [logger for logger in self._loggers if hasattr(logger, "log_metrics")]
         while self._numbers and (wait or self._numbers[0][1].done()):
             step, scalars = self._numbers.popleft()
-            mishaps = Mishaps()
-            log_numbers(takers, scalars, step, mishaps)
-            self._observer.reporter.report(mishaps, step)
+            failures = Failures()
+            log_numbers(loggers, scalars, step, failures)
+            self._session.reporter.report(failures, step)
 
-    def _observe(self, state: RunState) -> Observer:
-        return Observer(
-            self._watch,
+    def _new_session(self, state: RunState) -> Session:
+        return Session(
+            self._watched,
             self._probe,
             self._log_dir,
             style=self._style,
             state=state,
-            keep=self._is_first,
+            keep=self._is_rank_zero,
         )
 
 
 class _TensorBoard:
-    """A logger that makes its file when it is first written to: to fail then ends nothing."""
+    """A logger that makes its event file at the first picture.
+
+    A failure then is survived and reported, while a failure in ``KernelWatcher()`` would end the
+    training.
+    """
 
     def __init__(self, log_dir: str) -> None:
         self._log_dir = log_dir

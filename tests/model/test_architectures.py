@@ -6,10 +6,11 @@ import torchvision
 from torch import nn
 
 from kernelviz_callback import find_convolutions, load_probe
+from kernelviz_callback.drawing.layer_pictures import map_shrink
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.training.failures import Mishaps
-from kernelviz_callback.training.renderer import Illustrator
-from kernelviz_callback.training.watched_layers import Watch
+from kernelviz_callback.training.failures import Failures
+from kernelviz_callback.training.renderer import Renderer
+from kernelviz_callback.training.watched_layers import WatchedLayers
 
 timm = pytest.importorskip("timm")
 
@@ -101,14 +102,14 @@ def test_convolutions_of_audio_models() -> None:
 def pictured(model: nn.Module, layers: str | list[str] | None, size: int = 64) -> Snapshot:
     """Take a snapshot of a model, draw every picture of it and return it."""
     probe = load_probe(size=size)
-    watch = Watch(model, layers)
-    watch.check_fit(probe)
-    snapshot = watch.take(step=0, epoch=0, probe=probe, keep=True)
+    watched = WatchedLayers(model, layers, map_shrink=map_shrink)
+    watched.check_fit(probe)
+    snapshot = watched.take(step=0, epoch=0, probe=probe, keep=True)
     assert snapshot is not None
-    mishaps = Mishaps()
-    artist = Illustrator(probe, response="channels", scale="filter", run_scales={})
-    images = artist.draw(snapshot, mishaps)
-    assert not mishaps.found
+    failures = Failures()
+    artist = Renderer(probe, response="channels", scale="filter", run_scales={})
+    images = artist.draw(snapshot, failures)
+    assert not failures.found
     assert images.keys() == {
         f"{kind}/{layer}" for kind in ("kernels", "responses") for layer in snapshot.weights
     }

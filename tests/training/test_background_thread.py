@@ -1,4 +1,4 @@
-"""The background thread: order, bounds, survival, and the training keeps its processors."""
+"""The background thread: order of jobs, bounds of the queue, errors, processors and priority."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import torch
 
-from kernelviz_callback.training import background_thread as worker_room
+from kernelviz_callback.training import background_thread
 from kernelviz_callback.training.background_thread import NICENESS, Worker
 
 
@@ -27,7 +27,7 @@ def worker(errors):
     assert not any(t.name == "test" for t in threading.enumerate())
 
 
-def test_jobs_are_done_in_order_and_none_is_dropped(worker) -> None:
+def test_all_jobs_run_in_order(worker) -> None:
     done: list[int] = []
     for i in range(200):
         worker.submit(lambda i=i: done.append(i))
@@ -36,7 +36,9 @@ def test_jobs_are_done_in_order_and_none_is_dropped(worker) -> None:
 
 
 @pytest.mark.parametrize(("sizes", "fitting"), [([0] * 5, 3), ([40] * 5, 2), ([500] * 2, 1)])
-def test_a_full_queue_waits_and_counts_it(worker, sizes: list[int], fitting: int) -> None:
+def test_submit_waits_while_the_queue_is_full_and_returns_the_seconds(
+    worker, sizes: list[int], fitting: int
+) -> None:
     gate, submitted = threading.Event(), []
 
     def submit_all() -> None:
@@ -58,14 +60,14 @@ def test_a_full_queue_waits_and_counts_it(worker, sizes: list[int], fitting: int
     assert submitted[fitting] > 0.05
 
 
-def test_draining_tells_how_long_it_took(worker) -> None:
+def test_drain_returns_the_seconds_it_waited(worker) -> None:
     assert worker.drain() == 0
     worker.submit(lambda: time.sleep(0.05))
     assert worker.drain() > 0.02
     assert worker.wait_for_room() == 0
 
 
-def test_an_error_is_handed_over_and_the_next_job_is_done(worker, errors) -> None:
+def test_an_exception_goes_to_on_error_and_the_next_job_runs(worker, errors) -> None:
     done: list[str] = []
     worker.submit(lambda: 1 / 0)
     worker.submit(lambda: done.append("next"))
@@ -74,13 +76,13 @@ def test_an_error_is_handed_over_and_the_next_job_is_done(worker, errors) -> Non
     assert [type(e) for e in errors] == [ZeroDivisionError]
 
 
-def test_nothing_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training that waits for it would wait forever."""
+def test_no_exception_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that waits for the thread would otherwise wait forever."""
 
     def forbidden(*_: object) -> None:
         raise PermissionError("not in this sandbox")
 
-    monkeypatch.setattr(worker_room, "_openmp", forbidden)
+    monkeypatch.setattr(background_thread, "openmp_libraries", forbidden)
     monkeypatch.setattr(os, "setpriority", forbidden)
     done: list[int] = []
     worker = Worker("test", most_jobs=1, most_bytes=100, on_error=forbidden)
@@ -91,7 +93,7 @@ def test_nothing_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done == [1]
 
 
-def test_what_is_queued_is_done_before_it_closes(worker) -> None:
+def test_close_runs_the_queued_jobs_first(worker) -> None:
     done: list[int] = []
     for i in range(3):
         worker.submit(lambda i=i: (time.sleep(0.02), done.append(i)))
@@ -102,7 +104,7 @@ def test_what_is_queued_is_done_before_it_closes(worker) -> None:
         worker.submit(lambda: None)
 
 
-def test_it_uses_one_processor_and_leaves_the_others_theirs(worker) -> None:
+def test_only_the_background_thread_is_limited_to_one_processor(worker) -> None:
     before = torch.get_num_threads()
     found: list[int] = []
     worker.submit(lambda: found.append(torch.get_num_threads()))
@@ -117,7 +119,7 @@ def test_it_uses_one_processor_and_leaves_the_others_theirs(worker) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
-def test_others_go_first(worker) -> None:
+def test_the_thread_has_a_low_priority(worker) -> None:
     found: list[int] = []
     worker.submit(lambda: found.append(os.getpriority(os.PRIO_PROCESS, 0)))
     worker.drain()
@@ -125,7 +127,7 @@ def test_others_go_first(worker) -> None:
     assert found == [max(own, NICENESS)]
 
 
-def test_a_real_interrupt_while_closing_loses_no_job() -> None:
+def test_an_interrupt_during_close_loses_no_job() -> None:
     done: list[int] = []
     worker = Worker("slow", most_jobs=4, most_bytes=100, on_error=print)
     for i in range(3):

@@ -1,3 +1,5 @@
+"""The probe from the data: which image is taken, and that the data is not changed by it."""
+
 from dataclasses import dataclass
 from enum import Enum
 
@@ -31,19 +33,21 @@ IMAGES = torch.rand(6, 3, 8, 8)
     ],
     ids=["tensor", "list", "tuple of dict", "views", "dataclass", "double"],
 )
-def test_the_first_image_of_any_collection(batch) -> None:
+def test_the_first_image_is_taken_from_any_collection(batch) -> None:
     probe = probe_of_batch(batch, "train_batch")
     assert torch.equal(probe.image, IMAGES[0])
     assert probe.name == "train_batch"
 
 
-def test_of_a_clip_the_middle_is_the_image() -> None:
+def test_the_middle_slice_of_a_clip_is_taken() -> None:
     clips = torch.rand(2, 3, 5, 8, 8)
     assert torch.equal(probe_of_batch([torch.zeros(2), clips], "x").image, clips[0, :, 2])
-    assert torch.equal(probe_of_batch([clips, IMAGES], "x").image, IMAGES[0]), "an image is better"
+    assert torch.equal(probe_of_batch([clips, IMAGES], "x").image, IMAGES[0]), (
+        "an image has priority over a clip"
+    )
 
 
-def test_a_batch_without_images_tells_what_it_has() -> None:
+def test_the_error_for_a_batch_without_images_names_its_shapes() -> None:
     with pytest.raises(ValueError, match=r"has \(6, 10\), \(6,\)"):
         probe_of_batch([torch.zeros(6, 10), torch.zeros(6)], "train_batch")
     with pytest.raises(ValueError, match="has no tensor"):
@@ -51,20 +55,21 @@ def test_a_batch_without_images_tells_what_it_has() -> None:
 
 
 @pytest.mark.parametrize("own_generator", [True, False])
-def test_looking_does_not_change_what_the_loader_gives(own_generator: bool) -> None:
-    def batches(look: bool) -> list[Tensor]:
+def test_the_loader_gives_the_same_batches_after_a_probe_was_taken(own_generator: bool) -> None:
+    def batches(*, take_probe: bool) -> list[Tensor]:
         torch.manual_seed(2)
         generator = torch.Generator().manual_seed(3) if own_generator else None
         loader = DataLoader(TensorDataset(IMAGES), batch_size=2, shuffle=True, generator=generator)
-        if look:
+        if take_probe:
             probe = probe_of_loader([loader])
             assert any(torch.equal(probe.image, image) for image in IMAGES)
         return [batch for (batch,) in loader] + [torch.rand(3)]
 
-    assert all(torch.equal(a, b) for a, b in zip(batches(True), batches(False), strict=True))
+    pairs = zip(batches(take_probe=True), batches(take_probe=False), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_the_image_is_the_one_the_loader_would_give_first() -> None:
+def test_the_image_is_the_first_one_of_the_loader() -> None:
     loader = DataLoader(TensorDataset(IMAGES), batch_size=2)
     assert torch.equal(probe_of_loader({"a": loader}).image, IMAGES[0])
     unbatched = DataLoader(TensorDataset(IMAGES[:, None]), batch_size=None)
@@ -77,12 +82,12 @@ class Stream(IterableDataset):
 
 
 @pytest.mark.parametrize("loaders", [None, [], DataLoader(Stream())])
-def test_what_can_only_be_consumed_is_refused(loaders) -> None:
+def test_an_iterable_data_set_is_refused(loaders) -> None:
     with pytest.raises(ValueError, match="num_sanity_val_steps above 0"):
         probe_of_loader(loaders)
 
 
-def test_a_batch_is_searched_without_consuming_or_losing_oneself_in_it() -> None:
+def test_the_search_consumes_no_iterator_and_ends_for_an_object_that_contains_itself() -> None:
     class Kind(Enum):
         TRAIN = 1
 
@@ -97,7 +102,7 @@ def test_a_batch_is_searched_without_consuming_or_losing_oneself_in_it() -> None
     assert len(list(stream)) == 1
 
 
-def test_a_validation_set_without_samples_is_named() -> None:
+def test_the_error_for_an_empty_validation_set_says_so() -> None:
     empty = DataLoader(TensorDataset(torch.zeros(0, 3, 4, 4)), batch_size=1)
     with pytest.raises(ValueError, match="the validation data is empty"):
         probe_of_loader(empty)

@@ -1,4 +1,4 @@
-"""The observer never disturbs: training with it is bit-identical to training without it."""
+"""Training with the callback is bit-identical to training without it."""
 
 import random
 from collections.abc import Callable
@@ -21,7 +21,14 @@ from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 def both(
     fit: Any, make: Callable[[], TinyNet] = TinyNet, *, watch: dict[str, Any], **options: Any
 ) -> tuple[LightningModule, ...]:
-    """Train twice, unwatched and watched; ``callbacks`` are made anew for each."""
+    """Train without and with the callback, and compare the two models.
+
+    Args:
+        fit: The fixture.
+        make: Makes the model of each training.
+        watch: Arguments of the callback.
+        options: Arguments of the trainer. ``callbacks`` is a function that makes the others.
+    """
     models = []
     make_callbacks = options.pop("callbacks", list)
     for watched in (False, True):
@@ -50,7 +57,7 @@ def both(
     ids=str,
 )
 @pytest.mark.parametrize("sanity", [0, 2])
-def test_whatever_the_options(fit, options, sanity) -> None:
+def test_with_every_kind_of_option(fit, options, sanity) -> None:
     both(fit, watch=options, num_sanity_val_steps=sanity)
 
 
@@ -77,7 +84,7 @@ def channels_last() -> TinyNet:
 
 
 class Noise(nn.Module):
-    """Draws random numbers in evaluation mode too, and counts its calls."""
+    """A layer that draws random numbers also in evaluation mode, and counts its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +99,7 @@ class Noise(nn.Module):
 
 
 class Deep(TinyNet):
-    """Two convolutions more, with noise, dropout and a batch norm of their own between them."""
+    """A model with three convolutions; noise, dropout and a batch norm lie between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +136,7 @@ def compiled_deep() -> TinyNet:
     ],
 )
 @pytest.mark.parametrize("source", [None, "train_batch"])
-def test_deeper_layers(fit, make, options, source) -> None:
+def test_with_deeper_layers(fit, make, options, source) -> None:
     torch._dynamo.reset()
     watch = {"layers": "*", "every_n_train_steps": 1, "probe": source, "probe_size": 48}
     try:
@@ -144,7 +151,7 @@ def test_deeper_layers(fit, make, options, source) -> None:
         assert_seen(watched.trainer, list(range(steps + 1)), layer)
 
 
-def test_deeper_layers_of_a_compiled_model(fit) -> None:
+def test_with_deeper_layers_of_a_compiled_model(fit) -> None:
     counters = torch._dynamo.utils.counters
     graphs = []
     for layers in (None, "*"):
@@ -152,7 +159,7 @@ def test_deeper_layers_of_a_compiled_model(fit) -> None:
         counters.clear()
         _, watched = both(fit, compiled_deep, watch={"layers": layers, **EVERY_STEP})
         graphs.append(counters["stats"]["unique_graphs"])
-    assert graphs[0] == graphs[1] > 0, "the probe is no reason to compile"
+    assert graphs[0] == graphs[1] > 0, "the probe must not cause a compilation"
     assert_seen(watched.trainer, list(range(STEPS + 1)), "conv.2")
 
 
@@ -174,7 +181,7 @@ EVERY_STEP = {"every_n_train_steps": 1}
         (channels_last, {}),
     ],
 )
-def test_whatever_the_training(fit, make, options) -> None:
+def test_with_every_kind_of_training(fit, make, options) -> None:
     try:
         both(fit, make, watch=EVERY_STEP, **options)
     finally:
@@ -182,7 +189,7 @@ def test_whatever_the_training(fit, make, options) -> None:
 
 
 @pytest.mark.parametrize("make", [compiled, compiled_layer])
-def test_a_compiled_model(fit, make) -> None:
+def test_with_a_compiled_model(fit, make) -> None:
     torch._dynamo.reset()
     _unwatched, watched = both(fit, make, watch=EVERY_STEP)
     assert steps_on_disk(watched.trainer.log_dir) == list(range(STEPS + 1))
@@ -192,8 +199,8 @@ def test_a_compiled_model(fit, make) -> None:
 
 @pytest.mark.parametrize("ours_first", [False, True])
 @pytest.mark.parametrize("kind", ["EMA", "SWA"])
-def test_averaged_weights(fit, kind: str, ours_first: bool) -> None:
-    """And the snapshots are of the weights that are trained, not of their average."""
+def test_with_averaged_weights(fit, kind: str, ours_first: bool) -> None:
+    """The snapshots hold the trained weights, not the averaged ones."""
     averaging = {"SWA": lambda: callbacks.StochasticWeightAveraging(0.05, swa_epoch_start=1)}
     if hasattr(callbacks, "EMAWeightAveraging"):
         averaging["EMA"] = lambda: callbacks.EMAWeightAveraging(decay=0.5)
@@ -204,7 +211,7 @@ def test_averaged_weights(fit, kind: str, ours_first: bool) -> None:
     for watched in (False, True):
         torch.manual_seed(11)
         model = TinyNet()
-        model.rest[0] = nn.Identity()  # for BatchNorm, SWA adds an epoch with averaged weights
+        model.rest[0] = nn.Identity()  # with BatchNorm, SWA adds an epoch with averaged weights
         ours = KernelVizCallback(every_n_epochs=None, early_steps=False)
         others = [averaging[kind](), witness]
         order = [ours, *others] if ours_first else [*others, ours]
@@ -215,13 +222,17 @@ def test_averaged_weights(fit, kind: str, ours_first: bool) -> None:
     assert list(snapshots) == [0, 12]
     last = load_snapshot(snapshots[12])
     assert torch.equal(last.weights["conv"], witness.weights[12])
-    assert not torch.equal(last.weights["conv"], model.conv.weight), "this is the average"
+    assert not torch.equal(last.weights["conv"], model.conv.weight), (
+        "the model has the averaged weights"
+    )
     assert last.epoch == 2
 
 
 @pytest.mark.parametrize("ours_first", [False, True])
 @pytest.mark.parametrize("kind", ["learning rate", "batch size"])
-def test_a_finder_runs_first(fit, tmp_path: Path, kind: str, ours_first: bool) -> None:
+def test_with_a_finder_of_learning_rate_or_batch_size(
+    fit, tmp_path: Path, kind: str, ours_first: bool
+) -> None:
     class Found(TinyNet):
         lr, batch_size = 0.1, 8
 
@@ -246,5 +257,5 @@ def test_a_finder_runs_first(fit, tmp_path: Path, kind: str, ours_first: bool) -
         trainer = fit(*order, model=model)
         prints.append({**fingerprint(model), "lr": model.lr, "batch": model.batch_size})
     assert_same(*prints)
-    # Two epochs of 4 batches, or of as many as this Lightning makes of them: 8 or 16.
+    # The number of batches depends on the version of Lightning: 8 or 16 steps in two epochs.
     assert_seen(trainer, [0, *(2**k for k in range(trainer.global_step.bit_length()))])

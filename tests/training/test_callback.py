@@ -1,4 +1,4 @@
-"""The callback in real trainings: what was written is read back after `fit` returns."""
+"""The callback in real trainings. The tests read what was written after ``fit`` has returned."""
 
 import copy
 import pickle
@@ -26,12 +26,12 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
-from kernelviz_callback.training.watched_layers import Watch
+from kernelviz_callback.training.watched_layers import WatchedLayers
 
-# --- what a user gets ---------------------------------------------------------------------------
+# --- snapshots and pictures -----------------------------------------------------------------------
 
 
-def test_first_light(fit) -> None:
+def test_a_training_writes_snapshots_and_logs_pictures(fit) -> None:
     witness = Witness()
     trainer = fit(KernelVizCallback(), witness)
     assert_seen(trainer, DEFAULT_STEPS)
@@ -58,7 +58,7 @@ def test_the_logged_kernels_are_the_weights(fit) -> None:
 
 
 def test_the_logged_responses_are_the_convolution(fit) -> None:
-    """Each tile against torch's own convolution of the probe, averaged to the size of the tile."""
+    """Compare each tile with torch's convolution of the probe, at the size of the tile."""
     smooth = nn.functional.interpolate(torch.rand(1, 3, 6, 6), (52, 52), mode="bicubic")[0]
     trainer = fit(KernelVizCallback(probe=smooth), max_epochs=1)
     folder = Path(trainer.log_dir) / "kernelviz"
@@ -76,10 +76,10 @@ def test_the_logged_responses_are_the_convolution(fit) -> None:
         tile = pixels[top + row * (side + 2) :, left + column * (side + 2) :][:side, :side]
         tile = tile.reshape(48, 4, 48, 4, 3).mean((1, 3))
         expected = 128 + 127 * (response / response.abs().max()).permute(1, 2, 0).numpy()
-        assert np.abs(tile - expected).mean() < 4, "more than JPEG's rounding"
+        assert np.abs(tile - expected).mean() < 4, "the difference is larger than that of JPEG"
 
 
-def test_a_photo_as_the_probe(fit, tmp_path: Path) -> None:
+def test_the_probe_may_be_a_photo(fit, tmp_path: Path) -> None:
     from PIL import Image
 
     levels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
@@ -104,7 +104,7 @@ def test_named_layers_and_a_summed_response(fit) -> None:
     assert snapshot.geometry["conv.2"].groups == 2
 
 
-# --- when ---------------------------------------------------------------------------------------
+# --- schedule -------------------------------------------------------------------------------------
 
 
 class Stream(IterableDataset):
@@ -138,26 +138,28 @@ class StreamNet(TinyNet):
         ({}, {"precision": "bf16-mixed"}, DEFAULT_STEPS),
     ],
 )
-def test_the_steps_of_a_training(fit, options, trainer_options, steps) -> None:
+def test_the_schedule_and_the_trainer_decide_the_steps(
+    fit, options, trainer_options, steps
+) -> None:
     trainer = fit(KernelVizCallback(**options), **trainer_options)
-    if steps is None:  # stopped by the clock, or without a batch: whatever was reached, once
+    if steps is None:  # the number of steps depends on the clock, or there was no batch
         steps = steps_on_disk(trainer.log_dir)
         assert steps == [] or steps[-1] == trainer.global_step
     if steps:
         assert_seen(trainer, steps)
 
 
-def test_an_iterable_data_set_without_length(fit) -> None:
+def test_a_data_set_without_length_is_trained(fit) -> None:
     assert_seen(fit(KernelVizCallback(), model=StreamNet()), DEFAULT_STEPS)
 
 
-def test_several_optimizers_share_the_step_axis(fit) -> None:
+def test_the_steps_of_several_optimizers_are_added(fit) -> None:
     trainer = fit(KernelVizCallback(), model=TwoOptimizers())
     assert trainer.global_step == 2 * STEPS
     assert_seen(trainer, [0, 2, 4, 8, 16])
 
 
-def test_early_stopping(fit) -> None:
+def test_the_last_step_before_early_stopping_has_a_snapshot(fit) -> None:
     stop = EarlyStopping("val_loss", stopping_threshold=100.0)
     trainer = fit(KernelVizCallback(), stop, max_epochs=9)
     assert trainer.global_step == BATCHES
@@ -176,14 +178,14 @@ class Stumble(Callback):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
-def test_the_last_state_before_an_exception_is_seen(trainer_for, error) -> None:
+def test_the_last_step_before_an_exception_has_a_snapshot(trainer_for, error) -> None:
     trainer = trainer_for(KernelVizCallback(), Stumble(error))
     with pytest.raises((RuntimeError, SystemExit)):
         trainer.fit(TinyNet())
     assert_seen(trainer, [0, 1, 2, 3])
 
 
-def test_fit_twice_with_one_trainer_goes_on(trainer_for) -> None:
+def test_a_second_fit_of_the_same_trainer_continues_in_the_same_folder(trainer_for) -> None:
     trainer, model = trainer_for(KernelVizCallback(), max_epochs=1), TinyNet()
     trainer.fit(model)
     trainer.fit_loop.max_epochs = 2
@@ -191,7 +193,7 @@ def test_fit_twice_with_one_trainer_goes_on(trainer_for) -> None:
     assert_seen(trainer, DEFAULT_STEPS)
 
 
-def test_fit_twice_with_two_trainers_starts_anew(fit, tmp_path: Path) -> None:
+def test_a_second_fit_of_another_trainer_starts_a_new_folder(fit, tmp_path: Path) -> None:
     callback = KernelVizCallback(scale="run")
     first, second = fit(callback), fit(callback)
     assert first.log_dir != second.log_dir
@@ -200,14 +202,14 @@ def test_fit_twice_with_two_trainers_starts_anew(fit, tmp_path: Path) -> None:
     assert "probe" in logged_images(second.log_dir)
 
 
-def test_two_runs_in_one_folder_are_kept_apart(fit, tmp_path: Path) -> None:
+def test_two_trainings_in_one_folder_write_to_separate_folders(fit, tmp_path: Path) -> None:
     for _ in range(2):
         fit(KernelVizCallback(), logger=False)
     folders = sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("kernelviz"))
     assert folders == ["kernelviz", "kernelviz-2"]
 
 
-def test_only_training_is_watched(trainer_for, tmp_path: Path) -> None:
+def test_validate_test_and_predict_write_nothing(trainer_for, tmp_path: Path) -> None:
     trainer, model = trainer_for(KernelVizCallback()), TinyNet()
     trainer.validate(model, verbose=False)
     trainer.test(model, verbose=False)
@@ -216,17 +218,17 @@ def test_only_training_is_watched(trainer_for, tmp_path: Path) -> None:
     assert logged_images(trainer.log_dir) == {}
 
 
-def test_nothing_is_written_in_a_fast_dev_run(fit, tmp_path: Path) -> None:
+def test_a_fast_dev_run_writes_nothing(fit, tmp_path: Path) -> None:
     fit(KernelVizCallback(), fast_dev_run=True)
     assert not list(tmp_path.rglob("*kernelviz*"))
 
 
-def test_a_wrong_layer_is_found_even_by_a_fast_dev_run(fit) -> None:
+def test_a_wrong_layer_is_an_error_in_a_fast_dev_run_too(fit) -> None:
     with pytest.raises(ValueError, match="no convolution to watch"):
         fit(KernelVizCallback("nowhere"), fast_dev_run=True)
 
 
-def test_a_lazy_layer_is_waited_for(fit) -> None:
+def test_the_first_snapshot_of_a_lazy_layer_has_its_first_weights(fit) -> None:
     class First(Callback):
         def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
             if trainer.global_step == 0:
@@ -241,7 +243,7 @@ def test_a_lazy_layer_is_waited_for(fit) -> None:
     assert torch.equal(start.weights["conv"], first.weight)
 
 
-# --- probes -------------------------------------------------------------------------------------
+# --- probes ---------------------------------------------------------------------------------------
 
 
 class FirstBatches(Callback):
@@ -260,7 +262,7 @@ class FirstBatches(Callback):
 
 @pytest.mark.parametrize("source", ["train_batch", "val_batch"])
 @pytest.mark.parametrize("sanity", [0, 2])
-def test_the_first_image_of_the_data(fit, source: str, sanity: int) -> None:
+def test_the_probe_may_be_the_first_image_of_the_data(fit, source: str, sanity: int) -> None:
     seen = FirstBatches()
     trainer = fit(KernelVizCallback(probe=source), seen, num_sanity_val_steps=sanity)
     probe = load_saved_probe(Path(trainer.log_dir) / "kernelviz")
@@ -276,14 +278,14 @@ def test_the_first_image_of_the_data(fit, source: str, sanity: int) -> None:
         (torch.zeros(2, 30, 30), r"layer 'conv': the layer reads 3 input channels .* has 2"),
     ],
 )
-def test_a_probe_that_does_not_fit_fails_before_training(fit, probe, message) -> None:
+def test_a_probe_that_does_not_fit_is_an_error_before_training(fit, probe, message) -> None:
     model = TinyNet()
     with pytest.raises(ValueError, match=message):
         fit(KernelVizCallback(probe=probe), model=model)
     assert model.losses == []
 
 
-def test_a_batch_without_images_fails_before_the_first_update(fit) -> None:
+def test_a_batch_without_images_is_an_error_before_the_first_update(fit) -> None:
     class Flat(TinyNet):
         def forward(self, x):
             return super().forward(x.view(-1, 3, 16, 16))
@@ -301,7 +303,7 @@ def test_a_batch_without_images_fails_before_the_first_update(fit) -> None:
 
 
 @pytest.mark.parametrize("source", ["train_batch", "val_batch"])
-def test_an_image_of_the_data_that_does_not_fit_fails_before_training(
+def test_an_image_of_the_data_that_does_not_fit_is_an_error_before_training(
     fit, source: str, tmp_path: Path
 ) -> None:
     class Deep(TinyNet):
@@ -319,28 +321,30 @@ def test_an_image_of_the_data_that_does_not_fit_fails_before_training(
     assert not list(tmp_path.rglob("step-*"))
 
 
-# --- weights are copied when they are needed, and only then -------------------------------------
+# --- when weights are copied ----------------------------------------------------------------------
 
 
-def test_nothing_is_gathered_when_nothing_is_due(fit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_copied_only_when_a_snapshot_is_due(
+    fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken: list[int] = []
-    take = Watch.take
+    take = WatchedLayers.take
 
     def counted(self: Any, *, step: int, **rest: Any) -> Any:
         taken.append(step)
         return take(self, step=step, **rest)
 
-    monkeypatch.setattr(Watch, "take", counted)
+    monkeypatch.setattr(WatchedLayers, "take", counted)
     trainer = fit(KernelVizCallback(every_n_epochs=10, early_steps=False), max_epochs=4)
     assert taken == [0, 16]
     assert_seen(trainer, [0, 16])
 
 
-# --- copies -------------------------------------------------------------------------------------
+# --- copies ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
-def test_a_copy_has_the_settings_and_what_was_restored(fit, copied) -> None:
+def test_a_copy_has_the_settings_and_the_state_but_no_model(fit, copied) -> None:
     during = []
 
     class Copy(Callback):
@@ -360,7 +364,7 @@ def test_a_copy_has_the_settings_and_what_was_restored(fit, copied) -> None:
         assert_seen(fit(one), [0, 1, 2, 4, 6, 8])
 
 
-# --- arguments ----------------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -379,6 +383,6 @@ def test_a_copy_has_the_settings_and_what_was_restored(fit, copied) -> None:
         ({"every_n_train_steps": -1}, ValueError, "every_n_train_steps"),
     ],
 )
-def test_bad_arguments_fail_at_once(options, error, message) -> None:
+def test_a_bad_argument_is_an_error_at_once(options, error, message) -> None:
     with pytest.raises(error, match=message):
         KernelVizCallback(**options)

@@ -1,4 +1,4 @@
-"""Deeper layers in a training: their pictures, and what is said where the model cannot be run."""
+"""Deeper layers in a training: feature maps, their pictures, and models that cannot be run."""
 
 import copy
 import io
@@ -17,9 +17,10 @@ from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.drawing.layer_pictures import feature_map_picture, map_shrink
 from kernelviz_callback.model.feature_maps import FeatureMap
 from kernelviz_callback.probe.probe import Probe
-from kernelviz_callback.training.failures import Mishaps
-from kernelviz_callback.training.renderer import Illustrator
-from kernelviz_callback.training.watched_layers import Watch
+from kernelviz_callback.snapshots.snapshot import Snapshot
+from kernelviz_callback.training.failures import Failures
+from kernelviz_callback.training.renderer import Renderer
+from kernelviz_callback.training.watched_layers import WatchedLayers
 
 PHOTO = Probe(torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(1)), "photo.png")
 
@@ -31,7 +32,7 @@ class Deep(TinyNet):
 
 
 class Labelled(Deep):
-    """Its forward wants more than images."""
+    """A model whose ``forward`` needs a second argument."""
 
     def forward(self, x: Tensor, is_labelled: bool) -> Tensor:
         return super().forward(x)
@@ -49,15 +50,22 @@ def pixels(image: Any) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(image.content))).astype(int)
 
 
-def illustrator(probe: Probe, scale: str = "filter") -> Illustrator:
-    return Illustrator(probe, response="channels", scale=scale, run_scales={})
+def renderer(probe: Probe, scale: str = "filter") -> Renderer:
+    return Renderer(probe, response="channels", scale=scale, run_scales={})
+
+
+def taken(net: nn.Module, layers: str, probe: Probe = PHOTO) -> Snapshot:
+    watched = WatchedLayers(net, layers, map_shrink=map_shrink)
+    snapshot = watched.take(step=1, epoch=0, probe=probe, keep=True)
+    assert snapshot is not None
+    return snapshot
 
 
 def test_the_response_grid_of_a_deeper_layer_is_its_feature_maps() -> None:
     torch.manual_seed(3)
     net = Deep().conv
-    snapshot = Watch(net, "*").take(step=1, epoch=0, probe=PHOTO, keep=True)
-    images = illustrator(PHOTO).draw(snapshot, Mishaps())
+    snapshot = taken(net, "*")
+    images = renderer(PHOTO).draw(snapshot, Failures())
     maps = copy.deepcopy(net).eval()(PHOTO.image[None])[0].detach()
     expected = feature_map_picture(
         FeatureMap(maps), net[2].weight, PHOTO, layer="2", when="step 1 · epoch 0"
@@ -70,10 +78,10 @@ def test_the_response_grid_of_a_deeper_layer_is_its_feature_maps() -> None:
 
 
 @pytest.mark.parametrize("size", [40, 224, 900])
-def test_maps_are_averaged_until_they_fit_the_screen(size: int) -> None:
+def test_feature_maps_are_averaged_until_their_picture_fits_the_screen(size: int) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 64, 3))
     probe = load_probe(size=size)
-    snapshot = Watch(net, "1").take(step=1, epoch=0, probe=probe, keep=True)
+    snapshot = taken(net, "1", probe)
     found = snapshot.feature_maps.maps["1"]
     assert found.shrink == map_shrink(64, size - 4, size - 4)
     picture = feature_map_picture(found, snapshot.weights["1"], probe, layer="1")
@@ -81,39 +89,39 @@ def test_maps_are_averaged_until_they_fit_the_screen(size: int) -> None:
     assert picture.tile(0).shape[0] % found.values.shape[1] == 0
 
 
-def test_the_scale_of_a_run_is_that_of_the_maps() -> None:
+def test_the_run_scale_of_a_deeper_layer_is_that_of_its_feature_maps() -> None:
     net = Deep().conv
-    snapshot = Watch(net, "*").take(step=1, epoch=0, probe=PHOTO, keep=True)
+    snapshot = taken(net, "*")
     scales: dict[str, float] = {}
-    artist = Illustrator(PHOTO, response="channels", scale="run", run_scales=scales)
-    artist.draw(snapshot, Mishaps())
+    drawing = Renderer(PHOTO, response="channels", scale="run", run_scales=scales)
+    drawing.draw(snapshot, Failures())
     largest = snapshot.feature_maps.maps["2"].values.abs().max().item()
     assert scales[f"responses/2 maps {PHOTO.digest}"] == pytest.approx(largest)
 
 
-def test_the_pictures_of_a_layer_without_maps_are_those_of_the_probe_itself() -> None:
+def test_a_layer_without_feature_maps_is_drawn_with_its_responses_to_the_probe() -> None:
     class Reader(nn.Sequential):
         def forward(self, text: str) -> None:  # type: ignore[override]
             raise TypeError("expected text")
 
     probe = load_probe(size=40)
     net = Reader(*Deep().conv)
-    snapshot = Watch(net, "*").take(step=1, epoch=0, probe=probe, keep=True)
-    mishaps = Mishaps()
-    images = illustrator(probe).draw(snapshot, mishaps)
+    snapshot = taken(net, "*", probe)
+    failures = Failures()
+    images = renderer(probe).draw(snapshot, failures)
     assert len(images) == 4
-    reason, consequence = mishaps.found["take feature maps"]
+    reason, consequence = failures.found["take feature maps"]
     assert reason.startswith("2: the model failed on images of shape (1, 3, 40, 40)")
     assert reason.endswith("TypeError: expected text")
     assert consequence == "responses to the probe itself are drawn in their place"
-    again = illustrator(probe).draw(
-        replace(snapshot, feature_maps=type(snapshot.feature_maps)()), Mishaps()
+    again = renderer(probe).draw(
+        replace(snapshot, feature_maps=type(snapshot.feature_maps)()), Failures()
     )
     assert again["responses/2"].content == images["responses/2"].content
 
 
 @pytest.mark.parametrize("probe", [None, PHOTO.image])
-def test_a_training(fit, probe: Tensor | None) -> None:
+def test_all_watched_layers_are_logged_at_every_snapshot(fit, probe: Tensor | None) -> None:
     trainer = fit(
         KernelVizCallback("conv.*", probe=probe, probe_size=48, health=False), model=Deep()
     )
@@ -121,7 +129,7 @@ def test_a_training(fit, probe: Tensor | None) -> None:
         assert_seen(trainer, DEFAULT_STEPS, layer)
 
 
-def test_a_model_that_cannot_be_run_is_told_of_once(fit) -> None:
+def test_a_model_that_cannot_be_run_gives_one_warning(fit) -> None:
     callback = KernelVizCallback("*", probe_size=48, health=False)
     with pytest.warns(
         UserWarning, match="could not take feature maps: conv.2: the model failed"
@@ -133,8 +141,10 @@ def test_a_model_that_cannot_be_run_is_told_of_once(fit) -> None:
     assert list(logged_images(trainer.log_dir)["responses/conv.2"]) == DEFAULT_STEPS
 
 
-def test_the_bytes_of_maps_count_as_those_of_weights(fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The training waits for pictures whose tensors are too many bytes."""
+def test_the_queue_counts_the_bytes_of_weights_and_feature_maps(
+    fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training waits if the queued pictures hold too many bytes."""
     from kernelviz_callback.training.background_thread import Worker
 
     sizes: list[int] = []

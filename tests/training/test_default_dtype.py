@@ -1,7 +1,7 @@
-"""A training in half or double precision changes torch's default dtype, in every thread.
+"""Health and pictures do not depend on torch's default dtype.
 
-So what is computed beside it must name its dtype everywhere: a table that is kept would even carry
-a wrong one into the next training. Each default has a process of its own, with no table kept.
+A training in half or double precision changes the default dtype in all threads. Each default is
+tested in a new process, because cached tables would keep the dtype of an earlier default.
 """
 
 import os

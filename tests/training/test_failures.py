@@ -30,8 +30,8 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
-from kernelviz_callback.training import background_thread as worker, renderer as illustrator
-from kernelviz_callback.training.failures import Mishaps, Reporter
+from kernelviz_callback.training import background_thread as worker, renderer as renderer
+from kernelviz_callback.training.failures import FailureReporter, Failures
 from kernelviz_callback.training.run_lock import claim_folder
 
 
@@ -241,7 +241,7 @@ def test_a_logger_that_cannot_be_reached(fit, tmp_path: Path, fails: str, messag
 
 
 def test_a_picture_that_cannot_be_drawn(fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = illustrator.response_picture
+    draw = renderer.response_picture
 
     def fail_early(*args: Any, **kwargs: Any) -> Any:
         if "step 4" in kwargs["when"] or "step 8" in kwargs["when"]:
@@ -249,7 +249,7 @@ def test_a_picture_that_cannot_be_drawn(fit, monkeypatch: pytest.MonkeyPatch) ->
         raise MemoryError("no memory left for a picture")
 
     expected = trained_weights(fit)
-    monkeypatch.setattr(illustrator, "response_picture", fail_early)
+    monkeypatch.setattr(renderer, "response_picture", fail_early)
     torch.manual_seed(11)
     model = TinyNet()
     with pytest.warns(UserWarning, match="could not draw responses/conv: MemoryError") as caught:
@@ -351,8 +351,8 @@ def trainer_of_interrupted(fit: Any) -> Any:
 
 
 def test_a_cause_is_over_only_when_it_was_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    reporter = Reporter()
-    failed, untried, well = Mishaps(), Mishaps(), Mishaps()
+    reporter = FailureReporter()
+    failed, untried, well = Failures(), Failures(), Failures()
     with failed.survive("write", "it is lost"):
         raise OSError("full")
     with well.survive("write", "it is lost"):

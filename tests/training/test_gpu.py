@@ -1,4 +1,4 @@
-"""On a CUDA device: the same snapshots, no synchronisation at the hook, bit-identical training."""
+"""Training on a CUDA device: snapshots, pictures, bit-identity, and hooks that do not wait."""
 
 import statistics
 import time
@@ -25,7 +25,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
-def test_training_is_bit_identical_there(fit, precision: str) -> None:
+def test_training_is_bit_identical_on_cuda(fit, precision: str) -> None:
     prints = []
     for callbacks in ([], [KernelVizCallback(every_n_train_steps=1)]):
         torch.manual_seed(11)
@@ -36,7 +36,7 @@ def test_training_is_bit_identical_there(fit, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_deeper_layers_leave_no_trace_there(fit, precision: str) -> None:
+def test_training_with_deeper_layers_is_bit_identical_on_cuda(fit, precision: str) -> None:
     prints = []
     for callbacks in ([], [KernelVizCallback("*", every_n_train_steps=1, probe_size=48)]):
         torch.manual_seed(11)
@@ -47,7 +47,7 @@ def test_deeper_layers_leave_no_trace_there(fit, precision: str) -> None:
     assert_seen(model.trainer, list(range(STEPS + 1)), "conv.4")
 
 
-def test_the_snapshots_are_the_weights(fit) -> None:
+def test_the_snapshots_hold_the_weights(fit) -> None:
     witness = Witness()
     trainer = fit(KernelVizCallback(), witness, accelerator="gpu", devices=1)
     assert_seen(trainer, DEFAULT_STEPS)
@@ -56,7 +56,7 @@ def test_the_snapshots_are_the_weights(fit) -> None:
 
 
 @pytest.mark.parametrize("tf32", [False, True])
-def test_the_pictures_are_those_of_the_cpu(tf32: bool) -> None:
+def test_the_responses_are_those_of_the_cpu(tf32: bool) -> None:
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = tf32
     try:
@@ -85,12 +85,12 @@ def test_the_pictures_of_other_dimensions_are_those_of_the_cpu(conv: nn.Module) 
             for w in (weights, weights.cuda())
         )
     ]
-    # A curve may end in the pixel beside.
+    # The end of a curve may differ by one pixel.
     assert ((drawn[0] - drawn[1]).abs() > 1).float().mean() < 1e-4
 
 
 class Busy(TinyNet):
-    """Leaves the device with work for a while after every step."""
+    """A model that gives the device a fifth of a second of work after every step."""
 
     def on_train_batch_end(self, *_: Any) -> None:
         torch.cuda._sleep(400_000_000)
@@ -109,7 +109,7 @@ class Stopwatch(Callback):
         watched.on_train_epoch_end = timed
 
 
-def test_the_hook_does_not_wait_for_the_device(fit) -> None:
+def test_the_hooks_do_not_wait_for_the_device(fit) -> None:
     callback = KernelVizCallback(early_steps=False)
     stopwatch = Stopwatch(callback)
     trainer = fit(

@@ -1,4 +1,4 @@
-"""What does not grow: memory with the size of a layer, memory and threads with the snapshots."""
+"""Memory is bounded for large layers; memory and threads do not grow with the snapshots."""
 
 import json
 import os
@@ -14,9 +14,9 @@ import json, sys
 from dataclasses import replace
 import torch
 from kernelviz_callback import Geometry
-from kernelviz_callback.training.renderer import Illustrator
-from kernelviz_callback.training.failures import Mishaps
-from kernelviz_callback.training.health_monitor import Monitor
+from kernelviz_callback.training.renderer import Renderer
+from kernelviz_callback.training.failures import Failures
+from kernelviz_callback.training.health_monitor import HealthMonitor
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.background_thread import Worker
@@ -31,11 +31,11 @@ geometry = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), groups)
 
 def draw(probe, weights, geometry):
     snapshot = Snapshot(0, 0, 0.0, {"conv": weights}, {"conv": geometry})
-    mishaps = Mishaps()
-    snapshot = replace(snapshot, health=Monitor(probe).observe(snapshot, mishaps))
-    illustrator = Illustrator(probe, response="channels", scale=scale, run_scales={})
-    assert len(illustrator.draw(snapshot, mishaps)) == 2
-    assert not mishaps.found, mishaps.found
+    failures = Failures()
+    snapshot = replace(snapshot, health=HealthMonitor(probe).observe(snapshot, failures))
+    renderer = Renderer(probe, response="channels", scale=scale, run_scales={})
+    assert len(renderer.draw(snapshot, failures)) == 2
+    assert not failures.found, failures.found
 
 small = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), 1)
 probe = Probe(torch.rand(channels * groups, size, size), "tensor")
@@ -43,7 +43,7 @@ worker = Worker("test", most_jobs=1, most_bytes=1, on_error=lambda e: print(repr
 worker.submit(lambda: draw(Probe(torch.rand(3, 64, 64), "tensor"), torch.randn(16, 3, 7, 7), small))
 worker.drain()
 before = resident(False)
-open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+open("/proc/self/clear_refs", "w").write("5")  # reset the peak
 worker.submit(lambda: draw(probe, weights, geometry))
 worker.close()
 print(resident(True) - before)
@@ -71,13 +71,18 @@ print(resident(True) - before)
 """
 
 
-# glibc returns blocks of more bytes than this at once. By default it learns to keep larger and
-# larger ones, as the threads happen to meet.
+# glibc returns freed blocks that are larger than this to the system at once. By default it raises
+# the limit during the run, which makes the measurement depend on the timing of the threads.
 IN_USE = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
 
 
 def peak(case: tuple[object, ...], environment: Mapping[str, str] = IN_USE) -> int:
-    """Bytes; the case is filters, channels, groups, side of kernels, side of the probe, scale."""
+    """Return the peak memory of one snapshot in bytes.
+
+    Args:
+        case: Number of filters, channels and groups, side of the kernels, side of the probe, scale.
+        environment: Environment variables of the process.
+    """
     done = subprocess.run(
         [sys.executable, "-c", PEAK, json.dumps(case)],
         capture_output=True,
@@ -104,23 +109,25 @@ def peak(case: tuple[object, ...], environment: Mapping[str, str] = IN_USE) -> i
     ids=lambda case: "-".join(map(str, case)),
 )
 def test_the_memory_of_a_snapshot_is_bounded(case: tuple[object, ...]) -> None:
-    """Examined, drawn and encoded."""
+    """The snapshot is examined, drawn and encoded."""
     assert 0 < peak(case) <= 64 * 2**20
 
 
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_memory_of_a_wide_layer_is_bounded() -> None:
-    """Of 512 channels: the probe alone has 98 MiB, the weights 38 MiB."""
+    """The layer has 512 channels: the probe alone takes 98 MiB, the weights 38 MiB."""
     case = (2048, 512, 1, 3, 224, "filter")
     assert 0 < peak(case) <= 96 * 2**20
-    assert 0 < peak(case, {}) <= 192 * 2**20  # with what the allocator keeps
+    assert 0 < peak(case, {}) <= 192 * 2**20  # the allocator keeps some freed memory
 
 
 @pytest.mark.newest
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_memory_of_a_file_is_that_of_its_weights_twice(tmp_path: Path) -> None:
+def test_saving_takes_at_most_two_and_a_half_times_the_memory_of_the_weights(
+    tmp_path: Path,
+) -> None:
     weights = 2048 * 512 * 3 * 3 * 4
     done = subprocess.run(
         [sys.executable, "-c", SAVING, str(tmp_path)], capture_output=True, text=True, check=False
@@ -131,8 +138,8 @@ def test_the_memory_of_a_file_is_that_of_its_weights_twice(tmp_path: Path) -> No
 
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the descriptors in /proc")
-def test_many_snapshots_leave_memory_threads_and_descriptors_as_they_were() -> None:
-    """The short form of ``benchmarks/growth.py``, which takes 10,000."""
+def test_memory_threads_and_descriptors_do_not_grow_with_the_snapshots() -> None:
+    """A short form of ``benchmarks/growth.py``, which takes 10,000 snapshots."""
     benchmarks = Path(__file__).parents[2] / "benchmarks"
     code = "import json, growth; print(json.dumps(growth.many_snapshots(600, at=(200, 600))))"
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The numbers of health reach every logger, and steer EarlyStopping and ModelCheckpoint."""
+"""The health numbers in loggers, and as metrics for EarlyStopping and ModelCheckpoint."""
 
 import csv
 import itertools
@@ -33,20 +33,21 @@ from kernelviz_callback import (
 )
 from kernelviz_callback.drawing.layer_pictures import kernel_picture
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
-from kernelviz_callback.training import health_monitor as monitor
-from kernelviz_callback.training.failures import Mishaps
+from kernelviz_callback.training import health_monitor
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import HealthLog
 
 
-def kept_drift(log_dir: str) -> dict[int, float]:
+def drift_in_files(log_dir: str) -> dict[int, float]:
+    """Return the drift of each step, read from the snapshot files."""
     snapshots = list_snapshots(Path(log_dir) / "kernelviz")
     return {s: load_snapshot(p).health["conv"].totals.drift for s, p in snapshots.items()}
 
 
-def test_every_logger_has_the_numbers_at_their_steps(fit: Any, tmp_path: Path) -> None:
+def test_every_logger_gets_the_numbers_at_their_steps(fit: Any, tmp_path: Path) -> None:
     loggers = [TensorBoardLogger(tmp_path), CSVLogger(tmp_path)]
     trainer = fit(KernelVizCallback(), logger=loggers)
-    expected = {s: d for s, d in kept_drift(trainer.log_dir).items() if s > 0}
+    expected = {s: d for s, d in drift_in_files(trainer.log_dir).items() if s > 0}
     events = EventAccumulator(loggers[0].log_dir)
     events.Reload()
     found = {e.step: e.value for e in events.Scalars("kernelviz/conv/drift")}
@@ -60,11 +61,11 @@ def test_every_logger_has_the_numbers_at_their_steps(fit: Any, tmp_path: Path) -
     assert dead == dict.fromkeys([0, *expected], 0.0)
 
 
-def test_a_checkpoint_is_chosen_by_the_numbers_of_its_own_step(fit: Any, tmp_path: Path) -> None:
+def test_a_checkpoint_is_chosen_by_the_numbers_of_its_step(fit: Any, tmp_path: Path) -> None:
     monitor = "kernelviz/conv/drift"
     checkpoint = ModelCheckpoint(tmp_path / "best", monitor=monitor, mode="max", save_top_k=-1)
     trainer = fit(KernelVizCallback(), checkpoint, enable_checkpointing=True, max_epochs=3)
-    expected = kept_drift(trainer.log_dir)
+    expected = drift_in_files(trainer.log_dir)
     scores = {
         int(Path(path).stem.rpartition("step=")[2]): score.item()
         for path, score in checkpoint.best_k_models.items()
@@ -72,7 +73,7 @@ def test_a_checkpoint_is_chosen_by_the_numbers_of_its_own_step(fit: Any, tmp_pat
     assert scores == pytest.approx({step: expected[step] for step in (4, 8, 12)})
 
 
-def test_a_training_stops_early_by_a_number(fit: Any) -> None:
+def test_early_stopping_can_monitor_a_health_number(fit: Any) -> None:
     class Killer(Callback):
         def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
             if trainer.current_epoch == 1:
@@ -87,37 +88,41 @@ def test_a_training_stops_early_by_a_number(fit: Any) -> None:
     assert trainer.current_epoch == 2
 
 
-class Examined(Callback):
-    """Lets the examination catch up before each batch, as it does where a step takes time."""
+class WaitForExamination(Callback):
+    """Waits before each batch until all snapshots are examined, as if a step took long.
+
+    ``state_dict`` of a callback with ``scale="run"`` waits until all snapshots are drawn.
+    """
 
     def __init__(self, watched: KernelVizCallback) -> None:
         self.watched = watched
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self.watched._observer.drain()
+        assert self.watched.style.scale == "run"
+        self.watched.state_dict()
 
 
-def test_the_metrics_have_the_numbers_though_nobody_waits_for_them(fit: Any) -> None:
+def test_the_metrics_have_the_numbers_of_each_epoch(fit: Any) -> None:
     seen: dict[int, set[str]] = {}
 
     class Look(Callback):
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             seen[trainer.current_epoch] = {*trainer.callback_metrics}
 
-    ours = KernelVizCallback()
-    trainer = fit(Examined(ours), ours, Look(), max_epochs=3)
+    ours = KernelVizCallback(scale="run")
+    trainer = fit(WaitForExamination(ours), ours, Look(), max_epochs=3)
     for epoch in range(3):
         assert {"kernelviz/conv/drift", "kernelviz/conv/dead_filters"} <= seen[epoch]
-    assert trainer.callback_metrics["kernelviz/conv/drift"] == kept_drift(trainer.log_dir)[12]
+    assert trainer.callback_metrics["kernelviz/conv/drift"] == drift_in_files(trainer.log_dir)[12]
 
 
-def test_after_the_shortest_training_the_metrics_are_those_of_its_end(fit: Any) -> None:
+def test_after_one_epoch_the_metrics_have_the_numbers_of_its_end(fit: Any) -> None:
     trainer = fit(KernelVizCallback(), max_epochs=1)
-    assert trainer.callback_metrics["kernelviz/conv/drift"] == kept_drift(trainer.log_dir)[4]
+    assert trainer.callback_metrics["kernelviz/conv/drift"] == drift_in_files(trainer.log_dir)[4]
 
 
 class Breaker(Callback):
-    """Makes every weight NaN in the second epoch."""
+    """Sets every weight to NaN in the second epoch."""
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == 1:
@@ -126,7 +131,7 @@ class Breaker(Callback):
 
 
 @pytest.mark.filterwarnings("ignore:kernelviz. conv. 8 of 8 filters are non-finite")
-def test_a_number_that_ceases_stops_who_goes_by_it(fit: Any, tmp_path: Path) -> None:
+def test_early_stopping_ends_when_its_number_is_missing(fit: Any, tmp_path: Path) -> None:
     stop = EarlyStopping("kernelviz/conv/drift", mode="max", patience=99, check_finite=True)
     loggers = [TensorBoardLogger(tmp_path), CSVLogger(tmp_path)]
     trainer = fit(Breaker(), KernelVizCallback(), stop, max_epochs=6, logger=loggers)
@@ -141,7 +146,7 @@ def test_a_number_that_ceases_stops_who_goes_by_it(fit: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("error", [futures.TimeoutError(), RuntimeError("the disk is full")])
-def test_the_other_processes_never_wait_for_one_that_failed(error: Exception) -> None:
+def test_rank_zero_broadcasts_even_if_its_numbers_failed(error: Exception) -> None:
     class Failed(Future):
         def result(self, timeout: float | None = None) -> Any:
             raise error
@@ -154,16 +159,16 @@ def test_the_other_processes_never_wait_for_one_that_failed(error: Exception) ->
         loggers=[],
         strategy=SimpleNamespace(broadcast=lambda numbers: shared.append(numbers) or numbers),
     )
-    log, mishaps = HealthLog(), Mishaps()
-    log.expect(1, Failed())
-    log.log(trainer, mishaps, log=lambda *_, **__: None)
+    health_log, failures = HealthLog(), Failures()
+    health_log.expect(1, Failed())
+    health_log.log(trainer, failures, log=lambda *_, **__: None)
     assert shared == [{}]
-    assert bool(mishaps.found) == isinstance(error, RuntimeError)
+    assert bool(failures.found) == isinstance(error, RuntimeError)
 
 
 @pytest.fixture
 def half_dead() -> TinyNet:
-    """A network in which filter 2 is zero and stays so."""
+    """A network in which filter 2 is zero and stays zero."""
     net = TinyNet()
     with torch.no_grad():
         net.conv.weight[2] = 0
@@ -172,9 +177,11 @@ def half_dead() -> TinyNet:
 
 
 @pytest.mark.filterwarnings("ignore:kernelviz. conv. 1 of 8 filters is")
-def test_the_closing_line_sums_up(fit: Any, half_dead: TinyNet, closing_line: Any) -> None:
+def test_the_closing_line_sums_up_the_verdicts(
+    fit: Any, half_dead: TinyNet, closing_line: Any
+) -> None:
     trainer = fit(KernelVizCallback(), model=half_dead)
-    *_, drift = kept_drift(trainer.log_dir).values()
+    *_, drift = drift_in_files(trainer.log_dir).values()
     said = closing_line()
     assert "; conv: of 8 filters 1 near-zero" in said
     assert f", drift {drift:.2g}" in said
@@ -201,7 +208,7 @@ def test_the_logged_picture_has_frames_and_a_legend(
         return
     layout, verdicts = drawn.layout, last.health["conv"].gravest()
     assert verdicts[2] == "near-zero"
-    assert marked[: layout.top].any(), "the legend"
+    assert marked[: layout.top].any(), "the legend is missing"
     plain = kernel_grid(last.weights["conv"])
     for i, verdict in enumerate(verdicts):
         framed = marked[layout.box(i, margin=1)]
@@ -210,7 +217,7 @@ def test_the_logged_picture_has_frames_and_a_legend(
         assert torch.equal(logged[layout.box(i)], plain.tile(i))
 
 
-def test_without_health_there_is_nothing_of_it(fit: Any) -> None:
+def test_without_health_no_numbers_are_logged_or_written(fit: Any) -> None:
     trainer = fit(KernelVizCallback(health=False))
     events = EventAccumulator(trainer.log_dir)
     events.Reload()
@@ -219,7 +226,7 @@ def test_without_health_there_is_nothing_of_it(fit: Any) -> None:
         assert not load_snapshot(path).health
 
 
-def test_the_numbers_are_those_of_the_weights(fit: Any) -> None:
+def test_the_health_in_the_files_is_that_of_their_weights(fit: Any) -> None:
     trainer = fit(KernelVizCallback())
     snapshots = [
         load_snapshot(p) for p in list_snapshots(Path(trainer.log_dir) / "kernelviz").values()
@@ -243,7 +250,7 @@ def test_the_numbers_are_those_of_the_weights(fit: Any) -> None:
             torch.testing.assert_close(found, values, equal_nan=True, msg=name)
 
 
-def test_a_beginning_is_said_once(fit: Any, half_dead: TinyNet) -> None:
+def test_a_verdict_gives_one_warning_when_it_begins(fit: Any, half_dead: TinyNet) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(KernelVizCallback(), model=half_dead)
@@ -253,7 +260,7 @@ def test_a_beginning_is_said_once(fit: Any, half_dead: TinyNet) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_a_resumed_training_is_compared_with_its_first_snapshot(fit: Any, tmp_path: Path) -> None:
+def test_the_drift_after_a_resume_is_that_from_the_first_snapshot(fit: Any, tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, version=0)
     checkpoint = ModelCheckpoint(tmp_path / "c", save_last=True)
     fit(KernelVizCallback(), checkpoint, logger=logger, enable_checkpointing=True)
@@ -273,21 +280,21 @@ def test_a_resumed_training_is_compared_with_its_first_snapshot(fit: Any, tmp_pa
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_resumed_training_examines_beside_itself_and_says_nothing_twice(
+def test_a_resumed_training_examines_in_the_background_and_repeats_no_warning(
     fit: Any, tmp_path: Path, half_dead: TinyNet, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
-    """Also if the snapshots of the first attempt have no health: then that is made up for."""
+    """If the snapshots of the first attempt have no health, they are examined after the resume."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = fit(KernelVizCallback(health=before), model=half_dead, logger=False)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    examine, threads = monitor.kernel_health, set()
+    examine, threads = health_monitor.kernel_health, set()
 
     def watched(*given: Any, **options: Any) -> Any:
         threads.add(threading.current_thread().name)
         return examine(*given, **options)
 
-    monkeypatch.setattr(monitor, "kernel_health", watched)
+    monkeypatch.setattr(health_monitor, "kernel_health", watched)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(
@@ -301,10 +308,10 @@ def test_a_resumed_training_examines_beside_itself_and_says_nothing_twice(
     assert threads == {"kernelviz-pictures"}
 
 
-def test_two_processes_are_steered_by_the_same_numbers(tmp_path: Path) -> None:
+def test_two_processes_choose_checkpoints_by_the_same_numbers(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "steered.py"
     subprocess.run([sys.executable, script, tmp_path], check=True, timeout=120)
-    expected = kept_drift(str(tmp_path / "lightning_logs" / "version_0"))
+    expected = drift_in_files(str(tmp_path / "lightning_logs" / "version_0"))
     for rank in range(2):
         scores = json.loads((tmp_path / f"scores-{rank}.json").read_text())
         found = {int(name.rpartition("step=")[2]): score for name, score in scores.items()}

@@ -1,4 +1,4 @@
-"""A training's layers, snapshot by snapshot: what fails alone, what ceases, what is remembered."""
+"""The health of the layers of a training, snapshot by snapshot and after a resume."""
 
 import math
 from pathlib import Path
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback import Geometry, Snapshot, load_probe, load_snapshot, save_snapshot
-from kernelviz_callback.training import health_monitor as room
-from kernelviz_callback.training.failures import Mishaps
-from kernelviz_callback.training.health_monitor import Monitor
+from kernelviz_callback.training import health_monitor
+from kernelviz_callback.training.failures import Failures
+from kernelviz_callback.training.health_monitor import HealthMonitor
 
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
 
@@ -24,37 +24,38 @@ def snapshot(step: int, **layers: Tensor) -> Snapshot:
 
 
 @pytest.fixture
-def monitor() -> Monitor:
-    return Monitor(load_probe(size=32))
+def monitor() -> HealthMonitor:
+    return HealthMonitor(load_probe(size=32))
 
 
-def test_a_layer_that_cannot_be_examined_is_lost_alone(
-    monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+def test_a_layer_that_cannot_be_examined_does_not_affect_the_others(
+    monitor: HealthMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examine = room.kernel_health
+    examine = health_monitor.kernel_health
 
-    def fail(weights: Tensor, name: str, **options: object) -> object:
-        if name == "bad" and monitor._previous_step is None:
+    def fail_for_bad(weights: Tensor, name: str, **options: object) -> object:
+        if name == "bad":
             raise ArithmeticError("no")
         return examine(weights, name, **options)
 
-    monkeypatch.setattr(room, "kernel_health", fail)
-    mishaps = Mishaps()
+    failures = Failures()
     first = snapshot(0, bad=drawn(8, 3, 5, 5), good=drawn(8, 3, 5, 5))
-    assert list(monitor.observe(first, mishaps)) == ["good"]
-    assert list(mishaps.found) == ["examine the filters of bad"]
+    with monkeypatch.context() as patched:
+        patched.setattr(health_monitor, "kernel_health", fail_for_bad)
+        assert list(monitor.observe(first, failures)) == ["good"]
+    assert list(failures.found) == ["examine the filters of bad"]
     later = snapshot(1, bad=1.5 * first.weights["bad"], good=first.weights["good"])
-    found = monitor.observe(later, Mishaps())
+    found = monitor.observe(later, Failures())
     assert found["bad"].totals.drift == pytest.approx(0.5)
     assert found["bad"].totals.update_ratio == pytest.approx(0.5)
     assert found["good"].totals.drift == 0
 
 
-def numbers(monitor: Monitor, step: int, weights: Tensor) -> dict[str, float]:
-    return monitor.numbers(monitor.observe(snapshot(step, conv=weights), Mishaps()))
+def numbers(monitor: HealthMonitor, step: int, weights: Tensor) -> dict[str, float]:
+    return monitor.numbers(monitor.observe(snapshot(step, conv=weights), Failures()))
 
 
-def test_a_number_that_ceases_is_nan(monitor: Monitor) -> None:
+def test_a_number_that_is_missing_later_is_nan(monitor: HealthMonitor) -> None:
     weights = drawn(8, 3, 5, 5)
     at_start = numbers(monitor, 0, weights)
     assert "conv/drift" not in at_start
@@ -72,36 +73,36 @@ def test_a_number_that_ceases_is_nan(monitor: Monitor) -> None:
     assert all(map(math.isnan, broken.values()))
 
 
-def test_what_never_was_is_not_nan(monitor: Monitor) -> None:
+def test_a_number_that_never_existed_is_not_logged(monitor: HealthMonitor) -> None:
     small = drawn(8, 1, 3, 3)
     for step in range(3):
         assert "conv/noise_share" not in numbers(monitor, step, small)
 
 
 @pytest.mark.parametrize("is_examined", [True, False])
-def test_after_a_resume_nothing_is_said_twice(tmp_path: Path, is_examined: bool) -> None:
-    before, weights = Monitor(load_probe(size=32)), drawn(8, 3, 5, 5)
+def test_after_a_resume_no_warning_is_repeated(tmp_path: Path, is_examined: bool) -> None:
+    before, weights = HealthMonitor(load_probe(size=32)), drawn(8, 3, 5, 5)
     weights[2] = 0
     for step in range(3):
         taken = snapshot(step, conv=weights + 0.01 * step * (weights != 0))
-        health = before.observe(taken, Mishaps()) if is_examined else {}
+        health = before.observe(taken, Failures()) if is_examined else {}
         save_snapshot(Snapshot(**{**vars(taken), "health": health}), tmp_path)
     assert not is_examined or any("is near-zero" in said for said in before.news)
-    after = Monitor(load_probe(size=32))
-    after.recall(map(load_snapshot, sorted(tmp_path.iterdir())), Mishaps())
+    after = HealthMonitor(load_probe(size=32))
+    after.recall(map(load_snapshot, sorted(tmp_path.iterdir())), Failures())
     assert not after.news
     assert "1 near-zero" in after.summary()
-    found = after.observe(snapshot(3, conv=weights + 0.03 * (weights != 0)), Mishaps())
-    assert not after.news, "it has held since before"
+    found = after.observe(snapshot(3, conv=weights + 0.03 * (weights != 0)), Failures())
+    assert not after.news, "the verdict has held since before the resume"
     assert found["conv"].totals.drift > 0
     assert found["conv"].totals.update_ratio < found["conv"].totals.drift
     weights[3] = torch.nan
-    after.observe(snapshot(4, conv=weights), Mishaps())
+    after.observe(snapshot(4, conv=weights), Failures())
     [said] = after.news
     assert "1 of 8 filters is non-finite since step 4" in said
 
 
-def test_the_summary_is_of_the_end(monitor: Monitor) -> None:
+def test_the_summary_describes_the_last_snapshot(monitor: HealthMonitor) -> None:
     weights = drawn(8, 3, 5, 5)
     assert monitor.summary() == ""
     numbers(monitor, 0, weights)
@@ -110,5 +111,5 @@ def test_the_summary_is_of_the_end(monitor: Monitor) -> None:
     weights[1:3] = 0
     numbers(monitor, 1, weights)
     assert monitor.summary().startswith("conv: of 8 filters 2 near-zero")
-    drift = monitor.observe(snapshot(2, conv=weights), Mishaps())["conv"].totals.drift
+    drift = monitor.observe(snapshot(2, conv=weights), Failures())["conv"].totals.drift
     assert monitor.summary().endswith(f", drift {drift:.2g}")

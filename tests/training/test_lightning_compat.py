@@ -1,4 +1,4 @@
-"""Both of Lightning's names: trainers, loggers and callbacks of either, also without the other."""
+"""Training under both names of Lightning, with and without the other package installed."""
 
 import json
 import subprocess
@@ -26,9 +26,9 @@ def train(name: str, log_dir: Path, *absent: str) -> dict[str, Any]:
 @pytest.mark.parametrize("is_alone", [True, False])
 def test_a_training_under_either_name(name: str, is_alone: bool, tmp_path: Path) -> None:
     found = train(name, tmp_path, *([OTHER[name]] if is_alone else []))
-    assert found["steps"] == [0, 1, 2, 4], "resumed in the same folder"
+    assert found["steps"] == [0, 1, 2, 4], "the resumed training uses the same folder"
     assert found["is_callback"]
-    assert found["loaded"] == [name], "the other is not loaded needlessly"
+    assert found["loaded"] == [name], "the other package is not imported"
     assert "kernelviz/conv/drift" in found["metrics"]
     images = logged_images(tmp_path / "board" / "version_0")
     assert list(images["kernels/conv"]) == [0, 1, 2, 4]

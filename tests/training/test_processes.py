@@ -1,4 +1,4 @@
-"""Trainings on two CPU processes: watched as without a watcher, and the whole weights recorded."""
+"""Trainings on two CPU processes: the callback changes nothing and records the whole weights."""
 
 from pathlib import Path
 
@@ -10,14 +10,16 @@ from processes import run
 
 from kernelviz_callback import list_snapshots, load_snapshot
 
-WHOLE = str(8 * 3 * 5 * 5)  # numbers of the watched layer
+WHOLE = str(8 * 3 * 5 * 5)  # count of numbers in the weights of the watched layer
 pytestmark = pytest.mark.processes
 
 
 @pytest.mark.parametrize(
     "scenario", ["ddp", "ddp-train-batch", "ddp-deeper", "fsdp2", "fsdp2-half", "fsdp2-deeper"]
 )
-def test_two_processes(scenario: str, tmp_path: Path) -> None:
+def test_two_processes_train_alike_with_and_without_the_callback(
+    scenario: str, tmp_path: Path
+) -> None:
     output = run("two_processes.py", scenario, str(tmp_path))
     assert output.count("kernelviz: watching conv") == 1
     assert "could not" not in output
@@ -26,10 +28,10 @@ def test_two_processes(scenario: str, tmp_path: Path) -> None:
         for watched in (False, True)
         for rank in (0, 1)
     }
-    beside = {key: record.pop("beside") for key, record in records.items()}
+    hook_times = {key: record.pop("hook_times") for key, record in records.items()}
     for rank in (0, 1):
         assert_same(records[False, rank], records[True, rank])
-    assert records[True, 0]["losses"] != records[True, 1]["losses"], "each has data of its own"
+    assert records[True, 0]["losses"] != records[True, 1]["losses"], "each process has its own data"
 
     log_dir = tmp_path / "logs-True" / "run" / "0"
     snapshots = list_snapshots(log_dir / "kernelviz")
@@ -44,16 +46,16 @@ def test_two_processes(scenario: str, tmp_path: Path) -> None:
         assert torch.equal(weight, records[True, 1]["witness"][step])
     assert not list((tmp_path / "logs-False").rglob("*kernelviz*"))
 
-    assert beside[True, 0]["threads"] == {"kernelviz-files", "kernelviz-pictures"}
-    assert beside[True, 1]["threads"] == set(), "rank 1 has nothing to write"
+    assert hook_times[True, 0]["threads"] == {"kernelviz-files", "kernelviz-pictures"}
+    assert hook_times[True, 1]["threads"] == set(), "rank 1 does not write"
     assert len(list((tmp_path / "logs-True").rglob("kernelviz*"))) == 1
     assert len(list((tmp_path / "logs-True").rglob("events*"))) == 1
     if scenario == "ddp":
-        assert beside[True, 1]["seconds"] < 0.1, "five pictures take rank 0 a second"
+        assert hook_times[True, 1]["seconds"] < 0.1, "rank 0 draws five pictures for a second"
 
 
-def test_processes_that_are_spawned(tmp_path: Path) -> None:
-    """The callback travels to them in a pickle; the trained weights come back."""
+def test_spawned_processes_are_watched(tmp_path: Path) -> None:
+    """The callback is pickled for each process; the trained weights are sent back."""
     output = run("spawned.py", str(tmp_path))
     assert output.count("kernelviz: watching conv") == 1
     snapshots = list_snapshots(tmp_path / "run" / "0" / "kernelviz")
@@ -76,5 +78,5 @@ def test_only_the_watched_layer_is_gathered(tmp_path: Path) -> None:
 
 
 @pytest.mark.newest
-def test_only_the_watched_layer_is_gathered_and_normed(tmp_path: Path) -> None:
+def test_only_the_watched_layer_with_weight_norm_is_gathered(tmp_path: Path) -> None:
     assert gathered(tmp_path, "normed_fsdp2")["normed_fsdp2"] == ["True", "True", WHOLE]

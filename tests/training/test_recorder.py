@@ -16,8 +16,8 @@ from test_failures import trained_weights
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, register_logger
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
-from kernelviz_callback.training import patience, recorder
-from kernelviz_callback.training.renderer import Illustrator
+from kernelviz_callback.training import failures, recorder
+from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.run_lock import claim_folder
 
 EVERY_STEP = {"every_n_train_steps": 1}
@@ -34,7 +34,7 @@ class Delete(Callback):
         if trainer.global_step in self.after:
             for callback in trainer.callbacks:
                 if isinstance(callback, KernelVizCallback):
-                    callback._observer.drain()
+                    callback._session.drain()
             if trainer.logger:
                 trainer.logger.experiment.flush()  # or its thread makes a file while we delete
             log_dir = Path(trainer.log_dir)
@@ -86,7 +86,7 @@ def test_a_folder_that_is_deleted_and_taken_by_another(fit, tmp_path: Path) -> N
             if trainer.global_step == 3:
                 for callback in trainer.callbacks:
                     if isinstance(callback, KernelVizCallback):
-                        callback._observer.drain()
+                        callback._session.drain()
                 shutil.rmtree(tmp_path / "kernelviz")
                 self.claim = claim_folder(tmp_path)
                 (self.claim.folder / "step-00000000.safetensors").write_bytes(b"another's")
@@ -132,7 +132,7 @@ def test_a_folder_on_a_network_that_times_out(fit, monkeypatch, closing_line) ->
         raise TimeoutError("the network is away")
 
     expected = trained_weights(fit)
-    monkeypatch.setattr(patience, "_LONG", 0.2)
+    monkeypatch.setattr(failures, "LONG_FAILURE", 0.2)
     monkeypatch.setattr(recorder, "open_run_folder", time_out)
     callback = KernelVizCallback(early_steps=False)
     times = HookTimes(callback)
@@ -167,15 +167,14 @@ class Far(Logger):
 
 
 def test_a_logger_that_times_out_is_left_alone_and_the_others_are_not(
-    fit, monkeypatch, tmp_path: Path
+    fit, monkeypatch, own_loggers: None, tmp_path: Path
 ) -> None:
     def log(logger: Far, images: Any, step: int) -> None:
         logger.tried.append(step)
         time.sleep(0.3)
         raise RuntimeError("the server is away")
 
-    monkeypatch.setattr("kernelviz_callback.training.loggers.registry._own", {})
-    monkeypatch.setattr(patience, "_LONG", 0.2)
+    monkeypatch.setattr(failures, "LONG_FAILURE", 0.2)
     register_logger(Far, log)
     far, near = Far(), TensorBoardLogger(tmp_path)
     expected = trained_weights(fit)
@@ -217,13 +216,13 @@ class Slow(Callback):
 
 
 def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    draw = Illustrator.draw
+    draw = Renderer.draw
 
     def slowly(*args: Any) -> Any:
         time.sleep(seconds)
         return draw(*args)
 
-    monkeypatch.setattr(Illustrator, "draw", slowly)
+    monkeypatch.setattr(Renderer, "draw", slowly)
 
 
 def waits(closing_line: str) -> tuple[int, float]:
@@ -277,7 +276,7 @@ def killed(fit: Any, tmp_path: Path) -> Path:
 
 def test_new_files_do_not_wait_for_pictures_that_are_made_again(fit, tmp_path, monkeypatch) -> None:
     gate = threading.Event()
-    draw = Illustrator.draw
+    draw = Renderer.draw
 
     def after_the_gate(*args: Any) -> Any:
         assert gate.wait(20)
@@ -292,7 +291,7 @@ def test_new_files_do_not_wait_for_pictures_that_are_made_again(fit, tmp_path, m
                 gate.set()
 
     path = killed(fit, tmp_path)
-    monkeypatch.setattr(Illustrator, "draw", after_the_gate)
+    monkeypatch.setattr(Renderer, "draw", after_the_gate)
     board = TensorBoardLogger(tmp_path, name="run", version="0")
     fit(KernelVizCallback(**EVERY_STEP), Look(), logger=board, ckpt_path=path)
     assert Look.seen[:7] == [0, 1, 2, 3, 4, 5, 6]
@@ -312,14 +311,15 @@ def test_a_damaged_file_costs_its_own_pictures_only(fit, tmp_path: Path) -> None
     assert list(logged_images(board.log_dir)["kernels/conv"]) == [0, 1, 3, 4, 5, 6, 7, 8]
 
 
-def test_a_logger_that_would_show_a_step_twice_is_spared(fit, tmp_path: Path, monkeypatch) -> None:
+def test_a_logger_that_would_show_a_step_twice_is_spared(
+    fit, own_loggers: None, tmp_path: Path
+) -> None:
     class Album(TensorBoardLogger):
         steps: ClassVar[list[int]] = []
 
     def keep(album: Album, images: Any, step: int) -> None:
         album.steps += [step] if "kernels/conv" in images else []
 
-    monkeypatch.setattr("kernelviz_callback.training.loggers.registry._own", {})
     register_logger(Album, keep)
     path = killed(fit, tmp_path)
     board = TensorBoardLogger(tmp_path, name="run", version="0")

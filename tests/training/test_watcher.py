@@ -1,4 +1,4 @@
-"""Watching without a Trainer: plain loops, Fabric, other people's trainers."""
+"""`KernelWatcher`: training without a Trainer, in plain loops and with Fabric."""
 
 import copy
 import subprocess
@@ -35,7 +35,7 @@ def train(model: nn.Module, watcher: KernelWatcher | None, steps: int = 4) -> No
         optimizer.step()
 
 
-def test_a_plain_loop_is_seen_in_tensorboard_and_on_disk(tmp_path: Path) -> None:
+def test_a_plain_loop_is_logged_to_tensorboard_and_written_to_disk(tmp_path: Path) -> None:
     model = network()
     with KernelWatcher(model, tmp_path) as watcher:
         train(model, watcher)
@@ -43,7 +43,7 @@ def test_a_plain_loop_is_seen_in_tensorboard_and_on_disk(tmp_path: Path) -> None
     images = logged_images(tmp_path)
     assert list(images["kernels/0"]) == list(images["responses/0"]) == [0, 1, 2, 3, 4]
     (events,) = tmp_path.glob("events.*")
-    assert PLUGIN_NAME.encode() in events.read_bytes(), "the Kernels tab has them too"
+    assert PLUGIN_NAME.encode() in events.read_bytes(), "the Kernels tab has the snapshots too"
 
 
 def test_a_snapshot_holds_the_weights_at_its_step(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_training_is_bit_identical(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_the_writer_of_the_user_is_used_and_left_open(tmp_path: Path) -> None:
+def test_the_writer_of_the_user_is_used_and_not_closed(tmp_path: Path) -> None:
     model = network()
     writer = SummaryWriter(tmp_path)
     with KernelWatcher(model, tmp_path, loggers=[writer]) as watcher:
@@ -96,7 +96,7 @@ def test_the_same_step_again_changes_nothing(tmp_path: Path) -> None:
     assert list(logged_images(tmp_path)["kernels/0"]) == [1]
 
 
-def test_a_resumed_loop_goes_on_in_its_folder(tmp_path: Path) -> None:
+def test_a_resumed_loop_writes_to_the_same_folder(tmp_path: Path) -> None:
     model = network()
     with KernelWatcher(model, tmp_path, scale="run") as watcher:
         for step in (0, 1, 2):
@@ -113,7 +113,7 @@ def test_a_resumed_loop_goes_on_in_its_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "kernelviz-2").exists()
 
 
-def test_another_loop_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_another_loop_writes_to_a_new_folder(tmp_path: Path) -> None:
     for _ in range(2):
         with KernelWatcher(network(), tmp_path) as watcher:
             watcher.snapshot(0)
@@ -121,7 +121,7 @@ def test_another_loop_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     assert list(list_snapshots(tmp_path / "kernelviz-2")) == [0]
 
 
-def test_a_snapshot_after_closing_goes_on_in_the_same_folder(tmp_path: Path) -> None:
+def test_a_snapshot_after_close_is_written_to_the_same_folder(tmp_path: Path) -> None:
     watcher = KernelWatcher(network(), tmp_path)
     for step in (0, 1):
         watcher.snapshot(step)
@@ -130,7 +130,7 @@ def test_a_snapshot_after_closing_goes_on_in_the_same_folder(tmp_path: Path) -> 
     assert list(logged_images(tmp_path)["kernels/0"]) == [0, 1]
 
 
-def test_no_thread_is_left(tmp_path: Path) -> None:
+def test_close_ends_all_threads(tmp_path: Path) -> None:
     before = threading.active_count()
     with KernelWatcher(network(), tmp_path) as watcher:
         watcher.snapshot(0)
@@ -139,7 +139,7 @@ def test_no_thread_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.loses_something
 @pytest.mark.parametrize("loggers", [None, []])
-def test_a_folder_that_cannot_be_written_ends_nothing(
+def test_a_folder_that_cannot_be_written_gives_a_warning(
     tmp_path: Path, recwarn: Any, loggers: list[Any] | None
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -159,22 +159,29 @@ def test_a_folder_that_cannot_be_written_ends_nothing(
         ({"probe": "nowhere.png"}, FileNotFoundError, "nowhere.png"),
     ],
 )
-def test_wrong_input_is_refused_at_once(tmp_path, options, error, message) -> None:
+def test_a_bad_argument_is_an_error_before_anything_is_written(
+    tmp_path, options, error, message
+) -> None:
     with pytest.raises(error, match=message):
         KernelWatcher(network(), tmp_path, **options)
     assert not list(tmp_path.iterdir())
 
 
+def test_a_probe_from_a_batch_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs a Trainer, whose batches the callback sees"):
+        KernelWatcher(nn.Conv3d(3, 8, 3), tmp_path, probe="train_batch")
+
+
 @pytest.mark.parametrize(
     ("step", "error"), [(None, TypeError), ("3", TypeError), (1.5, TypeError), (-1, ValueError)]
 )
-def test_a_step_is_a_whole_number(tmp_path: Path, step: Any, error: type[Exception]) -> None:
+def test_a_step_must_be_a_whole_number(tmp_path: Path, step: Any, error: type[Exception]) -> None:
     with KernelWatcher(network(), tmp_path, loggers=[]) as watcher, pytest.raises(error):
         watcher.snapshot(step)
     assert steps_on_disk(tmp_path) == []
 
 
-def test_a_logger_of_numbers_gets_them(tmp_path: Path) -> None:
+def test_a_logger_without_images_gets_the_numbers(tmp_path: Path) -> None:
     logger, model = CSVLogger(tmp_path, name="csv"), network()
     with KernelWatcher(model, tmp_path, loggers=[logger]) as watcher:
         train(model, watcher)
@@ -184,7 +191,7 @@ def test_a_logger_of_numbers_gets_them(tmp_path: Path) -> None:
     assert len(lines) == 1 + 5
 
 
-def test_data_parallel_is_no_hindrance_for_feature_maps(tmp_path: Path, recwarn: Any) -> None:
+def test_a_model_in_data_parallel_has_feature_maps(tmp_path: Path, recwarn: Any) -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.Conv2d(8, 8, 3))
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
@@ -200,7 +207,7 @@ def test_data_parallel_is_no_hindrance_for_feature_maps(tmp_path: Path, recwarn:
     assert (tmp_path / "kernelviz" / "responses-2-step-00000000.jpg").exists()
 
 
-def test_fabric_trains_what_is_watched(tmp_path: Path) -> None:
+def test_a_model_of_fabric_is_watched(tmp_path: Path) -> None:
     from lightning.fabric import Fabric
 
     fabric = Fabric(accelerator="cpu", devices=1)
@@ -216,7 +223,7 @@ def test_fabric_trains_what_is_watched(tmp_path: Path) -> None:
     assert list(logged_images(tmp_path)["kernels/0"]) == [0, 1, 2]
 
 
-def test_lightning_is_not_needed(tmp_path: Path) -> None:
+def test_the_watcher_works_without_lightning(tmp_path: Path) -> None:
     code = """
 import sys
 class Refuse:

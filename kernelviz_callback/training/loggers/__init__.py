@@ -1,5 +1,6 @@
-"""Loggers: where pictures and numbers of a training go.
+"""Loggers: the places that the pictures and numbers of a training go to.
 
-One small class for each kind of logger: TensorBoard, services on the web, a notebook, and those
-that the user registers. Imports ``drawing`` and ``snapshots``; ``training`` may import it.
+There is one small class for each kind of logger: TensorBoard, web services (Weights & Biases),
+a notebook cell, and loggers that the user registers. This package imports ``drawing`` and the
+packages below it. Only ``training`` may import it.
 """

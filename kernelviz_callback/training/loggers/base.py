@@ -1,4 +1,4 @@
-"""What whoever shows a snapshot knows of a logger."""
+"""The interface to a logger that takes pictures, and its general implementation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,34 +14,37 @@ LogImages: TypeAlias = Callable[[Any, Images, int], None]
 
 
 class Destination(Protocol):
-    """A place that takes pictures, from any thread."""
+    """A place for pictures: a logger, a writer, or the cell of a notebook.
+
+    All methods may be called from any thread.
+    """
 
     @property
     def name(self) -> str:
-        """As users know it: the name of a class."""
+        """The name that messages to the user have: the class name of the logger."""
 
     @property
     def keeps_pictures(self) -> bool:
-        """Whether they can still be looked at there when the training is over."""
+        """Whether the pictures are still there after the training."""
 
     @property
     def replaces(self) -> bool:
-        """Whether what is logged again of a step takes the place of what was there."""
+        """Whether a picture that is logged again at the same step replaces the first one."""
 
     def log(
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
-        """Log what belongs to one step.
+        """Log the images and numbers of one step.
 
         Args:
-            images: Tag to image, finished: nobody encodes it again.
+            images: Tag to encoded image. The bytes are logged as they are.
             step: ``trainer.global_step``.
-            numbers: Tag to value; left out by those who do not take them.
-            events: For the Kernels tab; left out by all but TensorBoard.
+            numbers: Tag to value. A destination that does not take numbers ignores them.
+            events: Events for the Kernels tab. Only TensorBoard logs them.
         """
 
     def flush(self) -> None:
-        """Write what has been handed over, where somebody may wait to see it."""
+        """Write out what was logged, so that it can be seen now."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,11 @@ class ImageLogger:
     """A logger, with the function that logs images to it.
 
     Attributes:
-        logger: Lightning's, or the user's own.
-        log_images: Is called with it, the images and the step.
-        takes_numbers: Whether its ``log_metrics`` may be used from any thread.
+        logger: A logger of Lightning or of the user.
+        log_images: Function that is called with the logger, the images and the step.
+        takes_numbers: Whether ``logger.log_metrics`` may be called from any thread.
+        keeps_pictures: See `Destination.keeps_pictures`.
+        replaces: See `Destination.replaces`.
     """
 
     logger: Any
@@ -62,17 +67,17 @@ class ImageLogger:
 
     @property
     def name(self) -> str:
-        """Of the logger's class."""
+        """The class name of the logger."""
         return type(self.logger).__name__
 
     def log(
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
-        """Log the images, and the numbers on Lightning's own step axis."""
+        """Log the images, and the numbers at Lightning's step."""
         if numbers and self.takes_numbers:
             self.logger.log_metrics(dict(numbers), step=step)
         if images:
             self.log_images(self.logger, images, step)
 
     def flush(self) -> None:
-        """Leave it to the logger, which sends from a thread of its own or at once."""
+        """Do nothing: the logger sends its data at once or from its own thread."""

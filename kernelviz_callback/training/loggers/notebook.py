@@ -1,4 +1,4 @@
-"""The cell of a notebook: the newest pictures of a training that runs in it."""
+"""Show the newest pictures in the notebook cell that trains."""
 
 import sys
 import time
@@ -10,23 +10,24 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.training.loggers.base import Images, Numbers
 
-_KINDS = ("kernels/", "responses/", "film/")
-# Each picture crosses the wire to the browser, and stays in the notebook's file until the next.
-_LEAST_SECONDS = 0.5
+_TAG_PREFIXES = ("kernels/", "responses/", "film/")
+# Each update sends the pictures to the browser and stores them in the notebook file.
+_LEAST_SECONDS = 0.5  # between two updates
 _MOST_LAYERS = 4
 
 
 def is_in_notebook() -> bool:
-    """Whether a cell of a notebook is what runs this; nothing is imported to tell."""
+    """Whether this code runs in a notebook cell. IPython is not imported for the answer."""
     interactive = sys.modules.get("IPython")
     find_shell = getattr(interactive, "get_ipython", None)
     return find_shell is not None and hasattr(find_shell(), "kernel")
 
 
 class NotebookView:
-    """Shows pictures in the cell that runs now, and renews them there from any thread.
+    """A destination that shows pictures in the notebook cell that is running.
 
-    When the training ends its film stands below the last pictures.
+    Later pictures replace the earlier ones. At the end of the training the film is shown below the
+    last pictures.
     """
 
     name = "the notebook"
@@ -45,10 +46,12 @@ class NotebookView:
     def log(
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
-        """Renew the pictures, unless they were a moment ago."""
-        if any(tag.startswith("kernels/") for tag in images):  # later than the film there is
+        """Take the pictures, and show them if the last update was at least half a second ago."""
+        if any(tag.startswith("kernels/") for tag in images):  # an earlier film is now out of date
             self._images = {t: i for t, i in self._images.items() if not t.startswith("film/")}
-        self._images |= {tag: image for tag, image in images.items() if tag.startswith(_KINDS)}
+        self._images |= {
+            tag: image for tag, image in images.items() if tag.startswith(_TAG_PREFIXES)
+        }
         self._step = max(step, self._step)
         is_end = any(tag.startswith("film/") for tag in images)
         if is_end or time.monotonic() - self._shown_at >= _LEAST_SECONDS:
@@ -64,12 +67,15 @@ class NotebookView:
         self._handle.update(_Html(f"<p>kernelviz: step {self._step}</p>{rows}{rest}"))
 
     def _row(self, layer: str) -> str:
-        tags = (f"{kind}{layer}" for kind in _KINDS)
+        tags = (f"{prefix}{layer}" for prefix in _TAG_PREFIXES)
         return "".join(self._images[tag].to_html(tag) for tag in tags if tag in self._images)
 
 
 class _Html:
-    """IPython's own class warns of what it takes for a page in a page."""
+    """HTML for a cell.
+
+    ``IPython.display.HTML`` is not used: it warns about text that it takes for an ``<iframe>``.
+    """
 
     def __init__(self, text: str) -> None:
         self._text = text

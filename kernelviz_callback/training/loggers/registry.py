@@ -1,4 +1,4 @@
-"""Which destination a logger is."""
+"""Choose the destination for a logger, and register loggers of the user."""
 
 from typing import Any
 
@@ -8,26 +8,28 @@ from kernelviz_callback.training.loggers.base import Destination, ImageLogger, L
 from kernelviz_callback.training.loggers.services import SERVICES
 from kernelviz_callback.training.loggers.tensorboard import PixelWriter, TensorBoard
 
+# Names of the logger classes that may be called from any thread.
 _WITH_NUMBERS = {*SERVICES, "TensorBoardLogger"}
 
-_own: dict[type, LogImages] = {}
+# Classes that users registered, to the functions that log images to them.
+own_destinations: dict[type, LogImages] = {}
 
 
 def register_logger(kind: type, log_images: LogImages) -> None:
-    """Let pictures go to a logger of your own.
+    """Send pictures to a logger of your own.
 
-    Numbers need no function: every logger gets them by its ``log_metrics``.
+    Numbers need no function: every logger gets them through its ``log_metrics``.
 
     Args:
-        kind: Class of the logger; its subclasses are meant too.
-        log_images: Is called with the logger, the images and the step, from a thread that is not
-            the training's, a snapshot after the other. The images are a mapping of tags such as
-            ``kernels/conv1`` to an `EncodedImage`: a file's ``content``, its ``suffix`` (".png",
-            ".jpg", ".gif"), ``height`` and ``width``. What it raises is told to the user once, and
-            ends nothing.
+        kind: Class of the logger. Its subclasses get pictures too.
+        log_images: Function that is called with the logger, the images and the step. The images
+            are a mapping of tags such as ``kernels/conv1`` to an `EncodedImage`: the ``content`` of
+            a file, its ``suffix`` (".png", ".jpg", ".gif"), ``height`` and ``width``. The function
+            is called from a background thread, for one snapshot after the other. If it raises an
+            exception, the user is warned once and the training goes on.
 
     Raises:
-        TypeError: If one is not a class, or the other cannot be called.
+        TypeError: If ``kind`` is not a class, or ``log_images`` cannot be called.
 
     Example:
         >>> class Album:
@@ -41,14 +43,14 @@ def register_logger(kind: type, log_images: LogImages) -> None:
         raise TypeError(f"register_logger takes the class of a logger first; found {kind!r}")
     if not callable(log_images):
         raise TypeError(f"register_logger takes a function second; found {log_images!r}")
-    _own[kind] = log_images
+    own_destinations[kind] = log_images
 
 
 def destination_of(logger: Any) -> Destination | None:
-    """The destination that a logger is, or a bare writer; None if it takes no pictures."""
+    """Return the destination for a logger or a writer; None if it takes no pictures."""
     for kind in type(logger).__mro__:
-        if kind in _own:
-            return ImageLogger(logger, _own[kind], takes_numbers=False)
+        if kind in own_destinations:
+            return ImageLogger(logger, own_destinations[kind], takes_numbers=False)
         if kind.__name__ in SERVICES:
             return ImageLogger(logger, SERVICES[kind.__name__], takes_numbers=True)
     experiment = getattr(logger, "experiment", logger)
@@ -60,10 +62,11 @@ def destination_of(logger: Any) -> Destination | None:
 
 
 def takes_numbers(logger: Any) -> bool:
-    """Whether the numbers go to a logger with its pictures, from whatever thread draws them.
+    """Whether a logger gets the numbers together with its pictures, from the thread that draws.
 
-    Other loggers may be used from the training's thread alone.
+    All other loggers get the numbers from the thread of the training, because they may not be
+    called from another one.
     """
     kinds = type(logger).__mro__
     names = {kind.__name__ for kind in kinds}
-    return _own.keys().isdisjoint(kinds) and not names.isdisjoint(_WITH_NUMBERS)
+    return own_destinations.keys().isdisjoint(kinds) and not names.isdisjoint(_WITH_NUMBERS)

@@ -1,6 +1,6 @@
-"""Weights & Biases, MLflow, Comet, Neptune: each takes the bytes of a finished picture.
+"""Log encoded pictures to Weights & Biases, MLflow, Comet and Neptune.
 
-Their clients may be used from any thread, so pictures and numbers come from the one that draws.
+Their clients may be called from any thread, so the thread that draws also logs.
 """
 
 import io
@@ -14,11 +14,16 @@ from typing import Any
 
 from kernelviz_callback.training.loggers.base import Images, LogImages
 
+# Characters that MLflow does not allow in the name of an image.
 _NOT_IN_MLFLOW = re.compile(r"[^\w\-. ~]", re.ASCII)
 
 
 def _to_wandb(logger: Any, images: Images, step: int) -> None:
-    """One row of the history: with Lightning's step axis and none of our own, none is dropped."""
+    """Log all images as one row of the history.
+
+    The row has Lightning's ``trainer/global_step`` and no step of its own. W&B drops a row whose
+    own step is lower than that of the row before.
+    """
     import wandb
 
     with TemporaryDirectory() as folder:
@@ -26,16 +31,17 @@ def _to_wandb(logger: Any, images: Images, step: int) -> None:
         for number, (tag, image) in enumerate(images.items()):
             path = Path(folder) / f"{number}{image.suffix}"
             path.write_bytes(image.content)
-            is_moving = image.suffix == ".gif"
-            media[tag] = wandb.Video(str(path)) if is_moving else wandb.Image(str(path))
+            is_animation = image.suffix == ".gif"
+            media[tag] = wandb.Video(str(path)) if is_animation else wandb.Image(str(path))
         logger.log_metrics(media, step=step)
 
 
 def _to_mlflow(logger: Any, images: Images, step: int) -> None:
-    """Artifacts named as MLflow's pages look for them, at full size and as the thumbnail.
+    """Log each image twice: as the full image and as the thumbnail that MLflow's pages show.
 
-    MLflow's own ``log_image`` would encode every picture twice more. Its pages go by these names
-    and show what the bytes are.
+    The file names are those that MLflow's ``log_image`` would write. That function is not used,
+    because it would encode every picture twice. The thumbnail is named ``.webp``, but browsers
+    recognise the format by the bytes.
     """
     client, run = logger.experiment, logger.run_id
     now = time.time_ns() // 10**6
@@ -64,8 +70,9 @@ def _to_neptune(logger: Any, images: Images, step: int) -> None:
         logger.experiment[tag].append(file, step=step)
 
 
-# By the name of a class: a logger's class is the same in both of Lightning's packages in all but
-# identity, and none of the clients is imported before a logger of its kind is there.
+# Name of a logger's class to the function that logs images. The name serves as the key because
+# Lightning has two packages, each with its own copy of the class, and because no client has to be
+# imported for it.
 SERVICES: Mapping[str, LogImages] = {
     "WandbLogger": _to_wandb,
     "MLFlowLogger": _to_mlflow,

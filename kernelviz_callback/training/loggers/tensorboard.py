@@ -1,4 +1,4 @@
-"""TensorBoard, and what has its ``add_image``: a finished picture goes there as it is."""
+"""Log encoded pictures to TensorBoard, and pixels to other writers with ``add_image``."""
 
 import io
 from collections.abc import Sequence
@@ -15,13 +15,21 @@ from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.storage import as_folder, rehearse_growth
 from kernelviz_callback.training.loggers.base import Images, Numbers
 
-# What an event adds to what it holds: its frame, the time, the step.
-_EVENT_BYTES = 1024
+_EVENT_BYTES = 1024  # upper bound of what an event adds to its content, such as time and step
 
 
 @dataclass(frozen=True)
 class TensorBoard:
-    """A writer of torch's. Through it, not beside it: two files of one run hide each other."""
+    """A ``SummaryWriter`` of torch.
+
+    Pictures go through this writer and not into an event file of their own: TensorBoard shows only
+    one of several files that are written at the same time for a run.
+
+    Attributes:
+        writer: The writer of the training.
+        keeps_pictures: See `Destination.keeps_pictures`.
+        replaces: See `Destination.replaces`.
+    """
 
     writer: SummaryWriter
     keeps_pictures: bool = True
@@ -29,17 +37,19 @@ class TensorBoard:
 
     @property
     def name(self) -> str:
-        """Of the writer's class."""
+        """The class name of the writer."""
         return type(self.writer).__name__
 
     def log(
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
-        """Log the encoded bytes as they are: ``add_image`` would make a large PNG of each.
+        """Log the encoded images, the numbers and the events.
+
+        ``add_image`` is not used: it would encode each picture again, as a larger PNG.
 
         Raises:
-            OSError: If the file cannot take it all. That is tried out before, because a writer that
-                fails once fails for good, and the training logs through it too.
+            OSError: If there is no room on the disk. This is checked before writing, because a
+                writer that failed once stays broken, and the training logs through it too.
         """
         file = self.writer._get_file_writer()  # type: ignore[no-untyped-call]
         summaries = [_summary(tag, image) for tag, image in images.items()]
@@ -49,18 +59,24 @@ class TensorBoard:
             summaries.append(Summary(value=values))
         if not summaries:
             return
-        _make_sure_of_room(file, sum(each.ByteSize() + _EVENT_BYTES for each in summaries))
+        _check_room(file, sum(each.ByteSize() + _EVENT_BYTES for each in summaries))
         for each in summaries:
             file.add_summary(each, step)
 
     def flush(self) -> None:
-        """Have it write what it has been handed."""
+        """Write out what was logged."""
         self.writer.flush()
 
 
 @dataclass(frozen=True)
 class PixelWriter:
-    """Another writer with ``add_image``: it gets the pixels of what does not move."""
+    """Any other writer with ``add_image``. It gets the pixels of all images but animations.
+
+    Attributes:
+        writer: The writer.
+        keeps_pictures: See `Destination.keeps_pictures`.
+        replaces: See `Destination.replaces`.
+    """
 
     writer: Any
     keeps_pictures: bool = True
@@ -68,28 +84,30 @@ class PixelWriter:
 
     @property
     def name(self) -> str:
-        """Of the writer's class."""
+        """The class name of the writer."""
         return type(self.writer).__name__
 
     def log(
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
-        """Log the images alone."""
+        """Log the images. Numbers and events are ignored."""
         for tag, image in images.items():
             if image.suffix != ".gif":
                 pixels = np.asarray(Image.open(io.BytesIO(image.content)))
                 self.writer.add_image(tag, pixels, step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Have it write what it has been handed, if it knows how to."""
+        """Write out what was logged, if the writer has a ``flush``."""
         if callable(getattr(self.writer, "flush", None)):
             self.writer.flush()
 
 
-def _make_sure_of_room(writer: Any, needed: int) -> None:
+def _check_room(writer: Any, needed: int) -> None:
+    """Raise an `OSError` if the event file cannot grow by ``needed`` bytes."""
     file = as_folder(writer.event_writer._file_name)
     if isinstance(file, Path):
-        rehearse_growth(file, 2 * needed)  # what was logged before may still be on its way
+        # Twice as much: the writer may not have written yet what was logged before.
+        rehearse_growth(file, 2 * needed)
 
 
 def _summary(tag: str, image: EncodedImage) -> Summary:

@@ -1,4 +1,4 @@
-"""The notebooks run, and what they show are pictures."""
+"""The example notebooks run and show pictures, and a cell that trains shows the newest ones."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ from PIL import Image
 
 NOTEBOOKS = sorted((Path(__file__).parents[3] / "examples").glob("*.ipynb"))
 
-# The kernel's own messages are of no concern here.
+# Messages of Jupyter's kernel are not tested here.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -46,7 +46,7 @@ def shown(cell: Any, kind: str = "text/html") -> list[str]:
     return [o.data[kind] for o in cell.outputs if kind in o.get("data", {})]
 
 
-def test_checkpoints_are_compared_inline(tmp_path: Path) -> None:
+def test_the_notebook_that_compares_checkpoints_shows_pictures(tmp_path: Path) -> None:
     notebook = example("compare", tmp_path)
     results = [
         (cell.source, output)
@@ -55,14 +55,14 @@ def test_checkpoints_are_compared_inline(tmp_path: Path) -> None:
         if output.output_type == "execute_result"
     ]
     found = [decoded(o.data["image/png"]) for _, o in results if "image/png" in o.data]
-    assert len(found) == 3  # two of strips, one chart
+    assert len(found) == 3  # two pictures of strips and one chart
     assert all(min(picture.size) > 300 for picture in found)
     texts = {source.splitlines()[-1]: output.data["text/plain"] for source, output in results}
     assert "they are of one training" in texts["evolution"]
     assert "random filters reach" in texts["two"]
 
 
-def test_a_training_is_seen_in_its_cell_and_so_is_what_it_leaves(tmp_path: Path) -> None:
+def test_the_live_notebook_shows_the_training_snapshots_and_comparison(tmp_path: Path) -> None:
     _, training, _, snapshot, _, grid, _, comparison = example("live", tmp_path).cells
     (view,) = (html for html in shown(training) if "kernelviz: step" in html)
     live = pictures(view)
@@ -78,7 +78,7 @@ def test_a_training_is_seen_in_its_cell_and_so_is_what_it_leaves(tmp_path: Path)
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_the_cell_has_the_newest_step_unless_that_is_turned_off(tmp_path: Path, live: bool) -> None:
+def test_the_cell_shows_the_newest_step_if_live_is_true(tmp_path: Path, live: bool) -> None:
     code = f"""
 from torch import nn
 from kernelviz_callback import KernelWatcher
@@ -95,6 +95,6 @@ with KernelWatcher(net, "runs", live={live}, loggers=[]) as watcher:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_kept_without_outputs(path: Path) -> None:
+def test_the_example_notebooks_are_stored_without_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     assert not [cell for cell in notebook.cells if cell.get("outputs")]

@@ -1,4 +1,4 @@
-"""Pictures and numbers in Weights & Biases, MLflow, Comet and Neptune: real clients, offline."""
+"""Pictures and numbers in Weights & Biases, MLflow, Comet and Neptune, with their real clients."""
 
 import base64
 import io
@@ -31,7 +31,7 @@ PICTURES = ("kernels/conv", "responses/conv")
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _run_in_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -53,13 +53,13 @@ def wandb_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     wandb.teardown()
 
 
-def test_wandb_keeps_every_picture_and_number(fit, wandb_logger: Any, tmp_path: Path) -> None:
+def test_wandb_gets_every_picture_and_number(fit, wandb_logger: Any, tmp_path: Path) -> None:
     board = TensorBoardLogger(tmp_path / "board")
     fit(KernelVizCallback(every_n_train_steps=1), logger=[wandb_logger, board])
     files = Path(wandb_logger.experiment.dir)
     wandb_logger.experiment.finish()
     rows = history(tmp_path)
-    assert [row["_step"] for row in rows] == list(range(len(rows))), "none is dropped"
+    assert [row["_step"] for row in rows] == list(range(len(rows))), "no row may be dropped"
     images = logged_images(board.log_dir)
     for tag in PICTURES:
         pictured = {row[STEP]: row[tag] for row in rows if tag in row}
@@ -78,7 +78,7 @@ def test_wandb_keeps_every_picture_and_number(fit, wandb_logger: Any, tmp_path: 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # in MLflow
 @pytest.mark.parametrize("store", ["sqlite", "files"])
-def test_mlflow_keeps_every_picture_and_number(
+def test_mlflow_gets_every_picture_and_number(
     fit, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("mlflow")
@@ -124,8 +124,8 @@ logger.experiment.end()
 """
 
 
-def test_comet_keeps_every_picture_and_number(tmp_path: Path) -> None:
-    """In a process of its own: its client alters torch, TensorBoard and others on import."""
+def test_comet_gets_every_picture_and_number(tmp_path: Path) -> None:
+    """The training runs in a new process: Comet's client changes torch and others on import."""
     pytest.importorskip("comet_ml")
     settings = {
         "COMET_API_KEY": "0" * 25,
@@ -164,7 +164,7 @@ def test_comet_keeps_every_picture_and_number(tmp_path: Path) -> None:
 
 
 class NeptuneLogger(Logger):
-    """Lightning's own, which later versions have no more, in as much as pictures need it."""
+    """A copy of Lightning's logger, which later versions lack, with the parts pictures need."""
 
     def __init__(self) -> None:
         import neptune
@@ -188,7 +188,7 @@ class NeptuneLogger(Logger):
             self.experiment[key].append(value, step=step)
 
 
-def test_neptune_keeps_every_picture_and_number(fit, tmp_path: Path) -> None:
+def test_neptune_gets_every_picture_and_number(fit, tmp_path: Path) -> None:
     pytest.importorskip("neptune")
     logger = NeptuneLogger()
     board = TensorBoardLogger(tmp_path / "board")
@@ -207,10 +207,10 @@ def test_neptune_keeps_every_picture_and_number(fit, tmp_path: Path) -> None:
     assert [v["step"] for log in drifts for v in log["values"]] == DEFAULT_STEPS[1:]
 
 
-# --- several, and none --------------------------------------------------------------------------
+# --- no logger for pictures ---------------------------------------------------------------------
 
 
-def test_without_a_logger_for_pictures_they_are_files(fit, tmp_path: Path) -> None:
+def test_without_a_logger_for_pictures_they_are_written_to_files(fit, tmp_path: Path) -> None:
     trainer = fit(KernelVizCallback(), logger=CSVLogger(tmp_path, name="csv"))
     folder = Path(trainer.log_dir) / "kernelviz"
     names = {path.name for path in folder.glob("*.png")}
