@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kernelviz_callback import list_snapshots
+from kernelviz_callback.training.loggers.registry import own_destinations
 
 BATCHES = 4
 STEPS = 2 * BATCHES  # of the default two epochs
@@ -119,6 +120,16 @@ def _nothing_is_lost(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFi
     if not request.node.get_closest_marker("loses_something"):
         lost = [r.getMessage() for r in caplog.get_records("call") if "could not" in r.getMessage()]
         assert not lost
+
+
+@pytest.fixture
+def own_loggers() -> Iterator[None]:
+    """Give a test an empty registry of loggers, and restore the registry after the test."""
+    before = dict(own_destinations)
+    own_destinations.clear()
+    yield
+    own_destinations.clear()
+    own_destinations.update(before)
 
 
 @pytest.fixture(scope="module")

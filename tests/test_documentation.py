@@ -40,10 +40,11 @@ class MyLogger:
 
 
 @pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_loggers: None
+) -> Iterator[dict[str, Any]]:
     """What the pages take for granted."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("kernelviz_callback.training.loggers.registry._own", {})
     monkeypatch.setenv("WANDB_SILENT", "true")
     torch.manual_seed(0)
     yield {"model": TinyNet(), "MyLogger": MyLogger}

@@ -167,14 +167,13 @@ class Far(Logger):
 
 
 def test_a_logger_that_times_out_is_left_alone_and_the_others_are_not(
-    fit, monkeypatch, tmp_path: Path
+    fit, monkeypatch, own_loggers: None, tmp_path: Path
 ) -> None:
     def log(logger: Far, images: Any, step: int) -> None:
         logger.tried.append(step)
         time.sleep(0.3)
         raise RuntimeError("the server is away")
 
-    monkeypatch.setattr("kernelviz_callback.training.loggers.registry._own", {})
     monkeypatch.setattr(patience, "_LONG", 0.2)
     register_logger(Far, log)
     far, near = Far(), TensorBoardLogger(tmp_path)
@@ -312,14 +311,15 @@ def test_a_damaged_file_costs_its_own_pictures_only(fit, tmp_path: Path) -> None
     assert list(logged_images(board.log_dir)["kernels/conv"]) == [0, 1, 3, 4, 5, 6, 7, 8]
 
 
-def test_a_logger_that_would_show_a_step_twice_is_spared(fit, tmp_path: Path, monkeypatch) -> None:
+def test_a_logger_that_would_show_a_step_twice_is_spared(
+    fit, own_loggers: None, tmp_path: Path
+) -> None:
     class Album(TensorBoardLogger):
         steps: ClassVar[list[int]] = []
 
     def keep(album: Album, images: Any, step: int) -> None:
         album.steps += [step] if "kernels/conv" in images else []
 
-    monkeypatch.setattr("kernelviz_callback.training.loggers.registry._own", {})
     register_logger(Album, keep)
     path = killed(fit, tmp_path)
     board = TensorBoardLogger(tmp_path, name="run", version="0")

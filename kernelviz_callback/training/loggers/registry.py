@@ -10,7 +10,8 @@ from kernelviz_callback.training.loggers.tensorboard import PixelWriter, TensorB
 
 _WITH_NUMBERS = {*SERVICES, "TensorBoardLogger"}
 
-_own: dict[type, LogImages] = {}
+# Classes that users registered, to the functions that log images to them.
+own_destinations: dict[type, LogImages] = {}
 
 
 def register_logger(kind: type, log_images: LogImages) -> None:
@@ -41,14 +42,14 @@ def register_logger(kind: type, log_images: LogImages) -> None:
         raise TypeError(f"register_logger takes the class of a logger first; found {kind!r}")
     if not callable(log_images):
         raise TypeError(f"register_logger takes a function second; found {log_images!r}")
-    _own[kind] = log_images
+    own_destinations[kind] = log_images
 
 
 def destination_of(logger: Any) -> Destination | None:
     """The destination that a logger is, or a bare writer; None if it takes no pictures."""
     for kind in type(logger).__mro__:
-        if kind in _own:
-            return ImageLogger(logger, _own[kind], takes_numbers=False)
+        if kind in own_destinations:
+            return ImageLogger(logger, own_destinations[kind], takes_numbers=False)
         if kind.__name__ in SERVICES:
             return ImageLogger(logger, SERVICES[kind.__name__], takes_numbers=True)
     experiment = getattr(logger, "experiment", logger)
@@ -66,4 +67,4 @@ def takes_numbers(logger: Any) -> bool:
     """
     kinds = type(logger).__mro__
     names = {kind.__name__ for kind in kinds}
-    return _own.keys().isdisjoint(kinds) and not names.isdisjoint(_WITH_NUMBERS)
+    return own_destinations.keys().isdisjoint(kinds) and not names.isdisjoint(_WITH_NUMBERS)

@@ -89,8 +89,7 @@ def test_a_logger_without_images_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def album(monkeypatch: pytest.MonkeyPatch) -> Album:
-    monkeypatch.setattr("kernelviz_callback.training.loggers.registry._own", {})
+def album(own_loggers: None) -> Album:
     register_logger(Album, keep)
     return Subalbum()
 
