@@ -1,4 +1,4 @@
-"""What the recorder promises: files come first, waiting is told, a kill is made good."""
+"""The recorder: files before pictures, waiting times, deleted folders, killed processes."""
 
 import re
 import shutil
@@ -9,7 +9,14 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from conftest import STEPS, TinyNet, logged_images, steps_on_disk, warned
+from conftest import (
+    STEPS,
+    TinyNet,
+    logged_images,
+    steps_on_disk,
+    wait_until_recorded,
+    warned,
+)
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from test_failures import trained_weights
@@ -18,7 +25,7 @@ from kernelviz_callback import KernelVizCallback, list_snapshots, register_logge
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.training import patience, recorder
 from kernelviz_callback.training.renderer import Renderer
-from kernelviz_callback.training.run_lock import claim_folder
+from kernelviz_callback.training.run_lock import lock_run_folder
 
 EVERY_STEP = {"every_n_train_steps": 1}
 
@@ -26,17 +33,18 @@ EVERY_STEP = {"every_n_train_steps": 1}
 
 
 class Delete(Callback):
+    """Deletes files or folders in the log directory after some steps."""
+
     def __init__(self, what: str, *after: int) -> None:
         self.what = what
         self.after = after
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.global_step in self.after:
-            for callback in trainer.callbacks:
-                if isinstance(callback, KernelVizCallback):
-                    callback._session.drain()
+            wait_until_recorded(trainer)
             if trainer.logger:
-                trainer.logger.experiment.flush()  # or its thread makes a file while we delete
+                # Otherwise its thread may make a file while this one deletes the folder.
+                trainer.logger.experiment.flush()
             log_dir = Path(trainer.log_dir)
             for path in [log_dir] if self.what == "." else list(log_dir.glob(self.what)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -47,14 +55,14 @@ class Delete(Callback):
     [
         ("kernelviz", True),
         ("*", True),
-        (".", False),  # TensorBoard's own writer does not outlive its folder
+        (".", False),  # TensorBoard's writer fails if the whole log directory is deleted
     ],
 )
 def test_a_folder_that_is_deleted_is_replaced(fit, what: str, logger: bool) -> None:
     expected = trained_weights(fit)
     torch.manual_seed(11)
     model = TinyNet()
-    ours = KernelVizCallback(every_n_train_steps=1)
+    ours = KernelVizCallback(every_n_train_steps=1, scale="run")
     with pytest.warns(UserWarning, match="it was deleted") as caught:
         trainer = fit(ours, Delete(what, 3), model=model, **({} if logger else {"logger": False}))
     assert len(warned(caught)) == 1
@@ -68,9 +76,9 @@ def test_a_folder_that_is_deleted_is_replaced(fit, what: str, logger: bool) -> N
         assert steps == ({4, 5, 6, 7, 8} if what == "*" else set(range(STEPS + 1)))
 
 
-def test_a_folder_that_is_deleted_twice(fit, closing_line) -> None:
+def test_a_folder_that_is_deleted_twice_is_replaced_twice(fit, closing_line) -> None:
     with pytest.warns(UserWarning, match="it was deleted") as caught:
-        trainer = fit(KernelVizCallback(every_n_train_steps=1), Delete("kernelviz", 3, 6))
+        trainer = fit(KernelVizCallback(**EVERY_STEP, scale="run"), Delete("kernelviz", 3, 6))
     first, second = warned(caught)
     assert "at step 4 could not find" in first
     assert "at step 7 could not find" in second
@@ -80,21 +88,23 @@ def test_a_folder_that_is_deleted_twice(fit, closing_line) -> None:
     assert re.match(r"kernelviz: 2 snapshots written to .*; 7 deleted with their folder", said)
 
 
-def test_a_folder_that_is_deleted_and_taken_by_another(fit, tmp_path: Path) -> None:
+def test_a_folder_that_is_deleted_and_made_again_by_another_training_is_avoided(
+    fit, tmp_path: Path
+) -> None:
     class Usurp(Callback):
+        """Deletes the folder and locks a new one of the same name for another training."""
+
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             if trainer.global_step == 3:
-                for callback in trainer.callbacks:
-                    if isinstance(callback, KernelVizCallback):
-                        callback._session.drain()
+                wait_until_recorded(trainer)
                 shutil.rmtree(tmp_path / "kernelviz")
-                self.claim = claim_folder(tmp_path)
-                (self.claim.folder / "step-00000000.safetensors").write_bytes(b"another's")
+                self.lock = lock_run_folder(tmp_path)
+                (self.lock.folder / "step-00000000.safetensors").write_bytes(b"another's")
 
     usurp = Usurp()
     with pytest.warns(UserWarning, match="it was deleted") as caught:
-        fit(KernelVizCallback(every_n_train_steps=1), usurp, logger=False)
-    usurp.claim.release()
+        fit(KernelVizCallback(**EVERY_STEP, scale="run"), usurp, logger=False)
+    usurp.lock.release()
     assert len(warned(caught)) == 1
     assert [p.name for p in (tmp_path / "kernelviz").glob("step-*")] == [
         "step-00000000.safetensors"
@@ -106,7 +116,7 @@ def test_a_folder_that_is_deleted_and_taken_by_another(fit, tmp_path: Path) -> N
 
 
 class HookTimes(Callback):
-    """How long a callback's hooks hold the training."""
+    """Measures how long the hooks of a callback take, in seconds."""
 
     def __init__(self, watched: KernelVizCallback) -> None:
         self.taken: list[float] = []
@@ -122,8 +132,10 @@ class HookTimes(Callback):
         return timed
 
 
-def test_a_folder_on_a_network_that_times_out(fit, monkeypatch, closing_line) -> None:
-    """The training does not wait for it, and it is not tried again at every snapshot."""
+def test_a_training_does_not_wait_for_a_folder_that_times_out(
+    fit, monkeypatch, closing_line
+) -> None:
+    """After the time-out the folder is not tried again at every snapshot."""
     tried: list[str] = []
 
     def time_out(*_: Any, **__: Any) -> Any:
@@ -141,13 +153,13 @@ def test_a_folder_on_a_network_that_times_out(fit, monkeypatch, closing_line) ->
     assert len(warned(caught)) == 1
     assert torch.equal(found, expected)
     assert tried == ["kernelviz-files"]
-    assert times.taken[0] < 0.1, "the first hook only hands over"
+    assert times.taken[0] < 0.1, "the first hook does not wait"
     assert "0 snapshots written" in closing_line()
     assert "3 lost (steps 0, 4, 8)" in closing_line()
 
 
 class Far(Logger):
-    """A client of a server that is away. Equal to others like it, so it has no hash."""
+    """Client of a server that is unreachable. It compares equal to others, so it has no hash."""
 
     name = version = "far"
     __hash__ = None
@@ -166,7 +178,7 @@ class Far(Logger):
         pass
 
 
-def test_a_logger_that_times_out_is_left_alone_and_the_others_are_not(
+def test_a_logger_that_times_out_is_skipped_and_the_others_are_not(
     fit, monkeypatch, own_loggers: None, tmp_path: Path
 ) -> None:
     def log(logger: Far, images: Any, step: int) -> None:
@@ -183,8 +195,8 @@ def test_a_logger_that_times_out_is_left_alone_and_the_others_are_not(
         found = trained_weights(fit, callback, logger=[far, near])
     assert "the server is away" in warned(caught)[0]
     assert torch.equal(found, expected)
-    assert far.tried == [0], "and at no step after, for ten times as long"
-    assert len(warned(caught)) == 2, "of the snapshots once, and of the films"
+    assert far.tried == [0], "then it is skipped for ten times as long"
+    assert len(warned(caught)) == 2, "one for the snapshots, one for the films"
     assert list(logged_images(near.log_dir)["kernels/conv"]) == list(range(STEPS + 1))
 
 
@@ -209,7 +221,7 @@ def test_a_folder_that_fails_at_once_is_tried_at_every_snapshot(fit, monkeypatch
 
 
 class Slow(Callback):
-    """Steps as long as those of a real training."""
+    """Makes each step as long as in a real training."""
 
     def on_train_batch_start(self, *_: Any) -> None:
         time.sleep(0.1)
@@ -240,12 +252,12 @@ def test_a_full_queue_is_counted_in_the_closing_line(fit, monkeypatch, closing_l
     assert steps_on_disk(trainer.log_dir) == list(range(STEPS + 1))
 
 
-def test_a_queue_with_room_is_not(fit, closing_line) -> None:
+def test_without_waiting_the_closing_line_counts_none(fit, closing_line) -> None:
     fit(KernelVizCallback(early_steps=False), Slow())
     assert waits(closing_line()) == (0, 0.0)
 
 
-def test_a_checkpoint_that_waits_for_the_scale_of_the_run_is_counted(
+def test_a_checkpoint_that_waits_for_the_run_scale_is_counted(
     fit, monkeypatch, closing_line
 ) -> None:
     class Save(Callback):
@@ -263,8 +275,12 @@ def test_a_checkpoint_that_waits_for_the_scale_of_the_run_is_counted(
 # --- after a kill -------------------------------------------------------------------------------
 
 
-def killed(fit: Any, tmp_path: Path) -> Path:
-    """A training of four steps as a kill would leave it, all pictures lost; its checkpoint."""
+def killed_training(fit: Any, tmp_path: Path) -> Path:
+    """Train four steps and leave the files as a kill would, without pictures.
+
+    Returns:
+        Path of the checkpoint.
+    """
     board = TensorBoardLogger(tmp_path, name="run", version="0")
     trainer = fit(KernelVizCallback(**EVERY_STEP), logger=board, max_epochs=1)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -274,7 +290,9 @@ def killed(fit: Any, tmp_path: Path) -> Path:
     return tmp_path / "last.ckpt"
 
 
-def test_new_files_do_not_wait_for_pictures_that_are_made_again(fit, tmp_path, monkeypatch) -> None:
+def test_new_files_do_not_wait_for_pictures_that_are_logged_again(
+    fit, tmp_path, monkeypatch
+) -> None:
     gate = threading.Event()
     draw = Renderer.draw
 
@@ -290,7 +308,7 @@ def test_new_files_do_not_wait_for_pictures_that_are_made_again(fit, tmp_path, m
                 self.seen += steps_on_disk(trainer.log_dir)
                 gate.set()
 
-    path = killed(fit, tmp_path)
+    path = killed_training(fit, tmp_path)
     monkeypatch.setattr(Renderer, "draw", after_the_gate)
     board = TensorBoardLogger(tmp_path, name="run", version="0")
     fit(KernelVizCallback(**EVERY_STEP), Look(), logger=board, ckpt_path=path)
@@ -299,8 +317,8 @@ def test_new_files_do_not_wait_for_pictures_that_are_made_again(fit, tmp_path, m
     assert not (Path(board.log_dir) / "kernelviz" / ".unsure").exists()
 
 
-def test_a_damaged_file_costs_its_own_pictures_only(fit, tmp_path: Path) -> None:
-    path = killed(fit, tmp_path)
+def test_only_the_pictures_of_a_damaged_file_are_lost(fit, tmp_path: Path) -> None:
+    path = killed_training(fit, tmp_path)
     board = TensorBoardLogger(tmp_path, name="run", version="0")
     damaged = Path(board.log_dir) / "kernelviz" / "step-00000002.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:100])
@@ -311,7 +329,7 @@ def test_a_damaged_file_costs_its_own_pictures_only(fit, tmp_path: Path) -> None
     assert list(logged_images(board.log_dir)["kernels/conv"]) == [0, 1, 3, 4, 5, 6, 7, 8]
 
 
-def test_a_logger_that_would_show_a_step_twice_is_spared(
+def test_a_logger_that_appends_gets_no_picture_twice(
     fit, own_loggers: None, tmp_path: Path
 ) -> None:
     class Album(TensorBoardLogger):
@@ -321,7 +339,7 @@ def test_a_logger_that_would_show_a_step_twice_is_spared(
         album.steps += [step] if "kernels/conv" in images else []
 
     register_logger(Album, keep)
-    path = killed(fit, tmp_path)
+    path = killed_training(fit, tmp_path)
     board = TensorBoardLogger(tmp_path, name="run", version="0")
     album = Album(tmp_path, name="album")
     fit(KernelVizCallback(**EVERY_STEP), logger=[board, album], ckpt_path=path)
