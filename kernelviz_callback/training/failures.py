@@ -1,22 +1,35 @@
-"""Failures that a training survives: each is said once, with what is lost and what is kept."""
+"""Failures that a training survives. Each cause is reported once: what is lost, what is kept."""
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kernelviz_callback.console import _log, say, warn
+from kernelviz_callback.console import say, warn
 
-_log.setLevel(logging.INFO)
-if not logging.getLogger().hasHandlers():  # nobody else would show what is said
-    _log.addHandler(logging.StreamHandler())
-    _log.propagate = False
+_LOGGER = logging.getLogger("kernelviz_callback")
+_LOGGER.setLevel(logging.INFO)
+if not logging.getLogger().hasHandlers():  # without a handler no message would be shown
+    _LOGGER.addHandler(logging.StreamHandler())
+    _LOGGER.propagate = False
 
-_reporting = threading.Lock()  # the training reports, and so do its observers
+# Seconds. An attempt that takes longer than this to fail starts a pause.
+LONG_FAILURE = 1.0
+# A pause lasts this many times as long as the failed attempt. Without it, a network that times out
+# would slow the training at every snapshot.
+_PAUSE_FACTOR = 10
+
+_reporting = threading.Lock()  # the training's thread and the background threads report failures
 
 
 class Failures:
-    """What went wrong with one snapshot."""
+    """The failures of one snapshot.
+
+    Attributes:
+        found: What was attempted, to the reason of the failure and its consequence.
+        succeeded: What was attempted without a failure.
+    """
 
     def __init__(self) -> None:
         self.found: dict[str, tuple[str, str]] = {}
@@ -24,11 +37,11 @@ class Failures:
 
     @contextmanager
     def survive(self, attempt: str, consequence: str) -> Iterator[None]:
-        """Note whatever exception the body raises, and go on after it.
+        """Note an `Exception` that the body raises, and continue after the body.
 
         Args:
-            attempt: What the body does, as in "could not ...".
-            consequence: What is lost by it, and what is kept.
+            attempt: What the body does. The warning says "could not <attempt>".
+            consequence: What is lost if the body fails, and what is kept.
         """
         try:
             yield
@@ -37,23 +50,23 @@ class Failures:
             self.note(attempt, f"{type(error).__name__}: {error}", consequence)
 
     def note(self, attempt: str, reason: str, consequence: str) -> None:
-        """Note a failure that raised nothing."""
+        """Note a failure that raised no exception."""
         self.found.setdefault(attempt, (reason, consequence))
 
 
 class FailureReporter:
-    """Tells the user of failures: one warning a cause, one line when it works again."""
+    """Reports failures to the user: one warning for each cause, one message when it works again."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
         self._failing: set[str] = set()
 
     def report(self, failures: Failures, step: int) -> None:
-        """Say what is new about the snapshot of ``step``."""
+        """Report the new failures of the snapshot of ``step``, and what works again since it."""
         with _reporting:
-            new = {a: why for a, why in failures.found.items() if a not in self._said}
+            new = {a: why for a, why in failures.found.items() if a not in self._reported}
             over = self._failing & failures.succeeded - failures.found.keys()
-            self._said |= new.keys()
+            self._reported |= new.keys()
             self._failing = (self._failing - over) | failures.found.keys()
         if new:
             causes = "; ".join(f"could not {attempt}: {why}" for attempt, (why, _) in new.items())
@@ -61,3 +74,34 @@ class FailureReporter:
             warn(f"at step {step} {causes}. Training goes on. {lost[0].upper()}{lost[1:]}.")
         if over:
             say(f"at step {step} it worked again to {', '.join(sorted(over))}")
+
+
+class BackOff:
+    """Pauses the attempts to use a folder or a logger that took long to fail.
+
+    Example:
+        >>> folder = BackOff()
+        >>> with folder.attempt():
+        ...     pass  # write to the folder
+    """
+
+    def __init__(self) -> None:
+        self._paused_until = 0.0
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Run the body, unless a pause has not ended yet.
+
+        Raises:
+            TimeoutError: If a pause has not ended yet. The body does not run.
+        """
+        start = time.monotonic()
+        if start < self._paused_until:
+            raise TimeoutError("the last attempt took long to fail; the next one comes later")
+        try:
+            yield
+        except Exception:
+            now = time.monotonic()
+            if now - start > LONG_FAILURE:
+                self._paused_until = now + _PAUSE_FACTOR * (now - start)
+            raise

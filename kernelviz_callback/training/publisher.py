@@ -13,10 +13,9 @@ from kernelviz_callback.snapshots.event import pack_image, pack_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.tensorboard_plugin.codec import value_of
-from kernelviz_callback.training.failures import Failures
+from kernelviz_callback.training.failures import BackOff, Failures
 from kernelviz_callback.training.films import draw_films
 from kernelviz_callback.training.loggers.base import Destination
-from kernelviz_callback.training.patience import Patience
 from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.snapshot_files import Recording
 
@@ -45,7 +44,7 @@ class Publisher:
         self._probe_is_new = probe_is_new
         # Lists instead of sets and dicts, because a user's own logger may have no hash.
         self._have_probe: list[Destination] = []
-        self._patiences: list[tuple[Destination, Patience]] = []
+        self._back_offs: list[tuple[Destination, BackOff]] = []
         self._next_film = FIRST_FILM
         self._filmed_step: int | None = None
 
@@ -78,7 +77,7 @@ class Publisher:
         for destination in destinations:
             with (
                 failures.survive(f"log to {destination.name}", _NO_PICTURES),
-                self._patience_with(destination),
+                self._attempt_to_use(destination),
             ):
                 if reads_images and destination not in self._have_probe:
                     self._log_probe(destination, snapshot.step, recording, failures)
@@ -130,7 +129,7 @@ class Publisher:
         for destination in destinations if films else ():
             with (
                 failures.survive(f"log films to {destination.name}", losing),
-                self._patience_with(destination),
+                self._attempt_to_use(destination),
             ):
                 destination.log(films, step, {}, [])
         if not any(destination.keeps_pictures for destination in destinations):
@@ -141,17 +140,17 @@ class Publisher:
         for destination in destinations:
             with (
                 failures.survive(f"log to {destination.name}", _NO_PICTURES),
-                self._patience_with(destination),
+                self._attempt_to_use(destination),
             ):
                 destination.flush()
 
-    def _patience_with(self, destination: Destination) -> AbstractContextManager[None]:
-        """Skip the body for a while after a call of this destination took long to fail."""
-        patience = next((p for known, p in self._patiences if known == destination), None)
-        if patience is None:
-            patience = Patience()
-            self._patiences.append((destination, patience))
-        return patience.attempt()
+    def _attempt_to_use(self, destination: Destination) -> AbstractContextManager[None]:
+        """Run the body, unless an earlier one with this destination took long to fail."""
+        back_off = next((b for known, b in self._back_offs if known == destination), None)
+        if back_off is None:
+            back_off = BackOff()
+            self._back_offs.append((destination, back_off))
+        return back_off.attempt()
 
     def _pack_layers(
         self, snapshot: Snapshot, recording: Recording, failures: Failures

@@ -14,10 +14,9 @@ from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder
 from kernelviz_callback.training.background_thread import Worker
 from kernelviz_callback.training.cuda_stream import SideStream
-from kernelviz_callback.training.failures import FailureReporter, Failures
+from kernelviz_callback.training.failures import BackOff, FailureReporter, Failures
 from kernelviz_callback.training.health_monitor import HealthMonitor
 from kernelviz_callback.training.loggers.base import Destination
-from kernelviz_callback.training.patience import Patience
 from kernelviz_callback.training.publisher import Publisher
 from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.run_folder import RunFolder, open_run_folder
@@ -82,7 +81,7 @@ class Recorder:
         self._health = health
         self._about = about
         self._opened: _Opened | None = None
-        self._patience = Patience()
+        self._back_off = BackOff()
         self._lost: list[int] = []  # steps
         self._waits = 0
         self._waited = 0.0  # seconds
@@ -158,12 +157,12 @@ class Recorder:
         snapshot, opened, is_recorded = job.snapshot, self._opened, False
         losing = "snapshots are lost until it can be written again; what was written is kept"
         self._lost.append(snapshot.step)
-        with job.failures.survive(f"write to {self._place}", losing), self._patience.attempt():
+        with job.failures.survive(f"write to {self._place}", losing), self._back_off.attempt():
             if opened is None:
                 found = open_run_folder(
                     self._log_dir, last=self._last, first=snapshot, most_unlogged=MOST_UNLOGGED
                 )
-                opened = self._opened = self._use(found, snapshot.step)
+                opened = self._opened = self._start_in(found, snapshot.step)
                 is_recorded = found.has_first
                 _announce(found, snapshot.step, job.destinations, self._about)
                 self._picture_thread.submit(
@@ -181,7 +180,7 @@ class Recorder:
         size = sum(t.numel() * t.element_size() for t in snapshot.tensors)
         self._picture_thread.submit(partial(opened.pictures.record, job), size)
 
-    def _use(self, found: RunFolder, step: int) -> _Opened:
+    def _start_in(self, found: RunFolder, step: int) -> _Opened:
         files = SnapshotFiles(found.lock, self._probe, began_at=step)
         pictures = SnapshotPictures(
             files,

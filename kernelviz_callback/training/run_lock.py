@@ -56,7 +56,7 @@ class RunLock:
     _descriptor: int | None
 
     def is_lost(self) -> bool:
-        """Tell whether the folder was deleted, even if another training has made it again."""
+        """Whether the folder was deleted, even if another training has made it again since."""
         try:
             if _read_identity(self.folder).training != self.attempt.training:
                 return True
@@ -173,7 +173,11 @@ def _lock(folder: Path) -> int | None:
 
 
 def _mark_locked(descriptor: int | None) -> bool:
-    """Write a mark into a lock file, and tell whether it had one: then a training was killed."""
+    """Write a mark into a lock file, which `RunLock.release` removes.
+
+    Returns:
+        Whether the file had a mark already, because the last training was killed.
+    """
     if descriptor is None:
         return False
     before = os.read(descriptor, 1)

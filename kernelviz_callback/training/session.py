@@ -48,6 +48,22 @@ class Style:
         _check_choice("scale", self.scale, get_args(ScaleName))
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A snapshot that is not recorded yet.
+
+    Attributes:
+        step: Its step.
+        snapshot: The snapshot. None if the weights could not be read, and on processes other than
+            rank zero.
+        failures: What failed so far.
+    """
+
+    step: int
+    snapshot: Snapshot | None
+    failures: Failures
+
+
 class Session:
     """Takes and records the snapshots of one training.
 
@@ -85,8 +101,7 @@ class Session:
         self._attempt = state.attempt
         self._run_scales = dict(state.run_scales)
         self._recorder: Recorder | None = None
-        self._held: tuple[Snapshot | None, Failures] | None = None
-        self._held_step: int | None = None
+        self._held: _Held | None = None
         self._view: NotebookView | None = None
 
     @property
@@ -106,15 +121,15 @@ class Session:
         )
 
     def is_due(self, step: int) -> bool:
-        """Tell whether a step can be recorded and is not recorded yet. Equal on all processes."""
+        """Whether a step can be recorded and is not recorded yet. Equal on all processes."""
         return step != self.seen_step and self._watched.is_ready
 
     def holds(self, step: int) -> bool:
-        """Tell whether `hold` has copied the weights of a step that is not recorded yet."""
-        return self._held is not None and self._held_step == step
+        """Whether `hold` has copied the weights of a step that is not recorded yet."""
+        return self._held is not None and self._held.step == step
 
     def hold(self, step: int, epoch: int) -> None:
-        """Copy the weights of a step before something else may replace them.
+        """Copy the weights of a step now, because something may replace them before `record`.
 
         A second call with the same step does nothing.
 
@@ -123,9 +138,7 @@ class Session:
             epoch: ``trainer.current_epoch``.
         """
         if not self.holds(step):
-            failures = Failures()
-            self._held = self._take(step, epoch, failures), failures
-            self._held_step = step
+            self._held = self._take(step, epoch)
 
     def record(self, step: int, epoch: int, loggers: Iterable[Any]) -> "Future[Scalars] | None":
         """Copy the weights of a step, if `hold` has not, and record them in the background.
@@ -140,9 +153,10 @@ class Session:
         """
         if self._recorder is not None:
             self._recorder.wait_for_turn()
-        self.hold(step, epoch)
-        assert self._held is not None
-        snapshot, failures = self._held
+        held = self._held
+        if held is None or held.step != step:
+            held = self._take(step, epoch)
+        snapshot, failures = held.snapshot, held.failures
         self.seen_step, self._held = step, None
         if not self._keep:
             return None
@@ -173,13 +187,14 @@ class Session:
             self._attempt = self._recorder.attempt
             self._recorder = None
 
-    def _take(self, step: int, epoch: int, failures: Failures) -> Snapshot | None:
-        """Copy the weights. None if that fails, and on processes other than rank zero."""
-        with failures.survive(
-            "read the weights", "this and any later snapshot it concerns is lost"
-        ):
-            return self._watched.take(step=step, epoch=epoch, probe=self._probe, keep=self._keep)
-        return None
+    def _take(self, step: int, epoch: int) -> _Held:
+        failures, snapshot = Failures(), None
+        losing = "this snapshot is lost, and later ones until the weights can be read"
+        with failures.survive("read the weights", losing):
+            snapshot = self._watched.take(
+                step=step, epoch=epoch, probe=self._probe, keep=self._keep
+            )
+        return _Held(step, snapshot, failures)
 
     def _notebook(self, failures: Failures) -> list[Destination]:
         """The notebook cell in which the training runs, if it runs in one."""

@@ -22,8 +22,8 @@ from kernelviz_callback.training.snapshot_files import SnapshotFiles
 
 Scalars: TypeAlias = dict[str, float]
 
-# Number of earlier snapshots that are read after a resume, besides the first one. They tell which
-# verdicts have begun already, so that no alert is repeated.
+# Number of earlier snapshots that are read after a resume, besides the first one. They show which
+# verdicts were there before, so that no alert is repeated.
 _MOST_RECALLED = 3
 
 

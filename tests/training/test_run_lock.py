@@ -97,11 +97,11 @@ def test_a_lock_is_lost_when_its_folder_is_deleted(tmp_path: Path) -> None:
     assert not lock.is_lost()
     shutil.rmtree(lock.folder)
     assert lock.is_lost()
-    usurper = lock_run_folder(tmp_path)
-    assert usurper.folder == lock.folder
+    second = lock_run_folder(tmp_path)
+    assert second.folder == lock.folder
     assert lock.is_lost()
     lock.release()
-    usurper.release()
+    second.release()
 
 
 @pytest.mark.parametrize("where", ["local", "memory://again-{}"])
