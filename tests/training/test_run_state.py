@@ -13,13 +13,32 @@ from PIL import Image
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback, list_snapshots
+from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
+from kernelviz_callback.training.run_state import RunState
 
 
 def checkpoint(trainer: Trainer, tmp_path: Path) -> Path:
     path = tmp_path / "last.ckpt"
     trainer.save_checkpoint(path)
     return path
+
+
+@pytest.mark.parametrize("attempt", [Attempt("a1b2", 1_700_000_000_000), None])
+def test_the_state_in_a_checkpoint_has_fixed_keys(attempt: Attempt | None) -> None:
+    state = RunState({"conv": [8, 3, 5, 5]}, "digest", run_scales={"k": 2.0}, attempt=attempt)
+    saved = state.to_dict()
+    assert saved == {
+        "layers": {"conv": [8, 3, 5, 5]},
+        "probe_digest": "digest",
+        "batch_source": None,
+        "batch_probe": None,
+        "run_scales": {"k": 2.0},
+        "run": attempt.training if attempt else None,
+        "attempt": attempt.number if attempt else 0,
+    }
+    assert RunState.from_dict({**saved, "unknown": 1}) == state
+    assert RunState().to_dict() == {}
 
 
 def test_steps_continue_in_a_new_log_directory(fit, tmp_path: Path) -> None:
