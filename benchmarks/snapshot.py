@@ -31,10 +31,8 @@ from torchvision.utils import make_grid
 from kernelviz_callback import load_probe
 from kernelviz_callback.training.failures import FailureReporter, Failures
 from kernelviz_callback.training.loggers.tensorboard import TensorBoard
-from kernelviz_callback.training.publisher import Publisher
 from kernelviz_callback.training.recorder import Recorder
 from kernelviz_callback.training.renderer import Renderer
-from kernelviz_callback.training.run_lock import LastClaim
 from kernelviz_callback.training.watched_layers import WatchedLayers
 
 Contender = Callable[[int], None]
@@ -89,10 +87,10 @@ def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
             recorder.append(
                 Recorder(
                     writer.log_dir,
-                    LastClaim(),
                     probe,
+                    last=None,
                     device=conv.weight.device,
-                    publisher=Publisher(probe, renderer),
+                    renderer=renderer,
                     reporter=FailureReporter(),
                     health=True,
                     about="conv1",

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from kernelviz_callback import list_snapshots
+from kernelviz_callback import KernelVizCallback, list_snapshots
 from kernelviz_callback.training.loggers.registry import own_destinations
 
 BATCHES = 4
@@ -234,6 +234,17 @@ def logged_images(log_dir: str | Path) -> dict[str, dict[int, np.ndarray]]:
 
 def warned(caught: pytest.WarningsRecorder) -> list[str]:
     return [str(w.message) for w in caught if "kernelviz:" in str(w.message)]
+
+
+def wait_until_recorded(trainer: Any) -> None:
+    """Wait until the snapshots so far are written and published.
+
+    `KernelVizCallback.state_dict` waits for that if ``scale="run"``.
+    """
+    for callback in trainer.callbacks:
+        if isinstance(callback, KernelVizCallback):
+            assert callback.style.scale == "run"
+            callback.state_dict()
 
 
 def steps_on_disk(log_dir: str | Path) -> list[int]:

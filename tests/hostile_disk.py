@@ -1,9 +1,9 @@
-"""A training whose disk fails for a while; run as a script by its tests.
+"""Train while the disk fails for a few steps. The tests run this module as a script.
 
     python tests/hostile_disk.py FAULT FOLDER [watched]
 
-The fault begins after step 2 and is mended after step 5. Prints the warnings of the callback, then
-a digest of the final weights.
+The fault begins after step 2 and ends after step 5. The script prints the warnings of the callback,
+then a digest of the final weights.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import TinyNet
+from conftest import TinyNet, wait_until_recorded
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -41,7 +41,7 @@ FAULTS: dict[str, tuple[Any, Any]] = {
 
 
 class Scalars(TinyNet):
-    """Logs a scalar a step, through the very writer that takes the pictures."""
+    """Logs a scalar at every step, through the same writer as the pictures."""
 
     def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
         loss = super().training_step(batch, batch_idx)
@@ -50,14 +50,14 @@ class Scalars(TinyNet):
 
 
 class Fault(Callback):
+    """Causes a fault after step 2 and ends it after step 5."""
+
     def __init__(self, name: str, folder: Path) -> None:
         self.begin, self.end = FAULTS[name]
         self.folder = folder
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        for callback in trainer.callbacks:
-            if isinstance(callback, KernelVizCallback):
-                callback._session.drain()  # what came before the fault is written before it
+        wait_until_recorded(trainer)  # so that earlier snapshots are not hit by the fault
         for logger in trainer.loggers:
             logger.experiment.flush()
         if trainer.global_step == 2:
@@ -70,7 +70,7 @@ def main(fault: str, folder: Path, watched: bool) -> None:
     events = fault == "full-for-events"
     seed_everything(3, verbose=False)
     model = Scalars()
-    ours = [KernelVizCallback(every_n_train_steps=1)] if watched else []
+    ours = [KernelVizCallback(every_n_train_steps=1, scale="run")] if watched else []
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=2,

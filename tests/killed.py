@@ -1,9 +1,9 @@
-"""Train, be killed at a random moment, resume, be killed again; run as a script by its test.
+"""Kill a training at random moments and resume it. The test runs this module as a script.
 
     python tests/killed.py FOLDER KILLS SEED
 
-After every kill, all snapshot files must read back whole and only the one in flight may be missing.
-The training processes are forked from this one, which has imported everything and run nothing.
+After every kill all snapshot files must be complete, and at most the last snapshot may be missing.
+The training processes are forked from this process, which imports everything and trains nothing.
 """
 
 import logging
@@ -28,7 +28,7 @@ CHECKPOINT_EVERY = 5
 
 
 class Progress(Callback):
-    """Says which step is done, after the observer has had its turn."""
+    """Writes the finished step into a file, after the callback under test has run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,7 +41,7 @@ class Progress(Callback):
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(f"{self.first} {trainer.global_step}")
         temporary.replace(self.path)
-        time.sleep(0.004)  # so that there are moments to be killed at
+        time.sleep(0.004)  # so that a kill can hit any step
 
 
 def train(folder: Path) -> None:
@@ -84,7 +84,11 @@ def start(folder: Path) -> int:
 
 
 def check(folder: Path) -> tuple[int, int] | None:
-    """First and last step of the attempt, None if it did not come to train."""
+    """Check the snapshot files after a kill.
+
+    Returns:
+        First and last step of the attempt, None if it was killed before its first step.
+    """
     snapshots = list_snapshots(folder / "run" / "0" / "kernelviz")
     for step, path in snapshots.items():
         assert load_snapshot(path).step == step
@@ -94,7 +98,8 @@ def check(folder: Path) -> tuple[int, int] | None:
     steps = list(snapshots)
     assert steps == list(range(len(steps))), f"a gap in {steps} after {first} to {last}"
     assert last - 1 <= steps[-1], f"at step {last} there were {steps}"
-    # What the attempt before took after the checkpoint is set aside before anything new is written.
+    # Snapshots that the attempt before took after the checkpoint are set aside before the first
+    # new snapshot is written.
     assert steps[-1] <= last + 1 or last == first, f"at step {last} there were {steps}"
     return first, last
 
@@ -105,12 +110,12 @@ def main(folder: Path, kills: int, seed: int) -> None:
     done = 0
     while done < kills:
         pid = start(folder)
-        # Without a checkpoint the next attempt would be a training of its own.
+        # Without a checkpoint the next attempt would be a new training.
         awaited = folder / ("progress" if attempts else "checkpoints/last.ckpt")
         deadline = time.monotonic() + 60
         while not awaited.exists() and time.monotonic() < deadline:
             time.sleep(0.002)
-        # Some die while they log again what the one before may have lost, some later.
+        # Some are killed while they log the pictures of the attempt before again, some later.
         time.sleep(moments.uniform(0, moments.choice([0.2, 1.5])))
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)

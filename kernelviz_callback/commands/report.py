@@ -29,7 +29,7 @@ from kernelviz_callback.html_page import (
     static_text,
 )
 from kernelviz_callback.probe.probe import Probe, load_probe
-from kernelviz_callback.snapshots.event import Attempt, pack_image, pack_layer
+from kernelviz_callback.snapshots.event import pack_image, pack_layer
 from kernelviz_callback.snapshots.format import SCHEMA_VERSION
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
@@ -39,8 +39,6 @@ from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline, timeline
 
 # Of all weights in a page, as base64: with the viewer and a photograph it stays below 6 MB.
 MOST_BYTES = 5_200_000
-
-_ATTEMPT = Attempt("", 0, 0)  # there is one
 
 
 def report_page(
@@ -61,8 +59,8 @@ def report_page(
     Raises:
         ValueError: If a kernel is too large for the viewer.
     """
-    packed = [pack_layer(snapshot, layer, _ATTEMPT) for snapshot in snapshots]
-    image = pack_image(probe, _ATTEMPT)
+    packed = [pack_layer(snapshot, layer) for snapshot in snapshots]
+    image = pack_image(probe)
     run = RunTimeline.of([image[0], *(header for header, _ in packed)])
     _, timeline = timeline_of({name: run})
     script = (
@@ -102,7 +100,7 @@ def most_snapshots(snapshot: Snapshot, layer: str) -> int:
         >>> most_snapshots(snapshot, "conv")
         203
     """
-    _, payload = pack_layer(snapshot, layer, _ATTEMPT)
+    _, payload = pack_layer(snapshot, layer)
     return max(2, MOST_BYTES * 3 // 4 // len(payload))
 
 

@@ -1,6 +1,4 @@
-"""Snapshots and probes as the Kernels tab and the report get them: compact, with verdicts."""
-
-from dataclasses import dataclass
+"""Pack snapshots and probes for the Kernels tab and the report."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +7,7 @@ from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 from kernelviz_callback.model.host import to_host
 from kernelviz_callback.probe.probe import Probe
+from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.tensorboard_plugin.codec import pack_probe, pack_snapshot
 from kernelviz_callback.tensorboard_plugin.header import (
@@ -17,36 +16,29 @@ from kernelviz_callback.tensorboard_plugin.header import (
     SnapshotHeader,
 )
 
-# Of all layers of a snapshot together: 1,000 such snapshots are a gibibyte in TensorBoard's memory.
+# Bytes of all layers of a snapshot together. TensorBoard keeps 1,000 such snapshots in 1 GiB.
 MOST_BYTES = 2**20
 
-
-@dataclass(frozen=True)
-class Attempt:
-    """One recording of a training: of all of it, or from a checkpoint on.
-
-    Attributes:
-        training: Identity of the training.
-        number: When it began, in milliseconds since 1970; later than any attempt before.
-        began_at: Step of the first snapshot: what attempts before took later was given up.
-    """
-
-    training: str
-    number: int
-    began_at: int
+_NO_ATTEMPT = Attempt("", 0)
 
 
-def pack_layer(snapshot: Snapshot, layer: str, attempt: Attempt) -> tuple[SnapshotHeader, bytes]:
-    """Pack one layer of a snapshot: a header and a payload, see `pack_snapshot`.
+def pack_layer(
+    snapshot: Snapshot, layer: str, attempt: Attempt | None = None, *, began_at: int = 0
+) -> tuple[SnapshotHeader, bytes]:
+    """Pack one layer of a snapshot into a header and a payload, see `pack_snapshot`.
 
     Args:
-        snapshot: With its health, if it was examined.
+        snapshot: The snapshot. The verdicts of an examined layer are packed with it.
         layer: Name of the layer.
-        attempt: Which recording took it.
+        attempt: The attempt that took the snapshot. None where all snapshots that are shown
+            together come from one attempt, as in a report.
+        began_at: Step of the attempt's first snapshot. Snapshots of earlier attempts from this step
+            on are outdated.
 
     Raises:
         ValueError: If a kernel is too large.
     """
+    attempt = attempt or _NO_ATTEMPT
     health = snapshot.health.get(layer)
     return pack_snapshot(
         to_host(snapshot.weights[layer].detach()).float().numpy(),
@@ -56,7 +48,7 @@ def pack_layer(snapshot: Snapshot, layer: str, attempt: Attempt) -> tuple[Snapsh
         wall_time=snapshot.wall_time,
         training=attempt.training,
         attempt=attempt.number,
-        began_at=attempt.began_at,
+        began_at=began_at,
         geometry=snapshot.geometry[layer].to_dict(),
         probe=snapshot.probe_digest,
         drift=None if health is None else health.totals.drift,
@@ -65,21 +57,25 @@ def pack_layer(snapshot: Snapshot, layer: str, attempt: Attempt) -> tuple[Snapsh
     )
 
 
-def pack_image(probe: Probe, attempt: Attempt) -> tuple[ProbeHeader, bytes]:
-    """Pack a probe: a header and a payload, see `pack_probe`.
+def pack_image(probe: Probe, attempt: Attempt | None = None) -> tuple[ProbeHeader, bytes]:
+    """Pack a probe into a header and a payload, see `pack_probe`.
+
+    Args:
+        probe: The probe.
+        attempt: As for `pack_layer`.
 
     Raises:
-        ValueError: If it is too large.
+        ValueError: If the image is too large.
     """
-    image = probe.image.numpy()
-    return pack_probe(image, name=probe.name, digest=probe.digest, attempt=attempt.number)
+    number = (attempt or _NO_ATTEMPT).number
+    return pack_probe(probe.image.numpy(), name=probe.name, digest=probe.digest, attempt=number)
 
 
 def verdict_bits(health: KernelHealth | None) -> npt.NDArray[np.uint8] | None:
-    """The verdicts on each filter as the bits of a byte, in the order of `VERDICT_NAMES`.
+    """Encode the verdicts on each filter as bits, in the order of `VERDICT_NAMES`.
 
     Returns:
-        Shape (N,), uint8. None for filters that were not examined.
+        One byte a filter, shape (N,), uint8. None for a layer that was not examined.
 
     Example:
         >>> from torch import randn

@@ -1,4 +1,4 @@
-"""The training of every watched layer as two pictures: what the callback logs now and then."""
+"""Draw the film strip and the animation of every watched layer from a run folder."""
 
 from contextlib import suppress
 from itertools import islice
@@ -11,23 +11,23 @@ from kernelviz_callback.snapshots.format import load_snapshot
 from kernelviz_callback.snapshots.names import list_snapshots
 from kernelviz_callback.storage import Location
 
-# Of a training that watches more, the first are filmed: fifty take ten seconds of a processor.
+# Only the first layers are drawn: fifty would take ten seconds of one processor.
 MOST_LAYERS = 8
 
 
 def draw_films(folder: Location) -> dict[str, EncodedImage]:
-    """Draw the film strip and the animation of the first 8 layers that a run has snapshots of.
+    """Draw the film strip and the animation of the first 8 layers in the snapshots of a folder.
 
-    Of all snapshots 24 are read, one at a time, each once for all layers; one that cannot be read
-    is left out, another takes its place, and the captions say so.
+    At most 24 snapshots are read, one at a time, each once for all layers. If a snapshot cannot be
+    read, another takes its place, and the captions say so.
 
     Args:
-        folder: Of the snapshots, a path or a URL.
+        folder: Path or URL of the run folder.
 
     Returns:
-        ``film/<layer>``, a PNG, and ``evolution/<layer>``, a GIF, of each layer of the last
-        snapshot, a megabyte at most. A layer of which there is one snapshot has neither, and one
-        has none that would be larger.
+        For each layer of the last snapshot, ``film/<layer>`` to a PNG and ``evolution/<layer>`` to
+        a GIF. A layer with a single snapshot has neither. A picture larger than a megabyte is left
+        out.
 
     Raises:
         OSError: If the folder cannot be listed.

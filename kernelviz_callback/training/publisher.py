@@ -1,4 +1,4 @@
-"""Show a snapshot to everybody who looks: pictures, numbers, the Kernels tab, the films."""
+"""Publish snapshots: pictures, numbers, events for the Kernels tab, and films."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.probe.probe import Probe
-from kernelviz_callback.snapshots.event import Attempt, pack_image, pack_layer
+from kernelviz_callback.snapshots.event import pack_image, pack_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.tensorboard_plugin.codec import value_of
@@ -17,35 +17,34 @@ from kernelviz_callback.training.failures import BackOff, Failures
 from kernelviz_callback.training.films import draw_films
 from kernelviz_callback.training.loggers.base import Destination
 from kernelviz_callback.training.renderer import Renderer
+from kernelviz_callback.training.snapshot_files import Recording
 
-# Films are drawn when so many epochs are over, then twice as many, and again. Their columns are
-# spaced like that, so of a film drawn after 64 epochs none is missing until 128.
+# The first films are drawn after this many epochs, the next after twice as many, and so on. The
+# columns of a film are spaced in the same way: a film of 64 epochs is complete until epoch 128.
 FIRST_FILM = 4
 
 _NO_PICTURES = "its pictures are lost; snapshot files are kept"
 
 
 class Publisher:
-    """Publishes the snapshots of one training, in their order.
+    """Publishes the snapshots of one training, in the order of their steps.
 
-    Where no destination keeps pictures they go to the run's folder.
+    Pictures are written into the run folder if no destination keeps pictures.
 
     Args:
         probe: The fixed image.
         renderer: Draws the pictures.
-
-    Attributes:
-        probe_is_new: Whether no earlier attempt of this training has shown the probe.
+        probe_is_new: Whether the picture of the probe is logged too. False if an earlier attempt
+            of the training has logged it.
     """
 
-    def __init__(self, probe: Probe, renderer: Renderer) -> None:
-        self.probe_is_new = True
+    def __init__(self, probe: Probe, renderer: Renderer, *, probe_is_new: bool = True) -> None:
         self._probe = probe
         self._renderer = renderer
-        self._attempt: Attempt | None = None
-        # Lists: a logger of the user's own need not be hashable.
-        self._introduced_to: list[Destination] = []
-        self._known: list[tuple[Destination, BackOff]] = []
+        self._probe_is_new = probe_is_new
+        # Lists instead of sets and dicts, because a user's own logger may have no hash.
+        self._have_probe: list[Destination] = []
+        self._back_offs: list[tuple[Destination, BackOff]] = []
         self._next_film = FIRST_FILM
         self._filmed_step: int | None = None
 
@@ -53,40 +52,38 @@ class Publisher:
     def _probe_picture(self) -> EncodedImage:
         return EncodedImage.jpeg(self._probe.to_picture())
 
-    def begin(self, attempt: Attempt) -> None:
-        """Say whose snapshots are going to be published, before the first is."""
-        self._attempt = attempt
-
     def publish(
         self,
         snapshot: Snapshot,
         numbers: Mapping[str, float],
         destinations: Sequence[Destination],
-        folder: Folder,
+        recording: Recording,
         failures: Failures,
     ) -> None:
         """Draw a snapshot and log it.
 
         Args:
-            snapshot: With its health, if it was examined.
-            numbers: Tag to value.
+            snapshot: The snapshot, with its health if it was examined.
+            numbers: Health numbers, tag to value.
             destinations: Where the pictures go.
-            folder: Of the run.
-            failures: Takes what goes wrong.
+            recording: The run folder and the attempt.
+            failures: Collects what fails.
         """
         images = self._renderer.draw(snapshot, failures)
-        events = self._events(snapshot, failures)
+        events = self._pack_layers(snapshot, recording, failures)
         reads_images = any(weights.ndim > 3 for weights in snapshot.weights.values())
-        # Everything is drawn before anything is logged: TensorBoard's writer computes checksums in
-        # a thread of its own, which would take the processor from the drawing.
+        # All pictures are drawn before the first is logged. TensorBoard's writer computes checksums
+        # in another thread, which would slow the drawing.
         for destination in destinations:
-            attempt = f"log to {destination.name}"
-            with failures.survive(attempt, _NO_PICTURES), self._trying(destination):
-                if reads_images and destination not in self._introduced_to:
-                    self._introduce(destination, snapshot.step, failures)
+            with (
+                failures.survive(f"log to {destination.name}", _NO_PICTURES),
+                self._attempt_to_use(destination),
+            ):
+                if reads_images and destination not in self._have_probe:
+                    self._log_probe(destination, snapshot.step, recording, failures)
                 destination.log(images, snapshot.step, numbers, events)
         if not any(destination.keeps_pictures for destination in destinations):
-            self._write(images, f"-step-{snapshot.step:08d}", folder, failures)
+            self._write(images, f"-step-{snapshot.step:08d}", recording.folder, failures)
 
     def publish_films_if_due(
         self,
@@ -96,14 +93,14 @@ class Publisher:
         folder: Folder,
         failures: Failures,
     ) -> None:
-        """Publish the films once 4, 8, 16, ... epochs are over, with the first snapshot after that.
+        """Publish the films with the first snapshot after 4, 8, 16, ... finished epochs.
 
         Args:
-            epoch: Of the last snapshot, from 0.
-            step: Likewise.
-            destinations: As for `publish`.
-            folder: Likewise.
-            failures: Likewise.
+            epoch: Epoch of the last snapshot, from 0.
+            step: Step of the last snapshot.
+            destinations: Where the films go.
+            folder: The run folder.
+            failures: Collects what fails.
         """
         if epoch + 1 >= self._next_film:
             self._next_film = 2 ** (epoch + 1).bit_length()
@@ -112,9 +109,15 @@ class Publisher:
     def publish_films(
         self, step: int, destinations: Sequence[Destination], folder: Folder, failures: Failures
     ) -> None:
-        """Draw what the folder's snapshots were from the first to ``step``, and log it there.
+        """Draw films of all snapshots in the folder and log them.
 
-        A step is filmed once. The other arguments are those of `publish`.
+        Films are published once for a step: a second call with the same step does nothing.
+
+        Args:
+            step: Step of the last snapshot, at which the films are logged.
+            destinations: Where the films go.
+            folder: The run folder.
+            failures: Collects what fails.
         """
         if step == self._filmed_step:
             return
@@ -124,47 +127,54 @@ class Publisher:
             self._filmed_step = step
         losing = "they are lost; snapshot files are kept"
         for destination in destinations if films else ():
-            attempt = f"log films to {destination.name}"
-            with failures.survive(attempt, losing), self._trying(destination):
+            with (
+                failures.survive(f"log films to {destination.name}", losing),
+                self._attempt_to_use(destination),
+            ):
                 destination.log(films, step, {}, [])
         if not any(destination.keeps_pictures for destination in destinations):
             self._write(films, "", folder, failures)
 
     def flush(self, destinations: Sequence[Destination], failures: Failures) -> None:
-        """Have the destinations write what they have been handed."""
+        """Make the destinations write what was logged to them."""
         for destination in destinations:
-            attempt = f"log to {destination.name}"
-            with failures.survive(attempt, _NO_PICTURES), self._trying(destination):
+            with (
+                failures.survive(f"log to {destination.name}", _NO_PICTURES),
+                self._attempt_to_use(destination),
+            ):
                 destination.flush()
 
-    def _trying(self, destination: Destination) -> AbstractContextManager[None]:
-        """Leave a destination alone that takes long to fail."""
-        patience = next((p for known, p in self._known if known == destination), None)
-        if patience is None:
-            patience = BackOff()
-            self._known.append((destination, patience))
-        return patience.attempt()
+    def _attempt_to_use(self, destination: Destination) -> AbstractContextManager[None]:
+        """Run the body, unless an earlier one with this destination took long to fail."""
+        back_off = next((b for known, b in self._back_offs if known == destination), None)
+        if back_off is None:
+            back_off = BackOff()
+            self._back_offs.append((destination, back_off))
+        return back_off.attempt()
 
-    def _events(self, snapshot: Snapshot, failures: Failures) -> list[Summary.Value]:
-        """What the Kernels tab gets of a snapshot, without the layers that it cannot show."""
-        assert self._attempt is not None
+    def _pack_layers(
+        self, snapshot: Snapshot, recording: Recording, failures: Failures
+    ) -> list[Summary.Value]:
+        """Pack the layers for the Kernels tab, without those that it cannot show."""
         events: list[Summary.Value] = []
+        losing = "the Kernels tab lacks it; pictures and snapshot files are kept"
         for layer in snapshot.weights:
-            losing = "the Kernels tab lacks it; pictures and snapshot files are kept"
             with failures.survive(f"pack {layer}", losing):
-                events.append(value_of(*pack_layer(snapshot, layer, self._attempt)))
+                packed = pack_layer(snapshot, layer, recording.attempt, began_at=recording.began_at)
+                events.append(value_of(*packed))
         return events
 
-    def _introduce(self, destination: Destination, step: int, failures: Failures) -> None:
-        """Show the probe, before the first responses to it."""
-        assert self._attempt is not None
+    def _log_probe(
+        self, destination: Destination, step: int, recording: Recording, failures: Failures
+    ) -> None:
+        """Log the probe, before the first responses to it."""
         events: list[Summary.Value] = []
         losing = "the Kernels tab has no responses before an image is dropped on it"
         with failures.survive("pack the probe", losing):
-            events.append(value_of(*pack_image(self._probe, self._attempt)))
-        pictures = {"probe": self._probe_picture} if self.probe_is_new else {}
+            events.append(value_of(*pack_image(self._probe, recording.attempt)))
+        pictures = {"probe": self._probe_picture} if self._probe_is_new else {}
         destination.log(pictures, step, {}, events)
-        self._introduced_to.append(destination)
+        self._have_probe.append(destination)
 
     def _write(
         self, images: Mapping[str, EncodedImage], ending: str, folder: Folder, failures: Failures

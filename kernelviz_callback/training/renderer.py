@@ -1,4 +1,4 @@
-"""A snapshot as pictures: two for each layer, encoded once, on scales that a run may hold."""
+"""Draw the two pictures of every layer in a snapshot, and encode each once."""
 
 from typing import Literal, TypeAlias
 
@@ -25,8 +25,10 @@ class Renderer:
     Args:
         probe: The fixed image.
         response: See `response_picture`.
-        scale: "run" holds one scale per picture: frozen at its first snapshot, only ever widened.
-        run_scales: Kind of picture to the scale frozen so far; updated in place.
+        scale: What the ends of the colour scale stand for, see `KernelVizCallback`. With "run",
+            each kind of picture has one scale: it is set at the first snapshot, and only widened
+            afterwards.
+        run_scales: Kind of picture to the end of its colour scale, for "run". Updated in place.
     """
 
     def __init__(
@@ -43,9 +45,17 @@ class Renderer:
         self._run_scales = run_scales
 
     def draw(self, snapshot: Snapshot, failures: Failures) -> dict[str, EncodedImage]:
-        """Draw the kernels and the responses of every layer: tag to image, without those that fail.
+        """Draw the kernels and the responses of every layer.
 
-        The convolution runs on the device of the weights.
+        The convolutions run on the device of the weights.
+
+        Args:
+            snapshot: The snapshot.
+            failures: Collects what fails.
+
+        Returns:
+            Tag to image, ``kernels/<layer>`` and ``responses/<layer>``. A picture that cannot be
+            drawn is left out.
         """
         images: dict[str, EncodedImage] = {}
         when = f"step {snapshot.step} · epoch {snapshot.epoch}"
@@ -62,24 +72,24 @@ class Renderer:
                     scale=self._scale_of(tag),
                     health=snapshot.health.get(layer),
                 )
-                self._hold_scale(tag, picture)
+                self._update_scale(tag, picture)
                 images[tag] = EncodedImage.png(picture.pixels)
             tag = f"responses/{layer}"
             with failures.survive(f"draw {tag}", losing):
-                pixels = self._responses(snapshot, layer, tag, when).pixels
-                # Curves have sharp edges; photographs as PNG would be several times larger.
+                pixels = self._draw_responses(snapshot, layer, tag, when).pixels
+                # JPEG blurs the sharp edges of curves. PNG makes photographs several times larger.
                 encode = EncodedImage.png if weights.ndim == 3 else EncodedImage.jpeg
                 images[tag] = encode(pixels)
-        _tell_of_maps(snapshot.feature_maps, failures)
+        _note_missing_maps(snapshot.feature_maps, failures)
         return images
 
-    def _responses(self, snapshot: Snapshot, layer: str, tag: str, when: str) -> Picture:
-        """The layer's feature maps, or its responses to the probe itself where it has none."""
+    def _draw_responses(self, snapshot: Snapshot, layer: str, tag: str, when: str) -> Picture:
+        """Draw the layer's feature maps, or without them its responses to the probe itself."""
         weights, geometry = snapshot.weights[layer], snapshot.geometry[layer]
-        found = snapshot.feature_maps.maps.get(layer)
-        kind = f"{tag} {self._response if found is None else 'maps'} {self._probe.digest}"
+        maps = snapshot.feature_maps.maps.get(layer)
+        kind = f"{tag} {self._response if maps is None else 'maps'} {self._probe.digest}"
         scale = self._scale_of(kind)
-        if found is None:
+        if maps is None:
             picture = response_picture(
                 weights,
                 geometry,
@@ -91,7 +101,7 @@ class Renderer:
             )
         else:
             picture = feature_map_picture(
-                found,
+                maps,
                 weights,
                 self._probe,
                 layer=layer,
@@ -99,25 +109,25 @@ class Renderer:
                 groups=geometry.groups,
                 scale=scale,
             )
-        self._hold_scale(kind, picture)
+        self._update_scale(kind, picture)
         return picture
 
     def _scale_of(self, kind: str) -> Scale:
         return self._run_scales.get(kind, 0.0) if self._scale == "run" else self._scale
 
-    def _hold_scale(self, kind: str, picture: Picture) -> None:
+    def _update_scale(self, kind: str, picture: Picture) -> None:
         if self._scale == "run":
             self._run_scales[kind] = picture.half_ranges.max().item()
 
 
-def _tell_of_maps(found: FeatureMaps, failures: Failures) -> None:
-    """Say once which layers have no feature maps, and why."""
-    attempt = "take feature maps"
+def _note_missing_maps(found: FeatureMaps, failures: Failures) -> None:
+    """Note which layers have no feature maps, and why."""
+    action = "take feature maps"
     if found.maps and not found.absent:
-        failures.succeeded.add(attempt)
-    reasons: dict[str, list[str]] = {}
+        failures.succeeded.add(action)
+    layers_by_reason: dict[str, list[str]] = {}
     for layer, reason in found.absent.items():
-        reasons.setdefault(reason, []).append(layer)
-    if reasons:
-        told = "; ".join(f"{', '.join(layers)}: {reason}" for reason, layers in reasons.items())
-        failures.note(attempt, told, "responses to the probe itself are drawn in their place")
+        layers_by_reason.setdefault(reason, []).append(layer)
+    if layers_by_reason:
+        reasons = "; ".join(f"{', '.join(x)}: {reason}" for reason, x in layers_by_reason.items())
+        failures.note(action, reasons, "responses to the probe itself are drawn in their place")

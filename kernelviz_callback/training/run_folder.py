@@ -1,89 +1,100 @@
-"""Where a training begins to record: its folder, and what it finds of itself there."""
+"""Open the run folder of a training, and list what earlier attempts left in it."""
 
 import contextlib
 from dataclasses import dataclass, field
 
+from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.snapshots.format import load_snapshot
 from kernelviz_callback.snapshots.names import list_snapshots, set_aside
+from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, Location, write_whole
-from kernelviz_callback.training.run_lock import Claim, LastClaim, claim_folder
+from kernelviz_callback.training.run_lock import RunLock, lock_run_folder
 
-_UNSURE = ".unsure"
+# Holds a step. Pictures of the snapshots from that step on may be missing.
+_UNLOGGED_FILE = ".unsure"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a training that is about to record.
+    """A locked run folder, and what earlier attempts of the training left in it.
 
     Attributes:
-        claim: The right to write there.
-        set_aside: Steps of an attempt that was cut off, whose snapshots were moved out of the way.
-        kept: Earlier snapshots of this training, in their order.
-        has_first: Whether the first snapshot to come is among them.
-        unsure: Those of them whose pictures the end of the last attempt may have lost.
+        lock: The lock of the folder.
+        has_probe: Whether the folder holds the probe of the first snapshot.
+        set_aside: Steps of the snapshots that an abandoned attempt took after the first step; their
+            files were moved to another folder.
+        kept: Paths of the earlier snapshots, in the order of their steps.
+        has_first: Whether the first snapshot is one of them: same step, layers of the same shape.
+        maybe_unlogged: Those of ``kept`` whose pictures may be missing, because the last attempt
+            was killed.
     """
 
-    claim: Claim
+    lock: RunLock
+    has_probe: bool = False
     set_aside: list[int] = field(default_factory=list)
     kept: list[Folder] = field(default_factory=list)
     has_first: bool = False
-    unsure: list[Folder] = field(default_factory=list)
+    maybe_unlogged: list[Folder] = field(default_factory=list)
 
-    def are_sure(self) -> None:
-        """Note that no pictures of earlier snapshots are missing any more."""
-        if self.unsure:
-            (self.claim.folder / _UNSURE).unlink(missing_ok=True)
+    def mark_logged(self) -> None:
+        """Note in the folder that the pictures of all earlier snapshots are logged."""
+        if self.maybe_unlogged:
+            (self.lock.folder / _UNLOGGED_FILE).unlink(missing_ok=True)
 
 
 def open_run_folder(
-    log_dir: Location, *, last: LastClaim, first: Snapshot, most_unsure: int
+    log_dir: Location, *, last: Attempt | None, first: Snapshot, most_unlogged: int
 ) -> RunFolder:
-    """Claim the folder of a training: where this very one has recorded before, if it has.
+    """Lock the run folder of a training and read what earlier attempts left in it.
 
     Args:
-        log_dir: See `claim_folder`.
-        last: What is known of the last attempt.
-        first: The first snapshot to come. What lies there of later steps is set aside.
-        most_unsure: Of how many snapshots, at most, a process that is killed loses the pictures.
+        log_dir: See `lock_run_folder`.
+        last: See `lock_run_folder`.
+        first: The first snapshot of this attempt. Snapshots of later steps are set aside.
+        most_unlogged: Largest number of snapshots whose pictures a killed process loses.
 
     Raises:
-        OSError: If nothing can be written there; it is as if nobody had tried, then.
+        OSError: If the folder cannot be read or written; then it is not locked.
     """
-    claim = claim_folder(log_dir, run=last.run, after=last.attempt)
-    if not claim.continues:
-        return RunFolder(claim)
+    lock = lock_run_folder(log_dir, last=last)
     try:
-        moved = set_aside(claim.folder, after=first.step)
-        kept = list_snapshots(claim.folder)
+        has_probe = load_saved_probe(lock.folder, first.probe_digest) is not None
+        if not lock.is_resumed:
+            return RunFolder(lock, has_probe)
+        moved = set_aside(lock.folder, after=first.step)
+        kept = list_snapshots(lock.folder)
         return RunFolder(
-            claim,
+            lock,
+            has_probe,
             set_aside=moved,
             kept=list(kept.values()),
-            has_first=first.step in kept and _is_of_same_layers(kept[first.step], first),
-            unsure=_unsure(claim.folder, kept, most_unsure) if claim.was_killed else [],
+            has_first=first.step in kept and _has_same_layers(kept[first.step], first),
+            maybe_unlogged=_maybe_unlogged(lock.folder, kept, most_unlogged)
+            if lock.was_killed
+            else [],
         )
     except BaseException:
-        claim.release(finished=not claim.was_killed)
+        lock.release(finished=not lock.was_killed)
         raise
 
 
-def _unsure(folder: Folder, kept: dict[int, Folder], most: int) -> list[Folder]:
-    """The last ones, and those that the attempts before were about to log again.
+def _maybe_unlogged(folder: Folder, kept: dict[int, Folder], most: int) -> list[Folder]:
+    """Find the last snapshots, and all that earlier attempts could not log again.
 
-    From which step on is written down before anything new is: however often the process is killed
-    again, it is these that are logged again.
+    The first of their steps is written to a file before anything new is recorded. So the same
+    snapshots are found again if this attempt is killed too.
     """
     since = list(kept)[-most:][:1]
-    with contextlib.suppress(OSError, ValueError):  # the attempt before had none, or logged them
-        since.append(int((folder / _UNSURE).read_text()))
-    unsure = [path for step, path in kept.items() if step >= min(since)]
-    if unsure:
-        write_whole(folder / _UNSURE, str(min(since)).encode())
-    return unsure
+    with contextlib.suppress(OSError, ValueError):  # no file: everything before was logged
+        since.append(int((folder / _UNLOGGED_FILE).read_text()))
+    found = [path for step, path in kept.items() if step >= min(since)]
+    if found:
+        write_whole(folder / _UNLOGGED_FILE, str(min(since)).encode())
+    return found
 
 
-def _is_of_same_layers(path: Folder, snapshot: Snapshot) -> bool:
+def _has_same_layers(path: Folder, snapshot: Snapshot) -> bool:
     try:
         kept = load_snapshot(path)
     except (OSError, ValueError):

@@ -1,8 +1,9 @@
-"""Whose folder it is: two trainings never write to the same one, not even at the same time.
+"""Lock the run folder against other trainings.
 
-A run folder holds the identity of its training with the number of the last attempt, and a lock file
-that the training holds while it lives; the operating system takes the lock back however the process
-ends. Remote stores know no locks: there only the identity tells trainings apart.
+A run folder holds two files. ``.run`` has the identity of its training and the number of the last
+attempt. ``.lock`` is locked while the training runs; the operating system unlocks it when the
+process ends, even after ``kill -9``. Remote storage has no locks: there ``.run`` alone keeps
+trainings apart.
 """
 
 import contextlib
@@ -14,8 +15,8 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.snapshots.names import list_snapshots
 from kernelviz_callback.storage import (
     Folder,
@@ -25,148 +26,158 @@ from kernelviz_callback.storage import (
     write_whole,
 )
 
-_NAME = "kernelviz"
-_IDENTITY = ".run"
-_LOCK = ".lock"
+_FOLDER_NAME = "kernelviz"
+_IDENTITY_FILE = ".run"
+_LOCK_FILE = ".lock"
 _MOST_FOLDERS = 1000
-_BUSY = -1
+_BUSY = -1  # in place of a file descriptor
 
-_held: set[int] = set()  # descriptors of locked files
-
-
-class LastClaim(NamedTuple):
-    """What a training that goes on knows of its last attempt; see `Claim`."""
-
-    run: str | None = None
-    attempt: int = 0
+_locked: set[int] = set()  # file descriptors of the lock files that this process has locked
 
 
 @dataclass(frozen=True)
-class Claim:
-    """The right to write snapshots into a folder until it is released.
+class RunLock:
+    """The lock of a run folder: until its release, other trainings write to other folders.
 
     Attributes:
-        folder: ``<log_dir>/kernelviz``, or ``kernelviz-2``, ... where others are taken.
-        run: Identity of the training.
-        attempt: When this was claimed, in milliseconds since 1970. Of a training that goes on it is
-            later than any before, whatever the clocks of the machines say.
-        continues: Whether the folder was this training's before.
-        avoided: The folder that it would have got if another training did not write there now.
-        was_killed: Whether the last training that had the folder never gave it back.
+        folder: ``<log_dir>/kernelviz``, or ``kernelviz-2``, ... if the ones before are taken.
+        attempt: Identity of the recording that begins here.
+        is_resumed: Whether an earlier attempt of this training used the folder.
+        avoided: The folder that this training would have got, if another training did not hold its
+            lock. None if there was no such folder.
+        was_killed: Whether the last attempt in the folder ended without releasing its lock.
     """
 
     folder: Folder
-    run: str
-    attempt: int
-    continues: bool
+    attempt: Attempt
+    is_resumed: bool
     avoided: Folder | None
     was_killed: bool
-    _lock: int | None
+    _descriptor: int | None
 
     def is_lost(self) -> bool:
-        """Tell whether somebody has deleted the folder, and perhaps claimed it since."""
+        """Whether the folder was deleted, even if another training has made it again since."""
         try:
-            if _read_identity(self.folder)[0] != self.run:
+            if _read_identity(self.folder).training != self.attempt.training:
                 return True
-            if self._lock is None or not isinstance(self.folder, Path):
+            if self._descriptor is None or not isinstance(self.folder, Path):
                 return False
-            return not os.path.samestat(os.fstat(self._lock), (self.folder / _LOCK).stat())
+            locked, found = os.fstat(self._descriptor), (self.folder / _LOCK_FILE).stat()
+            return not os.path.samestat(locked, found)
         except FileNotFoundError:
             return True
         except OSError:
             return False
 
     def release(self, *, finished: bool = True) -> None:
-        """Let others claim the folder. Releasing twice is once.
+        """Let other trainings lock the folder. A second call changes nothing.
 
         Args:
-            finished: Whether all is written; if not, it is as if the training had been killed.
+            finished: Whether everything was written. If not, the next attempt finds the folder as
+                after a kill.
         """
-        if self._lock in _held:
+        if self._descriptor in _locked:
             if finished:
                 with contextlib.suppress(OSError):
-                    os.truncate(self._lock, 0)
-            _unlock(self._lock)
+                    os.truncate(self._descriptor, 0)
+            _unlock(self._descriptor)
 
 
-def claim_folder(log_dir: Location, *, run: str | None = None, after: int = 0) -> Claim:
-    """Choose and claim the folder of a training.
+def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLock:
+    """Choose the run folder of a training and lock it.
+
+    A resumed training gets its folder again. If another process has locked that folder, the
+    training gets another folder and a new identity. A new training gets a folder without snapshots.
 
     Args:
-        log_dir: Path or URL; made if need be.
-        run: Identity of a training that goes on. It gets its folder again, unless another process
-            writes there right now: then it is a training of its own. Any other training gets a
-            folder without snapshots.
-        after: Number of its last attempt, should the folder not tell.
+        log_dir: Path or URL of the parent folder. It is made if it does not exist.
+        last: The last attempt of a resumed training, None for a new training.
 
     Raises:
         OSError: If nothing can be written there.
     """
     log_dir = as_folder(log_dir)
     log_dir.mkdir(parents=True, exist_ok=True)
+    training = None if last is None else last.training
     avoided: Folder | None = None
-    is_forked = False
-    for folder in _candidates(log_dir, run):
+    is_own_locked = False
+    for folder in _candidates(log_dir, training):
         if folder.exists() and not folder.is_dir():
             continue
-        found, last_attempt = _identity(folder)
-        continues = run is not None and found == run
+        found = _identity_in(folder)
+        is_own = found is not None and found.training == training
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder) if isinstance(folder, Path) else None
-        if lock == _BUSY:
+        descriptor = _lock(folder) if isinstance(folder, Path) else None
+        if descriptor == _BUSY:
             avoided = avoided or folder
-            is_forked = is_forked or continues
-        elif not continues and list_snapshots(folder):
-            _unlock(lock)
+            is_own_locked = is_own_locked or is_own
+        elif not is_own and list_snapshots(folder):
+            _unlock(descriptor)
         else:
-            own = run if run and not is_forked else uuid.uuid4().hex
-            before = max(after, last_attempt if continues else 0)
-            attempt = max(time.time_ns() // 1_000_000, before + 1)
+            earlier = [each.number for each in (last, found if is_own else None) if each]
+            attempt = Attempt(
+                training if training and not is_own_locked else uuid.uuid4().hex,
+                max([time.time_ns() // 1_000_000, *(number + 1 for number in earlier)]),
+            )
             try:
-                was_killed = _mark_held(lock)
-                write_whole(folder / _IDENTITY, f"{own}\n{attempt}".encode())
+                was_killed = _mark_locked(descriptor)
+                content = f"{attempt.training}\n{attempt.number}"
+                write_whole(folder / _IDENTITY_FILE, content.encode())
                 remove_leftovers(folder)
             except BaseException:
-                _unlock(lock)
+                _unlock(descriptor)
                 raise
-            return Claim(folder, own, attempt, continues, avoided, was_killed, lock)
+            return RunLock(folder, attempt, is_own, avoided, was_killed, descriptor)
     raise OSError(errno.EMFILE, f"{_MOST_FOLDERS} run folders are taken or locked", str(log_dir))
 
 
-def _candidates(log_dir: Folder, run: str | None) -> Iterator[Folder]:
-    if run is not None:
-        yield from (f for f in log_dir.glob(f"{_NAME}*") if _identity(f)[0] == run)
+def _candidates(log_dir: Folder, training: str | None) -> Iterator[Folder]:
+    """The folders to try: those that the training used before, then every folder in order."""
+    if training is not None:
+        for folder in log_dir.glob(f"{_FOLDER_NAME}*"):
+            found = _identity_in(folder)
+            if found is not None and found.training == training:
+                yield folder
     for number in range(1, _MOST_FOLDERS + 1):
-        yield log_dir / (_NAME if number == 1 else f"{_NAME}-{number}")
+        yield log_dir / (_FOLDER_NAME if number == 1 else f"{_FOLDER_NAME}-{number}")
 
 
-def _identity(folder: Folder) -> tuple[str | None, int]:
-    """Of the training that had the folder last, and the number of its attempt."""
+def _identity_in(folder: Folder) -> Attempt | None:
+    """The last attempt that used a folder. None if the folder does not say."""
     try:
         return _read_identity(folder)
     except OSError:
-        return None, 0
+        return None
 
 
-def _read_identity(folder: Folder) -> tuple[str, int]:
-    run, _, attempt = (folder / _IDENTITY).read_text().partition("\n")
-    return run, int(attempt) if attempt.isdecimal() else 0
+def _read_identity(folder: Folder) -> Attempt:
+    training, _, number = (folder / _IDENTITY_FILE).read_text().partition("\n")
+    return Attempt(training, int(number) if number.isdecimal() else 0)
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder: a descriptor to close, None where locks are unknown, _BUSY."""
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
+    """Lock a folder.
+
+    Returns:
+        The file descriptor of the lock file. None where the file system has no locks. ``_BUSY`` if
+        the folder is locked already.
+    """
+    descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
     try:
         _lock_file(descriptor)
     except OSError as error:
         os.close(descriptor)
         return _BUSY if error.errno in (errno.EACCES, errno.EAGAIN) else None
-    _held.add(descriptor)
+    _locked.add(descriptor)
     return descriptor
 
 
-def _mark_held(descriptor: int | None) -> bool:
-    """Mark a locked file as held, and tell whether it was so already."""
+def _mark_locked(descriptor: int | None) -> bool:
+    """Write a mark into a lock file, which `RunLock.release` removes.
+
+    Returns:
+        Whether the file had a mark already, because the last training was killed.
+    """
     if descriptor is None:
         return False
     before = os.read(descriptor, 1)
@@ -176,7 +187,7 @@ def _mark_held(descriptor: int | None) -> bool:
 
 def _unlock(descriptor: int | None) -> None:
     if descriptor is not None:
-        _held.discard(descriptor)
+        _locked.discard(descriptor)
         with contextlib.suppress(OSError):
             os.close(descriptor)
 
@@ -192,11 +203,11 @@ def _lock_file(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _let_go() -> None:
-    """In a forked child, such as a loader's worker: the lock is not its own to keep alive."""
-    for descriptor in list(_held):
+def _unlock_all() -> None:
+    for descriptor in list(_locked):
         _unlock(descriptor)
 
 
+# A forked child, such as a worker of a DataLoader, must not keep the locks after its parent ended.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_unlock_all)

@@ -1,6 +1,6 @@
-"""Looks at the layers of one training when it is told to, and records what it sees.
+"""Take and record the snapshots of one training.
 
-Knows nothing of who trains: the Lightning callback and `KernelWatcher` tell it when.
+The Lightning callback and `KernelWatcher` both use this module. It does not depend on Lightning.
 """
 
 from collections.abc import Iterable
@@ -16,25 +16,25 @@ from kernelviz_callback.training.failures import FailureReporter, Failures
 from kernelviz_callback.training.loggers.base import Destination
 from kernelviz_callback.training.loggers.notebook import NotebookView, is_in_notebook
 from kernelviz_callback.training.loggers.registry import destination_of
-from kernelviz_callback.training.publisher import Publisher
-from kernelviz_callback.training.recorder import Recorder, Scalars
+from kernelviz_callback.training.recorder import Recorder
 from kernelviz_callback.training.renderer import Renderer, ScaleName
 from kernelviz_callback.training.run_state import RunState
+from kernelviz_callback.training.snapshot_pictures import Scalars
 from kernelviz_callback.training.watched_layers import WatchedLayers
 
 
 @dataclass(frozen=True)
 class Style:
-    """How snapshots are shown.
+    """How snapshots are shown. `KernelVizCallback` explains the options.
 
     Attributes:
-        response: See `KernelVizCallback`, as for the others.
-        scale: Likewise.
-        health: Likewise.
-        live: Likewise.
+        response: "channels" or "sum".
+        scale: "filter", "layer" or "run".
+        health: Whether filters are examined.
+        live: Whether a notebook shows the newest pictures.
 
     Raises:
-        ValueError: For a value that is none of the choices.
+        ValueError: If ``response`` or ``scale`` is not one of the choices.
     """
 
     response: Response = "channels"
@@ -48,20 +48,36 @@ class Style:
         _check_choice("scale", self.scale, get_args(ScaleName))
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A snapshot that is not recorded yet.
+
+    Attributes:
+        step: Its step.
+        snapshot: The snapshot. None if the weights could not be read, and on processes other than
+            rank zero.
+        failures: What failed so far.
+    """
+
+    step: int
+    snapshot: Snapshot | None
+    failures: Failures
+
+
 class Session:
-    """Observes one training.
+    """Takes and records the snapshots of one training.
 
     Args:
         watched: The layers.
         probe: The fixed image.
-        log_dir: Where the folder of the run is claimed, see `claim_folder`.
+        log_dir: Parent of the run folder, see `lock_run_folder`.
         style: How snapshots are shown.
-        state: What is known of the training if it goes on.
-        keep: Whether this process records; the others take part in gathering weights.
+        state: State of a resumed training. The default `RunState` for a new one.
+        keep: Whether this process records. Other processes only take part in gathering weights.
 
     Attributes:
-        seen_step: The last step that was recorded; None before the first.
-        reporter: Tells of every failure.
+        seen_step: The last step that was recorded, None before the first.
+        reporter: Reports failures to the user.
     """
 
     def __init__(
@@ -82,79 +98,84 @@ class Session:
         self._style = style
         self._state = state
         self._keep = keep
-        self._last_claim = state.last_claim
+        self._attempt = state.attempt
         self._run_scales = dict(state.run_scales)
         self._recorder: Recorder | None = None
-        self._held: tuple[Snapshot | None, Failures] | None = None
-        self._held_step: int | None = None
+        self._held: _Held | None = None
         self._view: NotebookView | None = None
 
     @property
     def state(self) -> RunState:
-        """What the training goes on with. The scale of the run is that of all that is recorded."""
+        """What a resumed training needs. Waits for all pictures if they share one colour scale."""
         if not self._watched.is_ready:
             return self._state
         if self._recorder is not None:
             if self._style.scale == "run":
                 self.drain()
-            self._last_claim = self._recorder.last_claim
+            self._attempt = self._recorder.attempt
         return RunState(
             layers=self._watched.shapes,
             probe_digest=self._probe.digest,
             run_scales=dict(self._run_scales),
-            **self._last_claim._asdict(),
+            attempt=self._attempt,
         )
 
     def is_due(self, step: int) -> bool:
-        """Whether a step can be taken and has not been. The same on every process."""
+        """Whether a step can be recorded and is not recorded yet. Equal on all processes."""
         return step != self.seen_step and self._watched.is_ready
 
     def holds(self, step: int) -> bool:
-        """Whether `hold` has taken the weights of a step that is not recorded yet."""
-        return self._held is not None and self._held_step == step
+        """Whether `hold` has copied the weights of a step that is not recorded yet."""
+        return self._held is not None and self._held.step == step
 
     def hold(self, step: int, epoch: int) -> None:
-        """Take the weights of a step, once: the first look is at those that were trained."""
-        if not self.holds(step):
-            failures = Failures()
-            self._held = self._take(step, epoch, failures), failures
-            self._held_step = step
+        """Copy the weights of a step now, because something may replace them before `record`.
 
-    def record(self, step: int, epoch: int, loggers: Iterable[Any]) -> "Future[Scalars] | None":
-        """Take the weights of a step, if they are not held, and record them beside the training.
+        A second call with the same step does nothing.
 
         Args:
             step: ``trainer.global_step``.
             epoch: ``trainer.current_epoch``.
-            loggers: Each that is a destination gets the pictures.
+        """
+        if not self.holds(step):
+            self._held = self._take(step, epoch)
+
+    def record(self, step: int, epoch: int, loggers: Iterable[Any]) -> "Future[Scalars] | None":
+        """Copy the weights of a step, if `hold` has not, and record them in the background.
+
+        Args:
+            step: ``trainer.global_step``.
+            epoch: ``trainer.current_epoch``.
+            loggers: Loggers of any kind. Those that take images get the pictures.
 
         Returns:
-            What will hold the numbers of its health; None where nothing is recorded.
+            The health numbers, once they are known. None if nothing is recorded.
         """
         if self._recorder is not None:
             self._recorder.wait_for_turn()
-        self.hold(step, epoch)
-        assert self._held is not None
-        snapshot, failures = self._held
+        held = self._held
+        if held is None or held.step != step:
+            held = self._take(step, epoch)
+        snapshot, failures = held.snapshot, held.failures
         self.seen_step, self._held = step, None
         if not self._keep:
             return None
         if snapshot is not None:
-            destinations = _destinations(loggers, failures) + self._views(failures)
+            destinations = _destinations(loggers, failures) + self._notebook(failures)
             with failures.survive("record a snapshot", "it is lost; what was written is kept"):
                 if self._recorder is None:
-                    self._recorder = self._begin(snapshot)
+                    self._recorder = self._start_recorder(snapshot)
                 return self._recorder.record(snapshot, destinations, failures)
         self.reporter.report(failures, step)
         return None
 
     def drain(self) -> None:
-        """Wait until all that was recorded is written and logged."""
+        """Wait until all snapshots so far are written and published."""
         if self._recorder is not None:
             self._recorder.drain()
 
     def close(self) -> None:
-        """Let everything be written, and say what was recorded. Closing twice is once."""
+        """Finish all snapshots and log the closing line. A second call does nothing."""
         self._held = None
         if self._recorder is not None:
             failures = Failures()
@@ -163,25 +184,26 @@ class Session:
             ):
                 say(self._recorder.close())
             self.reporter.report(failures, self.seen_step or 0)
-            self._last_claim = self._recorder.last_claim
+            self._attempt = self._recorder.attempt
             self._recorder = None
 
-    def _take(self, step: int, epoch: int, failures: Failures) -> Snapshot | None:
-        """Copy the weights; None on other processes than rank zero, and if it fails."""
-        with failures.survive(
-            "read the weights", "this and any later snapshot it concerns is lost"
-        ):
-            return self._watched.take(step=step, epoch=epoch, probe=self._probe, keep=self._keep)
-        return None
+    def _take(self, step: int, epoch: int) -> _Held:
+        failures, snapshot = Failures(), None
+        losing = "this snapshot is lost, and later ones until the weights can be read"
+        with failures.survive("read the weights", losing):
+            snapshot = self._watched.take(
+                step=step, epoch=epoch, probe=self._probe, keep=self._keep
+            )
+        return _Held(step, snapshot, failures)
 
-    def _views(self, failures: Failures) -> list[Destination]:
-        """The cell of the notebook that trains, if one does."""
+    def _notebook(self, failures: Failures) -> list[Destination]:
+        """The notebook cell in which the training runs, if it runs in one."""
         if self._view is None and self._style.live and is_in_notebook():
             with failures.survive("show pictures in the notebook", "they are logged and kept"):
                 self._view = NotebookView()
         return [self._view] if self._view is not None else []
 
-    def _begin(self, first: Snapshot) -> Recorder:
+    def _start_recorder(self, first: Snapshot) -> Recorder:
         for change in self._state.changes(self._watched.shapes, self._probe):
             warn(change)
         renderer = Renderer(
@@ -192,10 +214,10 @@ class Session:
         )
         return Recorder(
             self._log_dir,
-            self._last_claim,
             self._probe,
+            last=self._attempt,
             device=next(iter(first.weights.values())).device,
-            publisher=Publisher(self._probe, renderer),
+            renderer=renderer,
             reporter=self.reporter,
             health=self._style.health,
             about=str(self._watched),

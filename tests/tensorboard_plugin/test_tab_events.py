@@ -18,13 +18,13 @@ from torch import nn
 from kernelviz_callback import KernelVizCallback, Snapshot, list_snapshots, load_snapshot
 from kernelviz_callback.checkpoints.checkpoint import plain_geometry
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES
-from kernelviz_callback.snapshots.event import Attempt, pack_layer
+from kernelviz_callback.snapshots.event import pack_layer
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.tensorboard_plugin.codec import unpack_probe, unpack_snapshot
 from kernelviz_callback.tensorboard_plugin.header import parse_header
 from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline
-from kernelviz_callback.training import recorder
-from kernelviz_callback.training.run_lock import Claim, claim_folder
+from kernelviz_callback.training import run_folder
+from kernelviz_callback.training.run_lock import RunLock, lock_run_folder
 
 HALF = 2.0**-11  # what a float16 may be off, of the largest weight of its filter
 
@@ -207,14 +207,14 @@ def test_many_layers_share_the_room_of_a_snapshot() -> None:
     snapshot = Snapshot(
         0, 0, 0.0, layers, {n: plain_geometry(tuple(w.shape)) for n, w in layers.items()}
     )
-    packed = [pack_layer(snapshot, layer, Attempt("", 0, 0)) for layer in layers]
+    packed = [pack_layer(snapshot, layer) for layer in layers]
     assert 2**19 < sum(len(payload) for _, payload in packed) < 1.1 * 2**20
     assert {tuple(header["shape"]) for header, _ in packed} == {(256, 22, 3, 3)}
 
 
 @pytest.mark.loses_something
 def test_a_store_that_fails_while_the_folder_is_begun_costs_no_events(fit, monkeypatch) -> None:
-    look, calls = recorder.load_saved_probe, []
+    look, calls = run_folder.load_saved_probe, []
 
     def fail_once(*args: Any) -> Any:
         calls.append(args)
@@ -222,7 +222,7 @@ def test_a_store_that_fails_while_the_folder_is_begun_costs_no_events(fit, monke
             raise RuntimeError("the store is gone")
         return look(*args)
 
-    monkeypatch.setattr(recorder, "load_saved_probe", fail_once)
+    monkeypatch.setattr(run_folder, "load_saved_probe", fail_once)
     with pytest.warns(UserWarning, match="the store is gone"):
         trainer = fit(KernelVizCallback())
     # The first had its file lost: it was on its way to the folder that failed.
@@ -251,7 +251,7 @@ def test_a_resume_is_later_though_its_folder_is_gone_and_its_clock_behind(fit, t
 class Usurp(Callback):
     """Deletes the folder in the middle of a training, and claims it as another training."""
 
-    claim: Claim | None = None
+    lock: RunLock | None = None
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.global_step == 5:
@@ -259,7 +259,7 @@ class Usurp(Callback):
             while len(list_snapshots(folder)) < 6:
                 time.sleep(0.01)
             shutil.rmtree(folder)
-            self.claim = claim_folder(trainer.log_dir)
+            self.lock = lock_run_folder(trainer.log_dir)
 
 
 def test_a_training_whose_folder_is_taken_stays_one(fit) -> None:
@@ -267,11 +267,11 @@ def test_a_training_whose_folder_is_taken_stays_one(fit) -> None:
     callback = KernelVizCallback(every_n_train_steps=1, every_n_epochs=None)
     with pytest.warns(UserWarning, match="it was deleted"):
         trainer = fit(callback, usurp)
-    assert usurp.claim is not None
-    usurp.claim.release()
+    assert usurp.lock is not None
+    usurp.lock.release()
     [run] = shown_of(trainer.log_dir)
     assert [each["step"] for each in run.layers["conv"].values()] == list(range(STEPS + 1))
     assert run.superseded == 0
     told = {each.header["training"] for each in snapshots_of(trainer.log_dir)}
     assert told == {callback.state_dict()["run"]}
-    assert usurp.claim.run not in told
+    assert usurp.lock.attempt.training not in told

@@ -1,4 +1,4 @@
-"""Whatever fails on our side: the training ends normally, with one warning, the same weights."""
+"""If the callback fails, the training ends normally: same weights, one warning."""
 
 import os
 import re
@@ -30,9 +30,9 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
-from kernelviz_callback.training import background_thread as worker, renderer as renderer
+from kernelviz_callback.training import background_thread, renderer
 from kernelviz_callback.training.failures import FailureReporter, Failures
-from kernelviz_callback.training.run_lock import claim_folder
+from kernelviz_callback.training.run_lock import lock_run_folder
 
 
 def trained_weights(fit, *callbacks: Callback, **options: Any) -> torch.Tensor:
@@ -45,13 +45,17 @@ def trained_weights(fit, *callbacks: Callback, **options: Any) -> torch.Tensor:
 # --- the disk -----------------------------------------------------------------------------------
 
 
-def hostile(fault: str, folder: Path, *watched: str) -> tuple[list[str], str, str]:
-    """Warnings, digest of the weights, and all that was printed."""
+def train_on_hostile_disk(fault: str, folder: Path, *watched: str) -> tuple[list[str], str, str]:
+    """Run `hostile_disk.py`.
+
+    Returns:
+        The warnings, the digest of the weights, and all that was printed to stderr.
+    """
     folder.mkdir()
     prefix = []
     if fault == "read-only" and os.geteuid() == 0:
         if shutil.which("setpriv") is None:
-            pytest.skip("root may write anywhere, and setpriv is not here to forbid it")
+            pytest.skip("root may write anywhere, and setpriv, which forbids it, is missing")
         prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
     script = str(Path(__file__).parents[1] / "hostile_disk.py")
     done = subprocess.run(
@@ -79,9 +83,11 @@ def hostile(fault: str, folder: Path, *watched: str) -> tuple[list[str], str, st
         ("full-for-events", "could not log to SummaryWriter: OSError.*snapshot files are kept", []),
     ],
 )
-def test_a_disk_that_fails_for_a_while(tmp_path: Path, fault, message, lost) -> None:
-    _, expected, _ = hostile(fault, tmp_path / "alone")
-    warnings, weights, said = hostile(fault, tmp_path / "watched", "watched")
+def test_snapshots_go_on_after_a_disk_failed_for_a_while(
+    tmp_path: Path, fault, message, lost
+) -> None:
+    _, expected, _ = train_on_hostile_disk(fault, tmp_path / "alone")
+    warnings, weights, said = train_on_hostile_disk(fault, tmp_path / "watched", "watched")
     assert weights == expected
     assert len(warnings) == 1
     assert re.search(message, warnings[0])
@@ -99,17 +105,17 @@ def test_a_disk_that_fails_for_a_while(tmp_path: Path, fault, message, lost) -> 
         assert {0, 6, 7, 8} <= images["kernels/conv"].keys() < set(range(STEPS + 1))
 
 
-def test_no_folder_can_be_made(fit, tmp_path: Path) -> None:
+def test_a_training_survives_a_folder_that_cannot_be_made(fit, tmp_path: Path) -> None:
     expected = trained_weights(fit, logger=False)
 
-    class Usurp(Callback):
+    class PutFile(Callback):
         def on_fit_start(self, trainer: Any, *_: Any) -> None:
             (tmp_path / "logs").write_text("a file where the folder should be")
 
     root = tmp_path / "logs"
     with pytest.warns(UserWarning, match="could not write to .*logs: ") as caught:
         found = trained_weights(
-            fit, Usurp(), KernelVizCallback(), logger=False, default_root_dir=root
+            fit, PutFile(), KernelVizCallback(), logger=False, default_root_dir=root
         )
     assert len(warned(caught)) == 1
     assert torch.equal(found, expected)
@@ -119,7 +125,7 @@ def test_no_folder_can_be_made(fit, tmp_path: Path) -> None:
 
 
 class Experiment:
-    """A writer that fails from its second picture on."""
+    """A writer that fails with its second picture and all later ones."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
@@ -154,25 +160,25 @@ def test_a_failing_logger_gives_one_warning_and_snapshots_go_on(fit, tmp_path: P
     assert "could not log to Experiment" in pictures
     assert "could not log films to Experiment" in films
     assert torch.equal(found, expected)
-    assert [step for _, step in experiment.calls] == [0, 0, 1, 2, 4, 8, 8], "tried every time"
+    assert [step for _, step in experiment.calls] == [0, 0, 1, 2, 4, 8, 8], (
+        "it is tried at every step"
+    )
     assert len(list(tmp_path.rglob("step-*.safetensors"))) == len(DEFAULT_STEPS)
 
 
-def test_a_logger_that_is_away_for_a_while(fit, tmp_path: Path) -> None:
-    """Its pictures become files until it is back."""
-
-    class Away(Experiment):
-        looks = 0
+def test_pictures_become_files_while_a_logger_is_unreachable(fit, tmp_path: Path) -> None:
+    class Unreachable(Experiment):
+        reads = 0
 
         @property
         def add_image(self) -> Any:
-            self.looks += 1
-            if self.looks < 4:
+            self.reads += 1
+            if self.reads < 4:
                 raise ConnectionError("the server is gone")
             return lambda tag, pixels, step, dataformats: self.calls.append((tag, step))
 
     expected = trained_weights(fit)
-    experiment = Away()
+    experiment = Unreachable()
     with pytest.warns(UserWarning, match="could not reach OwnLogger.*server is gone") as caught:
         found = trained_weights(fit, KernelVizCallback(), logger=own_logger(tmp_path, experiment))
     assert len(warned(caught)) == 1
@@ -184,7 +190,7 @@ def test_a_logger_that_is_away_for_a_while(fit, tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("step-*.safetensors"))) == len(DEFAULT_STEPS)
 
 
-def test_one_failing_logger_does_not_silence_another(fit, tmp_path: Path) -> None:
+def test_one_failing_logger_does_not_stop_another(fit, tmp_path: Path) -> None:
     class Broken(Experiment):
         @property
         def add_image(self) -> Any:
@@ -196,18 +202,18 @@ def test_one_failing_logger_does_not_silence_another(fit, tmp_path: Path) -> Non
     assert list(logged_images(board.log_dir)["kernels/conv"]) == DEFAULT_STEPS
 
 
-class Moody(CSVLogger):
-    """Its server goes away after the set-up, in which Lightning itself needs it."""
+class Flaky(CSVLogger):
+    """A logger that fails after the set-up, in which Lightning itself needs it."""
 
     def __init__(self, *args: Any, fails: str) -> None:
         super().__init__(*args)
         self.fails = fails
-        self.looks = 0
+        self.reads = 0
 
     @property
     def experiment(self) -> Any:
-        self.looks += 1
-        if self.fails == "experiment" and self.looks > 2:  # Lightning looks twice
+        self.reads += 1
+        if self.fails == "experiment" and self.reads > 2:  # Lightning itself reads it twice
             raise ConnectionError("the server is gone")
         return super().experiment
 
@@ -221,14 +227,16 @@ class Moody(CSVLogger):
 @pytest.mark.parametrize(
     ("fails", "message"),
     [
-        ("experiment", r"could not reach Moody: .*server is gone.*snapshot files are kept"),
-        ("log_metrics", r"could not log numbers to Moody: .*server is gone"),
+        ("experiment", r"could not reach Flaky: .*server is gone.*snapshot files are kept"),
+        ("log_metrics", r"could not log numbers to Flaky: .*server is gone"),
     ],
 )
-def test_a_logger_that_cannot_be_reached(fit, tmp_path: Path, fails: str, message: str) -> None:
+def test_a_logger_that_becomes_unreachable_gives_one_warning(
+    fit, tmp_path: Path, fails: str, message: str
+) -> None:
     expected = trained_weights(fit)
     board = TensorBoardLogger(tmp_path, name="board")
-    loggers = [Moody(tmp_path, fails=fails), board]
+    loggers = [Flaky(tmp_path, fails=fails), board]
     with pytest.warns(UserWarning, match=message) as caught:
         found = trained_weights(fit, KernelVizCallback(), logger=loggers)
     assert len(warned(caught)) == 1
@@ -237,10 +245,12 @@ def test_a_logger_that_cannot_be_reached(fit, tmp_path: Path, fails: str, messag
     assert steps_on_disk(board.log_dir) == DEFAULT_STEPS
 
 
-# --- ourselves ----------------------------------------------------------------------------------
+# --- the callback itself -------------------------------------------------------------------------
 
 
-def test_a_picture_that_cannot_be_drawn(fit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_cannot_be_drawn_gives_one_warning(
+    fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw = renderer.response_picture
 
     def fail_early(*args: Any, **kwargs: Any) -> Any:
@@ -261,20 +271,20 @@ def test_a_picture_that_cannot_be_drawn(fit, monkeypatch: pytest.MonkeyPatch) ->
     assert list(images["kernels/conv"]) == steps_on_disk(trainer.log_dir) == DEFAULT_STEPS
 
 
-def test_weights_that_cannot_be_read(fit) -> None:
-    class Moody(nn.Module):
+def test_weights_that_cannot_be_read_give_one_warning(fit) -> None:
+    class FailsInEvaluation(nn.Module):
         def forward(self, weight: torch.Tensor) -> torch.Tensor:
             if not self.training:
-                raise RuntimeError("not in this mood")
+                raise RuntimeError("not in evaluation mode")
             return weight * 1
 
-    def moody() -> TinyNet:
+    def unreadable() -> TinyNet:
         torch.manual_seed(11)
         model = TinyNet()
-        register_parametrization(model.conv, "weight", Moody())
+        register_parametrization(model.conv, "weight", FailsInEvaluation())
         return model
 
-    alone, watched = moody(), moody()
+    alone, watched = unreadable(), unreadable()
     fit(model=alone, limit_val_batches=0)
     with pytest.warns(UserWarning, match="could not read the weights: RuntimeError") as caught:
         trainer = fit(KernelVizCallback(), model=watched, limit_val_batches=0)
@@ -283,7 +293,7 @@ def test_weights_that_cannot_be_read(fit) -> None:
     assert steps_on_disk(trainer.log_dir) == []
 
 
-def test_a_probe_file_that_disappears(fit, tmp_path: Path) -> None:
+def test_a_probe_file_is_read_only_once(fit, tmp_path: Path) -> None:
     Image.new("RGB", (30, 30), "teal").save(tmp_path / "probe.png")
     callback = KernelVizCallback(probe=tmp_path / "probe.png")
     (tmp_path / "probe.png").unlink()
@@ -292,7 +302,7 @@ def test_a_probe_file_that_disappears(fit, tmp_path: Path) -> None:
     assert load_saved_probe(Path(trainer.log_dir) / "kernelviz").size == (30, 30)
 
 
-def test_a_clock_that_goes_backwards(fit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_goes_backwards_changes_no_step(fit, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
     trainer = fit(KernelVizCallback())
@@ -304,7 +314,7 @@ def test_a_clock_that_goes_backwards(fit, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
-def test_all_that_is_queued_is_written_after_an_exception(trainer_for, error) -> None:
+def test_queued_snapshots_are_written_after_an_exception(trainer_for, error) -> None:
     class Stop(Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             if trainer.global_step == 7:
@@ -317,10 +327,8 @@ def test_all_that_is_queued_is_written_after_an_exception(trainer_for, error) ->
     assert not [t for t in threading.enumerate() if t.name.startswith("kernelviz")]
 
 
-def test_an_interrupt_while_the_last_are_written_loses_none(
-    fit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    close = worker.Worker.close
+def test_an_interrupt_at_the_end_loses_no_snapshot(fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = background_thread.Worker.close
     interrupts = [KeyboardInterrupt()]
 
     def interrupted(self: Any) -> None:
@@ -328,17 +336,17 @@ def test_an_interrupt_while_the_last_are_written_loses_none(
             raise interrupts.pop()
         close(self)
 
-    monkeypatch.setattr(worker.Worker, "close", interrupted)
-    trainer = trainer_of_interrupted(fit)
+    monkeypatch.setattr(background_thread.Worker, "close", interrupted)
+    trainer = interrupted_trainer(fit)
     assert not interrupts
     assert_seen(trainer, list(range(STEPS + 1)))
     assert not [t for t in threading.enumerate() if t.name.startswith("kernelviz")]
-    claim = claim_folder(trainer.log_dir)
-    assert not claim.was_killed
-    claim.release()
+    lock = lock_run_folder(trainer.log_dir)
+    assert not lock.was_killed
+    lock.release()
 
 
-def trainer_of_interrupted(fit: Any) -> Any:
+def interrupted_trainer(fit: Any) -> Any:
     seen = []
 
     class Remember(Callback):
@@ -350,15 +358,21 @@ def trainer_of_interrupted(fit: Any) -> Any:
     return seen[0]
 
 
-def test_a_cause_is_over_only_when_it_was_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_is_over_only_after_a_success(caplog: pytest.LogCaptureFixture) -> None:
     reporter = FailureReporter()
-    failed, untried, well = Failures(), Failures(), Failures()
+    failed, untried, succeeded = Failures(), Failures(), Failures()
     with failed.survive("write", "it is lost"):
         raise OSError("full")
-    with well.survive("write", "it is lost"):
+    with succeeded.survive("write", "it is lost"):
         pass
     with pytest.warns(UserWarning, match="at step 1 could not write: OSError: full") as caught:
-        list(map(reporter.report, (failed, untried, failed, well, failed, well), range(1, 7)))
+        list(
+            map(
+                reporter.report,
+                (failed, untried, failed, succeeded, failed, succeeded),
+                range(1, 7),
+            )
+        )
     assert len(warned(caught)) == 1
     said = [r.getMessage() for r in caplog.records if "worked again" in r.getMessage()]
     assert [int(re.search(r"step (\d+)", line)[1]) for line in said] == [4, 6]
@@ -367,11 +381,11 @@ def test_a_cause_is_over_only_when_it_was_tried_again(caplog: pytest.LogCaptureF
 @pytest.mark.loses_something
 def test_warnings_as_errors_do_not_end_a_training(fit, tmp_path: Path) -> None:
     (tmp_path / "kernelviz").write_text("a file where the folder should be")
-    trainer = fit(KernelVizCallback(), logger=False)  # pytest turns warnings into errors here
+    trainer = fit(KernelVizCallback(), logger=False)  # pytest turns warnings into errors
     assert trainer.global_step == STEPS
 
 
-def test_weights_that_turn_nan_are_pictured(fit) -> None:
+def test_nan_weights_are_drawn(fit) -> None:
     class Exploding(TinyNet):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=float("inf"))
@@ -379,4 +393,6 @@ def test_weights_that_turn_nan_are_pictured(fit) -> None:
     trainer = fit(KernelVizCallback(), model=Exploding())
     assert_seen(trainer, DEFAULT_STEPS)
     last = logged_images(trainer.log_dir)["kernels/conv"][8]
-    assert (last == (255, 0, 255)).all(-1).sum() > 0.4 * 8 * 55 * 55, "half of every tile's stripes"
+    assert (last == (255, 0, 255)).all(-1).sum() > 0.4 * 8 * 55 * 55, (
+        "NaN is drawn as stripes, which cover half of every tile"
+    )

@@ -1,4 +1,4 @@
-"""The two pictures of a whole run, from its folder."""
+"""The film strip and the animation of every layer in a run folder."""
 
 import io
 from collections import Counter
@@ -25,7 +25,7 @@ def weights(step: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     for step in STEPS:
         named = weights(step)
         save_snapshot(Snapshot(step, step // 10, 0.0, named, dict.fromkeys(named, PLAIN)), tmp_path)
@@ -41,8 +41,8 @@ def frames_in(content: bytes) -> int:
         return image.n_frames
 
 
-def test_every_layer_has_its_film_and_its_animation(run: Path) -> None:
-    images = draw_films(run)
+def test_every_layer_has_a_film_and_an_animation(folder: Path) -> None:
+    images = draw_films(folder)
     assert sorted(images) == [
         "evolution/body.conv2",
         "evolution/conv1",
@@ -53,7 +53,7 @@ def test_every_layer_has_its_film_and_its_animation(run: Path) -> None:
     drawn_film = film_strip(sequence).pixels.numpy()
     found = pixels(images["film/conv1"].content)
     below = film_strip(sequence).layout.top
-    assert np.array_equal(found[below:], drawn_film[below:]), "but for the layer's name above"
+    assert np.array_equal(found[below:], drawn_film[below:]), "only the layer's name above differs"
     for tag, image in images.items():
         assert image.suffix == (".gif" if tag.startswith("evolution") else ".png")
         assert pixels(image.content).shape == (image.height, image.width, 3)
@@ -65,25 +65,25 @@ def test_every_layer_has_its_film_and_its_animation(run: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [0, 8, 40])
-def test_a_damaged_snapshot_is_left_out(run: Path, broken: int) -> None:
-    path = run / f"step-{broken:08d}.safetensors"
+def test_a_damaged_snapshot_is_left_out(folder: Path, broken: int) -> None:
+    path = folder / f"step-{broken:08d}.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    images = draw_films(run)
+    images = draw_films(folder)
     assert len(images) == 4
     assert frames_in(images["evolution/conv1"].content) == len(STEPS) - 1
 
 
-def test_an_empty_folder_has_no_films_and_a_single_snapshot_makes_none(tmp_path: Path) -> None:
+def test_fewer_than_two_snapshots_make_no_film(tmp_path: Path) -> None:
     assert draw_films(tmp_path) == {}
     save_snapshot(Snapshot(0, 0, 0.0, weights(0), dict.fromkeys(weights(0), PLAIN)), tmp_path)
     assert draw_films(tmp_path) == {}
     assert draw_films(tmp_path / "missing") == {}
 
 
-def test_a_file_is_read_once_for_all_layers(run: Path, monkeypatch) -> None:
+def test_a_file_is_read_once_for_all_layers(folder: Path, monkeypatch) -> None:
     for step in range(100, 200):
         named = weights(step)
-        save_snapshot(Snapshot(step, 0, 0.0, named, dict.fromkeys(named, PLAIN)), run)
+        save_snapshot(Snapshot(step, 0, 0.0, named, dict.fromkeys(named, PLAIN)), folder)
     read: Counter[str] = Counter()
 
     def counted(path: Path) -> Snapshot:
@@ -91,31 +91,31 @@ def test_a_file_is_read_once_for_all_layers(run: Path, monkeypatch) -> None:
         return load_snapshot(path)
 
     monkeypatch.setattr(films, "load_snapshot", counted)
-    draw_films(run)
+    draw_films(folder)
     assert set(read.values()) == {1}
     assert len(read) == 24
 
 
-def test_a_kernel_that_no_megabyte_holds_has_no_film(tmp_path: Path) -> None:
+def test_a_film_larger_than_a_megabyte_is_left_out(tmp_path: Path) -> None:
     for step in (0, 1):
         named = {"vast": drawn(1, 3, 900, 900), "conv": drawn(2, 3, 3, 3)}
         save_snapshot(Snapshot(step, 0, 0.0, named, dict.fromkeys(named, PLAIN)), tmp_path)
     assert sorted(draw_films(tmp_path)) == ["evolution/conv", "film/conv"]
 
 
-def test_training_in_half_precision_changes_nothing_and_nothing_is_changed(run: Path) -> None:
-    usual = draw_films(run)
+def test_the_default_dtype_changes_no_film_and_drawing_changes_no_state(folder: Path) -> None:
+    usual = draw_films(folder)
     torch.set_default_dtype(torch.bfloat16)
     try:
         state = torch.get_rng_state()
-        assert draw_films(run) == usual
+        assert draw_films(folder) == usual
         assert torch.get_default_dtype() == torch.bfloat16
         assert torch.equal(torch.get_rng_state(), state)
     finally:
         torch.set_default_dtype(torch.float32)
 
 
-def test_of_many_layers_the_first_are_filmed(tmp_path: Path) -> None:
+def test_only_the_first_eight_layers_are_filmed(tmp_path: Path) -> None:
     named = {f"conv{i}": drawn(2, 3, 3, 3, seed=i) for i in range(12)}
     for step in (0, 1):
         save_snapshot(Snapshot(step, 0, 0.0, named, dict.fromkeys(named, PLAIN)), tmp_path)

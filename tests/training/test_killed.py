@@ -1,4 +1,4 @@
-"""``kill -9`` at random moments loses at most the snapshot in flight."""
+"""``kill -9`` at a random moment loses at most one snapshot."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from kernelviz_callback import list_snapshots
 
 
 def shown_by_tensorboard(log_dir: Path, tag: str, expected: int) -> list[int]:
-    """The steps of a tag in a real TensorBoard, once it has read as many as expected."""
+    """Read the steps of a tag from a running TensorBoard, once it has loaded ``expected`` steps."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,7 +41,7 @@ def shown_by_tensorboard(log_dir: Path, tag: str, expected: int) -> list[int]:
 
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_a_training_that_is_killed_thirty_times(tmp_path: Path) -> None:
+def test_a_training_killed_thirty_times_has_every_snapshot(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "killed.py"
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path), "30", "1"],

@@ -1,4 +1,4 @@
-"""The films of a training in its loggers: when they are drawn, and that they hold all of it."""
+"""Films and probes in the loggers: when they are logged, and what they show."""
 
 import io
 from pathlib import Path
@@ -25,7 +25,7 @@ def logged(log_dir: str | Path, tag: str) -> dict[int, bytes]:
     return {image.step: image.encoded_image_string for image in events.Images(tag)}
 
 
-def test_a_training_ends_with_the_films_of_all_of_it(fit) -> None:
+def test_the_last_films_show_the_whole_training(fit) -> None:
     trainer = fit(KernelVizCallback())
     films = draw_films(Path(trainer.log_dir) / "kernelviz")
     assert set(films) == {"film/conv", "evolution/conv"}
@@ -35,17 +35,17 @@ def test_a_training_ends_with_the_films_of_all_of_it(fit) -> None:
     assert animation.n_frames == len(list_snapshots(Path(trainer.log_dir) / "kernelviz"))
 
 
-def test_they_are_drawn_after_4_8_16_epochs_and_at_the_end(fit) -> None:
+def test_films_are_logged_after_4_8_16_epochs_and_at_the_end(fit) -> None:
     trainer = fit(KernelVizCallback(**EVERY_EPOCH), max_epochs=18)
     assert [step // BATCHES for step in logged(trainer.log_dir, "film/conv")] == [4, 8, 16, 18]
 
 
-def test_an_end_that_is_filmed_already_is_not_filmed_again(fit) -> None:
+def test_films_are_logged_once_if_the_last_epoch_is_the_fourth(fit) -> None:
     trainer = fit(KernelVizCallback(**EVERY_EPOCH), max_epochs=4)
     assert list(logged(trainer.log_dir, "film/conv")) == [4 * BATCHES]
 
 
-def test_one_snapshot_makes_no_film(fit) -> None:
+def test_a_single_snapshot_makes_no_film(fit) -> None:
     trainer = fit(KernelVizCallback(), max_epochs=1)
     folder = Path(trainer.log_dir) / "kernelviz"
     for path in list(list_snapshots(folder).values())[1:]:
@@ -53,7 +53,7 @@ def test_one_snapshot_makes_no_film(fit) -> None:
     assert draw_films(folder) == {}
 
 
-def test_without_a_logger_they_are_files(fit, tmp_path: Path) -> None:
+def test_without_a_logger_films_are_files(fit, tmp_path: Path) -> None:
     fit(KernelVizCallback(), logger=False)
     folder = tmp_path / "kernelviz"
     with Image.open(folder / "evolution-conv.gif") as animation:
@@ -62,14 +62,14 @@ def test_without_a_logger_they_are_files(fit, tmp_path: Path) -> None:
 
 
 @pytest.mark.loses_something
-def test_a_film_that_cannot_be_drawn_costs_nothing_else(fit, monkeypatch) -> None:
+def test_a_film_that_cannot_be_drawn_gives_one_warning(fit, monkeypatch) -> None:
     def fail(*_: Any) -> Any:
-        raise RuntimeError("no ink")
+        raise RuntimeError("cannot draw")
 
     expected = trained_weights(fit)
     monkeypatch.setattr(publisher, "draw_films", fail)
     with pytest.warns(
-        UserWarning, match="could not draw the films: RuntimeError: no ink"
+        UserWarning, match="could not draw the films: RuntimeError: cannot draw"
     ) as caught:
         found = trained_weights(fit, KernelVizCallback())
     assert len(warned(caught)) == 1
@@ -77,7 +77,7 @@ def test_a_film_that_cannot_be_drawn_costs_nothing_else(fit, monkeypatch) -> Non
 
 
 @pytest.mark.loses_something
-def test_a_probe_too_large_for_the_tab_costs_the_tab_its_responses_only(fit) -> None:
+def test_a_probe_too_large_for_the_tab_is_still_used_for_pictures(fit) -> None:
     probe = torch.rand(3, 1100, 1100)
     with pytest.warns(UserWarning, match="could not pack the probe: ValueError") as caught:
         trainer = fit(KernelVizCallback(probe=probe, **EVERY_EPOCH), max_epochs=1)

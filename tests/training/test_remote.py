@@ -1,4 +1,4 @@
-"""Log directories that are URLs: snapshots, pictures and resuming, as Lightning takes them."""
+"""Log directories that are URLs: snapshots, pictures and resuming."""
 
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from kernelviz_callback.storage import as_folder
 
 @pytest.mark.parametrize("scheme", ["memory://", "file://"])
 @pytest.mark.parametrize("kind", ["none", "csv", "tensorboard"])
-def test_a_remote_log_directory(fit, tmp_path: Path, scheme: str, kind: str) -> None:
+def test_snapshots_and_pictures_are_written_to_a_url(
+    fit, tmp_path: Path, scheme: str, kind: str
+) -> None:
     root = f"{scheme}{tmp_path}/logs"
     loggers = {
         "none": lambda: False,
@@ -27,11 +29,11 @@ def test_a_remote_log_directory(fit, tmp_path: Path, scheme: str, kind: str) -> 
     pictures = [path.name for path in folder.iterdir() if path.name.startswith("kernels-conv")]
     assert len(pictures) == (0 if kind == "tensorboard" else len(DEFAULT_STEPS))
     assert (folder / "probe.png").exists()
-    assert not Path(scheme).exists(), "a URL was taken for a path"
+    assert not Path(scheme).exists(), "the URL must not be used as a local path"
 
 
 @pytest.mark.parametrize("scheme", ["memory://", "file://"])
-def test_a_training_goes_on_there(fit, tmp_path: Path, scheme: str) -> None:
+def test_a_training_resumes_in_the_run_folder_at_a_url(fit, tmp_path: Path, scheme: str) -> None:
     root = f"{scheme}{tmp_path}/logs"
     checkpoint = tmp_path / "last.ckpt"
     first = fit(KernelVizCallback(), logger=False, default_root_dir=root)

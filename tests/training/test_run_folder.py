@@ -1,14 +1,14 @@
-"""What a training finds of itself: its snapshots, and those whose pictures may be lost."""
+"""What a training finds in its run folder: snapshots, and which pictures may be missing."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
+from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.snapshots.format import save_snapshot
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.run_folder import RunFolder, open_run_folder
-from kernelviz_callback.training.run_lock import LastClaim
 
 
 def snapshot(step: int, filters: int = 2) -> Snapshot:
@@ -16,11 +16,11 @@ def snapshot(step: int, filters: int = 2) -> Snapshot:
 
 
 def kill(found: RunFolder) -> None:
-    found.claim.release(finished=False)
+    found.lock.release(finished=False)
 
 
-def begin(log_dir: Path, run: str | None, first: int) -> RunFolder:
-    return open_run_folder(log_dir, last=LastClaim(run), first=snapshot(first), most_unsure=3)
+def begin(log_dir: Path, last: Attempt | None, first: int) -> RunFolder:
+    return open_run_folder(log_dir, last=last, first=snapshot(first), most_unlogged=3)
 
 
 def steps(paths: list[Path]) -> list[int]:
@@ -29,50 +29,51 @@ def steps(paths: list[Path]) -> list[int]:
 
 def record(found: RunFolder, *of_steps: int) -> None:
     for step in of_steps:
-        save_snapshot(snapshot(step), found.claim.folder)
+        save_snapshot(snapshot(step), found.lock.folder)
 
 
 def test_a_new_training_finds_nothing(tmp_path: Path) -> None:
     found = begin(tmp_path, None, 0)
-    assert (found.kept, found.unsure, found.set_aside, found.has_first) == ([], [], [], False)
-    found.claim.release()
+    assert (found.kept, found.maybe_unlogged, found.set_aside) == ([], [], [])
+    assert (found.has_first, found.has_probe) == (False, False)
+    found.lock.release()
 
 
 def test_a_resumed_training_finds_its_snapshots(tmp_path: Path) -> None:
     found = begin(tmp_path, None, 0)
     record(found, 0, 1, 2, 3, 4, 5)
-    found.claim.release()
-    again = begin(tmp_path, found.claim.run, 4)
+    found.lock.release()
+    again = begin(tmp_path, found.lock.attempt, 4)
     assert steps(again.kept) == [0, 1, 2, 3, 4]
     assert again.set_aside == [5]
-    assert again.unsure == []
-    again.claim.release()
+    assert again.maybe_unlogged == []
+    again.lock.release()
     other = open_run_folder(
-        tmp_path, last=LastClaim(found.claim.run), first=snapshot(4, filters=8), most_unsure=3
+        tmp_path, last=found.lock.attempt, first=snapshot(4, filters=8), most_unlogged=3
     )
-    assert not other.has_first, "the layer has other filters now"
-    other.claim.release()
+    assert not other.has_first, "the layer has more filters now"
+    other.lock.release()
 
 
-def test_what_a_kill_made_unsure_stays_so_until_it_is_logged(tmp_path: Path) -> None:
+def test_pictures_that_a_kill_lost_are_remembered_until_they_are_logged(tmp_path: Path) -> None:
     found = begin(tmp_path, None, 0)
     record(found, *range(6))
     kill(found)
     for new in ([6, 7], [8, 9, 10, 11]):
-        found = begin(tmp_path, found.claim.run, new[0] - 1)
-        assert steps(found.unsure) == list(range(3, new[0]))
+        found = begin(tmp_path, found.lock.attempt, new[0] - 1)
+        assert steps(found.maybe_unlogged) == list(range(3, new[0]))
         record(found, *new)
         kill(found)
-    found = begin(tmp_path, found.claim.run, 11)
-    assert steps(found.unsure) == list(range(3, 12))
-    found.are_sure()
+    found = begin(tmp_path, found.lock.attempt, 11)
+    assert steps(found.maybe_unlogged) == list(range(3, 12))
+    found.mark_logged()
     kill(found)
-    found = begin(tmp_path, found.claim.run, 11)
-    assert steps(found.unsure) == [9, 10, 11]
-    found.claim.release()
+    found = begin(tmp_path, found.lock.attempt, 11)
+    assert steps(found.maybe_unlogged) == [9, 10, 11]
+    found.lock.release()
 
 
-def test_a_folder_that_cannot_be_read_is_given_back(tmp_path: Path, monkeypatch) -> None:
+def test_a_folder_that_cannot_be_read_is_unlocked(tmp_path: Path, monkeypatch) -> None:
     found = begin(tmp_path, None, 0)
     record(found, 0)
     kill(found)
@@ -82,8 +83,8 @@ def test_a_folder_that_cannot_be_read_is_given_back(tmp_path: Path, monkeypatch)
 
     monkeypatch.setattr("kernelviz_callback.training.run_folder.set_aside", fail)
     with pytest.raises(OSError, match="not now"):
-        begin(tmp_path, found.claim.run, 0)
+        begin(tmp_path, found.lock.attempt, 0)
     monkeypatch.undo()
-    again = begin(tmp_path, found.claim.run, 0)
-    assert (again.claim.continues, again.claim.was_killed) == (True, True)
-    again.claim.release()
+    again = begin(tmp_path, found.lock.attempt, 0)
+    assert (again.lock.is_resumed, again.lock.was_killed) == (True, True)
+    again.lock.release()

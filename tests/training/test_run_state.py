@@ -13,13 +13,32 @@ from PIL import Image
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback, list_snapshots
+from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
+from kernelviz_callback.training.run_state import RunState
 
 
 def checkpoint(trainer: Trainer, tmp_path: Path) -> Path:
     path = tmp_path / "last.ckpt"
     trainer.save_checkpoint(path)
     return path
+
+
+@pytest.mark.parametrize("attempt", [Attempt("a1b2", 1_700_000_000_000), None])
+def test_the_state_in_a_checkpoint_has_fixed_keys(attempt: Attempt | None) -> None:
+    state = RunState({"conv": [8, 3, 5, 5]}, "digest", run_scales={"k": 2.0}, attempt=attempt)
+    saved = state.to_dict()
+    assert saved == {
+        "layers": {"conv": [8, 3, 5, 5]},
+        "probe_digest": "digest",
+        "batch_source": None,
+        "batch_probe": None,
+        "run_scales": {"k": 2.0},
+        "run": attempt.training if attempt else None,
+        "attempt": attempt.number if attempt else 0,
+    }
+    assert RunState.from_dict({**saved, "unknown": 1}) == state
+    assert RunState().to_dict() == {}
 
 
 def test_steps_continue_in_a_new_log_directory(fit, tmp_path: Path) -> None:
@@ -30,7 +49,7 @@ def test_steps_continue_in_a_new_log_directory(fit, tmp_path: Path) -> None:
     assert list(logged_images(second.log_dir)["kernels/conv"]) == [8, 12, 16]
 
 
-def test_no_step_is_doubled_in_the_same_log_directory(fit, tmp_path: Path) -> None:
+def test_no_step_is_logged_twice_in_the_same_log_directory(fit, tmp_path: Path) -> None:
     def logger() -> TensorBoardLogger:
         return TensorBoardLogger(tmp_path, name="run", version="same")
 
@@ -44,7 +63,7 @@ def test_no_step_is_doubled_in_the_same_log_directory(fit, tmp_path: Path) -> No
     assert list(images["probe"]) == [0]
 
 
-def test_the_frozen_scale_is_kept(fit, tmp_path: Path) -> None:
+def test_the_run_scale_survives_a_resume(fit, tmp_path: Path) -> None:
     callback = KernelVizCallback(scale="run")
     first = fit(callback)
     state = torch.load(checkpoint(first, tmp_path), weights_only=True)["callbacks"]
@@ -74,7 +93,7 @@ def test_the_run_scale_is_only_ever_widened(fit) -> None:
     assert callback.state_dict()["run_scales"]["kernels/conv"] == pytest.approx(first)
 
 
-def test_a_probe_from_the_data_is_kept(fit, tmp_path: Path) -> None:
+def test_a_probe_from_the_data_survives_a_resume(fit, tmp_path: Path) -> None:
     first = fit(KernelVizCallback(probe="train_batch"))
     path = checkpoint(first, tmp_path)
     second = fit(KernelVizCallback(probe="train_batch"), ckpt_path=path, max_epochs=3)
@@ -99,7 +118,7 @@ def test_a_changed_layer_is_reported(fit, tmp_path: Path) -> None:
         fit(KernelVizCallback("conv.1"), model=Two(), ckpt_path=path, max_epochs=3)
 
 
-def test_a_checkpoint_of_a_training_without_the_callback(fit, tmp_path: Path) -> None:
+def test_a_checkpoint_without_the_callback_can_be_resumed(fit, tmp_path: Path) -> None:
     path = checkpoint(fit(), tmp_path)
     second = fit(KernelVizCallback(), ckpt_path=path, max_epochs=3)
     assert list(list_snapshots(Path(second.log_dir) / "kernelviz")) == [8, 12]
@@ -136,8 +155,7 @@ def test_tensorboard_beside_another_logger_is_found(fit, tmp_path: Path) -> None
     assert not list((tmp_path / "csv").rglob("*.png"))
 
 
-def test_the_resumed_training_takes_its_own_folder_of_two(fit, tmp_path: Path) -> None:
-    """Whatever else was written there, before or since."""
+def test_a_resumed_training_finds_its_folder_among_several(fit, tmp_path: Path) -> None:
     states = []
     for _ in range(2):
         trainer = fit(KernelVizCallback(), logger=False, max_epochs=1)
@@ -152,7 +170,7 @@ def test_the_resumed_training_takes_its_own_folder_of_two(fit, tmp_path: Path) -
     assert list(list_snapshots(tmp_path / "kernelviz-3")) == [4, 8]
 
 
-def test_a_callback_goes_on_as_the_training_whose_checkpoint_it_gets(fit, tmp_path: Path) -> None:
+def test_a_callback_continues_the_training_whose_checkpoint_it_loads(fit, tmp_path: Path) -> None:
     other = KernelVizCallback()
     path = tmp_path / "other.ckpt"
     fit(other, logger=False, max_epochs=1).save_checkpoint(path)
@@ -166,7 +184,7 @@ def test_a_callback_goes_on_as_the_training_whose_checkpoint_it_gets(fit, tmp_pa
     assert list(list_snapshots(tmp_path / "kernelviz-2")) == [0, 1, 2, 4]
 
 
-def test_what_an_abandoned_attempt_took_later_is_set_aside(fit, tmp_path: Path) -> None:
+def test_later_snapshots_of_an_abandoned_attempt_are_set_aside(fit, tmp_path: Path) -> None:
     path = checkpoint(fit(KernelVizCallback(), logger=False, max_epochs=1), tmp_path)
     fit(KernelVizCallback(), logger=False, max_epochs=3, ckpt_path=path)
     fit(KernelVizCallback(every_n_epochs=2), logger=False, max_epochs=2, ckpt_path=path)
@@ -174,7 +192,9 @@ def test_what_an_abandoned_attempt_took_later_is_set_aside(fit, tmp_path: Path) 
     assert list(list_snapshots(tmp_path / "kernelviz" / "cut-off-1")) == [8, 12]
 
 
-def test_a_finder_does_not_make_a_new_training_look_resumed(fit, tmp_path: Path) -> None:
+def test_a_learning_rate_finder_does_not_make_a_new_training_look_resumed(
+    fit, tmp_path: Path
+) -> None:
     class Found(TinyNet):
         lr = 0.1
 
@@ -191,7 +211,7 @@ def test_a_finder_does_not_make_a_new_training_look_resumed(fit, tmp_path: Path)
 
 def test_two_trainings_at_once_in_one_directory_are_kept_apart(fit, tmp_path: Path) -> None:
     class Inner(Callback):
-        """Trains another network in the middle of a training, into the same directory."""
+        """Trains another network in the same log directory, in the middle of the training."""
 
         def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
             if trainer.global_step == 3:
