@@ -5,9 +5,10 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint, plain_geometry
-from kernelviz_callback.checkpoints.match_names import line_up
+from kernelviz_callback.checkpoints.match_names import find_same_layer
 from kernelviz_callback.checkpoints.stored_layers import Shape
 from kernelviz_callback.drawing.animation.sampling import Reading
+from kernelviz_callback.snapshots.format import LayerRecord
 from kernelviz_callback.snapshots.names import snapshot_step
 
 Survive = Callable[[], AbstractContextManager[None]]
@@ -87,9 +88,31 @@ class LayerHistory:
             ValueError: If the checkpoint has no such layer, of this shape, or is damaged.
             OSError: If it cannot be read.
         """
+        return self._read(*self._open(step))
+
+    def read_with_record(self, step: int) -> tuple[Reading, LayerRecord | None]:
+        """Read the layer at a step, and what a snapshot records about it besides its weights.
+
+        Returns:
+            The reading, and None if the checkpoint is not a snapshot or its record is damaged.
+
+        Raises:
+            ValueError: See `read`.
+            OSError: See `read`.
+        """
+        checkpoint, name = self._open(step)
+        reading = self._read(checkpoint, name)
+        try:
+            return reading, checkpoint.read_record(name)
+        except ValueError:
+            return reading, None
+
+    def _open(self, step: int) -> tuple[Checkpoint, str]:
         checkpoint = open_checkpoint(self.names[step])
-        here = _lined_up(checkpoint, self._wanted, self.layer, self.shape)
-        return Reading(checkpoint.epoch, {self.layer: checkpoint.read(here)}, here)
+        return checkpoint, _lined_up(checkpoint, self._wanted, self.layer, self.shape)
+
+    def _read(self, checkpoint: Checkpoint, name: str) -> Reading:
+        return Reading(checkpoint.epoch, {self.layer: checkpoint.read(name)}, name)
 
 
 class _Told(NamedTuple):
@@ -110,7 +133,7 @@ def _told_by(name: str) -> _Told:
 
 def _lined_up(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Shape) -> str:
     """Find a layer in another checkpoint, of the same shape."""
-    here = line_up(checkpoint, wanted, name, shape)
+    here = find_same_layer(checkpoint, wanted, name, shape)
     found = checkpoint.layers[here].shape
     if found != shape:
         sizes = ["x".join(map(str, size)) for size in (shape, found)]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint, plain_geometry
 from kernelviz_callback.checkpoints.find import find_checkpoints
-from kernelviz_callback.checkpoints.match_names import line_up
+from kernelviz_callback.checkpoints.match_names import find_same_layer
 from kernelviz_callback.checkpoints.stored_layers import Shape
 from kernelviz_callback.comparison.comparison import Column, Comparison, Likeness, Match
 from kernelviz_callback.comparison.labels import distinct_labels
@@ -158,7 +158,7 @@ class CompareWalk:
         if first is None:
             name = checkpoint.resolve(self._layer)
         else:
-            name = line_up(checkpoint, self._layer, first.name, first.shape)
+            name = find_same_layer(checkpoint, self._layer, first.name, first.shape)
         stored = checkpoint.layers[name]
         if first is not None and len(first.shape) != len(stored.shape):
             raise ValueError(

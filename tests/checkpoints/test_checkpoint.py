@@ -240,9 +240,9 @@ def test_asking_for_a_layer(tmp_path: Path) -> None:
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"x\.pt: there is no such file or folder$"):
+    with pytest.raises(FileNotFoundError, match=r"x\.pt: the file or folder does not exist$"):
         open_checkpoint(tmp_path / "x.pt")
-    with pytest.raises(ValueError, match=r"a folder, but none of torch.distributed.checkpoint"):
+    with pytest.raises(ValueError, match=r"a folder, but not one of torch.distributed.checkpoint"):
         open_checkpoint(tmp_path)
 
 

@@ -103,7 +103,9 @@ def test_urls(tmp_path: Path) -> None:
     for found in [*find_checkpoints(base), *find_checkpoints(f"{base}/checkpoints")]:
         assert found.startswith("memory://")
         assert torch.equal(load_weights(found), WEIGHT)
-    with pytest.raises(FileNotFoundError, match=r"memory://.*nothing: there is no such file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"memory://.*nothing: the file or folder does not exist"
+    ):
         find_checkpoints(f"{base}/nothing")
 
 
@@ -137,7 +139,7 @@ def test_a_web_server_without_ranges(server: str, tmp_path: Path) -> None:
     [
         ("nosuch://a/b.pt", "Unsupported filesystem: 'nosuch'"),
         ("s3://a/b.pt", "(Install s3fs to access S3|.*)"),
-        ("http://127.0.0.1:9/a.pt", "there is no such file or folder"),
+        ("http://127.0.0.1:9/a.pt", "the file or folder does not exist"),
         ("http://127.0.0.1:9/*.pt", ".*"),
     ],
 )
@@ -155,7 +157,7 @@ def test_storages_that_cannot_be_reached(
 def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, said in {
-        "x.pt": "there is no such file or folder",
+        "x.pt": "the file or folder does not exist",
         "*.pt": "no file matches",
         "no/where/*.pt": "no file matches",
         "empty": "found no checkpoint in this folder; expected snapshots",

@@ -3,7 +3,7 @@
 import pytest
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint
-from kernelviz_callback.checkpoints.match_names import line_up
+from kernelviz_callback.checkpoints.match_names import find_same_layer
 from kernelviz_callback.checkpoints.stored_layers import Shape, StoredLayer
 
 STEM: Shape = (64, 3, 7, 7)
@@ -42,12 +42,12 @@ RESNET = checkpoint(conv1=STEM, layer1__0__conv1=BLOCK, layer1__0__conv2=BLOCK)
     ],
 )
 def test_line_up(here: Checkpoint, name: str, shape: Shape, expected: str) -> None:
-    assert line_up(here, None, name, shape) == expected
+    assert find_same_layer(here, None, name, shape) == expected
 
 
 def test_what_the_user_asked_for_must_exist_here_too() -> None:
-    assert line_up(checkpoint(net__conv1=STEM), "conv1", "conv1", STEM) == "net.conv1"
+    assert find_same_layer(checkpoint(net__conv1=STEM), "conv1", "conv1", STEM) == "net.conv1"
     with pytest.raises(ValueError, match=r"a\.pt: found no single layer 'head'"):
-        line_up(RESNET, "head", "head", (4, 4, 1, 1))
+        find_same_layer(RESNET, "head", "head", (4, 4, 1, 1))
     with pytest.raises(ValueError, match="found no 2-D convolution"):
-        line_up(checkpoint(), None, "conv1", STEM)
+        find_same_layer(checkpoint(), None, "conv1", STEM)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from kernelviz_callback.checkpoints.safe_pickle import Name, StandIn, read_pickle, whole_numbers
+from kernelviz_callback.checkpoints.safe_pickle import Name, Placeholder, read_pickle, whole_numbers
 
 
 class Colour(enum.Enum):
@@ -104,7 +104,7 @@ def test_objects_become_stand_ins(protocol: int) -> None:
     assert found["ordered"].items == {"b": 2}
     assert found["class"] == f"{__name__}.Settings"
     assert isinstance(found["class"], Name)
-    assert isinstance(found["queue"], StandIn)
+    assert isinstance(found["queue"], Placeholder)
 
 
 def test_the_same_object_is_one_and_cycles_are_kept() -> None:
@@ -129,7 +129,7 @@ def test_persistent_ids_are_listed() -> None:
 
 def test_whole_numbers() -> None:
     assert whole_numbers([1, 2]) == (1, 2)
-    for wrong in (None, "a", [1.5], [1 << 62], StandIn("x")):
+    for wrong in (None, "a", [1.5], [1 << 62], Placeholder("x")):
         with pytest.raises((TypeError, ValueError)):
             whole_numbers(wrong)
 

@@ -218,7 +218,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_compared(
     assert "step-00000008" in told.out
     errors = told.err.splitlines()
     assert any(str(bad) in line for line in errors)
-    assert any("missing.pt: there is no such file" in line for line in errors)
+    assert any("missing.pt: the file or folder does not exist" in line for line in errors)
     assert main(["compare", str(bad), str(run / "kernelviz" / "step-00000000.safetensors")]) == 2
     assert "found 1" in capsys.readouterr().err
 

@@ -238,7 +238,7 @@ def test_filters_in_another_order_are_warned_of(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing"], "missing: there is no such file or folder"),
+        (["missing"], "missing: the file or folder does not exist"),
         (["RUN", "--layer", "head", "-o", "o.png"], "found no single layer 'head'"),
         (["RUN", "-o", "nowhere/o.png"], "there is no folder nowhere"),
         (["RUN", "-o", "/proc/x.gif"], "kernelviz: /proc/x.gif: it cannot be written there: "),

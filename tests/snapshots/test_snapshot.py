@@ -123,7 +123,7 @@ def test_a_second_probe_does_not_replace_the_first(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(snapshot: Snapshot, tmp_path: Path, cut: int) -> None:
     path = save_snapshot(snapshot, tmp_path)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match=r"step-00000128.safetensors is no whole"):
+    with pytest.raises(ValueError, match=r"step-00000128.safetensors is not a complete"):
         load_snapshot(path)
 
 
@@ -131,7 +131,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_snapshot(tmp_path / "nowhere.safetensors")
     save_file({"w": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="but no kernelviz snapshot"):
+    with pytest.raises(ValueError, match="but not a kernelviz snapshot"):
         load_snapshot(tmp_path / "other.safetensors")
     newer = {"kernelviz": json.dumps({"schema_version": 99})}
     save_file({"w": torch.zeros(1)}, tmp_path / "newer.safetensors", newer)
