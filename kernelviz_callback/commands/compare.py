@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
 from kernelviz_callback.commands.failures import Failures, check_folders
-from kernelviz_callback.comparison.compare import CompareWalk
+from kernelviz_callback.comparison.compare import Comparer
 from kernelviz_callback.comparison.comparison import Comparison
 from kernelviz_callback.comparison.conditions import Condition
 from kernelviz_callback.comparison.save import (
@@ -36,11 +36,11 @@ def run(options: argparse.Namespace) -> int:
                 print(f"{name}\n{open_checkpoint(name).describe()}")
         return failures.status
     match = None if options.match == "auto" else options.match
-    walk = CompareWalk(len(names), layer=options.layer, match=match, probe=options.probe)
+    comparer = Comparer(len(names), layer=options.layer, match=match, probe=options.probe)
     for name in tqdm(names, unit="checkpoint", delay=_QUICK, leave=False, disable=None):
         with failures.survive():
-            walk.take(name)
-    comparison = walk.comparison()
+            comparer.add(name)
+    comparison = comparer.result()
     Console().print(comparison_table(comparison, most=options.top))
     responses_to = load_probe(options.probe) if options.responses else None
     for path in options.output:

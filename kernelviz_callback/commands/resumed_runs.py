@@ -8,7 +8,7 @@ from typing import NamedTuple
 from kernelviz_callback.checkpoints.find import find_checkpoints
 from kernelviz_callback.commands.failures import Failures
 from kernelviz_callback.commands.history import LayerHistory
-from kernelviz_callback.comparison.matching import cosines, in_place
+from kernelviz_callback.comparison.matching import cosines, has_same_order
 from kernelviz_callback.drawing.animation.sampling import film_steps
 from kernelviz_callback.drawing.animation.strip import MOST_COLUMNS
 from kernelviz_callback.snapshots.names import snapshot_step
@@ -75,7 +75,7 @@ def other_order(history: LayerHistory) -> str | None:
     for step in steps:
         with suppress(ValueError, OSError):  # whoever shows it will say so
             weights = history.read(step).weights[history.layer]
-            if before is not None and in_place(cosines(before, weights)) is False:
+            if before is not None and has_same_order(cosines(before, weights)) is False:
                 return (
                     f"the filters of {history.names[step]} are in another order than those before "
                     "it: as of another training"

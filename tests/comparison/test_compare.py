@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback
-from kernelviz_callback.comparison.compare import CompareWalk, compare
+from kernelviz_callback.comparison.compare import Comparer, compare, distinct_labels
 from kernelviz_callback.comparison.comparison import Comparison
 from kernelviz_callback.comparison.conditions import NUMBERS, parse_condition
-from kernelviz_callback.comparison.labels import distinct_labels
 from kernelviz_callback.comparison.milestones import MOST_PICTURED
 
 
@@ -169,7 +168,7 @@ def test_layers_of_which_the_order_cannot_be_told_are_taken_as_they_are(what: st
     assert found.last.match == "index"
     said = " ".join(found.statements)
     assert "another order" not in said
-    assert ("cannot be told" in said) == (what != "points")
+    assert ("could not be verified" in said) == (what != "points")
 
 
 def test_noise_does_not_swap_the_near_duplicates_of_a_small_layer() -> None:
@@ -197,20 +196,20 @@ def test_a_probe_that_does_not_fit_leaves_the_weights_to_compare(weight: torch.T
     assert found.last.correlation.isnan().all()
     assert "responses cannot be compared" in " ".join(found.statements)
     assert "64 input channels" in found.last.health.absent["response_rms"]
-    with pytest.raises(ValueError, match="nothing else can be"):
+    with pytest.raises(ValueError, match="cannot be compared at all"):
         compare(conv(wide), conv(wide[:, :, :2, :2]), probe=photo)
 
 
 def test_damaged_ends_do_not_take_the_picture_with_them(tmp_path) -> None:
     large = torch.randn(512, 64, 16, 16, generator=torch.Generator().manual_seed(11))  # 32 MiB
-    walk = CompareWalk(4)
+    comparer = Comparer(4)
     for k in range(4):
         if k in (0, 3):
             with pytest.raises(FileNotFoundError):
-                walk.take(tmp_path / "missing.pt")
+                comparer.add(tmp_path / "missing.pt")
         else:
-            walk.take(conv(large * (1 + k)))
-    found = walk.comparison()
+            comparer.add(conv(large * (1 + k)))
+    found = comparer.result()
     assert found.first.weights is not None
     assert found.last.weights is not None
 
@@ -220,7 +219,7 @@ def test_damaged_ends_do_not_take_the_picture_with_them(tmp_path) -> None:
     [
         ("drift", "such as drift>0.5"),
         ("drift>", "such as drift>0.5"),
-        ("dirft>1", "no number 'dirft'"),
+        ("dirft>1", "unknown number 'dirft'"),
         ("drift>much", "expected a number after >"),
     ],
 )
@@ -345,9 +344,11 @@ def test_what_reads_no_image_has_no_responses_and_it_is_said_once() -> None:
             compare(other(first), other(fewer), match=match)
     shorter = other(first[..., :15])
     for match in (None, "responses"):
-        with pytest.raises(ValueError, match=r"reads signals.*nothing else can be .*\(8, 1, 15\)"):
+        with pytest.raises(
+            ValueError, match=r"reads signals.*\(8, 1, 15\) cannot be compared at all"
+        ):
             compare(other(first), shorter, match=match)
-    with pytest.raises(ValueError, match="nor can their responses, a 1-D convolution"):
+    with pytest.raises(ValueError, match="responses cannot be compared either: a 1-D convolution"):
         compare(other(first), shorter, match="weights")
     with pytest.raises(ValueError, match=r"has 3 dimensions and .* name a layer of a kind"):
         compare(conv(torch.rand(8, 3, 5, 5)), other(torch.rand(8, 3, 2, 5, 5)))

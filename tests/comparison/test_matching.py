@@ -13,7 +13,7 @@ from kernelviz_callback.comparison.matching import (
     chance_correlation,
     chance_cosine,
     cosines,
-    in_place,
+    has_same_order,
     mean_matched,
     response_correlations,
 )
@@ -68,7 +68,7 @@ def test_assignments_are_the_best_there_are(rows: int, columns: int) -> None:
 def test_chance_puts_filters_in_place_as_rarely_as_stated() -> None:
     generator = torch.Generator().manual_seed(2)
     random = [torch.randn(16, 16, generator=generator) for _ in range(3000)]
-    assert sum(map(in_place, random)) <= 1  # 3000 / 30,000
+    assert sum(map(has_same_order, random)) <= 1  # 3000 / 30,000
 
 
 def test_the_limit_is_that_of_all_orders() -> None:
@@ -80,7 +80,7 @@ def test_the_limit_is_that_of_all_orders() -> None:
         sums = np.array([lifted[range(7), list(o)].sum().item() for o in permutations(range(7))])
         trace = lifted.trace().item()
         expected = trace > sums.mean() + 4.0 * sums.std() or trace >= 0.95 * sums.max() > 0
-        assert in_place(lifted) == expected
+        assert has_same_order(lifted) == expected
         seen.add(expected)
     assert seen == {False, True}
 
@@ -89,10 +89,10 @@ def test_a_training_is_told_from_another(gabor: torch.Tensor) -> None:
     torch.manual_seed(4)
     first = torch.randn(32, 3, 5, 5)
     later = 0.2 * first + torch.randn_like(first)
-    assert in_place(cosines(first, later))
-    assert not in_place(cosines(first, later[torch.randperm(32)]))
-    assert in_place(cosines(gabor[:3], gabor[:3]))
-    assert not in_place(cosines(gabor[:3], gabor[:3].flip(0)))
+    assert has_same_order(cosines(first, later))
+    assert not has_same_order(cosines(first, later[torch.randperm(32)]))
+    assert has_same_order(cosines(gabor[:3], gabor[:3]))
+    assert not has_same_order(cosines(gabor[:3], gabor[:3].flip(0)))
 
 
 def test_response_correlations_agree_with_numpy() -> None:
