@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from kernelviz_callback.storage import as_folder, move, rehearse_growth, write_whole
+from kernelviz_callback.storage import as_folder, check_can_grow, move, write_whole
 
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from kernelviz_callback.storage import rehearse_growth
+from kernelviz_callback.storage import check_can_grow
 path = Path(sys.argv[1])
 path.write_bytes(b"x" * 6000)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
-rehearse_growth(path, 1900)
+check_can_grow(path, 1900)
 try:
-    rehearse_growth(path, 2100)
+    check_can_grow(path, 2100)
 except OSError as error:
     print("refused", error.errno)
 """
@@ -41,10 +41,10 @@ def test_files_are_written_whole_and_moved(tmp_path: Path, kind: str) -> None:
 def test_a_rehearsal_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "events"
     path.write_bytes(b"12345")
-    rehearse_growth(path, 10_000)
+    check_can_grow(path, 10_000)
     assert path.read_bytes() == b"12345"
     assert list(tmp_path.iterdir()) == [path]
-    rehearse_growth(tmp_path / "new" / "events", 10)  # a deleted folder is made anew
+    check_can_grow(tmp_path / "new" / "events", 10)  # a deleted folder is made anew
     assert (tmp_path / "new").is_dir()
 
 

@@ -287,7 +287,7 @@ class Comparison:
             }
 
     def _repr_html_(self) -> str:
-        """Show the sentences and the strips in a notebook."""
+        """The sentences and the strips, for a notebook."""
         from kernelviz_callback.comparison.strips import comparison_picture
 
         picture = EncodedImage.png(comparison_picture(self).pixels)

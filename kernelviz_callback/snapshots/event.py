@@ -1,4 +1,4 @@
-"""Snapshots and probes as events for the Kernels tab and the report: compact, with verdicts."""
+"""Snapshots and probes as the Kernels tab and the report get them: compact, with verdicts."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from kernelviz_callback.tensorboard_plugin.header import (
     SnapshotHeader,
 )
 
-# Limit for all layers of a snapshot together. TensorBoard keeps 1,000 such snapshots in 1 GiB.
+# Of all layers of a snapshot together: 1,000 such snapshots are a gibibyte in TensorBoard's memory.
 MOST_BYTES = 2**20
 
 
@@ -37,12 +37,12 @@ class Attempt:
 
 
 def pack_layer(snapshot: Snapshot, layer: str, attempt: Attempt) -> tuple[SnapshotHeader, bytes]:
-    """Pack one layer of a snapshot into a header and a payload, see `pack_snapshot`.
+    """Pack one layer of a snapshot: a header and a payload, see `pack_snapshot`.
 
     Args:
-        snapshot: The snapshot, with the health of the layer if it was examined.
+        snapshot: With its health, if it was examined.
         layer: Name of the layer.
-        attempt: The attempt that took the snapshot.
+        attempt: Which recording took it.
 
     Raises:
         ValueError: If a kernel is too large.
@@ -66,24 +66,20 @@ def pack_layer(snapshot: Snapshot, layer: str, attempt: Attempt) -> tuple[Snapsh
 
 
 def pack_image(probe: Probe, attempt: Attempt) -> tuple[ProbeHeader, bytes]:
-    """Pack a probe into a header and a payload, see `pack_probe`.
-
-    Args:
-        probe: The probe.
-        attempt: The attempt that uses the probe.
+    """Pack a probe: a header and a payload, see `pack_probe`.
 
     Raises:
-        ValueError: If the probe is too large.
+        ValueError: If it is too large.
     """
     image = probe.image.numpy()
     return pack_probe(image, name=probe.name, digest=probe.digest, attempt=attempt.number)
 
 
 def verdict_bits(health: KernelHealth | None) -> npt.NDArray[np.uint8] | None:
-    """Encode the verdicts on each filter as the bits of a byte, in the order of `VERDICT_NAMES`.
+    """The verdicts on each filter as the bits of a byte, in the order of `VERDICT_NAMES`.
 
     Returns:
-        Shape (N,), uint8. None if the layer was not examined.
+        Shape (N,), uint8. None for filters that were not examined.
 
     Example:
         >>> from torch import randn

@@ -177,7 +177,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(
     out = str(tmp_path / "missing" / "o.html")
     assert main(["compare", str(run), "-o", out]) == 2
     told = capsys.readouterr()
-    assert "there is no folder" in told.err
+    assert "missing does not exist" in told.err
     assert "drift" not in told.out
     assert main(["compare", str(run), "--responses", "-o", str(tmp_path / "o.csv")]) == 2
     assert "--responses is for a picture" in capsys.readouterr().err

@@ -95,14 +95,16 @@ def test_a_single_snapshot_works_and_says_so(run: Path, tmp_path: Path, capsys) 
     one = run / "kernelviz" / "step-00000008.safetensors"
     outputs = [o for s in ("png", "gif", "mp4") for o in ("-o", str(tmp_path / f"o.{s}"))]
     assert main(["evolve", str(one), *outputs]) == 0
-    assert "1 snapshot, step 8: nothing moves yet" in capsys.readouterr().out
+    assert "1 snapshot, step 8: there is no change to show yet" in capsys.readouterr().out
     assert frames_of(tmp_path / "o.gif") == 1
 
 
 def test_a_checkpoint_that_tells_no_step_is_said_to(tmp_path: Path, capsys) -> None:
     torch.save({"conv.weight": drawn(4, 3, 3, 3)}, tmp_path / "last.pt")
     assert main(["evolve", str(tmp_path / "last.pt")]) == 0
-    assert "it tells no step: 0 stands for it" in capsys.readouterr().out
+    assert (
+        "the checkpoint does not state its step: it is shown as step 0" in capsys.readouterr().out
+    )
 
 
 def test_a_network_without_a_convolution_is_an_error(tmp_path: Path, capsys) -> None:
@@ -157,7 +159,7 @@ def test_networks_that_tell_no_step_are_numbered(tmp_path: Path, capsys) -> None
     torch.save({"conv1.weight": drawn(10, 3, 3, 3)}, tmp_path / "start.pt")
     out = tmp_path / "film.png"
     assert main(["evolve", str(tmp_path / "start.pt"), pnet, "-o", str(out)]) == 0
-    assert "2 of 2 do not tell their step: all are numbered from 0" in capsys.readouterr().out
+    assert "2 of 2 do not state their step: all are numbered from 0" in capsys.readouterr().out
 
 
 def test_two_trainings_are_refused_by_name(tmp_path: Path, capsys) -> None:
@@ -168,7 +170,7 @@ def test_two_trainings_are_refused_by_name(tmp_path: Path, capsys) -> None:
         assert f"2 trainings: {runs[0]}, {runs[1]}; name one" in capsys.readouterr().err
     assert not out.exists()
     assert main(["evolve", str(tmp_path / "runs")]) == 2
-    assert "these are runs: bad, good; name one" in capsys.readouterr().err
+    assert "this folder holds several run folders: bad, good; name one" in capsys.readouterr().err
 
 
 def test_a_training_that_was_resumed_is_one(fit, tmp_path: Path, capsys) -> None:
@@ -212,7 +214,9 @@ def test_another_training_that_begins_later_is_warned_of(tmp_path: Path, capsys)
             )
     out = str(tmp_path / "film.png")
     assert main(["evolve", str(tmp_path / "0"), str(tmp_path / "100"), "-o", out]) == 0
-    assert "are in another order than those before it: as of another" in capsys.readouterr().err
+    assert (
+        "are in another order than those before it; the two may be from" in capsys.readouterr().err
+    )
 
 
 def test_the_folders_of_one_run_are_one_training(run: Path, tmp_path: Path) -> None:
@@ -231,7 +235,9 @@ def test_filters_in_another_order_are_warned_of(tmp_path: Path, capsys) -> None:
     assert main(["evolve", *names[:2], *out]) == 0
     assert capsys.readouterr().err == ""
     assert main(["evolve", *names, *out]) == 0
-    warned = f"the filters of {names[2]} are in another order than those before it: as of another"
+    warned = (
+        f"the filters of {names[2]} are in another order than those before it; the two may be from"
+    )
     assert capsys.readouterr().err == f"kernelviz: {warned} training\n"
 
 
@@ -240,10 +246,10 @@ def test_filters_in_another_order_are_warned_of(tmp_path: Path, capsys) -> None:
     [
         (["missing"], "missing: the file or folder does not exist"),
         (["RUN", "--layer", "head", "-o", "o.png"], "found no single layer 'head'"),
-        (["RUN", "-o", "nowhere/o.png"], "there is no folder nowhere"),
-        (["RUN", "-o", "/proc/x.gif"], "kernelviz: /proc/x.gif: it cannot be written there: "),
-        (["RUN", "-o", "/proc/x.html"], "kernelviz: /proc/x.html: it cannot be written there: "),
-        (["RUN", "-o", "/proc/x.mp4"], "kernelviz: /proc/x.mp4: it cannot be written there: "),
+        (["RUN", "-o", "nowhere/o.png"], "the folder nowhere does not exist"),
+        (["RUN", "-o", "/proc/x.gif"], "kernelviz: /proc/x.gif: it cannot be written: "),
+        (["RUN", "-o", "/proc/x.html"], "kernelviz: /proc/x.html: it cannot be written: "),
+        (["RUN", "-o", "/proc/x.mp4"], "kernelviz: /proc/x.mp4: it cannot be written: "),
         (["RUN", "-o", "o.gif", "--probe", "x.png"], "--probe is for a report"),
     ],
 )

@@ -20,7 +20,7 @@ from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 from kernelviz_callback.checkpoints.byte_ranges import Numbers
 from kernelviz_callback.checkpoints.checkpoint import open_checkpoint, plain_geometry
 from kernelviz_callback.commands import report
-from kernelviz_callback.commands.history import LayerHistory, by_steps
+from kernelviz_callback.commands.history import LayerHistory, order_by_step
 from kernelviz_callback.commands.report import most_snapshots, report_page, save_report
 from kernelviz_callback.filters.responses import channel_responses
 from kernelviz_callback.health.examine import kernel_health
@@ -119,7 +119,7 @@ def _saved(folder: Path, weights: Any, told: bool = True) -> LayerHistory:
 
 
 def _history(paths: Iterable[Path]) -> LayerHistory:
-    names, _ = by_steps(map(str, paths), nullcontext)
+    names, _ = order_by_step(map(str, paths), nullcontext)
     return LayerHistory(names, open_checkpoint(next(iter(names.values()))), None)
 
 

@@ -12,7 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback.drawing.encode import EncodedImage
-from kernelviz_callback.storage import as_folder, rehearse_growth
+from kernelviz_callback.storage import as_folder, check_can_grow
 from kernelviz_callback.training.loggers.base import Images, Numbers
 
 # What an event adds to what it holds: its frame, the time, the step.
@@ -89,7 +89,7 @@ class PixelWriter:
 def _make_sure_of_room(writer: Any, needed: int) -> None:
     file = as_folder(writer.event_writer._file_name)
     if isinstance(file, Path):
-        rehearse_growth(file, 2 * needed)  # what was logged before may still be on its way
+        check_can_grow(file, 2 * needed)  # what was logged before may still be on its way
 
 
 def _summary(tag: str, image: EncodedImage) -> Summary:
