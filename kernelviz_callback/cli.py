@@ -197,8 +197,8 @@ def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     evolve = commands.add_parser(
         "evolve",
         help="show how the filters of a training changed: film strip, animation, report",
-        description="Show how the filters of a training changed. Without -o, list what can be shown.\n"
-        "\n"
+        description="Show how the filters of a training changed. Without -o, list what can be "
+        "shown.\n\n"
         "  NAME.png|.svg|.pdf  film strip: a row for each filter, a column for each snapshot\n"
         "                      (at most 12)\n"
         "  NAME.gif            animation of the kernel grid: at most 120 snapshots and 8 MB\n"

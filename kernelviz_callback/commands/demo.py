@@ -108,7 +108,9 @@ def run_demo(folder: str | Path = "runs", *, epochs: int = 12, batches: int = 10
 
 
 def load_photos() -> list[Tensor]:
-    """Load the photographs: shape (3, H, W), float32, in [0, 1]. Grey ones get three equal channels.
+    """Load the photographs, each of shape (3, H, W), float32, in [0, 1].
+
+    Grey photographs get three equal channels.
 
     Raises:
         ModuleNotFoundError: If scikit-image is missing; it is in the extra ``demo``.
