@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from example_snapshot import example_snapshot
 from safetensors.torch import load_file, save_file
 
 from kernelviz_callback import (
@@ -21,6 +22,11 @@ from kernelviz_callback import (
 )
 from kernelviz_callback.snapshots.names import set_aside
 from kernelviz_callback.snapshots.probe_file import load_saved_probe, save_probe
+
+
+@pytest.fixture
+def snapshot() -> Snapshot:
+    return example_snapshot()
 
 
 def test_a_snapshot_is_read_back_bit_for_bit(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -2,7 +2,15 @@
 
 from dataclasses import replace
 
+import pytest
+from example_snapshot import example_snapshot
+
 from kernelviz_callback import Snapshot
+
+
+@pytest.fixture
+def snapshot() -> Snapshot:
+    return example_snapshot()
 
 
 def test_the_kernels_of_at_most_four_layers_are_shown(snapshot: Snapshot) -> None:

@@ -3,8 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from example_snapshot import example_snapshot
+
 from kernelviz_callback import Snapshot, list_snapshots, save_snapshot
 from kernelviz_callback.snapshots.names import set_aside, snapshot_name, snapshot_step
+
+
+@pytest.fixture
+def snapshot() -> Snapshot:
+    return example_snapshot()
 
 
 def test_the_step_is_read_back_from_the_name() -> None:

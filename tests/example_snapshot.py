@@ -1,13 +1,12 @@
-"""A snapshot of two layers, for the tests of this folder."""
+"""A snapshot of two layers, for the tests of snapshots."""
 
-import pytest
 import torch
 
 from kernelviz_callback import Geometry, Snapshot
 
 
-@pytest.fixture
-def snapshot() -> Snapshot:
+def example_snapshot() -> Snapshot:
+    """Make a snapshot with two layers, whose weights have NaN, infinity and -0.0 among them."""
     weights = torch.randn(4, 3, 5, 5)
     weights[0, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, -0.0])
     return Snapshot(
