@@ -215,7 +215,7 @@ def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="RUN",
         help="a run folder, the run folders of a resumed training, or checkpoints of one training",
     )
-    _add_common(evolve, probe="the probe of the run, else a test chart")
+    _add_common(evolve, probe="the probe of the training, else a test chart")
     evolve.add_argument(
         "-o",
         "--output",

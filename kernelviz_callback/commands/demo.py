@@ -77,7 +77,7 @@ def run_demo(folder: str | Path = "runs", *, epochs: int = 12, batches: int = 10
     """Train `PhotoNet` with the callback, then save the first and the last pictures as files.
 
     Args:
-        folder: Folder for the runs. The run is written to ``<folder>/demo/version_N``.
+        folder: Parent folder. The run folder is ``<folder>/demo/version_N``.
         epochs: Number of training epochs.
         batches: Number of batches of 128 crops in an epoch.
 

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     print("\n".join(_summary(names, notes)))
     if options.list or not options.output:
         print(*dict.fromkeys([first.name, list(names.values())[-1]]), sep=" to\n")
-        print(f"{first.describe()}\n-o makes of a layer: {_KINDS}")
+        print(f"{first.describe()}\nfiles that -o can write for a layer: {_KINDS}")
         return failures.status
     history = LayerHistory(names, first, options.layer)
     warning = describe_order_change(history)

@@ -68,7 +68,7 @@ class LayerHistory:
         names: Step to name for `open_checkpoint`, ascending.
         layer: Name of the layer in the first checkpoint.
         shape: Shape of its weights.
-        geometry: Geometry of the layer, assumed without stride and groups if no file states it.
+        geometry: Geometry of the layer; `plain_geometry` if the first checkpoint does not state it.
 
     Args:
         names: See above.

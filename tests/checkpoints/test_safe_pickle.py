@@ -1,4 +1,4 @@
-"""Read pickles as plain data: whatever Python writes is read, and no program in it runs."""
+"""Read pickles as plain data: all that Python writes is read, and no program in it runs."""
 
 import argparse
 import enum

@@ -86,9 +86,9 @@ def test_layers_of_different_shapes_are_compared_by_responses_only(weight: torch
     assert last.weights_alike is None
     assert last.correlation[expected >= 0].min() > 0.999
     assert last.correlation[expected < 0].isnan().all()
-    said = " ".join(found.statements)
-    assert "no cosine, change or drift" in said
-    assert "4 filters of Conv2d have no partner" in said
+    statements = " ".join(found.statements)
+    assert "no cosine, change or drift" in statements
+    assert "4 filters of Conv2d have no partner" in statements
     assert found.most_changed()[:4] == sorted((expected < 0).nonzero().flatten().tolist())
 
 
@@ -127,9 +127,9 @@ def test_the_order_is_assumed_unchanged_if_it_cannot_be_verified(what: str) -> N
     later = 1.1 * first if what == "points" else later
     found = compare(conv(first), conv(later))
     assert found.last.match == "index"
-    said = " ".join(found.statements)
-    assert "another order" not in said
-    assert ("could not be verified" in said) == (what != "points")
+    statements = " ".join(found.statements)
+    assert "another order" not in statements
+    assert ("could not be verified" in statements) == (what != "points")
 
 
 def test_noise_does_not_swap_near_duplicates_in_a_small_layer() -> None:
@@ -206,9 +206,9 @@ def test_1d_layers_have_no_responses_and_one_statement_says_so() -> None:
     generator = torch.Generator().manual_seed(9)
     first = torch.randn(8, 1, 31, generator=generator)
     found = compare(conv_of(first), conv_of(first + 0.1), conv_of(first + 0.2))
-    said = [s for s in found.statements if "signals" in s]
+    statements = [s for s in found.statements if "signals" in s]
     reason = "responses cannot be compared: a 1-D convolution reads signals, not images."
-    assert said == [f"Every checkpoint: {reason}"]
+    assert statements == [f"Every checkpoint: {reason}"]
     assert found.last.correlation.isnan().all()
     assert found.last.responses_alike is None
     for match, advice in (("responses", 'use match="weights"'), ("index", 'use match="weights"')):
