@@ -66,7 +66,8 @@ class Layer(NamedTuple):
 def response_correlations(one: Layer, other: Layer, probe: Probe) -> Tensor:
     """Correlate the responses of each pair of filters to a probe.
 
-    The kernels of the two layers may differ in shape. A larger kernel has a smaller response. The margin of the larger response is cut off.
+    The kernels of the two layers may differ in shape. A larger kernel has a smaller response, so
+    the margin of the larger response is cut off.
 
     Args:
         one: A layer of N filters.
