@@ -339,7 +339,12 @@ class Comparer:
 
 @dataclass(eq=False)
 class _LayerWeights:
-    """A layer of a checkpoint. ``partner`` holds its filter for each filter of the first."""
+    """The weights of a layer in one checkpoint.
+
+    Attributes:
+        has_geometry: Whether the checkpoint states the geometry of the layer.
+        partner: Index of the partner of each filter of the first checkpoint, -1 for none.
+    """
 
     checkpoint: Checkpoint
     name: str

@@ -173,9 +173,9 @@ def read_record(
         return LayerRecord(
             wall_time=float(description["wall_time"]),
             probe_digest=(description["probe"] or {}).get("digest"),
-            health=_read_health(description, layer, read_tensor)
-            if layer in description.get("health", {})
-            else None,
+            health=None
+            if description.get("health", {}).get(layer) is None
+            else _read_health(description, layer, read_tensor),
         )
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(f"it is not a complete kernelviz snapshot: {error}") from error
