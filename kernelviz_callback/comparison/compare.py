@@ -339,12 +339,7 @@ class Comparer:
 
 @dataclass(eq=False)
 class _LayerWeights:
-    """The weights of a layer in one checkpoint.
-
-    Attributes:
-        has_geometry: Whether the checkpoint states the geometry of the layer.
-        partner: Index of the partner of each filter of the first checkpoint, -1 for none.
-    """
+    """A layer in one checkpoint. ``partner`` has the index of each partner, -1 for none."""
 
     checkpoint: Checkpoint
     name: str
