@@ -27,14 +27,14 @@ def save(folder: Path, weights: torch.Tensor, health: Mapping[str, KernelHealth]
 
 def test_the_health_comes_from_the_snapshot_or_is_examined(tmp_path: Path) -> None:
     weights = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+    health_of_others = kernel_health(weights.flip(0) * torch.eye(8)[2][:, None, None, None], "conv")
     weights[2] = 0
-    frozen = kernel_health(weights, "conv", first=weights, previous=weights)
     examined = kernel_health(weights, "conv")
-    assert frozen.verdicts != examined.verdicts
-    recorded = save(tmp_path / "recorded", weights, {"conv": frozen})
+    assert health_of_others.verdicts != examined.verdicts
+    recorded = save(tmp_path / "recorded", weights, {"conv": health_of_others})
     unexamined = save(tmp_path / "unexamined", weights, {})
     torch.save({"conv.weight": weights}, tmp_path / "other.pt")
-    expected = {recorded: frozen, unexamined: None, tmp_path / "other.pt": examined}
+    expected = {recorded: health_of_others, unexamined: None, tmp_path / "other.pt": examined}
     probe = load_probe(None, size=64)
     for path, health in expected.items():
         when = "" if path.suffix == ".pt" else "step 3 · epoch 1"
