@@ -1,4 +1,4 @@
-"""``python -m kernelviz_callback``: the command line, where ``kernelviz`` is not on the path."""
+"""``python -m kernelviz_callback``: the command line, if ``kernelviz`` is not on the path."""
 
 import sys
 

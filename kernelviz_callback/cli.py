@@ -1,4 +1,7 @@
-"""The command line: what may be asked. What a command needs is imported when it runs."""
+"""The command line: its commands and options.
+
+The code of a command is imported when the command runs, so that ``--help`` is fast.
+"""
 
 import argparse
 import os
@@ -13,10 +16,10 @@ _SAVED_AS = (".png", ".svg", ".pdf", ".jpg")
 _COMPARED_AS = (".png", ".svg", ".pdf", ".html", ".json", ".csv")
 _EVOLVED_AS = (".png", ".svg", ".pdf", ".gif", ".mp4", ".html")
 _FILES = """\
-FILE may be a Lightning checkpoint, whatever else torch.save wrote, a safetensors file, a snapshot,
+FILE may be a Lightning checkpoint, another file of torch.save, a safetensors file, a snapshot,
 a folder of torch.distributed.checkpoint, a URL that fsspec opens, or torchvision:NAME[:WEIGHTS].
-A glob or a folder of snapshots, of checkpoints or of a run stands for all of them by their steps.
-Nothing in a file is executed.
+A glob, a folder of snapshots or checkpoints, or a run folder stands for all checkpoints in it, in
+the order of their steps. Nothing in a file is executed.
 """
 
 
@@ -24,12 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 for success, 1 if a condition of ``--fail-if`` holds, 2 for what the user can mend.
+        0 for success, 1 if a condition of ``--fail-if`` is true, 2 for an error that the user can
+        correct, 130 if the user interrupted the command.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return _run(options)
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ModuleNotFoundError, OSError, ValueError) as error:
@@ -38,6 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("kernelviz: interrupted", file=sys.stderr)
         return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line, with all commands and their options."""
+    kernelviz = argparse.ArgumentParser(
+        prog="kernelviz", description="See a network's first layer learn."
+    )
+    kernelviz.add_argument("--version", action="version", version=f"kernelviz {__version__}")
+    commands = kernelviz.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_show(commands)
+    _add_compare(commands)
+    _add_evolve(commands)
+    return kernelviz
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -58,68 +76,57 @@ def _run(options: argparse.Namespace) -> int:
     return compare.run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="kernelviz", description="See a network's first layer learn."
-    )
-    parser.add_argument("--version", action="version", version=f"kernelviz {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_demo(commands)
-    _add_show(commands)
-    _add_compare(commands)
-    _add_evolve(commands)
-    return parser
-
-
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     demo = commands.add_parser(
         "demo",
-        help="train a small network on photographs and picture its first layer",
-        description="Train a small network to tell photographs apart by small crops of them, and "
-        "picture its 64 filters of 3x7x7 as they form. Takes about a minute on two cores.",
+        help="train a small network on photographs and draw its first layer",
+        description="Train a small network to recognize photographs by small crops of them, and "
+        "draw its 64 filters of 3x7x7 as they form. Takes about a minute on two cores.",
     )
     demo.add_argument(
-        "--output", type=Path, default=Path("runs"), help="folder of the run (default: runs)"
+        "--output", type=Path, default=Path("runs"), help="folder for the runs (default: runs)"
     )
     demo.add_argument("--epochs", type=_positive, default=12, help="epochs (default: 12)")
     demo.add_argument(
         "--batches",
         type=_positive,
         default=100,
-        help="batches of 128 crops an epoch (default: 100)",
+        help="batches of 128 crops in an epoch (default: 100)",
     )
 
 
 def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     show = commands.add_parser(
         "show",
-        help="picture a layer of a checkpoint: its kernels and their responses",
-        description="Picture a layer of a checkpoint: its kernels, and what they make of an image. "
-        "Of a snapshot these are the pictures that were logged.",
+        help="draw a layer of a checkpoint: its kernels and their responses",
+        description="Draw a layer of a checkpoint: its kernels, and their responses to an image.\n"
+        "For a snapshot, these are the pictures that were logged.",
         epilog=_FILES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    show.add_argument("file", metavar="FILE", help="of several checkpoints the last is shown")
+    show.add_argument(
+        "file", metavar="FILE", help="if it stands for several checkpoints, the last one is shown"
+    )
     _add_common(show)
     show.add_argument(
         "-o",
         "--output",
         type=_path_ending_in(_SAVED_AS),
         metavar="PATH",
-        help=f"NAME{'|'.join(_SAVED_AS)}: write NAME-kernels and NAME-responses; without it they "
-        "are shown on the screen",
+        help=f"NAME{'|'.join(_SAVED_AS)}: write NAME-kernels and NAME-responses; without this "
+        "option, the pictures are shown on the screen",
     )
     show.add_argument(
         "--response",
         choices=("channels", "sum"),
         default="channels",
-        help="one plane an input channel, or their sum (default: channels)",
+        help="one plane for each input channel, or their sum (default: channels)",
     )
     show.add_argument(
         "--scale",
         choices=("filter", "layer"),
         default="filter",
-        help="the colours end at the largest magnitude of each filter or of the layer "
+        help="the range of the colours: the largest magnitude of each filter, or of the layer "
         "(default: filter)",
     )
 
@@ -127,16 +134,19 @@ def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     compare = commands.add_parser(
         "compare",
-        help="tell what changed between checkpoints, or how alike two networks are",
-        description="Tell what changed between the checkpoints of a training, or how alike two "
-        "networks are: filters of different trainings are paired off by their weights, layers of "
-        "different shape by their responses to the same image.",
-        epilog=f"{_FILES}\nexit status: 0; 1 if a condition of --fail-if holds; 2 if a file could "
-        "not be read\n(the others are compared all the same) or the command is wrong.",
+        help="show what changed between checkpoints, or how similar two networks are",
+        description="Show what changed between the checkpoints of a training, or how similar two "
+        "networks are.\nFilters of different trainings are matched by their weights, or, if the "
+        "shapes of the layers\ndiffer, by their responses to the same image.",
+        epilog=f"{_FILES}\nexit status: 0; 1 if a condition of --fail-if is true; 2 if a file "
+        "could not be read\n(the other files are still compared) or the command is wrong.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     compare.add_argument(
-        "files", nargs="+", metavar="FILE", help="two checkpoints or more; the first is the base"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="two or more checkpoints; the others are compared with the first",
     )
     _add_common(compare)
     compare.add_argument(
@@ -146,11 +156,11 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="append",
         default=[],
         metavar="PATH",
-        help=f"NAME{'|'.join(_COMPARED_AS)}: the picture, the page, or the numbers; may be given "
-        "several times",
+        help=f"NAME{'|'.join(_COMPARED_AS)}: write the picture, the page, or the numbers; may be "
+        "given several times",
     )
     compare.add_argument(
-        "--tensorboard", metavar="DIR", help="write images and numbers as an event file there"
+        "--tensorboard", metavar="DIR", help="write images and numbers as an event file into DIR"
     )
     compare.add_argument(
         "--fail-if",
@@ -158,51 +168,54 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="append",
         default=[],
         metavar="CONDITION",
-        help="exit with 1 if this is true of any checkpoint after the first, as in 'drift>0.5'; "
-        "may be given several times",
+        help="exit with 1 if the condition is true for any checkpoint after the first, for example "
+        "'drift>0.5'; may be given several times",
     )
     compare.add_argument(
         "--match",
         choices=("auto", "index", "weights", "responses"),
         default="auto",
-        help="take filter i for filter i, or pair off those of most similar weights or most "
-        "correlated responses (default: auto, found out for each checkpoint)",
+        help="match filters by index, by the most similar weights, or by the most correlated "
+        "responses (default: auto, decided for each checkpoint)",
     )
     compare.add_argument(
-        "--responses", action="store_true", help="the picture shows responses, not kernels"
+        "--responses", action="store_true", help="draw responses, not kernels, in the picture"
     )
     compare.add_argument(
         "--scale",
         choices=("layer", "filter"),
         default="layer",
-        help="the colours of the picture end at the largest magnitude of all or of each filter "
-        "(default: layer)",
+        help="the range of the colours in the picture: the largest magnitude of all filters, or of "
+        "each filter (default: layer)",
     )
-    compare.add_argument("--top", type=_positive, default=12, help="filters to list (default: 12)")
+    compare.add_argument(
+        "--top", type=_positive, default=12, help="number of filters to list (default: 12)"
+    )
 
 
 def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     evolve = commands.add_parser(
         "evolve",
-        help="show how the filters of a training came to be: film strip, animation, report",
-        description="Show how the filters of a training came to be. Without -o: tell what there "
-        "is.\n\n"
-        "  NAME.png|.svg|.pdf  film strip: a row a filter, a column a snapshot, 12 at most\n"
-        "  NAME.gif            the kernel grid in motion: 120 snapshots, 8 MB at most\n"
-        "  NAME.mp4            the same of all snapshots; needs kernelviz-callback[video]\n"
-        "  NAME.html           a page to scrub through, with all it needs in one file",
+        help="show how the filters of a training changed: film strip, animation, report",
+        description="Show how the filters of a training changed. Without -o, list what can be "
+        "shown.\n\n"
+        "  NAME.png|.svg|.pdf  film strip: a row for each filter, a column for each snapshot\n"
+        "                      (at most 12)\n"
+        "  NAME.gif            animation of the kernel grid: at most 120 snapshots and 8 MB\n"
+        "  NAME.mp4            animation of all snapshots; needs kernelviz-callback[video]\n"
+        "  NAME.html           report: a page with a slider over the snapshots, in one file",
         epilog=_FILES.replace("FILE", "RUN")
-        + "\nexit status: 0; 2 if a file could not be read (the "
-        "others are shown all the same) or the\ncommand is wrong.",
+        + "\nexit status: 0; 2 if a file could not be read (the other files are still shown) or "
+        "the\ncommand is wrong.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     evolve.add_argument(
         "files",
         nargs="+",
         metavar="RUN",
-        help="a run's folder, those of a run that was resumed, or checkpoints of one training",
+        help="a run folder, the run folders of a resumed training, or checkpoints of one training",
     )
-    _add_common(evolve, probe="that of the run, else a test chart")
+    _add_common(evolve, probe="the probe of the training, else a test chart")
     evolve.add_argument(
         "-o",
         "--output",
@@ -210,32 +223,34 @@ def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         action="append",
         default=[],
         metavar="PATH",
-        help="what to make, see above; may be given several times",
+        help="the file to write, see above; may be given several times",
     )
     evolve.add_argument(
         "--scale",
         choices=("layer", "filter"),
         default="layer",
-        help="the colours end at the largest magnitude of all or of each filter, and stay so from "
-        "the first snapshot to the last (default: layer)",
+        help="the range of the colours in all snapshots: the largest magnitude of all filters, or "
+        "of each filter (default: layer)",
     )
 
 
 def _add_common(command: argparse.ArgumentParser, *, probe: str = "a test chart") -> None:
     command.add_argument(
         "--layer",
-        help="name of the layer, or the end of it (default: the first convolution)",
+        help="name of the layer, or the end of its name (default: the first convolution)",
     )
     command.add_argument(
-        "--list", action="store_true", help="list the layers and their shapes, and do nothing else"
+        "--list", action="store_true", help="only list the layers and their shapes"
     )
-    command.add_argument("--probe", metavar="IMAGE", help=f"image to respond to (default: {probe})")
+    command.add_argument(
+        "--probe", metavar="IMAGE", help=f"image for the responses (default: {probe})"
+    )
 
 
 def _positive(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a positive whole number; found {text!r}")
     return number
 
 

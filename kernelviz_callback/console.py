@@ -1,4 +1,4 @@
-"""What the user is told: on rank zero, once."""
+"""Messages to the user, on rank zero only."""
 
 import logging
 import os
@@ -6,19 +6,19 @@ import warnings
 
 from torch import distributed
 
-# What a launcher tells a process of its rank, before the processes are joined.
+# Environment variables in which launchers set the rank, before torch.distributed is initialized.
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 _log = logging.getLogger("kernelviz_callback")
 
 
 def say(message: str) -> None:
-    """Inform the user, on rank zero."""
+    """Log a message for the user, on rank zero."""
     if is_rank_zero():
         _log.info(f"kernelviz: {message}")
 
 
 def warn(message: str) -> None:
-    """Warn on rank zero, and survive a process that turns warnings into errors."""
+    """Warn the user, on rank zero. If warnings are turned into errors, log the message instead."""
     if is_rank_zero():
         try:
             warnings.warn(f"kernelviz: {message}", stacklevel=3)
@@ -27,7 +27,7 @@ def warn(message: str) -> None:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the first, or the only one, of those that train together."""
+    """Return whether this process is the first, or the only one, of a training."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank() == 0
     ranks = (os.environ.get(name) for name in _RANKS)

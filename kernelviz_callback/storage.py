@@ -1,8 +1,9 @@
-"""Files in a folder that may be remote: an ordinary path, or any URL that fsspec opens."""
+"""Write files, in local folders or at any URL that fsspec opens."""
 
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,7 +16,7 @@ _LOCAL = ("", "file", "local")
 
 
 def as_folder(location: Location) -> Folder:
-    """Turn a path or URL into something to write below: a `Path` where it is local.
+    """Convert a path or URL to a path object: a `Path` if it is local, else a `UPath`.
 
     Example:
         >>> as_folder("file:///tmp/run"), as_folder("memory://run") / "kernelviz"
@@ -26,13 +27,13 @@ def as_folder(location: Location) -> Folder:
 
 
 def write_whole(path: Folder, content: bytes) -> None:
-    """Write a file so that readers see all of it or nothing, also after a ``kill -9``.
+    """Write a file atomically: readers see the whole file or no file, even after a ``kill -9``.
 
-    A local file gets a temporary name and is then renamed; remote stores show an object only when
-    it is complete. The folder is made if need be.
+    A local file is written under a temporary name and then renamed. Remote storage shows a file
+    only when it is complete. The folder is created if it does not exist.
 
     Raises:
-        OSError: If it cannot be written; the temporary file is removed then.
+        OSError: If the file cannot be written. The temporary file is removed then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not isinstance(path, Path):
@@ -48,18 +49,44 @@ def write_whole(path: Folder, content: bytes) -> None:
         raise
 
 
+@contextlib.contextmanager
+def replace_when_complete(path: Path) -> Iterator[Path]:
+    """Let the body write a temporary file, then rename it to ``path``.
+
+    An existing file at ``path`` stays until the new one is complete.
+
+    Yields:
+        Path of the temporary file, in the same folder and with the same suffix.
+
+    Raises:
+        OSError: If the file cannot be written. The message is one line that names ``path``.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        if temporary.name not in str(error.filename):
+            raise
+        reason = error.strerror or error
+        raise OSError(f"{path}: it cannot be written: {reason}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def remove_leftovers(folder: Folder) -> None:
-    """Remove the half-written files of a process that was killed."""
+    """Remove the temporary files that a killed process left in a folder."""
     if isinstance(folder, Path):
         for path in folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
 
 
 def move(path: Folder, target: Folder) -> None:
-    """Move a file within its storage; the target's folder is made if need be.
+    """Move a file within its storage. The folder of the target is created if it does not exist.
 
     Raises:
-        OSError: If it cannot be moved.
+        OSError: If the file cannot be moved.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(path, Path) and isinstance(target, Path):
@@ -69,10 +96,15 @@ def move(path: Folder, target: Folder) -> None:
         path.unlink()
 
 
-def rehearse_growth(path: Path, extra: int) -> None:
-    """Make sure that a file can grow by ``extra`` bytes, and leave nothing behind.
+def check_can_grow(path: Path, extra: int) -> None:
+    """Check that a file can grow by a number of bytes, without changing the file.
 
-    For a file that somebody else writes, who would not survive the failure.
+    Use it before a writer that cannot recover from a failed write, such as TensorBoard's. The bytes
+    are allocated in a temporary file, which is removed.
+
+    Args:
+        path: The file, which may not exist yet. Its folder is created.
+        extra: Number of bytes.
 
     Raises:
         OSError: If the disk is full, a quota is reached, or the folder cannot be written.

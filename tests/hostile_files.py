@@ -1,10 +1,11 @@
-"""Open damaged and hostile files and tell what came of each; run as a script by its tests.
+"""Open damaged files and print the result for each. The tests run it as a script.
 
     python tests/hostile_files.py FOLDER SEED COUNT
 
-``FOLDER`` holds whole checkpoints, whose weights of the layer ``conv`` are those in ``weights.pt``.
-Each is damaged ``COUNT`` times. Prints a JSON object a line for each: the file, the damage, the
-outcome (``right``, ``other`` or ``error``), the message, seconds; at the end the peak memory.
+``FOLDER`` holds undamaged checkpoints. Their layer ``conv`` has the weights in ``weights.pt``. The
+script damages each checkpoint ``COUNT`` times. For each damage, it prints one line of JSON: the
+file, the damage, the outcome (``right``, ``other`` or ``error``), the message and the seconds. The
+last line has the growth of the peak memory.
 """
 
 import faulthandler
@@ -25,9 +26,9 @@ import torch
 
 from kernelviz_callback.checkpoints.checkpoint import load_weights
 
-SECONDS = 20  # to open a file of some kilobytes
-MEMORY = 512 << 20  # bytes of address space to do it in
-# What Python tells of whoever executes, writes or looks up anything.
+SECONDS = 20  # limit for opening one file of some kilobytes
+MEMORY = 512 << 20  # limit of the address space for it, in bytes
+# Audit events of Python for code that executes, writes or imports something.
 FORBIDDEN = (
     r"os\.(system|exec|posix_spawn|spawn|fork|forkpty|remove|rename|mkdir|rmdir|chmod|link|symlink)"
     r"|subprocess\..*|pickle\.find_class|socket\..*|ctypes\..*|shutil\..*|code\..*|exec|compile"
@@ -43,16 +44,16 @@ def peak_memory() -> int:
 
 
 def watch() -> None:
-    """End this process when a file makes it hang, take memory or execute something."""
+    """End this process if a file makes it hang, fill the memory or execute something."""
     taken = re.search(r"VmSize:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert taken
     limit = (int(taken[1]) << 10) + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     for encoding in ("cp437", "raw_unicode_escape", "unicode_escape", "latin-1"):
-        b"a".decode(encoding)  # Python imports it when a name is written so
+        b"a".decode(encoding)  # Python imports the codec at its first use
 
-    faulthandler.register(signal.SIGALRM, chain=True)  # tells where, and then ends the process
+    faulthandler.register(signal.SIGALRM, chain=True)  # prints the stack, then ends the process
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and arguments[1] is not None and set("wax+") & set(arguments[1])
@@ -135,7 +136,7 @@ def overwrite(content: bytearray, rng: random.Random) -> tuple[int, int]:
 
 
 def directory(content: bytearray, rng: random.Random) -> tuple[int, int]:
-    """Bytes after one of the signatures of a zip file, or of the header of another."""
+    """Overwrite bytes after one of the signatures in a zip file."""
     places = [m.start() for s in ZIP_SIGNATURES for m in re.finditer(re.escape(s), content)]
     at = rng.choice(places or [0]) + rng.randrange(46)
     value = rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", rng.randbytes(4), b"\xff\xff\xff\x7f"))
@@ -144,7 +145,7 @@ def directory(content: bytearray, rng: random.Random) -> tuple[int, int]:
 
 
 def pickled(content: bytearray, rng: random.Random) -> tuple[int, int]:
-    """An instruction of the pickle becomes another, or gets a large number."""
+    """Replace an instruction of the pickle, or give it a large argument."""
     start = max(0, content.find(b"\x80\x02"))
     at = start + rng.randrange(600)
     value = rng.choice(
@@ -164,12 +165,12 @@ def files(path: Path) -> list[Path]:
 
 
 def replace(path: Path, content: bytes | bytearray) -> None:
-    path.unlink()  # to overwrite a file waits for the disk
+    path.unlink()  # overwriting a file would wait for the disk
     path.write_bytes(content)
 
 
 def damaged(original: Path, rng: random.Random, scratch: Path) -> Iterator[dict[str, Any]]:
-    """Damage a copy once, describe the damage, and repair it when asked for the next."""
+    """Damage a copy, yield the description of the damage, and repair the copy again."""
     copy = scratch / original.name
     (shutil.copytree if original.is_dir() else shutil.copy)(original, copy)
     while True:
@@ -193,7 +194,7 @@ def damaged(original: Path, rng: random.Random, scratch: Path) -> Iterator[dict[
 def main(folder: Path, seed: int, count: int) -> None:
     weights = torch.load(folder / "weights.pt", weights_only=True)
     checkpoints = sorted(p for p in folder.iterdir() if p.name != "weights.pt")
-    for path in checkpoints:  # what is imported on the way
+    for path in checkpoints:  # imports what reading needs before imports are refused
         assert outcome(path, weights) == ("right", ""), path
     before = peak_memory()
     watch()

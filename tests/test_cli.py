@@ -1,9 +1,12 @@
+"""The command line: help, usage errors and the demo."""
+
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import logged_images
+from trained_run import train_with_checkpoints
 
 from kernelviz_callback import __version__, list_snapshots
 from kernelviz_callback.cli import main
@@ -16,7 +19,12 @@ def kernelviz(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_and_version_are_quick_and_import_nothing_heavy(tmp_path: Path) -> None:
+@pytest.fixture
+def run(fit, tmp_path: Path) -> Path:
+    return train_with_checkpoints(fit, tmp_path)
+
+
+def test_help_and_version_import_no_large_library(tmp_path: Path) -> None:
     code = (
         "import sys; from kernelviz_callback.cli import main\n"
         "try: main(['--help'])\n"
@@ -27,10 +35,38 @@ def test_help_and_version_are_quick_and_import_nothing_heavy(tmp_path: Path) -> 
     assert kernelviz("--version", cwd=tmp_path).stdout.strip() == f"kernelviz {__version__}"
 
 
-def test_it_runs_as_a_module(tmp_path: Path) -> None:
+def test_python_dash_m_runs_the_command_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kernelviz_callback", "--version"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"kernelviz {__version__}"
+
+
+def test_help_and_usage_errors_do_not_import_torch() -> None:
+    code = """
+import sys
+from kernelviz_callback.cli import main
+for arguments in (["--help"], ["compare", "--help"], ["compare", "a", "--fail-if", "x"],
+                  ["show", "a", "-o", "a.doc"], ["evolve", "a", "-o", "a.csv"], []):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert end.code in (0, 2), end.code
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "lightning", "rich"} & set(done.stdout.splitlines()[-1].split())
+    assert "expected a name ending in .png" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "compare", "evolve"])
+def test_only_the_demo_imports_lightning(run: Path, tmp_path: Path, command: str) -> None:
+    arguments = [command, str(run), "-o", str(tmp_path / "out.png")]
+    code = (
+        f"import sys; from kernelviz_callback.cli import main; status = main({arguments!r});"
+        "print(status, 'lightning' in sys.modules, 'pytorch_lightning' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 False False"
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--epochs", "0"]])
@@ -41,7 +77,7 @@ def test_usage_errors_exit_with_two(arguments: list[str], capsys) -> None:
     assert "usage: kernelviz" in capsys.readouterr().err
 
 
-def test_the_demo_trains_and_says_where_to_look(tmp_path: Path) -> None:
+def test_the_demo_trains_and_prints_the_commands_to_look_at_it(tmp_path: Path) -> None:
     done = kernelviz("demo", "--epochs", "2", "--batches", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "demo" / "version_0"
@@ -55,7 +91,7 @@ def test_the_demo_trains_and_says_where_to_look(tmp_path: Path) -> None:
     assert "Epoch 1" in done.stdout + done.stderr, "Lightning's progress bar is shown"
 
 
-def test_without_scikit_image_the_demo_says_what_to_install(tmp_path: Path) -> None:
+def test_the_demo_without_scikit_image_names_the_extra_to_install(tmp_path: Path) -> None:
     (tmp_path / "skimage.py").write_text("raise ModuleNotFoundError('no skimage')")
     done = kernelviz("demo", cwd=tmp_path)
     assert done.returncode == 2

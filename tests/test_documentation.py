@@ -14,7 +14,7 @@ from conftest import TinyNet
 
 import kernelviz_callback
 from kernelviz_callback import EncodedImage, KernelVizCallback
-from kernelviz_callback.cli import _parser
+from kernelviz_callback.cli import parser
 from kernelviz_callback.training.loggers.registry import destination_of
 
 ROOT = Path(__file__).parent.parent
@@ -89,7 +89,7 @@ def test_the_commands_of_a_page_are_valid(page: Path) -> None:
     for line in "".join(blocks(page, "bash")).splitlines():
         command, *arguments = shlex.split(line, comments=True)
         if command == "kernelviz":
-            _parser().parse_args(arguments)
+            parser().parse_args(arguments)
         elif command == "make":
             assert set(arguments) <= set(TARGETS)
         elif command == "python":

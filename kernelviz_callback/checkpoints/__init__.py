@@ -1,6 +1,6 @@
-"""Checkpoints: the weights of convolutions out of any file.
+"""Checkpoints: read the weights of convolutions out of any file.
 
-Lightning checkpoints, whatever else torch.save wrote, safetensors, distributed checkpoints.
-Nothing in a file is executed. Imports ``snapshots`` and all below it; ``comparison`` and
-``commands`` may import it. Never imports ``training`` or Lightning.
+It opens Lightning checkpoints, other files of ``torch.save``, safetensors files, our snapshots and
+distributed checkpoints. Nothing in a file is executed. This package imports ``snapshots`` and all
+below it. ``comparison`` and ``commands`` may import it. It never imports ``training`` or Lightning.
 """

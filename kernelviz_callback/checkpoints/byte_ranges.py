@@ -1,4 +1,4 @@
-"""Numbers where they lie in a file: found without reading them, read without the rest."""
+"""Ranges of bytes in a file: read one tensor without reading the rest of the file."""
 
 import os
 import zlib
@@ -16,8 +16,9 @@ from kernelviz_callback.storage import Folder
 
 Source: TypeAlias = Folder | bytes
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes that are read at once to compute a checksum
 
+# The dtypes that weights may have in a file: name to dtype.
 FLOATS: dict[str, torch.dtype] = {
     str(dtype): dtype
     for dtype in (
@@ -34,14 +35,14 @@ FLOATS: dict[str, torch.dtype] = {
 
 
 @dataclass(frozen=True)
-class Region:
-    """A part of a file.
+class ByteRange:
+    """A range of bytes in a file.
 
     Attributes:
-        source: The file: a path, a remote one too, or its bytes.
-        start: The first byte.
-        length: In bytes.
-        checksum: CRC-32 of them, None if they have none.
+        source: Path of the file, which may be remote, or the content of the file.
+        start: Position of the first byte.
+        length: Number of bytes.
+        checksum: CRC-32 of the bytes, None if the file stores no checksum.
     """
 
     source: Source
@@ -50,11 +51,15 @@ class Region:
     checksum: int | None = None
 
     def read(self, first: int = 0, length: int | None = None) -> bytes:
-        """Read a part of the region; what has a checksum is read whole to compare it.
+        """Read a part of the range. If there is a checksum, read and check the whole range.
+
+        Args:
+            first: Position of the first byte to return, from the start of the range.
+            length: Number of bytes to return; None for all from ``first`` on.
 
         Raises:
-            ValueError: If the file ends before, or the bytes do not have their checksum.
-            OSError: If they cannot be read.
+            ValueError: If the file is too short, or the checksum does not match.
+            OSError: If the file cannot be read.
         """
         length = self.length - first if length is None else length
         if first < 0 or length < 0 or first + length > self.length:
@@ -64,15 +69,15 @@ class Region:
         with open_source(self.source) as file:
             if self.checksum is None:
                 file.seek(self.start + first)
-                return _exactly(file, length)
+                return _read_exactly(file, length)
             file.seek(self.start)
-            return self._checked(file, first, length)
+            return self._read_checked(file, first, length)
 
-    def _checked(self, file: BinaryIO, first: int, length: int) -> bytes:
+    def _read_checked(self, file: BinaryIO, first: int, length: int) -> bytes:
         kept = bytearray()
         checksum = 0
         for at in range(0, self.length, _CHUNK):
-            chunk = _exactly(file, min(_CHUNK, self.length - at))
+            chunk = _read_exactly(file, min(_CHUNK, self.length - at))
             checksum = zlib.crc32(chunk, checksum)
             kept += chunk[max(0, first - at) : max(0, first + length - at)]
         if checksum != self.checksum:
@@ -81,67 +86,70 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """A tensor in a file.
+class TensorBytes:
+    """The bytes of a tensor in a file.
 
     Attributes:
-        region: Where its storage is.
-        dtype: Of floating point.
-        shape: Of the tensor.
-        strides: Between its elements, in elements; None if it is contiguous.
-        offset: Of its first element, in elements.
+        storage: Range of bytes that holds the storage of the tensor.
+        dtype: A floating-point dtype.
+        shape: Shape of the tensor.
+        strides: Strides of the tensor, in elements; None if the tensor is contiguous.
+        offset: Position of the first element in the storage, in elements.
     """
 
-    region: Region
+    storage: ByteRange
     dtype: torch.dtype
     shape: Sequence[int]
     strides: Sequence[int] | None = None
     offset: int = 0
 
     def read(self) -> Tensor:
-        """Read the tensor: float32, contiguous, in memory of its own.
+        """Read the tensor as float32. It is contiguous and shares no memory.
 
         Raises:
-            ValueError: If it is damaged.
-            OSError: If it cannot be read.
+            ValueError: If the file is damaged.
+            OSError: If the file cannot be read.
         """
-        strides = contiguous(self.shape) if self.strides is None else self.strides
+        strides = contiguous_strides(self.shape) if self.strides is None else self.strides
         if len(strides) != len(self.shape) or min((*strides, *self.shape, self.offset)) < 0:
             raise ValueError("damaged: its weights have an impossible shape")
         count = prod(self.shape)
-        if count > size_of(self.region.source):
+        if count > size_of(self.storage.source):
             raise ValueError(f"damaged: it claims {count:,} weights, more than it has bytes")
         if count == 0:
             return torch.empty(tuple(self.shape))
         extent = 1 + sum((n - 1) * stride for n, stride in zip(self.shape, strides, strict=True))
         size = self.dtype.itemsize
-        content = bytearray(self.region.read(self.offset * size, extent * size))
+        content = bytearray(self.storage.read(self.offset * size, extent * size))
         flat = torch.frombuffer(content, dtype=self.dtype)
         return flat.as_strided(tuple(self.shape), tuple(strides)).to(torch.float32).contiguous()
 
 
-def contiguous(shape: Sequence[int]) -> list[int]:
-    """The strides of a contiguous tensor.
+def contiguous_strides(shape: Sequence[int]) -> list[int]:
+    """Compute the strides of a contiguous tensor, in elements.
 
     Example:
-        >>> contiguous((8, 3, 5, 5))
+        >>> contiguous_strides((8, 3, 5, 5))
         [75, 25, 5, 1]
     """
     return [prod(shape[i + 1 :]) for i in range(len(shape))]
 
 
 def open_source(source: Source) -> Any:
-    """Open a file, or its bytes, for reading."""
+    """Open a file, or its content, for reading."""
     return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def size_of(source: Source) -> int:
-    """Tell the size of a file in bytes."""
+    """Return the size of a file in bytes."""
     return len(source) if isinstance(source, bytes) else source.stat().st_size
 
 
-def readable_in_parts(path: Folder) -> Source:
-    """The file itself; if its server sends nothing but the whole, that."""
+def seekable_source(path: Folder) -> Source:
+    """Return the path if parts of the file can be read, else read the whole file.
+
+    Some servers can only send whole files.
+    """
     if isinstance(path, Path):
         return path
     try:
@@ -153,7 +161,7 @@ def readable_in_parts(path: Folder) -> Source:
         return path.read_bytes()
 
 
-def _exactly(file: BinaryIO, length: int) -> bytes:
+def _read_exactly(file: BinaryIO, length: int) -> bytes:
     content = file.read(length)
     if len(content) != length:
         raise ValueError("damaged: it ends before the weights do")

@@ -1,4 +1,4 @@
-"""One checkpoint of any kind, opened: which convolutions it holds, and the weights of one."""
+"""Open a checkpoint of any kind: list its convolutions, and read the weights of one of them."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernelviz_callback.checkpoints.byte_ranges import readable_in_parts
-from kernelviz_callback.checkpoints.distributed import INDEX, tensors_below
-from kernelviz_callback.checkpoints.pickle_tree import mapping_of
+from kernelviz_callback.checkpoints.byte_ranges import seekable_source
+from kernelviz_callback.checkpoints.distributed import INDEX, list_tensors
+from kernelviz_callback.checkpoints.pickle_tree import as_mapping
 from kernelviz_callback.checkpoints.safetensors_file import is_safetensors, open_safetensors
 from kernelviz_callback.checkpoints.stored_layers import Layers, Shape, StoredLayer, find_layers
 from kernelviz_callback.checkpoints.torch_file import open_torch_file
@@ -24,25 +24,26 @@ from kernelviz_callback.model.convolutions import (
     weight_shape,
 )
 from kernelviz_callback.model.weights import effective_weight
+from kernelviz_callback.snapshots.format import LayerRecord
 from kernelviz_callback.storage import Folder, Location, as_folder
 
 TORCHVISION = "torchvision:"
 STEP_IN_NAME = re.compile(r"(?<![a-z])step[=_-]?(\d+)")
 _EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d+)")
-_MOST_NAMED = 20
-_MOST_STEPS = 1 << 62
+_MOST_LISTED = 20  # layers in a message
+_MOST_STEPS = 1 << 62  # a larger number is not a step
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A file or folder with weights, of which only what is asked for is read.
+    """An open file or folder with weights. Weights are read on request only.
 
     Attributes:
-        name: What it was opened by.
+        name: Path, URL or model name that was opened.
         layers: Name to convolution, in the order of the file.
-        refused: Names of what looks like a convolution and cannot be shown, to the reason.
-        step: Optimizer steps, if it tells.
-        epoch: From 0, if it tells.
+        refused: Name to reason, for tensors that look like convolutions but cannot be shown.
+        step: Number of optimizer steps, None if the file does not state it.
+        epoch: Epoch, counted from 0, None if the file does not state it.
     """
 
     name: str
@@ -52,30 +53,31 @@ class Checkpoint:
     epoch: int | None = None
 
     def resolve(self, layer: str | None = None) -> str:
-        """Find the name of a layer: of the first, or of the one that is meant by ``layer``.
+        """Find the full name of a layer.
 
-        A 2-D layer is meant sooner than one of 1 or 3 dimensions, which a network may have beside.
+        If both 2-D layers and 1-D or 3-D layers match, the 2-D layers are preferred.
 
         Args:
-            layer: A name, the end of one after a dot, or a glob.
+            layer: A name, the end of a name after a dot, or a glob; None for the first layer.
 
         Raises:
-            ValueError: If there is none, or more than one begins to fit; the message lists all.
+            ValueError: If no layer matches, or several layers match and ``layer`` is not a glob.
+                The message lists all layers.
         """
         if layer is None:
             if not self.layers:
                 found = (
-                    f"{self.name}: found no 2-D convolution, nor one of 1 or 3 dimensions: weights "
-                    "of 3 to 5 dimensions under a name like conv.weight"
+                    f"{self.name}: found no 2-D convolution, and no 1-D or 3-D convolution; "
+                    "expected weights of 3 to 5 dimensions under a name like conv.weight"
                 )
                 raise ValueError(f"{found}\n{self.describe()}".rstrip())
-            return self._likeliest(self.layers)[0]
+            return self._prefer_2d(self.layers)[0]
         if layer in self.layers:
             return layer
-        fitting = [n for n in self.layers if n.endswith(f".{layer}") or fnmatchcase(n, layer)]
-        likeliest = self._likeliest(fitting)
-        if likeliest and (len(likeliest) == 1 or any(sign in layer for sign in "*?[")):
-            return likeliest[0]
+        matching = [n for n in self.layers if n.endswith(f".{layer}") or fnmatchcase(n, layer)]
+        preferred = self._prefer_2d(matching)
+        if preferred and (len(preferred) == 1 or any(sign in layer for sign in "*?[")):
+            return preferred[0]
         reason = self.refused.get(layer)
         problem = (
             f"{layer!r} cannot be shown, {reason}" if reason else f"found no single layer {layer!r}"
@@ -83,63 +85,84 @@ class Checkpoint:
         raise ValueError(f"{self.name}: {problem}; it has\n{self.describe()}")
 
     def read(self, layer: str | None = None) -> Tensor:
-        """Read the weights of a layer, of its `StoredLayer.shape`, float32.
+        """Read the weights of a layer, float32. The shape is the ``shape`` of its entry in layers.
+
+        Args:
+            layer: See `resolve`.
 
         Raises:
-            ValueError: If there is no such layer, or its bytes are damaged.
-            OSError: If they cannot be read.
+            ValueError: If no layer matches, or the file is damaged.
+            OSError: If the file cannot be read.
         """
         name = self.resolve(layer)
-        with named(self.name):
+        with prefix_errors(self.name):
             return self.layers[name].read()
 
+    def read_record(self, layer: str | None = None) -> LayerRecord | None:
+        """Read what a snapshot records about a layer besides its weights, such as its health.
+
+        Args:
+            layer: See `resolve`.
+
+        Returns:
+            None if the checkpoint is not one of our snapshots.
+
+        Raises:
+            ValueError: If no layer matches, or the file is damaged or of a newer version.
+            OSError: If the file cannot be read.
+        """
+        read = self.layers[self.resolve(layer)].read_record
+        with prefix_errors(self.name):
+            return None if read is None else read()
+
     def describe(self) -> str:
-        """List the layers and their shapes, a line each."""
+        """List the layers and their shapes, one line for each."""
         lines = [f"  {n}: {'x'.join(map(str, s.shape))}" for n, s in self.layers.items()]
         lines += [f"  {name}: cannot be shown, {why}" for name, why in self.refused.items()]
-        more = len(lines) - _MOST_NAMED
-        return "\n".join(lines[:_MOST_NAMED] + ([f"  ... and {more} more"] if more > 0 else []))
+        more = len(lines) - _MOST_LISTED
+        return "\n".join(lines[:_MOST_LISTED] + ([f"  ... and {more} more"] if more > 0 else []))
 
-    def _likeliest(self, names: Iterable[str]) -> list[str]:
-        """Those of 2-D layers, as `find_convolutions` has it; where there are none, the others.
+    def _prefer_2d(self, names: Iterable[str]) -> list[str]:
+        """Return the 2-D layers, or all layers if none is 2-D, as `find_convolutions` does.
 
-        Of these the ones that are called convolutions come first: tables of other things have three
-        dimensions too.
+        In the second case, names with "conv" come first: other tensors have three dimensions too,
+        for example position embeddings.
         """
-        known = list(names)
-        others = sorted(known, key=lambda name: "conv" not in name.lower())
-        return [name for name in known if len(self.layers[name].shape) == 4] or others
+        candidates = list(names)
+        by_name = sorted(candidates, key=lambda name: "conv" not in name.lower())
+        return [name for name in candidates if len(self.layers[name].shape) == 4] or by_name
 
 
 def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
-    """Open whatever holds weights. Nothing in it is executed, and no weights are read yet.
+    """Open a checkpoint. Nothing in it is executed, and no weights are read yet.
 
     Args:
-        location: Path or URL of a Lightning checkpoint, of whatever else ``torch.save`` wrote, of a
+        location: Path or URL of a Lightning checkpoint, of another file of ``torch.save``, of a
             safetensors file, of one of our snapshots, or of a folder of
             ``torch.distributed.checkpoint``; ``"torchvision:resnet50"`` or
             ``"torchvision:resnet50:IMAGENET1K_V2"``; or a module.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, hostile or no checkpoint; one line that names it.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is damaged, hostile or not a checkpoint. The message is one line
+            that names the file.
     """
     if isinstance(location, nn.Module):
-        return _of_module(location, type(location).__name__)
+        return _from_module(location, type(location).__name__)
     name = str(location)
     if name.startswith(TORCHVISION):
-        return _of_module(_torchvision_model(name), name)
-    with named(name):
+        return _from_module(_torchvision_model(name), name)
+    with prefix_errors(name):
         folder = as_folder(location)
         if not folder.exists():
-            raise FileNotFoundError("there is no such file or folder")
-        layers, told = _open_folder(folder) if folder.is_dir() else _open_file(folder)
+            raise FileNotFoundError("the file or folder does not exist")
+        layers, metadata = _open_folder(folder) if folder.is_dir() else _open_file(folder)
     return Checkpoint(
         name,
         layers.found,
         layers.refused,
-        _number(told, ("step", "global_step"), STEP_IN_NAME, folder.name),
-        _number(told, ("epoch",), _EPOCH_IN_NAME, folder.name),
+        _read_number(metadata, ("step", "global_step"), STEP_IN_NAME, folder.name),
+        _read_number(metadata, ("epoch",), _EPOCH_IN_NAME, folder.name),
     )
 
 
@@ -149,15 +172,15 @@ def load_weights(location: Location | nn.Module, layer: str | None = None) -> Te
     Args:
         location: See `open_checkpoint`.
         layer: Name of the layer, the end of its name, or a glob; None for the first 2-D
-            convolution, or the first of 1 or 3 dimensions where there is none.
+            convolution, or for the first 1-D or 3-D convolution if there is no 2-D convolution.
 
     Returns:
-        Shape (N, C, kH, kW), of a 1-D layer (N, C, k), of a 3-D layer (N, C, kD, kH, kW); float32,
-        on the CPU.
+        Shape (N, C, kH, kW); for a 1-D layer (N, C, k), for a 3-D layer (N, C, kD, kH, kW).
+        float32, on the CPU.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged or has no such layer.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is damaged or no layer matches.
 
     Example:
         >>> load_weights("torchvision:resnet18").shape
@@ -167,10 +190,10 @@ def load_weights(location: Location | nn.Module, layer: str | None = None) -> Te
 
 
 def plain_geometry(shape: Shape) -> Geometry:
-    """How a layer slides whose file does not tell: strides do not matter for its responses.
+    """Assume the geometry of a layer whose file does not store it: no stride, dilation or groups.
 
     Args:
-        shape: Of its weights.
+        shape: Shape of the weights.
 
     Example:
         >>> plain_geometry((8, 1, 31))
@@ -182,8 +205,12 @@ def plain_geometry(shape: Shape) -> Geometry:
 
 
 @contextmanager
-def named(name: str) -> Iterator[None]:
-    """Let an error tell in one line what could not be opened, and leave its kind as it is."""
+def prefix_errors(name: str) -> Iterator[None]:
+    """Put a name in front of the message of an error. The type of the error stays.
+
+    Args:
+        name: The path, URL or model name that is opened.
+    """
     try:
         yield
     except ValueError as error:
@@ -193,7 +220,8 @@ def named(name: str) -> Iterator[None]:
             raise
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
         raise kind(f"{name}: {error}") from error
-    except Exception as error:  # of a library for a remote storage, or because there is none
+    # Libraries for remote storage raise their own types, or an ImportError if they are missing.
+    except Exception as error:
         if "://" not in name:
             raise
         reason = str(error).partition("\n")[0]
@@ -203,22 +231,24 @@ def named(name: str) -> Iterator[None]:
 def _open_file(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
     if path.stat().st_size == 0:
         raise ValueError("it is empty")
-    source = readable_in_parts(path)
+    source = seekable_source(path)
     if is_safetensors(source):
         return open_safetensors(source)
     file = open_torch_file(source)
-    return find_layers(file.tensors()), mapping_of(file.content)
+    return find_layers(file.tensors()), as_mapping(file.content)
 
 
 def _open_folder(folder: Folder) -> tuple[Layers, Mapping[str, Any]]:
     if not (folder / INDEX).exists():
-        raise ValueError(f"a folder, but none of torch.distributed.checkpoint: it has no {INDEX}")
-    beside = folder / "meta.pt"  # where Lightning puts the rest
-    told = mapping_of(open_torch_file(beside).content) if beside.exists() else {}
-    return find_layers(tensors_below(folder)), told
+        raise ValueError(
+            f"a folder, but not one of torch.distributed.checkpoint: it has no {INDEX}"
+        )
+    rest = folder / "meta.pt"  # Lightning writes everything but the tensors into this file
+    metadata = as_mapping(open_torch_file(rest).content) if rest.exists() else {}
+    return find_layers(list_tensors(folder)), metadata
 
 
-def _of_module(module: nn.Module, name: str) -> Checkpoint:
+def _from_module(module: nn.Module, name: str) -> Checkpoint:
     try:
         found = find_convolutions(module, "*")
     except ValueError as error:
@@ -237,13 +267,13 @@ def _of_module(module: nn.Module, name: str) -> Checkpoint:
 
 
 def _torchvision_model(name: str) -> nn.Module:
-    """Build a network; without weights it has those of a fixed random initialization."""
+    """Build a network; if no weights are named, initialize it with a fixed seed."""
     from torchvision.models import get_model
 
     _, model, *weights = name.split(":")
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.default_generator.manual_seed(0)  # those of accelerators are left alone
+            torch.default_generator.manual_seed(0)  # only on the CPU
             built: nn.Module = get_model(model, weights=weights[0] if weights else None)
             return built
     except (ValueError, KeyError, AttributeError) as error:
@@ -256,12 +286,12 @@ def _torchvision_model(name: str) -> nn.Module:
         raise ValueError(f"{name}: its weights could not be downloaded: {reason}") from error
 
 
-def _number(
-    told: Mapping[str, Any], keys: tuple[str, ...], pattern: re.Pattern[str], name: str
+def _read_number(
+    metadata: Mapping[str, Any], keys: tuple[str, ...], pattern: re.Pattern[str], name: str
 ) -> int | None:
     for key in keys:
-        value = told.get(key)
+        value = metadata.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_STEPS:
             return value
-    found = pattern.search(name)
-    return int(found[1]) if found else None
+    match = pattern.search(name)
+    return int(match[1]) if match else None

@@ -1,7 +1,7 @@
-"""Folders of ``torch.distributed.checkpoint``: sharded weights put together in one process.
+"""Folders of ``torch.distributed.checkpoint``: put sharded weights together in one process.
 
-torch's own reader unpickles the index of such a folder with all that is in it. This one reads it as
-plain data, and of the shards only those of the layers that it is asked for.
+torch's own reader unpickles the index of such a folder, which executes what the index names. This
+reader treats the index as plain data. It reads only the shards of the layers that are requested.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernelviz_callback.checkpoints.byte_ranges import FLOATS, Region, size_of
-from kernelviz_callback.checkpoints.safe_pickle import StandIn, quoted, read_pickle, whole_numbers
+from kernelviz_callback.checkpoints.byte_ranges import FLOATS, ByteRange, size_of
+from kernelviz_callback.checkpoints.safe_pickle import (
+    Placeholder,
+    quoted,
+    read_pickle,
+    whole_numbers,
+)
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 from kernelviz_callback.checkpoints.torch_file import open_torch_file
 from kernelviz_callback.storage import Folder
@@ -23,7 +28,7 @@ INDEX = ".metadata"
 
 @dataclass(frozen=True)
 class _Shard:
-    """A part of a tensor: the file of ``torch.save`` that it is, and where it belongs."""
+    """A part of a tensor: its byte range in a file, and its position in the tensor."""
 
     file: str
     start: int
@@ -32,15 +37,15 @@ class _Shard:
 
 
 @dataclass(frozen=True)
-class _Sharded:
-    """A tensor whose parts lie in the files of a folder."""
+class _ShardedTensor:
+    """A tensor whose shards are in the files of a folder."""
 
     folder: Folder
     shape: tuple[int, ...]
     shards: list[_Shard]
 
     def read(self) -> Tensor:
-        self._expect_sizes()
+        self._check_sizes()
         whole = torch.empty(self.shape)
         missing = torch.ones(self.shape, dtype=torch.bool)
         for shard in self.shards:
@@ -54,68 +59,69 @@ class _Sharded:
             raise ValueError("damaged: shards are missing")
         return whole
 
-    def _expect_sizes(self) -> None:
-        """Before memory is taken and time is spent: the files are as large as the index says."""
+    def _check_sizes(self) -> None:
+        """Check that the files are as large as the index says, before memory is allocated."""
         available = sum(size_of(self.folder / name) for name in {s.file for s in self.shards})
         if max(prod(self.shape), sum(shard.length for shard in self.shards)) > available:
             raise ValueError("damaged: its shards are smaller than its index says")
 
     def _read(self, shard: _Shard) -> Tensor:
-        file = open_torch_file(Region(self.folder / shard.file, shard.start, shard.length).read())
+        file = open_torch_file(
+            ByteRange(self.folder / shard.file, shard.start, shard.length).read()
+        )
         stored = file.tensor(file.content)
         if stored is None:
             raise ValueError("damaged: a shard holds no tensor")
         return stored.read()
 
 
-def tensors_below(folder: Folder) -> dict[str, StoredTensor]:
-    """List the tensors of a folder, without reading any: name to tensor.
+def list_tensors(folder: Folder) -> dict[str, StoredTensor]:
+    """List the tensors of a folder, without reading them: name to tensor.
 
     Raises:
         ValueError: If the index is damaged or hostile.
-        OSError: If it cannot be read.
+        OSError: If the index cannot be read.
     """
     content = (folder / INDEX).read_bytes()
     try:
         index = read_pickle(BytesIO(content))[0].state
-        shards = _shards(index["storage_data"])
+        shards = _group_shards(index["storage_data"])
         keys = index.get("planner_data") or {}
         return {
-            name: _stored(folder, kept.state, shards[name], keys.get(name, (name,)))
+            name: _describe_tensor(folder, kept.state, shards[name], keys.get(name, (name,)))
             for name, kept in index["state_dict_metadata"].items()
             if name in shards and name.isprintable()
         }
     except (AttributeError, LookupError, TypeError) as error:
-        raise ValueError(f"its index {INDEX} is damaged, or none of torch") from error
+        raise ValueError(f"its index {INDEX} is damaged, or was not written by torch") from error
     except ValueError as error:
         raise ValueError(f"its index {INDEX}: {error}") from error
 
 
-def _shards(storage_data: dict[StandIn, StandIn]) -> dict[str, list[_Shard]]:
+def _group_shards(storage_data: dict[Placeholder, Placeholder]) -> dict[str, list[_Shard]]:
     found: dict[str, list[_Shard]] = {}
-    for place, stored in storage_data.items():
-        at, where = place.state, stored.state
-        if at.get("offset") is not None:  # else an object, no tensor
+    for key, stored in storage_data.items():
+        part, where = key.state, stored.state
+        if part.get("offset") is not None:  # without an offset it is not a tensor
             start, length = whole_numbers((where["offset"], where["length"]))
-            shard = _Shard(
-                _plain(where["relative_path"]), start, length, whole_numbers(at["offset"])
-            )
-            found.setdefault(at["fqn"], []).append(shard)
+            file = _check_file_name(where["relative_path"])
+            shard = _Shard(file, start, length, whole_numbers(part["offset"]))
+            found.setdefault(part["fqn"], []).append(shard)
     return found
 
 
-def _stored(folder: Folder, kept: Any, shards: list[_Shard], keys: Any) -> StoredTensor:
+def _describe_tensor(folder: Folder, kept: Any, shards: list[_Shard], keys: Any) -> StoredTensor:
     shape = whole_numbers(kept["size"])
     dtype = str(kept["properties"].state[0])
     return StoredTensor(
         shape,
-        _Sharded(folder, shape, shards).read,
+        _ShardedTensor(folder, shape, shards).read,
         None if dtype in FLOATS else f"{quoted(dtype)} numbers",
         within=".".join(key for key in keys[:-1] if isinstance(key, str)),
     )
 
 
-def _plain(name: str) -> str:
+def _check_file_name(name: str) -> str:
     if "/" in name or "\\" in name or name in ("", ".", "..") or not name.isprintable():
         raise ValueError(f"it names a file outside the folder, {quoted(name)}")
     return name

@@ -1,44 +1,46 @@
-"""The same layer in files that give it different names."""
+"""Find the same layer in checkpoints that give it different names."""
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint
 from kernelviz_callback.checkpoints.stored_layers import Shape
 
 
-def line_up(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Shape) -> str:
-    """Find the layer of a checkpoint that is a given layer of another.
+def find_same_layer(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Shape) -> str:
+    """Find the layer in a checkpoint that corresponds to a layer of a reference checkpoint.
 
-    Prefixes differ: a network stands alone in one file, in a ``LightningModule``, a wrapper or an
-    average in the next. So the ends of the names count, and the shapes: a name that is the end of
-    the other, or the longest common end of layers of one shape. A 2-D layer is never a 1-D one.
+    The prefixes of names differ: one file holds the network alone, another holds it inside a
+    ``LightningModule``, a wrapper or an average. So the ends of the names are compared. A layer
+    corresponds if its name differs by a prefix only. If there is no such layer, the layer of the
+    same shape with the longest common end is taken. The number of dimensions must be the same.
 
     Args:
-        checkpoint: Where to look.
-        wanted: What the user asked for, None for the first convolution. It must exist here too,
-            unless the name that it stands for in the other does.
-        name: Of the layer in the other.
-        shape: Likewise.
+        checkpoint: The checkpoint to search.
+        wanted: Name that the user gave, None for the first convolution. It is used if no layer
+            corresponds.
+        name: Name of the layer in the reference checkpoint.
+        shape: Shape of its weights in the reference checkpoint.
 
     Returns:
-        Its name here.
+        The name of the layer in ``checkpoint``.
 
     Raises:
-        ValueError: If there is none; the message lists the candidates.
+        ValueError: If no layer is found; the message lists the layers.
     """
     if name in checkpoint.layers:
         return name
-    fits = {
-        here: _fit(name, here, stored.shape == shape)
-        for here, stored in checkpoint.layers.items()
+    scores = {
+        candidate: _score(name, candidate, stored.shape == shape)
+        for candidate, stored in checkpoint.layers.items()
         if len(stored.shape) == len(shape)
     }
-    best = max(fits, key=lambda here: fits[here], default=None)
-    return best if best is not None and any(fits[best]) else checkpoint.resolve(wanted)
+    best = max(scores, key=lambda candidate: scores[candidate], default=None)
+    return best if best is not None and any(scores[best]) else checkpoint.resolve(wanted)
 
 
-def _fit(one: str, other: str, same_shape: bool) -> tuple[bool, bool, int]:
-    """How well a name fits another: whether only a prefix differs counts more than shapes.
+def _score(one: str, other: str, same_shape: bool) -> tuple[bool, bool, int]:
+    """Rate how well two names match. A match up to a prefix counts more than an equal shape.
 
-    A short name is the end of many: of another shape, it must be one segment longer at most.
+    A short name is the end of many names. So if the shapes differ, one name may be at most one
+    segment longer than the other.
     """
     end = _common_end(one, other)
     depths = one.count("."), other.count(".")
@@ -47,7 +49,7 @@ def _fit(one: str, other: str, same_shape: bool) -> tuple[bool, bool, int]:
 
 
 def _common_end(one: str, other: str) -> int:
-    """How many segments two names have in common, from the last one on."""
+    """Count the segments that two names have in common, starting from the last segment."""
     pairs = zip(reversed(one.split(".")), reversed(other.split(".")), strict=False)
     count = 0
     for a, b in pairs:

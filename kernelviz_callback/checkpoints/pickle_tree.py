@@ -1,57 +1,58 @@
-"""From what a pickle holds to the tensors in it, and the names that lead there."""
+"""Find the tensors in the content of a pickle, and their names."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from kernelviz_callback.checkpoints.safe_pickle import StandIn
+from kernelviz_callback.checkpoints.safe_pickle import Placeholder
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 
-# Longer ones, and those that cannot be printed, name no layer.
-_LONGEST_PATH = 500
-_OF_A_MODULE = ("_parameters", "_buffers", "_modules")
+_LONGEST_PATH = 500  # characters: no name of a layer is longer
+_MODULE_DICTS = ("_parameters", "_buffers", "_modules")  # attributes of a pickled nn.Module
 
 
-def find_nodes(
+def find_tensors(
     content: Any, tensor_of: Callable[[Any], StoredTensor | None]
 ) -> dict[str, StoredTensor]:
-    """List the tensors below the dicts and modules of a file.
+    """List the tensors in the dicts and modules of a file.
 
     Args:
-        content: As `read_pickle` gives it.
-        tensor_of: Tells the tensor that a part of it is, None if it is something else.
+        content: What `read_pickle` returned.
+        tensor_of: Returns the tensor that a node describes, None if the node is not a tensor.
 
     Returns:
-        The keys that lead to each, with dots, to the tensor, in the order of the file.
+        Path to tensor, in the order of the file. A path consists of the keys that lead to the
+        tensor, joined by dots. Keys that cannot be printed are skipped.
     """
     found: dict[str, StoredTensor] = {}
     seen: set[int] = set()
-    # Depth first, one iterator for each open level: however deep, and no name is made before its
-    # turn. The dicts that lead to a node, and its name within the last of them.
-    waiting: list[Iterator[tuple[str, str, Any]]] = [iter([("", "", content)])]
-    while waiting:
-        within, name, node = next(waiting[-1], (None, "", None))
+    # Depth first, with one iterator for each open level instead of recursion, so that a deep file
+    # cannot exhaust the stack. Each item has the path of the dict around a node, the name of the
+    # node in that dict, and the node.
+    open_levels: list[Iterator[tuple[str, str, Any]]] = [iter([("", "", content)])]
+    while open_levels:
+        within, name, node = next(open_levels[-1], (None, "", None))
         if within is None:
-            waiting.pop()
+            open_levels.pop()
         elif len(within) + len(name) > _LONGEST_PATH:
             continue
         elif (stored := tensor_of(node)) is not None:
             found[join(within, name)] = replace(stored, within=within)
         elif id(node) not in seen:
             seen.add(id(node))
-            waiting.append(_below(within, name, node))
+            open_levels.append(_children(within, name, node))
     return found
 
 
-def mapping_of(node: Any) -> dict[Any, Any]:
-    """What a dict, or an object of a class that is one, holds; empty for all else."""
-    if isinstance(node, StandIn):
+def as_mapping(node: Any) -> dict[Any, Any]:
+    """Return the items of a dict or of an object of a dict subclass; empty for any other node."""
+    if isinstance(node, Placeholder):
         return node.items or {}
     return node if isinstance(node, dict) else {}
 
 
 def join(*names: str) -> str:
-    """Join the parts of a name.
+    """Join the parts of a path with dots, without the empty parts.
 
     Example:
         >>> join("state_dict", "", "conv")
@@ -60,21 +61,21 @@ def join(*names: str) -> str:
     return ".".join(filter(None, names))
 
 
-def _below(within: str, name: str, node: Any) -> Iterator[tuple[str, str, Any]]:
+def _children(within: str, name: str, node: Any) -> Iterator[tuple[str, str, Any]]:
     path = join(within, name)
-    for key, child in mapping_of(node).items():
+    for key, child in as_mapping(node).items():
         if isinstance(key, str) and key.isprintable():
-            # The names of the parts of a module begin at the module.
-            yield (join(path, key), "", child) if _parts(child) else (path, key, child)
-    for part in _parts(node):
-        for key, child in mapping_of(part).items():
+            # Names of parameters start at the module, as in its state dict.
+            yield (join(path, key), "", child) if _module_dicts(child) else (path, key, child)
+    for part in _module_dicts(node):
+        for key, child in as_mapping(part).items():
             if isinstance(key, str) and key.isprintable():
                 yield within, join(name, key), child
 
 
-def _parts(node: Any) -> list[dict[Any, Any]]:
-    """The dicts in which a module keeps its parameters, buffers and modules, if it is one."""
-    state = node.state if isinstance(node, StandIn) else None
+def _module_dicts(node: Any) -> list[dict[Any, Any]]:
+    """Return the dicts of parameters, buffers and submodules of a module; none for other nodes."""
+    state = node.state if isinstance(node, Placeholder) else None
     if not isinstance(state, dict) or "_modules" not in state:
         return []
-    return [mapping_of(state.get(part)) for part in _OF_A_MODULE]
+    return [as_mapping(state.get(part)) for part in _MODULE_DICTS]

@@ -1,4 +1,4 @@
-"""The two pictures of a checkpoint, as the callback would have logged them."""
+"""Draw the kernels and responses of a checkpoint, as the callback would have logged them."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,6 @@ from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.health.examine import kernel_health
 from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.probe.probe import Probe, readable_by_layer
-from kernelviz_callback.snapshots.format import load_snapshot
 
 
 def checkpoint_pictures(
@@ -22,29 +21,29 @@ def checkpoint_pictures(
     response: Response = "channels",
     scale: Scale = "filter",
 ) -> Mapping[str, Picture]:
-    """Picture a layer of a checkpoint: its kernels, and what they make of a probe.
+    """Picture a layer of a checkpoint: its kernels, and their responses to a probe.
 
-    Of a snapshot these are the pictures that were logged, with the same verdicts; of any other
-    checkpoint the filters are examined now, without knowing what they were before.
+    For a snapshot, these are the pictures that were logged, with the recorded verdicts. For any
+    other checkpoint, the filters are examined now, without earlier weights to compare with.
 
     Args:
-        checkpoint: Opened.
+        checkpoint: An open checkpoint.
         layer: See `Checkpoint.resolve`.
-        probe: The image to convolve; in grey, if the layer cannot read it as it is.
+        probe: The image to convolve. It is converted to grey if the layer cannot read its colours.
         response: See `response_picture`.
-        scale: Likewise.
+        scale: See `response_picture`.
 
     Returns:
-        "kernels" and "responses".
+        The pictures "kernels" and "responses".
 
     Raises:
-        ValueError: If there is no such layer, or the probe is smaller than its kernels.
+        ValueError: If no layer matches, or the probe is smaller than the kernels.
     """
     name = checkpoint.resolve(layer)
     stored = checkpoint.layers[name]
     weights, geometry = checkpoint.read(name), stored.geometry or plain_geometry(stored.shape)
-    told = (("step", checkpoint.step), ("epoch", checkpoint.epoch))
-    when = " · ".join(f"{what} {number}" for what, number in told if number is not None)
+    numbers = (("step", checkpoint.step), ("epoch", checkpoint.epoch))
+    when = " · ".join(f"{what} {number}" for what, number in numbers if number is not None)
     return {
         "kernels": kernel_picture(
             weights,
@@ -52,7 +51,7 @@ def checkpoint_pictures(
             groups=geometry.groups,
             when=when,
             scale=scale,
-            health=_health(checkpoint, name, weights),
+            health=_recorded_or_examined(checkpoint, name, weights),
         ),
         "responses": response_picture(
             weights,
@@ -66,9 +65,11 @@ def checkpoint_pictures(
     }
 
 
-def _health(checkpoint: Checkpoint, layer: str, weights: Tensor) -> KernelHealth | None:
-    """What a snapshot was found to be when it was taken; any other checkpoint is examined now."""
+def _recorded_or_examined(
+    checkpoint: Checkpoint, layer: str, weights: Tensor
+) -> KernelHealth | None:
+    record = checkpoint.read_record(layer)
+    if record is not None:
+        return record.health
     geometry = checkpoint.layers[layer].geometry
-    if geometry is not None and checkpoint.name.endswith(".safetensors"):
-        return load_snapshot(checkpoint.name).health.get(layer)
     return kernel_health(weights, layer, groups=1 if geometry is None else geometry.groups)

@@ -1,11 +1,10 @@
-"""A pickle read as plain data: no class in it is looked up, and nothing in it is called.
+"""Read a pickle as plain data: no class in it is imported, and no function in it is called.
 
-A pickle is a program for a stack machine. This is such a machine without the instructions to import
-and to call: it makes dicts, lists, tuples, strings and numbers, and a `StandIn` in place of every
-object. So it needs no list of what is safe, opens files whose classes exist nowhere, and takes no
-more memory than their bytes stand for. torch's own ``weights_only`` unpickler is no substitute: it
-makes what a file asks for, however large, and before torch 2.10 a file could make it corrupt memory
-(CVE-2026-24747).
+A pickle is a program for a stack machine. This module is such a machine, but it cannot import and
+cannot call. It makes dicts, lists, tuples, strings and numbers, and a `Placeholder` for every other
+object. So it needs no list of safe classes, it opens files whose classes are not installed, and its
+memory is bounded by the size of the file. torch's own ``weights_only`` unpickler does not have this
+bound, and before torch 2.10 a file could make it corrupt memory (CVE-2026-24747).
 """
 
 import pickletools
@@ -16,35 +15,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-# Takes some seconds. The checkpoint of a large network has a hundredth.
+# Reading this many takes some seconds. The checkpoint of a large network has a hundredth of them.
 _MOST_INSTRUCTIONS = 5_000_000
-# Nobody puts a call of these into a checkpoint in good faith.
+# Functions that run programs. No ordinary checkpoint calls them.
 _PROGRAMS = re.compile(
     r"(os|posix|nt|subprocess|pty|runpy|shutil|socket|ctypes|importlib|code|pdb|timeit)\..*"
     r"|builtins\.(eval|exec|compile|open|breakpoint|__import__)"
 )
-_LONGEST_NAME = 1_000
-_MOST_QUOTED = 60
-_KEPT = ("INT", "LONG", "FLOAT", "STRING", "BYTES", "BYTEARRAY", "UNICODE")
+_LONGEST_NAME = 1_000  # characters of the name of a class or function
+_MOST_QUOTED = 60  # characters of a name in a message
+# Instructions that push their argument have one of these in their name.
+_CONSTANTS = ("INT", "LONG", "FLOAT", "STRING", "BYTES", "BYTEARRAY", "UNICODE")
 
 
 class _RefusedError(ValueError):
-    """The reason is for the user."""
+    """An error whose message is shown to the user as it is."""
 
 
 class Name(str):
-    """A class or function that a file names, as ``module.name``."""
+    """The name of a class or function in a file, as ``module.name``."""
 
 
 @dataclass(eq=False, repr=False, slots=True)
-class StandIn:
-    """What stands where a pickle makes an object by calling a class or function.
+class Placeholder:
+    """Replaces an object that a pickle would make by calling a class or function.
 
     Attributes:
-        name: Of the class or function.
-        arguments: Of the call.
-        state: What else the file holds of the object, often a dict of its attributes.
-        items: What it holds as a mapping, None if it was not filled like one.
+        name: Name of the class or function.
+        arguments: Arguments of the call.
+        state: The state of the object in the file, often a dict of its attributes.
+        items: The items of the object if it is a mapping, else None.
     """
 
     name: str
@@ -54,15 +54,19 @@ class StandIn:
 
 
 def read_pickle(file: BinaryIO) -> tuple[Any, list[Any]]:
-    """Read one pickle, and nothing beyond its end.
+    """Read one pickle. Bytes after its end are not read.
+
+    Args:
+        file: The file, at the first byte of the pickle.
 
     Returns:
-        What it holds: dicts (of their string and object keys), lists (sets too), tuples, strings,
-        numbers, bytes, None, `Name` and `StandIn`; and the persistent ids in it, in their order,
-        for each of which there is a `StandIn` named ``""`` with the id as its argument.
+        The object in the pickle, and the persistent ids in their order. The object consists of
+        dicts (only string and object keys are kept), lists (also for sets), tuples, strings,
+        numbers, bytes, None, `Name` and `Placeholder`. Each persistent id is replaced by a
+        `Placeholder` with the name ``""`` and the id as its argument.
 
     Raises:
-        ValueError: If it is damaged, runs programs, or has no end.
+        ValueError: If the pickle is damaged, runs programs, or does not end.
 
     Example:
         >>> import pickle
@@ -74,33 +78,36 @@ def read_pickle(file: BinaryIO) -> tuple[Any, list[Any]]:
     machine = _Machine()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes in strings that Python may refuse one day
+            warnings.simplefilter("ignore")  # invalid escapes in strings are deprecated
             for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
                 if count == _MOST_INSTRUCTIONS:
                     raise _RefusedError(f"its pickle has more than {count:,} instructions")
-                machine.take(opcode.name, argument)
+                machine.execute(opcode.name, argument)
         return machine.stack.pop(), machine.persistent
     except _RefusedError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as e:
-        raise ValueError("damaged: its pickle ends early or makes no sense") from e
+        raise ValueError("damaged: its pickle ends early or is not valid") from e
 
 
 def whole_numbers(node: Any) -> tuple[int, ...]:
-    """The whole numbers in a tuple, list or ``torch.Size``; a `TypeError` if it is none.
+    """Return the integers in a tuple, list or ``torch.Size``.
+
+    Raises:
+        TypeError: If the node is something else, or an integer is too large for a position.
 
     Example:
-        >>> whole_numbers(StandIn("torch.Size", ((8, 3),)))
+        >>> whole_numbers(Placeholder("torch.Size", ((8, 3),)))
         (8, 3)
     """
-    (numbers,) = node.arguments if isinstance(node, StandIn) else (node,)
+    (numbers,) = node.arguments if isinstance(node, Placeholder) else (node,)
     if not all(isinstance(n, int) and abs(n) < 1 << 62 for n in numbers):
         raise TypeError("expected whole numbers")
     return tuple(numbers)
 
 
 def quoted(name: str) -> str:
-    r"""A name out of a file, fit for a message: one line, short, without control characters.
+    r"""Quote a name from a file for a message: one short line without control characters.
 
     Example:
         >>> quoted("data\n")
@@ -110,31 +117,33 @@ def quoted(name: str) -> str:
 
 
 class _Machine:
+    """The stack machine: the stack, the marks in it, and the memo."""
+
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.persistent: list[Any] = []
-        self._below: list[list[Any]] = []  # the stacks below the marks
+        self._outer: list[list[Any]] = []  # the items below each mark
         self._memo: dict[int, Any] = {}
 
-    def take(self, instruction: str, argument: Any) -> None:
+    def execute(self, instruction: str, argument: Any) -> None:
         action = _ACTIONS.get(instruction)
         if action is not None:
             action(self, argument)
-        elif any(kind in instruction for kind in _KEPT):
+        elif any(kind in instruction for kind in _CONSTANTS):
             self.stack.append(argument)
         else:
-            raise ValueError(f"no checkpoint has the instruction {instruction}")
+            raise ValueError(f"unexpected instruction {instruction}")
 
     def push(self, item: Any) -> None:
         self.stack.append(item)
 
     def mark(self) -> None:
-        self._below.append(self.stack)
+        self._outer.append(self.stack)
         self.stack = []
 
     def since_mark(self) -> list[Any]:
         items = self.stack
-        self.stack = self._below.pop()
+        self.stack = self._outer.pop()
         return items
 
     def last(self, count: int) -> list[Any]:
@@ -145,42 +154,42 @@ class _Machine:
         return items
 
     def call(self, called: Any, arguments: Any) -> None:
-        """Note a call of whatever; only classes and functions have names."""
+        """Push a placeholder for a call. Only classes and functions have a name."""
         name = called if isinstance(called, Name) else ""
         if _PROGRAMS.fullmatch(name):
             raise _RefusedError(
-                f"hostile: it calls {quoted(name)}, as no checkpoint does; nothing was run"
+                f"hostile: it calls {quoted(name)}; no checkpoint needs that, and nothing was run"
             )
         given = arguments if isinstance(arguments, tuple) else (arguments,)
-        # What a subclass of dict holds comes later, or, in old protocols, as an argument.
+        # Old protocols pass the items of a dict subclass as an argument; newer ones add them later.
         items = next((argument for argument in given[:3] if isinstance(argument, dict)), None)
-        self.stack.append(StandIn(str(name), given, items=items))
+        self.stack.append(Placeholder(str(name), given, items=items))
 
     def name(self, module: str, name: str) -> None:
         if len(module) + len(name) > _LONGEST_NAME:
-            raise ValueError("a name of that length is none")
+            raise ValueError("the name of a class or function is too long")
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
         self.stack.append(Name(".".join((module, name))))
 
     def build(self, state: Any) -> None:
-        if isinstance(self.stack[-1], StandIn):
+        if isinstance(self.stack[-1], Placeholder):
             self.stack[-1].state = state
 
     def extend(self, items: list[Any]) -> None:
         extended = self.stack[-1]
-        if not isinstance(extended, StandIn):  # else one of a list, which no weights are in
+        if not isinstance(extended, Placeholder):  # a list subclass; weights are never in one
             extended.extend(items)
 
     def fill(self, items: list[Any]) -> None:
         filled = self.stack[-1]
-        if isinstance(filled, StandIn):
+        if isinstance(filled, Placeholder):
             filled.items = filled.items or {}
             filled = filled.items
-        # Other keys are none of weights, and can be slow to hash.
+        # Weights have string keys. Other keys are dropped: they can be slow to hash.
         if len(items) % 2:
             raise IndexError
         pairs = zip(items[::2], items[1::2], strict=True)
-        filled.update(pair for pair in pairs if isinstance(pair[0], str | StandIn))
+        filled.update(pair for pair in pairs if isinstance(pair[0], str | Placeholder))
 
     def make_dict(self, items: list[Any]) -> None:
         self.stack.append({})
@@ -188,7 +197,7 @@ class _Machine:
 
     def persist(self, identity: Any) -> None:
         self.persistent.append(identity)
-        self.stack.append(StandIn("", (identity,)))
+        self.stack.append(Placeholder("", (identity,)))
 
     def remember(self, index: int) -> None:
         self._memo[index] = self.stack[-1]

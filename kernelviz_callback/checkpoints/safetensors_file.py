@@ -1,4 +1,4 @@
-"""Safetensors files: ours, and any other."""
+"""Open safetensors files: snapshots of this package, and any other."""
 
 import json
 from collections.abc import Mapping
@@ -7,26 +7,27 @@ from typing import Any
 
 from kernelviz_callback.checkpoints.byte_ranges import (
     FLOATS,
-    Numbers,
-    Region,
+    ByteRange,
     Source,
+    TensorBytes,
     open_source,
     size_of,
 )
 from kernelviz_callback.checkpoints.safe_pickle import quoted, whole_numbers
 from kernelviz_callback.checkpoints.stored_layers import (
     Layers,
+    Shape,
     StoredLayer,
     StoredTensor,
     find_layers,
 )
 from kernelviz_callback.model.convolutions import Geometry
+from kernelviz_callback.snapshots.format import read_description, read_record, weight_key
 
-_SENSELESS = "damaged: its header makes no sense"
-_LENGTH_BYTES = 8  # of the header, before it
-# As the safetensors library has it.
-_LONGEST_HEADER = 100_000_000
-_LARGEST_STEP = 1 << 16  # of a kernel, in pixels
+_BAD_HEADER = "damaged: its header is not valid"
+_LENGTH_BYTES = 8  # the file begins with the length of the header
+_LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
+_LARGEST_STRIDE = 1 << 16  # pixels: largest stride, dilation or number of groups that is accepted
 _DTYPES = {
     "F64": "torch.float64",
     "F32": "torch.float32",
@@ -38,37 +39,34 @@ _DTYPES = {
 
 
 def is_safetensors(source: Source) -> bool:
-    """Tell a safetensors file by its beginning: the length of a JSON object, and the object."""
+    """Check whether a file begins like a safetensors file: a length, then a JSON object."""
     with open_source(source) as file:
         beginning = file.read(_LENGTH_BYTES + 1)
     return bool(beginning[_LENGTH_BYTES:] == b"{")
 
 
 def open_safetensors(source: Source) -> tuple[Layers, Mapping[str, Any]]:
-    """Find the layers of a safetensors file, and what a snapshot of ours tells of itself.
+    """Find the layers of a safetensors file without reading their weights.
+
+    Returns:
+        The layers, and the description if the file is a snapshot, else an empty mapping; see
+        `kernelviz_callback.snapshots.format`.
 
     Raises:
         ValueError: If the file is damaged.
-        OSError: If it cannot be read.
+        OSError: If the file cannot be read.
     """
-    stored, described = open_tensors(source)
+    stored, description = _open_tensors(source)
     try:
-        layers = described.get("layers")
-        if not layers:
-            return find_layers(stored), described
-        found = {name: _of_snapshot(stored[f"{name}/weight"], layers[name]) for name in layers}
-        return Layers(found, {}), described
+        if not description.get("layers"):
+            return find_layers(stored), description
+        found = {name: _snapshot_layer(name, stored, description) for name in description["layers"]}
+        return Layers(found, {}), description
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(_SENSELESS) from error
+        raise ValueError(_BAD_HEADER) from error
 
 
-def open_tensors(source: Source) -> tuple[Mapping[str, StoredTensor], Mapping[str, Any]]:
-    """Find the tensors of a safetensors file, and what a snapshot of ours tells of itself.
-
-    Raises:
-        ValueError: If the file is damaged.
-        OSError: If it cannot be read.
-    """
+def _open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, Any]]:
     size = size_of(source)
     with open_source(source) as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
@@ -77,44 +75,56 @@ def open_tensors(source: Source) -> tuple[Mapping[str, StoredTensor], Mapping[st
             raise ValueError(f"damaged: its header claims {length:,} of its {size:,} bytes")
         header = file.read(length)
     try:
-        entries = json.loads(header.decode())  # not in any other encoding than UTF-8
-        described = json.loads((entries.pop("__metadata__", None) or {}).get("kernelviz", "{}"))
+        entries = json.loads(header.decode())  # json.loads alone would accept other encodings
+        description = read_description(entries.pop("__metadata__", None))
         stored = {
-            name: _stored(entry, Region(source, start, size - start))
+            name: _stored_tensor(entry, ByteRange(source, start, size - start))
             for name, entry in entries.items()
             if name.isprintable()
         }
-        return stored, described
+        return stored, {} if description is None else description
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(_SENSELESS) from error
+        raise ValueError(_BAD_HEADER) from error
 
 
-def _of_snapshot(weights: StoredTensor, fields: Mapping[str, Any]) -> StoredLayer:
+def _snapshot_layer(
+    name: str, stored: Mapping[str, StoredTensor], description: Mapping[str, Any]
+) -> StoredLayer:
+    weights = stored[weight_key(name)]
     if weights.refusal:
-        raise ValueError("its weights are no real numbers")
-    geometry = Geometry.from_dict(fields)
-    count, _, *kernel = weights.shape
-    each = len(kernel)
+        raise ValueError("its weights are not floating-point numbers")
+    geometry = Geometry.from_dict(description["layers"][name])
+    _check_geometry(geometry, weights.shape)
+    return StoredLayer(
+        weights.shape,
+        weights.read,
+        geometry,
+        lambda: read_record(description, name, lambda key: stored[key].read()),
+    )
+
+
+def _check_geometry(geometry: Geometry, shape: Shape) -> None:
+    """Refuse a geometry that does not fit the weights, or whose responses would fill the memory."""
+    count, _, *kernel = shape
+    dimensions = len(kernel)
     steps = whole_numbers((*geometry.stride, *geometry.dilation, geometry.groups))
-    # Responses take memory by these.
     if (
-        not 1 <= each <= 3
-        or (len(geometry.stride), len(geometry.dilation)) != (each, each)
+        not 1 <= dimensions <= 3
+        or (len(geometry.stride), len(geometry.dilation)) != (dimensions, dimensions)
         or min(steps) < 1
-        or max(steps) > _LARGEST_STEP
+        or max(steps) > _LARGEST_STRIDE
         or count % geometry.groups
     ):
         raise ValueError("its geometry is impossible")
-    return StoredLayer(weights.shape, weights.read, geometry)
 
 
-def _stored(entry: Mapping[str, Any], numbers: Region) -> StoredTensor:
+def _stored_tensor(entry: Mapping[str, Any], data: ByteRange) -> StoredTensor:
     shape = whole_numbers(entry["shape"])
     first, end = whole_numbers(entry["data_offsets"])
     dtype = FLOATS.get(_DTYPES.get(entry["dtype"], ""))
     if dtype is None:
         return StoredTensor(shape, refusal=f"{quoted(entry['dtype'])} numbers")
-    if not 0 <= first <= end <= numbers.length or end - first != prod(shape) * dtype.itemsize:
-        raise ValueError("its tensors have other sizes than their numbers")
-    region = Region(numbers.source, numbers.start + first, end - first)
-    return StoredTensor(shape, Numbers(region, dtype, shape).read)
+    if not 0 <= first <= end <= data.length or end - first != prod(shape) * dtype.itemsize:
+        raise ValueError("the size of a tensor does not match its bytes")
+    storage = ByteRange(data.source, data.start + first, end - first)
+    return StoredTensor(shape, TensorBytes(storage, dtype, shape).read)

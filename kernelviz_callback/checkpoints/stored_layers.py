@@ -1,4 +1,4 @@
-"""Convolutions in a state dict: no model is needed to tell them by their names and shapes."""
+"""Find the convolutions in a state dict by their names and shapes, without the model."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,64 +9,70 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback.model.convolutions import WRAPPER_SEGMENTS, Geometry
+from kernelviz_callback.snapshots.format import LayerRecord
 
-# (N, C, kH, kW), of a 1-D layer (N, C, k), of a 3-D layer (N, C, kD, kH, kW).
+# (N, C, kH, kW); for a 1-D layer (N, C, k), for a 3-D layer (N, C, kD, kH, kW).
 Shape: TypeAlias = tuple[int, ...]
 
-# Where training scripts put the weights that a user would load, the likeliest first.
+# Keys under which training scripts save the weights that a user would load, the most likely first.
 _MAIN_DICTS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params")
-# Beside them stand copies: running averages, or what an average has replaced. Any segment of a name
-# may tell.
+# A segment of a name that marks a copy of the weights: a running average, or the weights that an
+# average has replaced.
 _COPY = re.compile(r"(?:^|_)(ema|swa|averag\w*|teacher|shadow)(?:_|$)|^current_model_state$")
-# The keys below which no weights are, but tensors that look like them.
+# Keys under which tensors only look like weights.
 _NOT_WEIGHTS = re.compile(r"(optim\w*|loops|callbacks|hyper_parameters|\w*scaler)(\.|$)")
-_RANKS = (3, 4, 5)
+_RANKS = (3, 4, 5)  # dimensions of the weights of a convolution
 
 
-def _unread() -> Tensor:
+def _refuse_to_read() -> Tensor:
     raise ValueError("it has no weights that can be read")
 
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """A tensor in a file that has been opened.
+    """A tensor in an open file.
 
     Attributes:
-        shape: Of it.
-        read: Gives it: float32, contiguous, in memory of its own.
-        refusal: What it is if its numbers are no real ones, as the end of "its weights are".
-        within: The keys, joined by dots, of the dicts that its own name stands in.
+        shape: Shape of the tensor.
+        read: Reads the tensor as float32. It is contiguous and shares no memory.
+        refusal: None for floating-point numbers, else what they are; it ends a message that begins
+            with "its weights are".
+        within: Path of the dict that holds the tensor: its keys, joined by dots.
     """
 
     shape: tuple[int, ...]
-    read: Callable[[], Tensor] = _unread
+    read: Callable[[], Tensor] = _refuse_to_read
     refusal: str | None = None
     within: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredLayer:
-    """One convolution in a file that has been opened, not read.
+    """One convolution in an open file. Its weights are not read yet.
 
     Attributes:
-        shape: Of its weights.
-        read: Reads them: float32, its own memory.
-        geometry: How the convolution slides, where the file tells.
+        shape: Shape of the weights.
+        read: Reads the weights as float32. They share no memory.
+        geometry: Geometry of the convolution, None if the file does not store it.
+        read_record: Reads what a snapshot records about the layer besides its weights, such as its
+            health. None in any other file.
     """
 
     shape: Shape
     read: Callable[[], Tensor]
     geometry: Geometry | None = None
+    read_record: Callable[[], LayerRecord] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """The convolutions of a file, in its order, and what looks like one and cannot be shown.
+    """The convolutions of a file.
 
     Attributes:
-        found: Name to layer. Names are without the dict that the weights stand in and the segments
-            that wrappers add. Running averages and other copies come last, under their whole names.
-        refused: Name to the reason.
+        found: Name to layer, in the order of the file. Names do not include the path of the dict
+            that holds the weights, nor the segments that wrappers add. Running averages and other
+            copies come last, with their full paths as names.
+        refused: Name to reason, for tensors that look like convolutions but cannot be shown.
     """
 
     found: Mapping[str, StoredLayer]
@@ -77,7 +83,7 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
     """Find the convolutions among stored tensors.
 
     Args:
-        stored: The keys that lead to a tensor in its file, with dots, to the tensor.
+        stored: Path to tensor. A path consists of the keys that lead to the tensor, joined by dots.
 
     Example:
         >>> stored = StoredTensor((8, 3, 5, 5), within="state_dict")
@@ -86,9 +92,9 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
     """
     found: dict[str, StoredLayer] = {}
     refused: dict[str, str] = {}
-    # Stable: in the order of the file within a rank.
-    for path in sorted(stored, key=lambda path: _rank(path, stored[path].within)):
-        base, weights = _weights_at(path, stored)
+    # The sort is stable: within one priority, the order of the file stays.
+    for path in sorted(stored, key=lambda path: _priority(path, stored[path].within)):
+        base, weights = _find_weights(path, stored)
         if weights is None:
             continue
         first = weights.parts[0]
@@ -108,16 +114,16 @@ def _is_copy(path: str) -> bool:
     return any(_COPY.search(segment) for segment in path.lower().split("."))
 
 
-def _rank(path: str, within: str) -> int:
-    """Where a user would look first."""
+def _priority(path: str, within: str) -> int:
+    """Return 0 for the most likely weights of the model, more for less likely ones."""
     top = within.partition(".")[0]
     if _is_copy(path):
         return len(_MAIN_DICTS) + 1
     return _MAIN_DICTS.index(top) if top in _MAIN_DICTS else len(_MAIN_DICTS)
 
 
-def _weights_at(path: str, stored: Mapping[str, StoredTensor]) -> "tuple[str, _Weights | None]":
-    """The layer whose weights begin with what is stored at ``path``, and how they are stored."""
+def _find_weights(path: str, stored: Mapping[str, StoredTensor]) -> "tuple[str, _Weights | None]":
+    """Return name and weights of the layer if the tensor at ``path`` is the first part of them."""
     if _NOT_WEIGHTS.match(path) or len(stored[path].shape) not in _RANKS:
         return "", None
     for (first, *others), join in _STORED_AS.items():
@@ -136,7 +142,7 @@ def _layer_name(base: str, within: str, rank: int) -> str:
 
 
 class _Weights(NamedTuple):
-    """Weights as they are stored, and how to join their parts."""
+    """The stored parts of the weights of a layer, and the function that joins them."""
 
     parts: list[StoredTensor]
     join: Callable[..., Tensor]
@@ -154,13 +160,14 @@ def _weight_norm(direction: Tensor, length: Tensor) -> Tensor:
 
 
 def _spectral_norm(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """The weights over their largest singular value, which belongs to these two vectors."""
+    """Divide the weights by their largest singular value, whose singular vectors are u and v."""
     normed: Tensor = weight / (u @ weight.flatten(1) @ v)
     return normed
 
 
-# How weights are stored: the endings of the names of their parts, and how these are joined. Plain;
-# then pruned and normed, by torch's hooks and by its parametrizations.
+# The ways in which torch stores weights: the endings of the names of the parts, and the function
+# that joins the parts. First plain weights, then pruned and normalized ones, by hooks and by
+# parametrizations.
 _STORED_AS: dict[tuple[str, ...], Callable[..., Tensor]] = {
     (".weight",): lambda weight: weight,
     (".weight_orig", ".weight_mask"): torch.mul,

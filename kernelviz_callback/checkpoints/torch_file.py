@@ -1,4 +1,4 @@
-"""Files of ``torch.save``: opened without executing anything, and without any class in them."""
+"""Open files of ``torch.save`` without executing them and without importing their classes."""
 
 import struct
 import zipfile
@@ -11,25 +11,31 @@ import torch
 
 from kernelviz_callback.checkpoints.byte_ranges import (
     FLOATS,
-    Numbers,
-    Region,
+    ByteRange,
     Source,
+    TensorBytes,
     open_source,
     size_of,
 )
-from kernelviz_callback.checkpoints.pickle_tree import find_nodes
-from kernelviz_callback.checkpoints.safe_pickle import StandIn, quoted, read_pickle, whole_numbers
+from kernelviz_callback.checkpoints.pickle_tree import find_tensors
+from kernelviz_callback.checkpoints.safe_pickle import (
+    Placeholder,
+    quoted,
+    read_pickle,
+    whole_numbers,
+)
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 
-# What a file of torch 1.5 or earlier begins with: a magic number, a protocol version, a description
-# of the machine; then come the objects, the keys of the storages, and the storages.
+# A file of torch 1.5 or earlier has three pickles as its header: a magic number, a protocol version
+# and a description of the machine. Then follow the objects, the keys of the storages, and the
+# storages.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_HEADER = 3
-_LONGEST_LINE = 1 << 16
-_LARGEST_DIRECTORY = 16 << 20  # of a zip file with more than 100,000 tensors
+_LONGEST_LINE = 1 << 16  # bytes of a line in a pickle of protocol 0
+_LARGEST_DIRECTORY = 16 << 20  # bytes: enough for a zip file with more than 100,000 tensors
 _RECORD_MAGIC = b"PK\3\4"
-_RECORD_HEADER = struct.Struct("<4s22xHH")  # then come its name, and an extra field
-# How a storage is named in a pickle, to the dtype. Only those of floating point are looked at.
+_RECORD_HEADER = struct.Struct("<4s22xHH")  # the name and an extra field follow
+# Name of a storage class in a pickle to dtype.
 _STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -54,7 +60,7 @@ _TENSORS = (
     "torch._utils._rebuild_tensor_v3",
     "torch._utils._rebuild_qtensor",
 )
-# Calls that return their first argument as another kind of tensor.
+# Functions that return their first argument as another kind of tensor.
 _WRAPPERS = (
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_parameter_with_state",
@@ -66,26 +72,26 @@ _MOST_WRAPPERS = 4
 
 @dataclass(frozen=True, eq=False)
 class TorchFile:
-    """What a file of ``torch.save`` holds.
+    """The content of a file of ``torch.save``.
 
     Attributes:
-        content: As it was given to ``torch.save``, with a `StandIn` for every object and tensor.
+        content: The object that was saved, with a `Placeholder` for every object and tensor in it.
     """
 
     content: Any
-    _storage: Callable[[str], Region]
+    _storage: Callable[[str], ByteRange]
 
     def tensors(self) -> dict[str, StoredTensor]:
-        """List its tensors, without reading any: the keys that lead to each, with dots, to it.
+        """List the tensors without reading them, see `find_tensors`.
 
         Raises:
-            ValueError: If the description of one is damaged.
+            ValueError: If the description of a tensor is damaged.
         """
-        return find_nodes(self.content, self.tensor)
+        return find_tensors(self.content, self.tensor)
 
     def tensor(self, node: Any) -> StoredTensor | None:
-        """The tensor that a part of the content is, None if it is something else."""
-        name, arguments = _unwrapped(node)
+        """Return the tensor that a node of the content describes, None if it is not a tensor."""
+        name, arguments = _rebuild_call(node)
         if name not in _TENSORS:
             return None
         try:
@@ -94,7 +100,7 @@ class TorchFile:
             dtype = _STORAGES.get(kind.rpartition(".")[2], torch.uint8)
             if name.endswith("v3"):
                 dtype = FLOATS.get(arguments[6], torch.uint8)
-            if view and view[0] is not None:  # files of torch 0.x
+            if view and view[0] is not None:  # only in files of torch 0.x
                 offset += view[0][1]
             shape, strides = whole_numbers(shape), whole_numbers(strides)
             reason = _refusal(dtype)
@@ -102,17 +108,21 @@ class TorchFile:
                 return StoredTensor(shape, refusal=reason)
             (offset,) = whole_numbers([offset])
             place = self._storage(str(key))
-            return StoredTensor(shape, Numbers(place, dtype, shape, strides, offset).read)
+            return StoredTensor(shape, TensorBytes(place, dtype, shape, strides, offset).read)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ValueError("damaged: what it says of a tensor makes no sense") from error
+            raise ValueError("damaged: the description of a tensor is not valid") from error
 
 
 def open_torch_file(source: Source) -> TorchFile:
-    """Open a file of ``torch.save``, or the bytes of one.
+    """Open a file of ``torch.save``.
+
+    Args:
+        source: The path or the content of the file.
 
     Raises:
-        ValueError: If it is damaged, hostile, or none of ``torch.save``; the message is the reason.
-        OSError: If it cannot be read.
+        ValueError: If the file is damaged, hostile, or not a file of ``torch.save``. The message is
+            the reason, without the name of the file.
+        OSError: If the file cannot be read.
     """
     with open_source(source) as file:
         beginning = file.read(4)
@@ -120,61 +130,65 @@ def open_torch_file(source: Source) -> TorchFile:
             return _open_legacy(source, file)
         if beginning == _RECORD_MAGIC:
             return _open_zip(source, file)
-    raise ValueError("neither a file of torch.save nor of safetensors")
+    raise ValueError("neither a file of torch.save nor a safetensors file")
 
 
 def _open_zip(source: Source, file: BinaryIO) -> TorchFile:
-    regions = _records(source, file)
-    if "data.pkl" not in regions:
-        raise ValueError("a zip file, but none of torch.save: it holds no data.pkl")
-    if "byteorder" in regions and regions["byteorder"].read() != b"little":
-        raise ValueError("its numbers are in the byte order of another kind of machine")
-    content, _ = read_pickle(BytesIO(regions["data.pkl"].read()))
-    return TorchFile(content, lambda key: regions[f"data/{key}"])
+    records = _list_records(source, file)
+    if "data.pkl" not in records:
+        raise ValueError("a zip file, but not one of torch.save: it has no data.pkl")
+    if "byteorder" in records and records["byteorder"].read() != b"little":
+        raise ValueError("its numbers are big-endian; only little-endian files can be read")
+    content, _ = read_pickle(BytesIO(records["data.pkl"].read()))
+    return TorchFile(content, lambda key: records[f"data/{key}"])
 
 
-def _records(source: Source, file: BinaryIO) -> dict[str, Region]:
-    """The records of a zip file, by their names without the folder that they all are in."""
+def _list_records(source: Source, file: BinaryIO) -> dict[str, ByteRange]:
+    """List the records of a zip file by name, without the folder that all of them are in."""
     try:
-        reluctant: Any = _Reluctant(file, _LARGEST_DIRECTORY)
-        with zipfile.ZipFile(reluctant) as archive:
+        limited: Any = _LimitedReads(file, _LARGEST_DIRECTORY)
+        with zipfile.ZipFile(limited) as archive:
             records = archive.infolist()
-        starts = [_start(file, record) for record in records]
+        starts = [_content_start(file, record) for record in records]
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
-        raise ValueError("damaged or cut short: the list of its records is not whole") from error
-    checked = any(record.CRC for record in records)  # torch can be told to write none: all are 0
-    regions: dict[str, Region] = {}
+        raise ValueError("damaged or cut short: its list of records is not complete") from error
+    # torch can save without checksums; all of them are 0 then.
+    has_checksums = any(record.CRC for record in records)
+    ranges: dict[str, ByteRange] = {}
     for record, start in zip(records, starts, strict=True):
         name = record.filename.partition("/")[2]
         if name == "constants.pkl" or name.startswith("code/"):
             raise ValueError("a TorchScript archive, a program; save its state_dict() instead")
         if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
-            raise ValueError(f"its record {quoted(name)} is compressed, as torch writes none")
-        if name in regions:
+            raise ValueError(
+                f"its record {quoted(name)} is compressed; torch.save never compresses"
+            )
+        if name in ranges:
             raise ValueError(f"damaged: it has two records {quoted(name)}")
-        regions[name] = Region(source, start, record.file_size, record.CRC if checked else None)
-    return regions
+        checksum = record.CRC if has_checksums else None
+        ranges[name] = ByteRange(source, start, record.file_size, checksum)
+    return ranges
 
 
-def _start(file: BinaryIO, record: zipfile.ZipInfo) -> int:
-    """Where the content of a record begins: after a header, which must be of this record."""
+def _content_start(file: BinaryIO, record: zipfile.ZipInfo) -> int:
+    """Find the first byte of the content of a record, and check the header before it."""
     file.seek(record.header_offset)
     magic, name_length, extra_length = _RECORD_HEADER.unpack(file.read(_RECORD_HEADER.size))
     name = file.read(name_length)
     if magic != _RECORD_MAGIC or name != record.orig_filename.encode():
-        raise ValueError("a record is not where it should be")
+        raise ValueError("a record is not at its place")
     return file.tell() + int(extra_length)
 
 
 def _open_legacy(source: Source, file: BinaryIO) -> TorchFile:
     file.seek(0)
-    pickles: Any = _Reluctant(file, size_of(source))
+    pickles: Any = _LimitedReads(file, size_of(source))
     magic, *_ = [read_pickle(pickles)[0] for _ in range(_LEGACY_HEADER)]
     if magic != _LEGACY_MAGIC:
-        raise ValueError("a pickle, but none of torch.save")
+        raise ValueError("a pickle, but not a file of torch.save")
     content, persistent = read_pickle(pickles)
     keys, _ = read_pickle(pickles)
-    regions: dict[str, Region] = {}
+    ranges: dict[str, ByteRange] = {}
     try:
         sizes = {
             str(key): _STORAGES[kind.rpartition(".")[2]].itemsize
@@ -185,15 +199,17 @@ def _open_legacy(source: Source, file: BinaryIO) -> TorchFile:
         for key in keys:
             file.seek(at)
             (count,) = struct.unpack("<q", file.read(8))
-            regions[str(key)] = Region(source, at + 8, count * sizes[str(key)])
+            ranges[str(key)] = ByteRange(source, at + 8, count * sizes[str(key)])
             at += 8 + count * sizes[str(key)]
     except (AttributeError, LookupError, TypeError, ValueError, struct.error, OSError) as error:
-        raise ValueError("damaged or cut short: its storages are not what it says") from error
-    return TorchFile(content, lambda key: regions[key])
+        raise ValueError(
+            "damaged or cut short: its storages do not match its list of storages"
+        ) from error
+    return TorchFile(content, lambda key: ranges[key])
 
 
-class _Reluctant:
-    """A file that gives no more than so many bytes at once, however many it is asked for."""
+class _LimitedReads:
+    """A file that refuses to read more than a given number of bytes at once."""
 
     def __init__(self, file: BinaryIO, most: int) -> None:
         self._file = file
@@ -210,10 +226,10 @@ class _Reluctant:
         return self._file.readline(_LONGEST_LINE)
 
 
-def _unwrapped(node: Any) -> tuple[str, Any]:
-    """The call that makes a tensor: its name and arguments; nothing if the node is no tensor."""
+def _rebuild_call(node: Any) -> tuple[str, Any]:
+    """Return the function that rebuilds a tensor and its arguments; empty for other nodes."""
     for _ in range(_MOST_WRAPPERS):
-        if not isinstance(node, StandIn):
+        if not isinstance(node, Placeholder):
             break
         if node.name == _SUBCLASS and len(node.arguments) > 2:
             return str(node.arguments[0]), node.arguments[2]

@@ -1,4 +1,5 @@
-"""Commands: what each command of ``kernelviz`` does once its arguments are read.
+"""Commands: what each command of ``kernelviz`` does after ``cli.py`` has read its arguments.
 
-May import every other package; only ``cli.py`` may import it.
+``demo.py``, ``show.py``, ``compare.py`` and ``evolve.py`` have one command each. This package may
+import every other package. Only ``cli.py`` may import it.
 """

@@ -1,4 +1,4 @@
-"""``kernelviz compare``: a table, and whatever files are asked for."""
+"""``kernelviz compare``: print a table, and write the requested files."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
 from kernelviz_callback.commands.failures import Failures, check_folders
-from kernelviz_callback.comparison.compare import CompareWalk
+from kernelviz_callback.comparison.compare import Comparer
 from kernelviz_callback.comparison.comparison import Comparison
 from kernelviz_callback.comparison.conditions import Condition
 from kernelviz_callback.comparison.save import (
@@ -20,8 +20,7 @@ from kernelviz_callback.comparison.save import (
 from kernelviz_callback.comparison.table import comparison_table
 from kernelviz_callback.probe.probe import load_probe
 
-# Work that takes no longer than this shows no progress, in seconds.
-_QUICK = 1.0
+_QUICK = 1.0  # seconds of work before a progress bar is shown
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,26 +31,26 @@ def run(options: argparse.Namespace) -> int:
     names = failures.expand(options.files)
     if options.list:
         for name in names:
-            with failures.survive():
+            with failures.catch():
                 print(f"{name}\n{open_checkpoint(name).describe()}")
         return failures.status
     match = None if options.match == "auto" else options.match
-    walk = CompareWalk(len(names), layer=options.layer, match=match, probe=options.probe)
+    comparer = Comparer(len(names), layer=options.layer, match=match, probe=options.probe)
     for name in tqdm(names, unit="checkpoint", delay=_QUICK, leave=False, disable=None):
-        with failures.survive():
-            walk.take(name)
-    comparison = walk.comparison()
+        with failures.catch():
+            comparer.add(name)
+    comparison = comparer.result()
     Console().print(comparison_table(comparison, most=options.top))
     responses_to = load_probe(options.probe) if options.responses else None
     for path in options.output:
-        with failures.survive():
+        with failures.catch():
             save_comparison(comparison, path, scale=options.scale, responses_to=responses_to)
             print(path)
     if options.tensorboard:
-        with failures.survive():
+        with failures.catch():
             log_comparison(comparison, options.tensorboard)
             print(f"tensorboard --logdir {options.tensorboard}")
-    return max(failures.status, _judge(comparison, options.fail_if))
+    return max(failures.status, _check_conditions(comparison, options.fail_if))
 
 
 def _check_responses(options: argparse.Namespace) -> None:
@@ -61,14 +60,14 @@ def _check_responses(options: argparse.Namespace) -> None:
         raise ValueError(f"--responses is for a picture; add -o NAME ending in {endings}")
 
 
-def _judge(comparison: Comparison, conditions: Sequence[Condition]) -> int:
-    """1 if a condition holds for any checkpoint after the first, else 0.
+def _check_conditions(comparison: Comparison, conditions: Sequence[Condition]) -> int:
+    """Return 1 if a condition is true for any checkpoint after the first, else 0.
 
     Raises:
-        ValueError: If none holds, and of some it cannot be told.
+        ValueError: If no condition is true, and a condition cannot be checked.
     """
     others = comparison.columns[1:]
-    held, untold = False, ""
+    is_any_true, problem = False, ""
     for condition in conditions:
         found: list[tuple[str, float]] = []
         for column in others:
@@ -77,15 +76,15 @@ def _judge(comparison: Comparison, conditions: Sequence[Condition]) -> int:
                 if condition.holds(numbers):
                     found.append((column.label, numbers[condition.number]))
             except ValueError as error:
-                untold = untold or f"{column.label}: {error}"
+                problem = problem or f"{column.label}: {error}"
         if found:
             label, value = found[0]
-            held = True
+            is_any_true = True
             print(
                 f"kernelviz: {condition} holds for {len(found)} of {len(others)} checkpoints, "
                 f"first for {label}: {condition.number} is {value:.4g}",
                 file=sys.stderr,
             )
-    if untold and not held:
-        raise ValueError(untold)
-    return int(held)
+    if problem and not is_any_true:
+        raise ValueError(problem)
+    return int(is_any_true)

@@ -1,7 +1,9 @@
-"""The demo: a small network learns to tell photographs apart by small crops of them.
+"""``kernelviz demo``: train a small network on photographs, with the callback.
 
-"Which photo is this crop from?" needs no labels beyond the photos, and turns the noise of a first
-layer into colour blobs, edges and gratings within a thousand steps.
+The network learns to recognize from which photograph a small crop is. This task needs no labels
+except the number of the photograph. Within a thousand steps, the noise in the first layer turns
+into colour blobs, edges and gratings. `run` is the command, and `run_demo` trains without printing.
+`PhotoNet` and `PhotoCrops` are also used by the examples and the configurations in ``configs/``.
 """
 
 import shlex
@@ -25,7 +27,7 @@ from kernelviz_callback.snapshots.format import load_snapshot
 from kernelviz_callback.snapshots.names import list_snapshots
 from kernelviz_callback.training.callback import KernelVizCallback
 
-# Pictures that ship inside scikit-image's wheel, so that nothing is downloaded.
+# Pictures in the wheel of scikit-image, so that nothing is downloaded.
 PHOTOS = (
     "astronaut",
     "brick",
@@ -46,17 +48,78 @@ PHOTOS = (
 )
 
 
-def load_photos() -> list[Tensor]:
-    """Load the photographs, each (3, H, W), float32, in [0, 1]; grey ones in three equal channels.
+def run(output: Path, *, epochs: int, batches: int) -> int:
+    """Run the command; return its exit status."""
+    folder = run_demo(output, epochs=epochs, batches=batches)
+    pictures = "\n".join(f"    {path}" for path in sorted(folder.glob("*.png")))
+    run_name = shlex.quote(str(folder))
+    print(
+        f"""
+The first and the last pictures:
+
+{pictures}
+
+All snapshots are in TensorBoard, under Kernels; a film strip of the training is under Images:
+
+    tensorboard --logdir {shlex.quote(str(folder.parent))}
+
+To make a report in one file, an animation, and a comparison in numbers, run:
+
+    kernelviz evolve {run_name} -o report.html -o evolution.gif
+    kernelviz compare {run_name} -o compare.html
+
+The exact weights of every snapshot are in {folder / "kernelviz"}"""
+    )
+    return 0
+
+
+def run_demo(folder: str | Path = "runs", *, epochs: int = 12, batches: int = 100) -> Path:
+    """Train `PhotoNet` with the callback, then save the first and the last pictures as files.
+
+    Args:
+        folder: Parent folder. The run folder is ``<folder>/demo/version_N``.
+        epochs: Number of training epochs.
+        batches: Number of batches of 128 crops in an epoch.
+
+    Returns:
+        The run folder.
 
     Raises:
-        ModuleNotFoundError: If scikit-image, an optional extra, is missing.
+        ModuleNotFoundError: If scikit-image is missing; it is in the extra ``demo``.
+    """
+    seed_everything(7, verbose=False)
+    photos = load_photos()
+    logger = TensorBoardLogger(folder, name="demo")
+    trainer = Trainer(
+        max_epochs=epochs,
+        logger=logger,
+        callbacks=[KernelVizCallback()],
+        log_every_n_steps=10,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings():
+        # Lightning advises on data loader workers, and uses a deprecated part of torch itself.
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+        trainer.fit(PhotoNet(), datamodule=PhotoCrops(batches_per_epoch=batches))
+    run = Path(logger.log_dir)
+    _save_pictures(run, Probe(load_probe(to_pil_image(photos[0])).image, PHOTOS[0]))
+    return run
+
+
+def load_photos() -> list[Tensor]:
+    """Load the photographs, each of shape (3, H, W), float32, in [0, 1].
+
+    Grey photographs get three equal channels.
+
+    Raises:
+        ModuleNotFoundError: If scikit-image is missing; it is in the extra ``demo``.
     """
     try:
         from skimage import data
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "the demo's photographs come with scikit-image, which is not installed; "
+            "the photographs of the demo are in scikit-image, which is not installed; "
             'run: pip install "kernelviz-callback[demo]"'
         ) from error
     photos = (torch.from_numpy(getattr(data, name)()) for name in PHOTOS)
@@ -67,13 +130,13 @@ def load_photos() -> list[Tensor]:
 
 
 class RandomCrops(Dataset[tuple[Tensor, int]]):
-    """Random square crops, each labelled with the number of its photo.
+    """Random square crops, each labelled with the index of its photograph.
 
-    Half of the crops are grey, so that the photos cannot be told apart by colour alone.
+    Half of the crops are grey, so that colour alone does not identify a photograph.
 
     Args:
-        photos: See `load_photos`.
-        count: Crops in an epoch.
+        photos: The photographs, see `load_photos`.
+        count: Number of crops in an epoch.
         size: Side of a crop, in pixels.
     """
 
@@ -99,8 +162,8 @@ class PhotoCrops(LightningDataModule):
     """Training and validation crops of the photographs.
 
     Args:
-        batch_size: Crops in a batch.
-        batches_per_epoch: Batches in a training epoch.
+        batch_size: Number of crops in a batch.
+        batches_per_epoch: Number of batches in a training epoch.
         crop_size: Side of a crop, in pixels.
     """
 
@@ -131,13 +194,13 @@ class PhotoCrops(LightningDataModule):
 
 
 class PhotoNet(LightningModule):
-    """A small network with a first layer worth watching: 64 filters of 3x7x7.
+    """A small network whose first layer has 64 filters of 3x7x7 by default.
 
     Args:
-        photos: Number of photographs to tell apart.
+        photos: Number of photographs to recognize.
         filters: Number of filters in the first convolution.
-        learning_rate: Largest rate of the one-cycle schedule of SGD with momentum.
-        weight_decay: Fades the noise of initialisation, so that what is left was learnt.
+        learning_rate: Largest learning rate of the one-cycle schedule, for SGD with momentum.
+        weight_decay: Weight decay. It removes the noise of the initialization.
     """
 
     def __init__(
@@ -197,42 +260,8 @@ class PhotoNet(LightningModule):
         }
 
 
-def run_demo(folder: str | Path = "runs", *, epochs: int = 12, batches: int = 100) -> Path:
-    """Train `PhotoNet` with the callback, then save the first and the last pictures as files.
-
-    Args:
-        folder: Where the run is written: ``<folder>/demo/version_N``.
-        epochs: Training epochs.
-        batches: Batches of 128 crops in an epoch.
-
-    Returns:
-        The directory of the run.
-
-    Raises:
-        ModuleNotFoundError: If scikit-image, an optional extra, is missing.
-    """
-    seed_everything(7, verbose=False)
-    photos = load_photos()
-    logger = TensorBoardLogger(folder, name="demo")
-    trainer = Trainer(
-        max_epochs=epochs,
-        logger=logger,
-        callbacks=[KernelVizCallback()],
-        log_every_n_steps=10,
-        enable_model_summary=False,
-    )
-    with warnings.catch_warnings():
-        # Advice on loader workers, and Lightning's own use of a deprecated part of torch.
-        warnings.simplefilter("ignore", PossibleUserWarning)
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        trainer.fit(PhotoNet(), datamodule=PhotoCrops(batches_per_epoch=batches))
-    run = Path(logger.log_dir)
-    _save_pictures(run, Probe(load_probe(to_pil_image(photos[0])).image, PHOTOS[0]))
-    return run
-
-
 def _save_pictures(run: Path, photo: Probe) -> None:
-    """Draw the first and the last snapshot again: the kernels, the chart and a photo."""
+    """Draw the first and the last snapshot to files: kernels, and responses to chart and photo."""
     snapshots = list_snapshots(run / "kernelviz")
     for step in {min(snapshots), max(snapshots)}:
         snapshot = load_snapshot(snapshots[step])
@@ -248,28 +277,3 @@ def _save_pictures(run: Path, photo: Probe) -> None:
                     weights, snapshot.geometry[layer], probe, layer=layer, when=when
                 )
                 picture.save(run / f"responses-{probe.name}-{name}")
-
-
-def run(output: Path, *, epochs: int, batches: int) -> int:
-    """Run the command; return its exit status."""
-    folder = run_demo(output, epochs=epochs, batches=batches)
-    pictures = "\n".join(f"    {path}" for path in sorted(folder.glob("*.png")))
-    run_name = shlex.quote(str(folder))
-    print(
-        f"""
-The first and the last pictures:
-
-{pictures}
-
-Every snapshot is in TensorBoard, under Kernels; the film of the training under Images:
-
-    tensorboard --logdir {shlex.quote(str(folder.parent))}
-
-The same as one file to send, or as an animation; and what changed, in numbers:
-
-    kernelviz evolve {run_name} -o report.html -o evolution.gif
-    kernelviz compare {run_name} -o compare.html
-
-The exact weights of every snapshot are in {folder / "kernelviz"}"""
-    )
-    return 0

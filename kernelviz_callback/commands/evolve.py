@@ -1,4 +1,4 @@
-"""``kernelviz evolve``: how the filters of a training came to be, as whatever is asked for."""
+"""``kernelviz evolve``: show how the filters of a training changed, in the requested files."""
 
 import argparse
 import sys
@@ -11,9 +11,8 @@ from tqdm import tqdm
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from kernelviz_callback.commands.failures import Failures, check_folders
-from kernelviz_callback.commands.history import LayerHistory, by_steps
-from kernelviz_callback.commands.outputs import written_whole
-from kernelviz_callback.commands.resumed_runs import of_one_training, other_order
+from kernelviz_callback.commands.history import LayerHistory, order_by_step
+from kernelviz_callback.commands.resumed_runs import describe_order_change, find_training
 from kernelviz_callback.drawing.animation.animate import evolution_gif, moving_pictures
 from kernelviz_callback.drawing.animation.crop import MOST_PIXELS
 from kernelviz_callback.drawing.animation.frame import LARGE_SIDE, FrameRenderer
@@ -28,15 +27,16 @@ from kernelviz_callback.drawing.animation.sampling import (
 )
 from kernelviz_callback.drawing.animation.strip import MOST_COLUMNS, film_strip
 from kernelviz_callback.drawing.animation.video import check_encoder, save_mp4
+from kernelviz_callback.storage import replace_when_complete
 
-# What is made for itself may be larger than what is logged.
+# A picture that is requested may be larger than one that is logged during a training.
 _MOST_MOVING_PIXELS = 2**17
 _MOST_GIF_FRAMES = 120
 _MOST_GIF_BYTES = 8_000_000  # what mail and issue trackers take
-_SECONDS = 20  # that a video lasts, about, ...
-_SLOWEST, _FASTEST = 4, 60  # frames a second: ... unless it has very few frames or very many
-_HOLD = 2  # seconds that the last one stays
-_QUICK = 1.0  # seconds: work that takes no longer shows no progress
+_SECONDS = 20  # seconds of a video, if the frame rate stays within the limits below
+_SLOWEST, _FASTEST = 4, 60  # frames per second
+_HOLD = 2  # seconds for which the last frame stays
+_QUICK = 1.0  # seconds of work before a progress bar is shown
 _KINDS = "film.png (.svg, .pdf), evolution.gif, evolution.mp4 or report.html"
 
 
@@ -49,33 +49,33 @@ def run(options: argparse.Namespace) -> int:
     if ".mp4" in suffixes:
         check_encoder()
     failures = Failures()
-    files, notes = of_one_training(options.files, failures)
-    names, more = by_steps(_progress(files, "step"), failures.survive, options.layer)
+    files, notes = find_training(options.files, failures)
+    names, more = order_by_step(_progress(files, "step"), failures.catch, options.layer)
     notes += more
-    first = _first_opened(names, failures)
+    first = _open_first(names, failures)
     print("\n".join(_summary(names, notes)))
     if options.list or not options.output:
         print(*dict.fromkeys([first.name, list(names.values())[-1]]), sep=" to\n")
-        print(f"{first.describe()}\n-o makes of a layer: {_KINDS}")
+        print(f"{first.describe()}\nfiles that -o can write for a layer: {_KINDS}")
         return failures.status
     history = LayerHistory(names, first, options.layer)
-    warning = other_order(history)
+    warning = describe_order_change(history)
     if warning:
         print(f"kernelviz: {warning}", file=sys.stderr)
     layer = _Layer(history, list(names), failures)
     for path in options.output:
-        with failures.survive():
-            with written_whole(path) as beside:
+        with failures.catch():
+            with replace_when_complete(path) as temporary:
                 if path.suffix.lower() == ".html":
-                    _save_report(history, beside, options.probe, notes, failures)
+                    _save_report(history, temporary, options.probe, notes, failures)
                 else:
-                    layer.save(beside, options.scale)
+                    layer.save(temporary, options.scale)
             print(path)
     return failures.status
 
 
 class _Layer:
-    """One layer through all its snapshots. What cannot be read is said once, and left out."""
+    """One layer in all snapshots. A snapshot that cannot be read is reported once and left out."""
 
     def __init__(self, history: LayerHistory, steps: Sequence[int], failures: Failures) -> None:
         self.name = history.layer
@@ -144,7 +144,7 @@ class _Layer:
             return self._history.read(step)
         except (ValueError, OSError) as error:
             self._unread[step] = error
-            self._failures.say(error)
+            self._failures.report(error)
             raise
 
 
@@ -159,7 +159,7 @@ def _save_report(
         path,
         probe=load_probe(probe) if probe else None,
         notes=notes,
-        on_unread=failures.say,
+        on_unread=failures.report,
         progress=lambda steps: _progress(steps, "snapshot"),
     )
 
@@ -168,10 +168,10 @@ def _progress(items: Sequence[Any] | None, unit: str, total: int | None = None) 
     return tqdm(items, unit=unit, total=total, delay=_QUICK, leave=False, disable=None)
 
 
-def _first_opened(names: dict[int, str], failures: Failures) -> Checkpoint:
-    """Open the first that can be; those before it are said and left out."""
+def _open_first(names: dict[int, str], failures: Failures) -> Checkpoint:
+    """Open the first checkpoint that can be opened; report and remove those before it."""
     for step, name in list(names.items()):
-        with failures.survive():
+        with failures.catch():
             return open_checkpoint(name)
         del names[step]
     raise ValueError("found no snapshot or checkpoint that can be read")
@@ -180,5 +180,5 @@ def _first_opened(names: dict[int, str], failures: Failures) -> Checkpoint:
 def _summary(names: Mapping[int, str], notes: Sequence[str]) -> list[str]:
     steps = list(names)
     if len(steps) == 1:
-        return [f"1 snapshot, step {steps[0]}: nothing moves yet", *notes]
+        return [f"1 snapshot, step {steps[0]}: there is no change to show yet", *notes]
     return [f"{len(steps)} snapshots, steps {steps[0]} to {steps[-1]}", *notes]

@@ -1,4 +1,4 @@
-"""What a command cannot read or write: each is said in a line, and the rest goes on."""
+"""Errors of a command: report what cannot be read or written, and continue with the rest."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,41 +11,47 @@ from kernelviz_callback.checkpoints.find import find_checkpoints
 
 
 class Failures:
-    """Says what failed, and keeps the exit status that follows from it."""
+    """Reports errors, and keeps the exit status of the command.
+
+    Attributes:
+        status: 0, or 2 after an error.
+    """
 
     def __init__(self) -> None:
         self.status = 0
 
     @contextmanager
-    def survive(self) -> Iterator[None]:
-        """Say what the body could not read or write, and go on after it."""
+    def catch(self) -> Iterator[None]:
+        """Report a `ValueError` or `OSError` of the body, and continue after the body."""
         try:
             yield
         except BrokenPipeError:
             raise
         except (ValueError, OSError) as error:
-            self.say(error)
+            self.report(error)
 
-    def say(self, error: Exception) -> None:
-        """Say what failed."""
+    def report(self, error: Exception) -> None:
+        """Print an error in one line."""
         tqdm.write(f"kernelviz: {error}", file=sys.stderr)
         self.status = 2
 
     def expand(self, files: Iterable[str]) -> list[str]:
-        """List the checkpoints that names stand for, see `find_checkpoints`."""
+        """List the checkpoints that the names stand for, see `find_checkpoints`."""
         names: list[str] = []
         for given in files:
-            with self.survive():
+            with self.catch():
                 names += find_checkpoints(given)
         return names
 
 
 def check_folders(outputs: Iterable[Path]) -> None:
-    """Refuse what could not be written before the work is done.
+    """Check that the folders of output files exist, before the work is done.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If a folder does not exist.
     """
     for path in outputs:
         if not path.parent.is_dir():
-            raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write to")
+            raise FileNotFoundError(
+                f"{path}: the folder {path.parent} does not exist; create it or name another"
+            )

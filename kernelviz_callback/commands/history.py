@@ -1,76 +1,83 @@
-"""The snapshots and checkpoints of a training by their steps, of which one layer is read."""
+"""The checkpoints of one training in the order of their steps, and one layer in each of them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint, plain_geometry
-from kernelviz_callback.checkpoints.match_names import line_up
+from kernelviz_callback.checkpoints.match_names import find_same_layer
 from kernelviz_callback.checkpoints.stored_layers import Shape
 from kernelviz_callback.drawing.animation.sampling import Reading
+from kernelviz_callback.snapshots.format import LayerRecord
 from kernelviz_callback.snapshots.names import snapshot_step
 
-Survive = Callable[[], AbstractContextManager[None]]
+# Makes a context that reports a `ValueError` or `OSError` and continues, see `Failures.catch`.
+CatchErrors: TypeAlias = Callable[[], AbstractContextManager[None]]
 
 
-def by_steps(
-    names: Iterable[str], survive: Survive, layer: str | None = None
+def order_by_step(
+    names: Iterable[str], catch: CatchErrors, layer: str | None = None
 ) -> tuple[dict[int, str], list[str]]:
-    """Line checkpoints up in the order of their steps.
+    """Sort checkpoints by their steps.
 
-    What a file tells of its step counts; its name only if it tells none. The names of our own
-    snapshots are trusted: of them only the first is opened.
+    The step is read from the file. If the file does not state it, the name of the file is used. For
+    our own snapshots the name is enough, so only the first of them is opened.
 
     Args:
-        names: To give to `open_checkpoint`.
-        survive: Notes the `ValueError` or `OSError` of one that cannot be shown, and goes on.
-        layer: See `Checkpoint.resolve`. What was opened and has no such layer, of the shape that
-            it has in the first, is left out.
+        names: Names for `open_checkpoint`.
+        catch: Reports the error of a checkpoint that cannot be used.
+        layer: See `Checkpoint.resolve`. A checkpoint is left out if it does not have the layer, or
+            has it in another shape than the first checkpoint.
 
     Returns:
-        Step to name, ascending; of the same step, the last one named. And what a user should know
-        of it, a sentence each. Unless all tell their steps, they are numbered in their order.
+        Step to name, ascending, and notes for the user, one sentence each. If several names have
+        the same step, the last one is kept. If a checkpoint does not state its step, all
+        checkpoints are numbered from 0 in the given order.
 
     Raises:
-        ValueError: If those that can be opened have no such layer.
+        ValueError: If no checkpoint has the layer.
     """
-    told: list[_Told] = []
+    entries: list[_Entry] = []
     for name in names:
-        with survive():
-            told.append(_told_by(name))
-    told = _fitting(told, survive, layer)
+        with catch():
+            entries.append(_read_step(name))
+    entries = _select_with_layer(entries, catch, layer)
     notes: list[str] = []
-    untold = sum(one.step is None for one in told)
-    if untold and len(told) == 1:
-        notes.append("it tells no step: 0 stands for it")
-    elif untold:
-        verb = "does not tell its" if untold == 1 else "do not tell their"
-        notes.append(f"{untold} of {len(told)} {verb} step: all are numbered from 0")
+    unknown = sum(entry.step is None for entry in entries)
+    if unknown and len(entries) == 1:
+        notes.append("the checkpoint does not state its step: it is shown as step 0")
+    elif unknown:
+        verb = "does not state its" if unknown == 1 else "do not state their"
+        notes.append(f"{unknown} of {len(entries)} {verb} step: all are numbered from 0")
     steps = {
-        (place if untold or one.step is None else one.step): one.name
-        for place, one in enumerate(told)
+        (index if unknown or entry.step is None else entry.step): entry.name
+        for index, entry in enumerate(entries)
     }
-    if len(steps) < len(told):
-        notes.append(f"{len(told) - len(steps)} left out: of the same step, the last named counts")
+    if len(steps) < len(entries):
+        notes.append(
+            f"{len(entries) - len(steps)} left out: several have the same step, and the last named "
+            "is used"
+        )
     return dict(sorted(steps.items())), notes
 
 
 class LayerHistory:
-    """Reads one layer out of checkpoints.
+    """Reads one layer from the checkpoints of a training.
 
     Attributes:
-        names: Step to what `open_checkpoint` takes, ascending.
-        layer: Name.
-        shape: Of its weights.
-        geometry: How it slides, where that is known.
+        names: Step to name for `open_checkpoint`, ascending.
+        layer: Name of the layer in the first checkpoint.
+        shape: Shape of its weights.
+        geometry: Geometry of the layer; `plain_geometry` if the first checkpoint does not state it.
 
     Args:
-        names: As above.
-        first: A checkpoint that names the layer; the others' names are lined up with it.
+        names: See above.
+        first: An open checkpoint in which the layer is looked up. In the other checkpoints, the
+            layer with the corresponding name is read.
         layer: See `Checkpoint.resolve`.
 
     Raises:
-        ValueError: If ``first`` has no such layer.
+        ValueError: If ``first`` does not have the layer.
     """
 
     def __init__(self, names: Mapping[int, str], first: Checkpoint, layer: str | None) -> None:
@@ -84,33 +91,56 @@ class LayerHistory:
         """Read the layer at a step.
 
         Raises:
-            ValueError: If the checkpoint has no such layer, of this shape, or is damaged.
-            OSError: If it cannot be read.
+            ValueError: If the checkpoint is damaged, or does not have the layer in this shape.
+            OSError: If the checkpoint cannot be read.
         """
+        return self._read(*self._open(step))
+
+    def read_with_record(self, step: int) -> tuple[Reading, LayerRecord | None]:
+        """Read the layer at a step, and what a snapshot records about it besides its weights.
+
+        Returns:
+            The reading and the record. The record is None if the checkpoint is not a snapshot, or
+            its record is damaged.
+
+        Raises:
+            ValueError: See `read`.
+            OSError: See `read`.
+        """
+        checkpoint, name = self._open(step)
+        reading = self._read(checkpoint, name)
+        try:
+            return reading, checkpoint.read_record(name)
+        except ValueError:
+            return reading, None
+
+    def _open(self, step: int) -> tuple[Checkpoint, str]:
         checkpoint = open_checkpoint(self.names[step])
-        here = _lined_up(checkpoint, self._wanted, self.layer, self.shape)
-        return Reading(checkpoint.epoch, {self.layer: checkpoint.read(here)}, here)
+        return checkpoint, _find_layer(checkpoint, self._wanted, self.layer, self.shape)
+
+    def _read(self, checkpoint: Checkpoint, name: str) -> Reading:
+        return Reading(checkpoint.epoch, {self.layer: checkpoint.read(name)}, name)
 
 
-class _Told(NamedTuple):
-    """A checkpoint and its step, and what was opened to learn it."""
+class _Entry(NamedTuple):
+    """A checkpoint, its step, and the open checkpoint if it was opened to read the step."""
 
     step: int | None
     name: str
     opened: Checkpoint | None
 
 
-def _told_by(name: str) -> _Told:
+def _read_step(name: str) -> _Entry:
     step = snapshot_step(name)
     if step is not None:
-        return _Told(step, name, None)
+        return _Entry(step, name, None)
     checkpoint = open_checkpoint(name)
-    return _Told(checkpoint.step, name, checkpoint)
+    return _Entry(checkpoint.step, name, checkpoint)
 
 
-def _lined_up(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Shape) -> str:
-    """Find a layer in another checkpoint, of the same shape."""
-    here = line_up(checkpoint, wanted, name, shape)
+def _find_layer(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Shape) -> str:
+    """Find the corresponding layer in another checkpoint, and check its shape."""
+    here = find_same_layer(checkpoint, wanted, name, shape)
     found = checkpoint.layers[here].shape
     if found != shape:
         sizes = ["x".join(map(str, size)) for size in (shape, found)]
@@ -118,35 +148,37 @@ def _lined_up(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Shap
     return here
 
 
-def _fitting(told: Sequence[_Told], survive: Survive, layer: str | None) -> list[_Told]:
-    """Those that have the layer, of the shape that it has in the first one."""
-    in_order = list(told)
-    if all(one.step is not None for one in told):
-        in_order.sort(key=lambda one: one.step or 0)
-    kept: set[_Told] = set()
+def _select_with_layer(
+    entries: Sequence[_Entry], catch: CatchErrors, layer: str | None
+) -> list[_Entry]:
+    """Return the checkpoints that have the layer in the same shape as the first of them."""
+    in_order = list(entries)
+    if all(entry.step is not None for entry in entries):
+        in_order.sort(key=lambda entry: entry.step or 0)
+    kept: set[_Entry] = set()
     misfits: list[ValueError] = []
     first: tuple[str, Shape] | None = None
-    for one in in_order:
-        opened = one.opened
+    for entry in in_order:
+        opened = entry.opened
         if opened is None and first is None:
-            with survive():
-                opened = open_checkpoint(one.name)
+            with catch():
+                opened = open_checkpoint(entry.name)
             if opened is None:
                 continue
         try:
             if opened is not None and first is not None:
-                _lined_up(opened, layer, *first)
+                _find_layer(opened, layer, *first)
             elif opened is not None:
                 name = opened.resolve(layer)
                 first = name, opened.layers[name].shape
-            kept.add(one)
+            kept.add(entry)
         except ValueError as error:
-            if one.opened is None:
-                raise  # so are all that the run recorded
+            if entry.opened is None:
+                raise  # a snapshot: all snapshots of the training lack the layer then
             misfits.append(error)
     if misfits and first is None:
         raise misfits[0]
     for misfit in misfits:
-        with survive():
+        with catch():
             raise misfit
-    return [one for one in told if one in kept]
+    return [entry for entry in entries if entry in kept]

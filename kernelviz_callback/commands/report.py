@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -16,11 +16,8 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback import commands
-from kernelviz_callback.checkpoints.byte_ranges import readable_in_parts
-from kernelviz_callback.checkpoints.safetensors_file import open_tensors
 from kernelviz_callback.commands.history import LayerHistory
 from kernelviz_callback.health.examine import kernel_health, remeasure_drift
-from kernelviz_callback.health.kernel_health import FilterMeasures, KernelHealth
 from kernelviz_callback.html_page import (
     as_base64,
     as_html_text,
@@ -30,7 +27,6 @@ from kernelviz_callback.html_page import (
 )
 from kernelviz_callback.probe.probe import Probe, load_probe
 from kernelviz_callback.snapshots.event import pack_image, pack_layer
-from kernelviz_callback.snapshots.format import SCHEMA_VERSION
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, as_folder, write_whole
@@ -172,16 +168,20 @@ def _instead(step: int, steps: Sequence[int], chosen: Sequence[int]) -> Sequence
 def _taken(history: LayerHistory, step: int, before: Sequence[Snapshot]) -> Snapshot:
     """The layer at a step, with the health it was recorded with, or what it is found to be now."""
     layer = history.layer
-    reading = history.read(step)
+    reading, recorded = history.read_with_record(step)
     weights = reading.weights[layer]
     snapshot = _snapshot(history, step, reading.epoch or 0, weights)
-    recorded = _recorded(history.names[step], reading.name or layer)
     if recorded is not None:
-        wall_time, digest, health = recorded
+        health = recorded.health
         if health is not None and before and _is_resumed(history, step, before[0].step):
             health = remeasure_drift(before[0].weights[layer], weights, health)
         examined = {} if health is None else {layer: health}
-        return replace(snapshot, wall_time=wall_time, probe_digest=digest, health=examined)
+        return replace(
+            snapshot,
+            wall_time=recorded.wall_time,
+            probe_digest=recorded.probe_digest,
+            health=examined,
+        )
     first, previous = (before[i].weights[layer] if before else None for i in (0, -1))
     groups = history.geometry.groups
     health = kernel_health(weights, layer, first=first, previous=previous, groups=groups)
@@ -197,30 +197,6 @@ def _is_resumed(history: LayerHistory, step: int, first: int) -> bool:
 def _snapshot(history: LayerHistory, step: int, epoch: int, weights: Tensor) -> Snapshot:
     layer = history.layer
     return Snapshot(step, epoch, 0.0, {layer: weights}, {layer: history.geometry})
-
-
-def _recorded(name: str, layer: str) -> tuple[float, str | None, KernelHealth | None] | None:
-    """When a snapshot of ours was taken, its probe, and the health of a layer: only that is read.
-
-    None if the file is none of ours.
-    """
-    if not name.endswith(".safetensors"):
-        return None
-    try:
-        stored, described = open_tensors(readable_in_parts(as_folder(name)))
-        if described["schema_version"] > SCHEMA_VERSION:
-            return None
-        wall_time = float(described["wall_time"])
-        digest = (described["probe"] or {}).get("digest")
-        told = described.get("health", {}).get(layer)
-        if told is None:
-            return wall_time, digest, None
-        numbers = {
-            f.name: stored[f"{layer}/health/{f.name}"].read() for f in fields(FilterMeasures)
-        }
-        return wall_time, digest, KernelHealth.from_dict(told, FilterMeasures(**numbers))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
 
 
 def _run_name(folder: Folder) -> str:

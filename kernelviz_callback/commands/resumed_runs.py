@@ -1,4 +1,7 @@
-"""Whether what a user names is one training: filters of two cannot be followed through time."""
+"""Find the checkpoints of one training, also if it was resumed in another run folder.
+
+Filters can only be followed within one training: in another training, filter i is another filter.
+"""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -8,64 +11,78 @@ from typing import NamedTuple
 from kernelviz_callback.checkpoints.find import find_checkpoints
 from kernelviz_callback.commands.failures import Failures
 from kernelviz_callback.commands.history import LayerHistory
-from kernelviz_callback.comparison.matching import cosines, in_place
+from kernelviz_callback.comparison.matching import cosines, has_same_order
 from kernelviz_callback.drawing.animation.sampling import choose_steps
 from kernelviz_callback.drawing.animation.strip import MOST_COLUMNS
 from kernelviz_callback.snapshots.names import snapshot_step
 from kernelviz_callback.storage import Folder, as_folder
 
-_OF_A_RUN = ("kernelviz", "checkpoints")  # folders: what is in them is of the run above
+_SUBFOLDERS = ("kernelviz", "checkpoints")  # subfolders of a run folder that hold checkpoints
 
 
 class Training(NamedTuple):
-    """The checkpoints of one training, and what a user should know of them, a sentence each."""
+    """The checkpoints of one training.
+
+    Attributes:
+        names: Names for `open_checkpoint`.
+        notes: Notes for the user, one sentence each.
+    """
 
     names: list[str]
     notes: list[str]
 
 
-def of_one_training(files: Iterable[str], failures: Failures) -> Training:
-    """List the checkpoints that names stand for, see `find_checkpoints`.
+def find_training(files: Iterable[str], failures: Failures) -> Training:
+    """List the checkpoints of one training.
 
-    Several runs of snapshots are one training if each begins at another step: one that is resumed
-    goes on in a new folder. What was recorded after the step it goes on from is left out.
+    Several run folders with snapshots belong to one training if each begins at another step: a
+    training that is resumed writes into a new folder. Snapshots of the earlier folder at or after
+    the step of the resume are left out, since the training took these steps again.
+
+    Args:
+        files: Names as for `find_checkpoints`.
+        failures: Reports names that cannot be used.
 
     Raises:
-        ValueError: If they are several trainings, or a folder of runs; the message names them.
+        ValueError: If the files are from several trainings, or a name is a folder of run folders.
+            The message names them.
     """
     names: list[str] = []
-    runs: dict[str, list[str]] = {}
+    folders: dict[str, list[str]] = {}
     for given in files:
-        with failures.survive():
-            found = _found(given)
+        with failures.catch():
+            found = _find(given)
             names += found
             if found != [given]:
                 for name in found:
-                    runs.setdefault(str(_run_of(name)), []).append(name)
-    attempts = _attempts(runs)
-    if attempts is None:
-        several = [run for run, own in runs.items() if len(own) > 1]
+                    folders.setdefault(str(_run_folder(name)), []).append(name)
+    recordings = _order_recordings(folders)
+    if recordings is None:
+        several = [folder for folder, own in folders.items() if len(own) > 1]
         if len(several) < 2:
             return Training(names, [])
         raise ValueError(
-            f"these are {len(several)} trainings: {_listed(several)}; name one, or the folders of "
-            "one that was resumed, each of which begins at another step"
+            f"these are {len(several)} trainings: {_listed(several)}; name one training. The "
+            "folders of a resumed training can be named together if each begins at another step"
         )
     notes = []
     left_out: set[str] = set()
-    for before, after in pairwise(attempts):
+    for before, after in pairwise(recordings):
         left_out |= {name for step, name in before.snapshots.items() if step >= after.start}
-        notes.append(f"resumed at step {after.start} in {after.run}")
+        notes.append(f"resumed at step {after.start} in {after.folder}")
         if max(before.snapshots) > after.start:
-            notes[-1] += f": later snapshots in {before.run} left out"
+            notes[-1] += f": later snapshots in {before.folder} left out"
     return Training([name for name in names if name not in left_out], notes)
 
 
-def other_order(history: LayerHistory) -> str | None:
-    """Say which checkpoint has its filters in another order than the one before it.
+def describe_order_change(history: LayerHistory) -> str | None:
+    """Name the first checkpoint whose filters have another order than in the one before it.
 
-    Those that are shown in a film strip are compared, each with the next. The snapshots in a folder
-    are of one training: nothing is read for them.
+    Only the checkpoints of a film strip are compared, each with the next. Snapshots in one folder
+    are from one training, so they are not read.
+
+    Returns:
+        A sentence for the user, None if the order stays.
     """
     steps = choose_steps(list(history.names), MOST_COLUMNS)
     folders = {as_folder(history.names[step]).parent for step in steps}
@@ -73,59 +90,70 @@ def other_order(history: LayerHistory) -> str | None:
         return None
     before = None
     for step in steps:
-        with suppress(ValueError, OSError):  # whoever shows it will say so
+        with suppress(ValueError, OSError):  # reported later, when the step is drawn
             weights = history.read(step).weights[history.layer]
-            if before is not None and in_place(cosines(before, weights)) is False:
+            if before is not None and has_same_order(cosines(before, weights)) is False:
                 return (
                     f"the filters of {history.names[step]} are in another order than those before "
-                    "it: as of another training"
+                    "it; the two may be from different trainings"
                 )
             before = weights
     return None
 
 
-class _Attempt(NamedTuple):
-    """What was recorded of a training until it ended or was cut off: step to snapshot."""
+class _Recording(NamedTuple):
+    """The snapshots in one run folder.
+
+    Attributes:
+        start: Step of the first snapshot.
+        folder: The run folder.
+        snapshots: Step to name.
+    """
 
     start: int
-    run: str
+    folder: str
     snapshots: dict[int, str]
 
 
-def _attempts(runs: Mapping[str, list[str]]) -> list[_Attempt] | None:
-    """Runs in the order of their first steps; None if they are not the attempts at one training."""
-    found = []
-    for run, names in runs.items():
+def _order_recordings(folders: Mapping[str, list[str]]) -> list[_Recording] | None:
+    """Sort run folders by their first steps.
+
+    Returns:
+        None if two folders begin at the same step, or a checkpoint is not a snapshot.
+    """
+    recordings = []
+    for folder, names in folders.items():
         snapshots = {step: name for name in names if (step := snapshot_step(name)) is not None}
         if None in map(snapshot_step, names):
             return None
-        found.append(_Attempt(min(snapshots), run, snapshots))
-    found.sort(key=lambda attempt: attempt.start)
-    return found if len({attempt.start for attempt in found}) == len(found) else None
+        recordings.append(_Recording(min(snapshots), folder, snapshots))
+    recordings.sort(key=lambda recording: recording.start)
+    starts = {recording.start for recording in recordings}
+    return recordings if len(starts) == len(recordings) else None
 
 
-def _found(given: str) -> list[str]:
+def _find(given: str) -> list[str]:
     try:
         return find_checkpoints(given)
     except FileNotFoundError:
-        runs = _runs_in(as_folder(given))
+        runs = _list_run_folders(as_folder(given))
         if not runs:
             raise
-    raise ValueError(f"{given}: these are runs: {_listed(runs)}; name one")
+    raise ValueError(f"{given}: this folder holds several run folders: {_listed(runs)}; name one")
 
 
-def _runs_in(folder: Folder) -> list[str]:
+def _list_run_folders(folder: Folder) -> list[str]:
     runs = []
-    for below in folder.iterdir() if folder.is_dir() else ():
+    for path in folder.iterdir() if folder.is_dir() else ():
         with suppress(ValueError, OSError):
-            if below.is_dir() and find_checkpoints(str(below)):
-                runs.append(below.name)
+            if path.is_dir() and find_checkpoints(str(path)):
+                runs.append(path.name)
     return sorted(runs)
 
 
-def _run_of(name: str) -> Folder:
+def _run_folder(name: str) -> Folder:
     folder = as_folder(name).parent
-    return folder.parent if folder.name in _OF_A_RUN else folder
+    return folder.parent if folder.name in _SUBFOLDERS else folder
 
 
 def _listed(names: list[str], most: int = 8) -> str:

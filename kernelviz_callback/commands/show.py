@@ -1,4 +1,4 @@
-"""``kernelviz show``: the two pictures of a checkpoint, in files or on the screen."""
+"""``kernelviz show``: draw the kernels and responses of a checkpoint, to files or the screen."""
 
 import argparse
 
@@ -37,4 +37,4 @@ def run(options: argparse.Namespace) -> int:
 
 def _show(picture: Picture) -> None:
     if not picture.show():
-        raise OSError("there is no program to show pictures with; write them with -o NAME.png")
+        raise OSError("found no program to show pictures; write them to files with -o NAME.png")

@@ -1,6 +1,7 @@
-"""Comparison: what changed between checkpoints, and how alike two networks are.
+"""Comparison: what changed between checkpoints, and how similar two networks are.
 
-Filters are matched, differences measured, and shown as a table, strips of tiles or a page.
-Imports ``checkpoints`` and all below it; ``commands`` may import it. Never imports ``training`` or
-Lightning.
+``compare.py`` reads the checkpoints, ``matching.py`` matches their filters, and ``comparison.py``
+has the result. The result is shown as a table, as strips of tiles, as a chart or as a page. This
+package imports ``checkpoints`` and all below it. ``commands`` may import it. It never imports
+``training`` or Lightning.
 """

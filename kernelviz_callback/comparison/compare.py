@@ -1,7 +1,8 @@
-"""Compare one layer through checkpoints: of one training, of two, or of different networks."""
+"""Compare one layer in checkpoints of one training, of two trainings, or of different networks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import TypeAlias
 
 import torch
@@ -9,22 +10,21 @@ from torch import Tensor, nn
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint, plain_geometry
 from kernelviz_callback.checkpoints.find import find_checkpoints
-from kernelviz_callback.checkpoints.match_names import line_up
+from kernelviz_callback.checkpoints.match_names import find_same_layer
 from kernelviz_callback.checkpoints.stored_layers import Shape
 from kernelviz_callback.comparison.comparison import Column, Comparison, Likeness, Match
-from kernelviz_callback.comparison.labels import distinct_labels
 from kernelviz_callback.comparison.matching import (
     Layer,
     assign,
     chance_correlation,
     chance_cosine,
     cosines,
-    in_place,
+    has_same_order,
     mean_matched,
     response_correlations,
 )
-from kernelviz_callback.comparison.milestones import milestones, places_to_keep
-from kernelviz_callback.comparison.statements import TAKEN_FOR_IT, state
+from kernelviz_callback.comparison.milestones import choose_pictured, indices_to_keep
+from kernelviz_callback.comparison.statements import ORDER_ASSUMED, make_statements
 from kernelviz_callback.filters.measures import Movement, movement
 from kernelviz_callback.filters.planes import why_no_image
 from kernelviz_callback.health.examine import kernel_health
@@ -36,9 +36,10 @@ from kernelviz_callback.storage import Location
 
 Comparable: TypeAlias = Location | nn.Module | Checkpoint
 
-# Pixels: enough to tell responses apart, a quarter of the work of the callback's chart.
+# Side of the default probe, in pixels: a quarter of the work of the callback's chart, and responses
+# still differ enough.
 _CHART_SIZE = 112
-_PHOTO_SIZE = 224
+_PHOTO_SIZE = 224  # pixels: side of a probe that the user gives
 
 
 def compare(
@@ -47,22 +48,22 @@ def compare(
     match: Match | None = None,
     probe: ProbeSource = None,
 ) -> Comparison:
-    """Tell what changed between checkpoints of a training, or how alike two networks are.
+    """Find what changed between checkpoints of a training, or how similar two networks are.
 
     Args:
-        checkpoints: Two or more, the first being what the others are compared with: whatever
-            `open_checkpoint` takes. A folder or a glob stands for all its checkpoints, by their
-            steps.
-        layer: Its name in the first; None for the first convolution. The others' names are lined up
-            with it.
-        match: "index" takes filter i for filter i, "weights" and "responses" pair off the filters
-            that are most alike; None finds out for each checkpoint.
-        probe: See `load_probe`; what responses are compared on.
+        checkpoints: Two or more checkpoints, in any form that `open_checkpoint` takes. All others
+            are compared with the first. A folder or a glob stands for all its checkpoints, in the
+            order of their steps.
+        layer: Name of the layer in the first checkpoint, None for the first convolution. In the
+            others, the layer with the corresponding name is taken.
+        match: How filters are matched: "index" matches filter i with filter i, "weights" and
+            "responses" match the filters that are most similar. None decides for each checkpoint.
+        probe: Image on which responses are compared, see `load_probe`.
 
     Raises:
-        ValueError: If there are fewer than two, one is damaged or has no such layer, or ``match``
-            does not fit the shapes.
-        FileNotFoundError: If one does not exist.
+        ValueError: If there are fewer than two checkpoints, a checkpoint is damaged or does not
+            have the layer, or ``match`` does not fit the shapes.
+        FileNotFoundError: If a checkpoint does not exist.
 
     Example:
         >>> one, other = nn.Conv2d(3, 16, 5), nn.Conv2d(3, 16, 5)
@@ -71,14 +72,14 @@ def compare(
         0.0
     """
     named = [one for given in checkpoints for one in expand(given)]
-    walk = CompareWalk(len(named), layer=layer, match=match, probe=probe)
+    comparer = Comparer(len(named), layer=layer, match=match, probe=probe)
     for given in named:
-        walk.take(given)
-    return walk.comparison()
+        comparer.add(given)
+    return comparer.result()
 
 
 def expand(given: Comparable) -> Sequence[Comparable]:
-    """List the single checkpoints that an argument of `compare` stands for.
+    """List the checkpoints that one argument of `compare` stands for.
 
     Raises:
         FileNotFoundError: If there are none.
@@ -86,12 +87,44 @@ def expand(given: Comparable) -> Sequence[Comparable]:
     return [given] if isinstance(given, Checkpoint | nn.Module) else find_checkpoints(given)
 
 
-class CompareWalk:
-    """Compares checkpoints one by one and keeps of most only numbers: memory does not grow.
+def distinct_labels(names: Sequence[str]) -> list[str]:
+    """Shorten paths to distinct labels, without common leading folders and a common suffix.
+
+    Equal names are numbered.
+
+    Example:
+        >>> distinct_labels(["runs/a/last.ckpt", "runs/b/last.ckpt"])
+        ['a/last', 'b/last']
+        >>> distinct_labels(["net.pt", "net.pt"])
+        ['net', 'net (2)']
+    """
+    split = [name.split("/") for name in names]
+    while len({parts[0] for parts in split}) == 1 and all(len(parts) > 1 for parts in split):
+        split = [parts[1:] for parts in split]
+    suffixes = {PurePosixPath(name).suffix for name in names}
+    suffix = suffixes.pop() if len(suffixes) == 1 else ""
+    labels: list[str] = []
+    for parts in split:
+        label = "/".join(parts).removesuffix(suffix)
+        same = sum(other == label or other.startswith(f"{label} (") for other in labels)
+        labels.append(f"{label} ({same + 1})" if same else label)
+    return labels
+
+
+class Comparer:
+    """Compares checkpoints one by one.
+
+    The weights of most checkpoints are dropped after the comparison, so that memory does not grow
+    with the number of checkpoints.
+
+    Attributes:
+        probe: The loaded probe.
 
     Args:
-        count: How many are to come.
-        layer: See `compare`; likewise the others.
+        count: Number of checkpoints that will be added, those that fail included.
+        layer: See `compare`.
+        match: See `compare`.
+        probe: See `compare`.
     """
 
     def __init__(
@@ -106,59 +139,60 @@ class CompareWalk:
         self._layer = layer
         self._match = match
         self._count = count
-        self._places: list[int] = []  # of the columns, among all that were to come
-        self._taken = 0
+        self._indices: list[int] = []  # of the columns, among all checkpoints
+        self._added = 0
         self._columns: list[Column] = []
-        self._first: _Taken | None = None
-        self._previous: _Taken | None = None
+        self._first: _LayerWeights | None = None
+        self._previous: _LayerWeights | None = None
         self._chances: dict[tuple[Shape, Geometry], float] = {}
         self._energies: dict[tuple[Shape, Geometry], ProbeEnergy | str] = {}
 
-    def take(self, given: Comparable) -> None:
-        """Read the layer of the next checkpoint and compare it with those before.
+    def add(self, given: Comparable) -> None:
+        """Read the layer in the next checkpoint and compare it with the earlier checkpoints.
 
         Raises:
-            ValueError: See `compare`. The checkpoint is left out then; others may follow.
-            OSError: If it cannot be read.
+            ValueError: See `compare`. The checkpoint is left out then; others can be added.
+            OSError: If the checkpoint cannot be read.
         """
-        self._taken += 1
+        self._added += 1
         checkpoint = given if isinstance(given, Checkpoint) else open_checkpoint(given)
         now = self._read(checkpoint)
         first = self._first or now
         column = self._compare(now, first)
-        if len(self._columns) > 1:  # the last is kept until another comes: it may be the very last
-            kept = places_to_keep(self._count, first.layer.weights.nbytes)
-            if self._places[-1] not in kept:
+        # The column before may lose its weights only now: it could have been the last one.
+        if len(self._columns) > 1:
+            kept = indices_to_keep(self._count, first.layer.weights.nbytes)
+            if self._indices[-1] not in kept:
                 self._columns[-1] = replace(self._columns[-1], weights=None)
         self._columns.append(column)
-        self._places.append(self._taken - 1)
+        self._indices.append(self._added - 1)
         self._first = first
         self._previous = now
 
-    def comparison(self) -> Comparison:
-        """What was found.
+    def result(self) -> Comparison:
+        """Return the comparison of all checkpoints that were added.
 
         Raises:
-            ValueError: If fewer than two checkpoints were taken.
+            ValueError: If fewer than two checkpoints could be added.
         """
         if len(self._columns) < 2:
             raise ValueError(
                 f"expected two or more checkpoints to compare; found {len(self._columns)}"
             )
         labels = distinct_labels([column.name for column in self._columns])
-        pictured = milestones(self._columns)
+        pictured = choose_pictured(self._columns)
         columns = tuple(
             replace(column, label=label, weights=column.weights if i in pictured else None)
             for i, (column, label) in enumerate(zip(self._columns, labels, strict=True))
         )
-        return Comparison(columns, state(columns, asked=self._match is not None))
+        return Comparison(columns, make_statements(columns, is_chosen=self._match is not None))
 
-    def _read(self, checkpoint: Checkpoint) -> "_Taken":
+    def _read(self, checkpoint: Checkpoint) -> "_LayerWeights":
         first = self._first
         if first is None:
             name = checkpoint.resolve(self._layer)
         else:
-            name = line_up(checkpoint, self._layer, first.name, first.shape)
+            name = find_same_layer(checkpoint, self._layer, first.name, first.shape)
         stored = checkpoint.layers[name]
         if first is not None and len(first.shape) != len(stored.shape):
             raise ValueError(
@@ -172,13 +206,13 @@ class CompareWalk:
             if first and first.shape == stored.shape:
                 geometry = first.layer.geometry
         layer = Layer(checkpoint.read(name), geometry)
-        return _Taken(checkpoint, name, layer, tells_geometry=stored.geometry is not None)
+        return _LayerWeights(checkpoint, name, layer, has_geometry=stored.geometry is not None)
 
-    def _compare(self, now: "_Taken", first: "_Taken") -> Column:
+    def _compare(self, now: "_LayerWeights", first: "_LayerWeights") -> Column:
         notes: list[str] = []
         correlations = self._correlations(now, first, notes)
-        match, now.partner = self._pair_off(now, first, correlations, notes)
-        to_first, to_previous = _moved(now, first), _moved(now, self._previous or now)
+        match, now.partner = self._match_filters(now, first, correlations, notes)
+        to_first, to_previous = _movement(now, first), _movement(now, self._previous or now)
         responses_alike = None
         if now is not first and correlations is not None:
             responses_alike = Likeness(mean_matched(correlations), self._chance(now, first))
@@ -196,18 +230,20 @@ class CompareWalk:
             change_from_first=to_first.relative,
             cosine_to_previous=to_previous.cosine,
             change_from_previous=to_previous.relative,
-            correlation=_of_partners(correlations, now.partner),
+            correlation=_partner_values(correlations, now.partner),
             drift=to_first.drift,
-            weights_alike=None if now is first else _weights_alike(now, first),
+            weights_alike=None if now is first else _likeness_of_weights(now, first),
             responses_alike=responses_alike,
             health=self._examine(now, first, match),
             weights=now.layer.weights,
             notes=tuple(notes),
         )
 
-    def _correlations(self, now: "_Taken", first: "_Taken", notes: list[str]) -> Tensor | None:
+    def _correlations(
+        self, now: "_LayerWeights", first: "_LayerWeights", notes: list[str]
+    ) -> Tensor | None:
         one = first.layer
-        if now.tells_geometry and not first.tells_geometry and now.shape == first.shape:
+        if now.has_geometry and not first.has_geometry and now.shape == first.shape:
             one = Layer(one.weights, now.layer.geometry)
         try:
             return response_correlations(one, now.layer, self.probe)
@@ -215,8 +251,12 @@ class CompareWalk:
             notes.append(f"responses cannot be compared: {error}")
             return None
 
-    def _pair_off(
-        self, now: "_Taken", first: "_Taken", correlations: Tensor | None, notes: list[str]
+    def _match_filters(
+        self,
+        now: "_LayerWeights",
+        first: "_LayerWeights",
+        correlations: Tensor | None,
+        notes: list[str],
     ) -> tuple[Match, Tensor]:
         same = torch.arange(first.shape[0])
         if now is first:
@@ -226,55 +266,56 @@ class CompareWalk:
             return "index", same
         if self._match == "responses" or now.shape[1:] != first.shape[1:]:
             if correlations is None:
-                is_weighable = now.shape[1:] == first.shape[1:]
+                has_same_kernels = now.shape[1:] == first.shape[1:]
                 advice = (
                     'use match="weights"'
-                    if is_weighable
-                    else f"nothing else can be of layers of shape {first.shape} and {now.shape}"
+                    if has_same_kernels
+                    else f"layers of shape {first.shape} and {now.shape} cannot be compared at all"
                 )
                 raise ValueError(f"{now.checkpoint.name}: {notes[-1]}; {advice}")
             return "responses", assign(correlations)
-        alike = _cosines(first, now)
+        similarity = _cosines(first, now)
         if self._match == "weights" or now.shape != first.shape:
-            return "weights", assign(alike)
-        is_in_place = in_place(alike)
-        if is_in_place is None:
-            notes.append(TAKEN_FOR_IT)
-        if is_in_place is not False:
+            return "weights", assign(similarity)
+        is_same_order = has_same_order(similarity)
+        if is_same_order is None:
+            notes.append(ORDER_ASSUMED)
+        if is_same_order is not False:
             return "index", same
         before = self._previous
-        if before and before.shape == now.shape and in_place(_cosines(before, now)):
-            # The next of a training that was followed so far, whatever is left of the first.
+        if before and before.shape == now.shape and has_same_order(_cosines(before, now)):
+            # This checkpoint continues the training of the one before: keep its order, even if the
+            # filters no longer resemble those of the first checkpoint.
             return self._columns[-1].match, before.partner
-        return "weights", assign(alike)
+        return "weights", assign(similarity)
 
-    def _check_match(self, now: "_Taken", first: "_Taken") -> None:
+    def _check_match(self, now: "_LayerWeights", first: "_LayerWeights") -> None:
         is_fitting = {
             "index": now.shape == first.shape,
             "weights": now.shape[1:] == first.shape[1:],
         }
         if self._match and not is_fitting.get(self._match, True):
             reason = why_no_image(first.shape) or why_no_image(now.shape)
-            others = 'use match="responses"'
+            advice = 'use match="responses"'
             if reason is not None:
-                others = (
+                advice = (
                     'use match="weights"'
                     if is_fitting["weights"]
-                    else f"nor can their responses, {reason}"
+                    else f"their responses cannot be compared either: {reason}"
                 )
             raise ValueError(
-                f"{now.checkpoint.name}: match={self._match!r} cannot pair off filters of shape "
-                f"{first.shape} and {now.shape}; {others}"
+                f"{now.checkpoint.name}: match={self._match!r} cannot match filters of shape "
+                f"{first.shape} and {now.shape}; {advice}"
             )
 
-    def _chance(self, now: "_Taken", first: "_Taken") -> float:
+    def _chance(self, now: "_LayerWeights", first: "_LayerWeights") -> float:
         key = now.shape, now.layer.geometry
         if key not in self._chances:
             one = first.shape, first.layer.geometry
             self._chances[key] = chance_correlation(one, key, self.probe)
         return self._chances[key]
 
-    def _examine(self, now: "_Taken", first: "_Taken", match: Match) -> KernelHealth:
+    def _examine(self, now: "_LayerWeights", first: "_LayerWeights", match: Match) -> KernelHealth:
         geometry = now.layer.geometry
         key = now.shape, geometry
         if key not in self._energies:
@@ -290,20 +331,20 @@ class CompareWalk:
             now.name,
             first=first.layer.weights if match == "index" and now is not first else None,
             previous=before.layer.weights if before else None,
-            steps_since_previous=_between(*steps),
+            steps_since_previous=_steps_between(*steps),
             energy=self._energies[key],
             groups=now.layer.geometry.groups,
         )
 
 
 @dataclass(eq=False)
-class _Taken:
-    """A layer out of a checkpoint, and the filters of it that are the first's 0, 1, 2, ..."""
+class _LayerWeights:
+    """A layer in one checkpoint. ``partner`` has the index of each partner, -1 for none."""
 
     checkpoint: Checkpoint
     name: str
     layer: Layer
-    tells_geometry: bool
+    has_geometry: bool
     partner: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     @property
@@ -311,8 +352,8 @@ class _Taken:
         return tuple(self.layer.weights.shape)
 
 
-def _moved(now: _Taken, then: _Taken) -> Movement:
-    """How far the partners of the first's filters went from one checkpoint to another."""
+def _movement(now: _LayerWeights, then: _LayerWeights) -> Movement:
+    """Measure the change between two checkpoints of the filters that match the first's filters."""
     paired = (now.partner >= 0) & (then.partner >= 0)
     if now.shape[1:] != then.shape[1:] or now is then or not paired.any():
         missing = torch.full((len(now.partner),), torch.nan)
@@ -320,33 +361,34 @@ def _moved(now: _Taken, then: _Taken) -> Movement:
     moved = movement(
         now.layer.weights[now.partner[paired]], then.layer.weights[then.partner[paired]]
     )
-    change, relative, cosine = (_spread_out(values, paired) for values in moved[:3])
+    change, relative, cosine = (_fill_in(values, paired) for values in moved[:3])
     return Movement(change, relative, cosine, moved.drift)
 
 
-def _spread_out(values: Tensor, where: Tensor) -> Tensor:
+def _fill_in(values: Tensor, where: Tensor) -> Tensor:
+    """Put values at the True elements of ``where``, and NaN elsewhere."""
     whole = torch.full((len(where),), torch.nan)
     whole[where] = values.float()
     return whole
 
 
-def _of_partners(similarity: Tensor | None, partner: Tensor) -> Tensor:
+def _partner_values(similarity: Tensor | None, partner: Tensor) -> Tensor:
     if similarity is None:
         return torch.full((len(partner),), torch.nan)
     paired = partner >= 0
-    return _spread_out(similarity[paired, partner[paired]], paired)
+    return _fill_in(similarity[paired, partner[paired]], paired)
 
 
-def _cosines(one: _Taken, other: _Taken) -> Tensor:
+def _cosines(one: _LayerWeights, other: _LayerWeights) -> Tensor:
     return cosines(one.layer.weights, other.layer.weights)
 
 
-def _weights_alike(now: _Taken, first: _Taken) -> Likeness | None:
+def _likeness_of_weights(now: _LayerWeights, first: _LayerWeights) -> Likeness | None:
     if now.shape[1:] != first.shape[1:]:
         return None
     chance = chance_cosine(first.shape, now.shape)
     return Likeness(mean_matched(_cosines(first, now)), chance)
 
 
-def _between(earlier: int | None, later: int | None) -> int | None:
+def _steps_between(earlier: int | None, later: int | None) -> int | None:
     return None if earlier is None or later is None else later - earlier

@@ -1,4 +1,4 @@
-"""What a comparison finds, for each checkpoint and filter, and the same as plain values."""
+"""The result of a comparison: numbers for each checkpoint and filter, also as plain values."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Match: TypeAlias = Literal["index", "weights", "responses"]
 
 SCHEMA_VERSION = 1
-# The numbers of a filter, as they are called in JSON and CSV.
+# Names of the numbers of a filter, in JSON and CSV.
 FILTER_NUMBERS = (
     "cosine_to_first",
     "change_from_first",
@@ -43,11 +43,11 @@ FILTER_NUMBERS = (
 
 @dataclass(frozen=True)
 class Likeness:
-    """How much alike two layers are when each filter has its best partner.
+    """The similarity of two layers when their filters are matched best.
 
     Attributes:
-        mean: Mean similarity of the partners.
-        chance: What two layers of random filters of these shapes reach.
+        mean: Mean similarity of the matched filters, in [-1, 1].
+        chance: The same number for two layers of random filters of these shapes.
     """
 
     mean: float
@@ -58,30 +58,37 @@ class Likeness:
 class Column:
     """One checkpoint in a comparison.
 
-    Its tensors of shape (N,) are in the order of the first's filters, NaN where there is no number.
+    Tensors of shape (N,) are in the order of the filters of the first checkpoint. They are NaN
+    where there is no number. The partner of a filter is the filter of this checkpoint that it was
+    matched with.
 
     Attributes:
-        name: What it was opened by.
-        label: A short name, different from those of the others.
-        layer: Name of the layer in it.
-        step: Optimizer steps, if it tells.
-        epoch: From 0, if it tells.
-        geometry: Of the layer.
-        shape: Of its weights: (M, C, kH, kW), (M, C, k) or (M, C, kD, kH, kW).
-        match: How its filters were paired off with the first's: the same "index", the most similar
-            "weights" or the most correlated "responses".
-        partner: Index of the filter of this checkpoint for each of the first, -1 for none.
-        cosine_to_first: Cosine of the weights to those of the partner in the first.
-        change_from_first: Distance to it, in lengths of it.
-        cosine_to_previous: Likewise to the checkpoint before.
-        change_from_previous: Likewise.
-        correlation: Correlation of the responses to the probe, to the partner's in the first.
-        drift: Distance of the layer from the first, in lengths of that. NaN for other shapes.
-        weights_alike: Best pairing of the weights with the first's; None for other shapes.
-        responses_alike: Best pairing of the responses with the first's.
-        health: Of its layer, in the layer's own order.
-        weights: Of its layer, in the layer's own order; kept for some checkpoints of many.
-        notes: What cannot be told of it, and why.
+        name: Path, URL or model name of the checkpoint.
+        label: A short name, distinct within the comparison.
+        layer: Name of the layer in this checkpoint.
+        step: Number of optimizer steps, None if the checkpoint does not state it.
+        epoch: Epoch, counted from 0, None if the checkpoint does not state it.
+        geometry: Geometry of the layer.
+        shape: Shape of the weights: (M, C, kH, kW), (M, C, k) or (M, C, kD, kH, kW).
+        match: How filters were matched with those of the first checkpoint: by the same "index", by
+            the most similar "weights" or by the most correlated "responses".
+        partner: Index of the partner of each filter, shape (N,), -1 for no partner.
+        cosine_to_first: Cosine of the weights of filter and partner, shape (N,).
+        change_from_first: Distance of filter and partner, divided by the norm of the filter in the
+            first checkpoint, shape (N,).
+        cosine_to_previous: Cosine of the partner to the partner in the checkpoint before.
+        change_from_previous: Distance of the partner to the partner in the checkpoint before,
+            divided by the norm of the latter.
+        correlation: Correlation of the responses to the probe of filter and partner, shape (N,).
+        drift: Distance of the layer from the first checkpoint, divided by the norm of the layer
+            there. NaN if the shapes differ.
+        weights_alike: Similarity to the first checkpoint when filters are matched by weights; None
+            if the shapes differ.
+        responses_alike: Similarity to the first checkpoint when filters are matched by responses.
+        health: Health of the layer, in the layer's own order of filters.
+        weights: Weights of the layer, in its own order of filters; None for some checkpoints if
+            there are many.
+        notes: What could not be compared, and why.
     """
 
     name: str
@@ -106,14 +113,14 @@ class Column:
     notes: tuple[str, ...] = ()
 
     def verdicts(self) -> list[frozenset[VerdictName]]:
-        """The verdicts on the partner of each filter of the first."""
+        """Return the verdicts on the partner of each filter of the first checkpoint."""
         own: list[set[VerdictName]] = [set() for _ in range(self.shape[0])]
         for verdict in self.health.verdicts:
             own[verdict.filter].add(verdict.name)
         return [frozenset(own[p]) if p >= 0 else frozenset() for p in self.partner.tolist()]
 
     def matched_weights(self) -> Tensor | None:
-        """The weights in the order of the first's filters, NaN where a filter has no partner."""
+        """Return the weights of the partners, NaN for a filter without partner."""
         if self.weights is None:
             return None
         ordered = self.weights[self.partner.clamp(min=0)]
@@ -126,8 +133,8 @@ class Comparison:
     """One layer in two or more checkpoints.
 
     Attributes:
-        columns: The checkpoints, the first one being what the others are compared with.
-        statements: What can be told, what cannot, and why: sentences.
+        columns: The checkpoints. The others are compared with the first.
+        statements: Sentences: how filters were matched, what cannot be compared, and why.
     """
 
     columns: tuple[Column, ...]
@@ -135,7 +142,7 @@ class Comparison:
 
     @property
     def first(self) -> Column:
-        """What the others are compared with."""
+        """The first checkpoint: the others are compared with it."""
         return self.columns[0]
 
     @property
@@ -144,10 +151,13 @@ class Comparison:
         return self.columns[-1]
 
     def most_changed(self) -> list[int]:
-        """The filters of the first checkpoint, those that differ most in the last one first.
+        """Sort the filters of the first checkpoint by their change up to the last, largest first.
 
-        By the change of the weights; where they cannot be compared, by the correlation of the
-        responses. Filters without a partner come first.
+        The change is that of the weights. If weights cannot be compared, it is 1 minus the
+        correlation of the responses. Filters without a partner come first.
+
+        Returns:
+            Indices of all filters of the first checkpoint.
         """
         last = self.last
         change = last.change_from_first
@@ -157,21 +167,32 @@ class Comparison:
         return amount.argsort(descending=True, stable=True).tolist()
 
     def new_verdicts(self, column: Column | None = None) -> list[frozenset[VerdictName]]:
-        """Of each filter, the verdicts in a checkpoint (the last) that it had not in the first."""
+        """Return, for each filter, the verdicts that it has now but not in the first checkpoint.
+
+        Args:
+            column: The checkpoint to compare with the first, None for the last.
+        """
         now = (column or self.last).verdicts()
         return [b - a for a, b in zip(self.first.verdicts(), now, strict=True)]
 
     def gone_verdicts(self, column: Column | None = None) -> list[frozenset[VerdictName]]:
-        """Of each filter, the verdicts in the first that it has no more in a checkpoint."""
+        """Return, for each filter, the verdicts that it has in the first checkpoint but not now.
+
+        Args:
+            column: The checkpoint to compare with the first, None for the last.
+        """
         now = (column or self.last).verdicts()
         return [a - b for a, b in zip(self.first.verdicts(), now, strict=True)]
 
     def numbers(self, column: Column | None = None) -> dict[str, float]:
-        """The numbers of a checkpoint (the last), as conditions and curves know them.
+        """Return the numbers of a checkpoint by name, for conditions and curves.
 
-        ``drift``, ``mean_cosine``, ``min_cosine``, ``mean_change``, ``max_change``,
-        ``mean_correlation``, ``new_verdicts`` and ``gone_verdicts`` (filters that have some), and
-        those of its health (`KernelHealth.to_scalars`). NaN where there is no number.
+        They are ``drift``, ``mean_cosine``, ``min_cosine``, ``mean_change``, ``max_change``,
+        ``mean_correlation``, ``new_verdicts`` and ``gone_verdicts`` (both count filters), and the
+        numbers of its health, see `KernelHealth.to_scalars`. A number is NaN if it does not exist.
+
+        Args:
+            column: The checkpoint, None for the last.
         """
         column = column or self.last
         health = {n: x for n, x in column.health.to_scalars().items() if n != "drift"}
@@ -188,7 +209,7 @@ class Comparison:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the weights as JSON-able values; the schema is in the documentation."""
+        """Return everything but the weights as JSON values. The documentation has the schema."""
         return {
             "schema_version": SCHEMA_VERSION,
             "statements": list(self.statements),
@@ -212,7 +233,7 @@ class Comparison:
         }
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """A row for each filter in each checkpoint: what CSV holds."""
+        """Return one row for each filter in each checkpoint, as in the CSV file."""
         return [
             {
                 "checkpoint": column.name,
@@ -227,25 +248,25 @@ class Comparison:
         ]
 
     def plot(self) -> "tuple[Figure, Any]":
-        """Draw how far the layer and each filter went, and which filters differ most in the end.
+        """Draw the change of the layer and of each filter, and the filters that changed most.
 
         Returns:
-            A matplotlib figure, that no window manager knows of, and its axes, shape (2,).
+            A matplotlib figure, which is not registered with pyplot, and its axes, shape (2,).
         """
         first, last = self.first, self.last
         steps = [column.step for column in self.columns if column.step is not None]
-        knows_steps = len(steps) == len(self.columns) and len(set(steps)) > 1
+        has_steps = len(steps) == len(self.columns) and len(set(steps)) > 1
         compares_weights = not last.change_from_first.isnan().all()
         alike = last.weights_alike if compares_weights else last.responses_alike
-        way = torch.stack([column.change_from_first for column in self.columns])
-        way[0] = 0.0
+        change = torch.stack([column.change_from_first for column in self.columns])
+        change[0] = 0.0
         return draw_comparison(
             ChartData(
                 title=f"{first.layer}: {first.label} and {last.label}",
-                at=steps if knows_steps else range(len(self.columns)),
-                at_name="step" if knows_steps else "checkpoint",
+                at=steps if has_steps else range(len(self.columns)),
+                at_name="step" if has_steps else "checkpoint",
                 layer_change=[0.0, *(column.drift for column in self.columns[1:])],
-                filter_change=way,
+                filter_change=change,
                 likeness=last.cosine_to_first if compares_weights else last.correlation,
                 likeness_name="cosine of partners"
                 if compares_weights
@@ -261,15 +282,15 @@ class Comparison:
         )
 
     def _filters(self, column: Column) -> Iterator[dict[str, Any]]:
-        said = zip(
+        verdicts = zip(
             column.verdicts(), self.new_verdicts(column), self.gone_verdicts(column), strict=True
         )
-        for i, (verdicts, new, gone) in enumerate(said):
+        for i, (now, new, gone) in enumerate(verdicts):
             yield {
                 "filter": i,
                 "partner": int(column.partner[i]),
                 **{name: or_none(getattr(column, name)[i].item()) for name in FILTER_NUMBERS},
-                "verdicts": sorted(verdicts),
+                "verdicts": sorted(now),
                 "new_verdicts": sorted(new),
                 "gone_verdicts": sorted(gone),
             }
@@ -283,9 +304,9 @@ class Comparison:
         lines = [f"Comparison of {self.first.layer} in {len(self.columns)} checkpoints"]
         for column in self.columns[1:]:
             numbers = self.numbers(column)
-            told = ("drift", "mean_cosine", "mean_correlation", "new_verdicts")
-            said = [f"{n} {numbers[n]:.3g}" for n in told if isfinite(numbers[n])]
-            lines.append(f"  {column.label}: {', '.join(said)}")
+            shown = ("drift", "mean_cosine", "mean_correlation", "new_verdicts")
+            texts = [f"{n} {numbers[n]:.3g}" for n in shown if isfinite(numbers[n])]
+            lines.append(f"  {column.label}: {', '.join(texts)}")
         return "\n".join([*lines, *(f"  {statement}" for statement in self.statements)])
 
 

@@ -1,4 +1,4 @@
-"""Conditions on the numbers of a comparison, as a script gives them: ``drift>0.5``."""
+"""Conditions on the numbers of a comparison, for ``--fail-if``, such as ``drift>0.5``."""
 
 import operator
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isnan
 
-# What a comparison can be asked for; see `Comparison.numbers`.
+# Names of the numbers that a condition can use, see `Comparison.numbers`.
 NUMBERS = (
     "drift",
     "mean_cosine",
@@ -43,7 +43,13 @@ _FORM = re.compile(r"\s*(\w+)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*")
 
 @dataclass(frozen=True)
 class Condition:
-    """A limit on a number, which the number may be beyond."""
+    """A comparison of a number with a limit.
+
+    Attributes:
+        number: Name of the number, one of `NUMBERS`.
+        sign: The comparison, for example ">".
+        limit: The limit.
+    """
 
     number: str
     sign: str
@@ -53,22 +59,26 @@ class Condition:
         return f"{self.number}{self.sign}{self.limit:g}"
 
     def holds(self, numbers: Mapping[str, float]) -> bool:
-        """Tell whether the condition is true of some numbers.
+        """Check whether the condition is true.
+
+        Args:
+            numbers: Name to number.
 
         Raises:
-            ValueError: If the number does not exist there.
+            ValueError: If the number is missing or NaN.
         """
         value = numbers.get(self.number, float("nan"))
         if isnan(value):
-            raise ValueError(f"{self} cannot be told: it has no {self.number}")
+            raise ValueError(f"{self} cannot be checked: it has no {self.number}")
         return _COMPARISONS[self.sign](value, self.limit)
 
 
 def parse_condition(text: str) -> Condition:
-    """Read a condition.
+    """Parse a condition.
 
     Raises:
-        ValueError: If it is none, or of a number that does not exist; the message lists them.
+        ValueError: If the text is not a condition, or the number is unknown. The message lists the
+            known numbers.
 
     Example:
         >>> parse_condition("drift > 0.5").holds({"drift": 0.7})
@@ -79,7 +89,7 @@ def parse_condition(text: str) -> Condition:
         raise ValueError(f"expected a condition such as drift>0.5; found {text!r}")
     number, sign, limit = match.groups()
     if number not in NUMBERS:
-        raise ValueError(f"there is no number {number!r}; expected one of {', '.join(NUMBERS)}")
+        raise ValueError(f"unknown number {number!r}; expected one of {', '.join(NUMBERS)}")
     try:
         return Condition(number, sign, float(limit))
     except ValueError:

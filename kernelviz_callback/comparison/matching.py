@@ -1,7 +1,7 @@
-"""Which filter of one layer is which of another, and how much alike two layers are beyond chance.
+"""Match the filters of two layers, and measure whether the layers are more similar than by chance.
 
-Networks that were trained apart learn similar filters in another order. Within one training filter
-i stays filter i; whether it did can be told from the weights alone.
+Two networks that were trained separately learn similar filters in a different order. Within one
+training, filter i stays filter i. The weights show which of the two is the case.
 """
 
 from functools import lru_cache
@@ -19,24 +19,24 @@ from kernelviz_callback.filters.responses import ResponseChunks
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.probe.probe import Probe
 
-# Standard deviations of what a random order does. Chance exceeds it once in 30,000 times.
-IN_PLACE = 4.0
-# Of few filters, or filters of few kinds, no order is that unlikely; but then theirs is nearly as
-# good as the best.
-_NEARLY = 0.95
-_ALIKE = 1e-4  # cosines that differ less than this, a filter, tell filters from each other no more
+# In standard deviations of a random order. A random order exceeds it once in 30,000 times.
+SAME_ORDER = 4.0
+# With few filters, or few kinds of filters, no order exceeds the limit above. Then the order counts
+# as the same if its sum is this share of the best possible sum.
+_NEAR_BEST = 0.95
+_SMALLEST_SPREAD = 1e-4  # of the cosines, per filter: below it, filters cannot be distinguished
 _MAP_SIDE = 64  # pixels to which responses are averaged before they are compared
 _SEED = 7
-_MOST_DRAWS = 8
-_MOST_DRAWN = 512  # filters
+_MOST_DRAWS = 8  # pairs of random layers
+_MOST_DRAWN = 512  # filters in all random layers together
 
 
 def cosines(ones: Tensor, others: Tensor) -> Tensor:
-    """How alike the weights of each pair of filters are: 1 the same pattern, -1 its negative.
+    """Compute the cosine of each pair of filters: 1 for the same pattern, -1 for its negative.
 
     Args:
-        ones: Shape (N, C, kH, kW), or with kernels of one or three dimensions.
-        others: Likewise.
+        ones: Shape (N, C, kH, kW), or with 1-D or 3-D kernels.
+        others: Shape (M, C, kH, kW), or with 1-D or 3-D kernels.
 
     Returns:
         Shape (N, M), in [-1, 1]. 0 for a filter of zeros, or with NaN or infinity in it.
@@ -57,27 +57,35 @@ def cosines(ones: Tensor, others: Tensor) -> Tensor:
 
 
 class Layer(NamedTuple):
-    """Filters, of any dimensions, and how they slide."""
+    """Filters with 1-D, 2-D or 3-D kernels, and their geometry."""
 
     weights: Tensor
     geometry: Geometry
 
 
 def response_correlations(one: Layer, other: Layer, probe: Probe) -> Tensor:
-    """How alike each pair of filters sees a probe, whatever the shapes of their kernels.
+    """Correlate the responses of each pair of filters to a probe.
 
-    Where one layer covers more pixels, the margin that its responses lack is cut off the other's.
+    The kernels of the two layers may differ in shape. A larger kernel has a smaller response, so
+    the margin of the larger response is cut off.
+
+    Args:
+        one: A layer of N filters.
+        other: A layer of M filters.
+        probe: The image.
 
     Returns:
-        Shape (N, M), in [-1, 1]: the correlation of the summed responses. 0 for a filter that
-        answers to nothing, or with NaN or infinity in it.
+        Shape (N, M), in [-1, 1]: the correlation of the responses, summed over channels. 0 for a
+        filter whose response is constant, or has NaN or infinity in it.
 
     Raises:
-        ValueError: If the probe does not fit a layer, or one reads no single images.
+        ValueError: If the probe does not fit a layer, or a layer does not read images.
     """
     responses = [_responses(layer, probe) for layer in (one, other)]
     height, width = (min(r.shape[d] for r in responses) for d in (2, 3))
-    ones, others = (torch.cat([_outline(r, height, width) for r in rs]) for rs in responses)
+    ones, others = (
+        torch.cat([_response_vectors(r, height, width) for r in rs]) for rs in responses
+    )
     return (ones @ others.T).clamp(-1, 1)
 
 
@@ -87,15 +95,15 @@ def _responses(layer: Layer, probe: Probe) -> ResponseChunks:
     if reason is not None:
         raise ValueError(reason)
     image = probe.for_channels(weights.shape[1] * groups)
-    if bool((image == image[:1]).all()):  # the sum over channels is that of the kernels' sum
+    if bool((image == image[:1]).all()):  # equal channels: sum the kernels before, not after
         image, weights, groups = image[:1], weights.sum(1, keepdim=True), 1
     return ResponseChunks(
         image, weights, dilation=layer.geometry.plane_dilation, groups=groups, summed=True
     )
 
 
-def _outline(responses: Tensor, height: int, width: int) -> Tensor:
-    """The middle of each response, averaged to a small picture, as a vector without its mean."""
+def _response_vectors(responses: Tensor, height: int, width: int) -> Tensor:
+    """Crop each response at its centre, average it to a small picture, and normalize it."""
     top, left = (responses.shape[2] - height) // 2, (responses.shape[3] - width) // 2
     middle = responses[..., top : top + height, left : left + width]
     average = ceil(max(height, width) / _MAP_SIDE)
@@ -104,13 +112,13 @@ def _outline(responses: Tensor, height: int, width: int) -> Tensor:
 
 
 def assign(similarity: Tensor) -> Tensor:
-    """Pair filters off so that the sum of their similarities is largest (Hungarian method).
+    """Match filters so that the sum of their similarities is largest (Hungarian method).
 
     Args:
         similarity: Shape (N, M).
 
     Returns:
-        Shape (N,): the partner of each, -1 where M < N left none for it.
+        Shape (N,): the index of the partner of each filter. If M < N, -1 for those without partner.
 
     Source: Kuhn, "The Hungarian method for the assignment problem", 1955, by SciPy.
 
@@ -124,24 +132,26 @@ def assign(similarity: Tensor) -> Tensor:
     return partner
 
 
-def in_place(similarity: Tensor) -> bool | None:
-    """Tell whether filter i of one layer is filter i of the other: the same training at two times.
+def has_same_order(similarity: Tensor) -> bool | None:
+    """Check whether filter i of one layer is filter i of the other, as within one training.
 
-    The sum of the diagonal is compared with what a random order of the filters would give.
+    The sum of the diagonal is compared with the sums that a random order of the filters gives.
 
     Args:
-        similarity: Shape (N, N), of two layers of the same shape. Filters that are like no other at
-            all, of zeros or with NaN, do not count.
+        similarity: Shape (N, N), for two layers of the same shape. Filters whose similarities are
+            all 0 are not counted: filters of zeros, or with NaN.
 
     Returns:
-        None if it cannot be told: of one filter, or of filters that are all alike.
+        None if it cannot be determined: for a single filter, or if all filters are the same.
 
     Source: mean and variance under a random permutation: Hoeffding, "A combinatorial central limit
     theorem", 1951, theorem 2.
 
     Example:
-        >>> in_place(torch.eye(16)), in_place(torch.eye(16).flip(0)), in_place(torch.ones(9, 9))
-        (True, False, None)
+        >>> has_same_order(torch.eye(16)), has_same_order(torch.eye(16).flip(0))
+        (True, False)
+        >>> has_same_order(torch.ones(9, 9)) is None
+        True
     """
     counts = similarity.ne(0).any(0) & similarity.ne(0).any(1)
     exact = similarity[counts][:, counts].double()
@@ -150,25 +160,24 @@ def in_place(similarity: Tensor) -> bool | None:
         return None
     centred = exact - exact.mean(0) - exact.mean(1, keepdim=True) + exact.mean()
     spread = sqrt(centred.square().sum().item() / (count - 1))
-    if spread < _ALIKE * count:
+    if spread < _SMALLEST_SPREAD * count:
         return None
     trace = exact.trace().item()
-    if trace - count * exact.mean().item() > IN_PLACE * spread:
+    if trace - count * exact.mean().item() > SAME_ORDER * spread:
         return True
     best = exact[torch.arange(count), assign(exact)].sum().item()
-    return trace >= _NEARLY * best > 0
+    return trace >= _NEAR_BEST * best > 0
 
 
 @lru_cache(maxsize=64)
 def chance_cosine(ones: Shape, others: Shape) -> float:
-    """The mean cosine of matched filters that two layers of random filters reach.
+    """Simulate the mean cosine of matched filters of two layers of random filters.
+
+    The filters are independent and Gaussian. The simulation uses its own random generator.
 
     Args:
-        ones: Of the weights of one.
-        others: Of those of the other.
-
-    Returns:
-        Of independent Gaussian filters, simulated with a generator of its own.
+        ones: Shape of the weights of one layer.
+        others: Shape of the weights of the other layer.
     """
     generator = torch.Generator().manual_seed(_SEED)
     found = []
@@ -181,14 +190,14 @@ def chance_cosine(ones: Shape, others: Shape) -> float:
 def chance_correlation(
     one: tuple[Shape, Geometry], other: tuple[Shape, Geometry], probe: Probe
 ) -> float:
-    """The mean correlation of matched responses that two layers of random filters reach.
+    """Simulate the mean correlation of matched responses of two layers of random filters.
 
-    Images are smooth, and so is much of any response to one: this is far above zero.
+    It is far above zero: images are smooth, so that the responses of all filters are similar.
 
     Args:
-        one: Shape of the weights, and geometry.
-        other: Likewise.
-        probe: What they respond to.
+        one: Shape of the weights and geometry of one layer.
+        other: Shape of the weights and geometry of the other layer.
+        probe: The image.
     """
     generator = torch.Generator().manual_seed(_SEED)
 
@@ -203,7 +212,7 @@ def chance_correlation(
 
 
 def mean_matched(similarity: Tensor) -> float:
-    """The mean similarity of filters and their partners, as `assign` pairs them off."""
+    """Compute the mean similarity of filters and their partners, as `assign` matches them."""
     partner = assign(similarity)
     paired = partner >= 0
     return similarity[paired, partner[paired]].mean().item()

@@ -1,4 +1,4 @@
-"""Which checkpoints of many are pictured, and whose weights are therefore kept in memory."""
+"""Choose the checkpoints that are pictured, and those whose weights are kept in memory."""
 
 from collections.abc import Sequence
 
@@ -7,24 +7,22 @@ import torch
 from kernelviz_callback.comparison.comparison import Column
 
 MOST_PICTURED = 8
-# All weights are kept until it is known which tell most, unless they would be more than this; then
-# as many as fit, the first and the last at least.
-_MOST_BYTES = 64 * 2**20
+_MOST_BYTES = 64 * 2**20  # memory for the weights of all checkpoints that are kept
 
 
-def places_to_keep(count: int, size: int) -> set[int]:
-    """Tell of which checkpoints to keep the weights, before any is known.
+def indices_to_keep(count: int, size: int) -> set[int]:
+    """Choose the checkpoints whose weights are kept, before their weights are known.
 
     Args:
-        count: Checkpoints to come.
-        size: Of the weights of one, in bytes.
+        count: Number of checkpoints.
+        size: Size of the weights of one checkpoint, in bytes.
 
     Returns:
-        All places from 0, or the first, the last, and some between whose distances double: early
-        changes are the large ones.
+        Indices from 0. All checkpoints if their weights fit into 64 MiB; else the first, the last,
+        and some between, with growing distances, because early changes are larger.
 
     Example:
-        >>> sorted(places_to_keep(100, size=10 * 2**20))
+        >>> sorted(indices_to_keep(100, size=10 * 2**20))
         [0, 1, 3, 10, 31, 99]
     """
     fitting = max(2, _MOST_BYTES // max(1, size))
@@ -34,19 +32,23 @@ def places_to_keep(count: int, size: int) -> set[int]:
     return {0, count - 1, *(round((count - 1) ** (k / between)) for k in range(between))}
 
 
-def milestones(columns: Sequence[Column]) -> set[int]:
-    """Choose what to picture: the first, the last, and those at equal parts of the way between.
+def choose_pictured(columns: Sequence[Column]) -> set[int]:
+    """Choose the checkpoints to picture: the first, the last, and those between at equal changes.
 
-    The way is the sum of the median filter's changes: where much happens, much is shown.
+    The change up to a checkpoint is the sum of the median changes of the filters from checkpoint to
+    checkpoint. So more checkpoints are chosen where more changes.
 
     Args:
-        columns: In their order; those without weights cannot be chosen.
+        columns: The checkpoints in their order. Only those with weights can be chosen.
+
+    Returns:
+        Indices of at most 8 columns.
     """
     kept = [i for i, column in enumerate(columns) if column.weights is not None]
     if len(kept) <= MOST_PICTURED:
         return set(kept)
     steps = torch.stack([column.change_from_previous.nanmedian() for column in columns])
-    way = steps.nan_to_num(0.0, posinf=0.0).cumsum(0)[kept]
-    marks = torch.linspace(way[0].item(), way[-1].item(), MOST_PICTURED)
-    nearest = (way[None] - marks[:, None]).abs().argmin(1).tolist()
+    changes = steps.nan_to_num(0.0, posinf=0.0).cumsum(0)[kept]
+    marks = torch.linspace(changes[0].item(), changes[-1].item(), MOST_PICTURED)
+    nearest = (changes[None] - marks[:, None]).abs().argmin(1).tolist()
     return {kept[0], kept[-1], *(kept[i] for i in nearest)}

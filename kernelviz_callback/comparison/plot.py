@@ -1,4 +1,4 @@
-"""A comparison as a chart: how far the layer and its filters went, and which went farthest."""
+"""The chart of a comparison: the changes of the layer and its filters, and the largest ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ _MOST_BARS = 24
 
 @dataclass(frozen=True, eq=False)
 class ChartData:
-    """What is drawn of a comparison.
+    """The values in the chart of a comparison of K checkpoints with N filters.
 
     Attributes:
-        title: Of the figure.
-        at: Step of each of K checkpoints, or its place.
-        at_name: "step" or "checkpoint".
-        layer_change: Of the layer from the first, K numbers.
-        filter_change: Likewise of each filter, shape (K, N).
-        likeness: Of each filter to its partner in the first, shape (N,), in [-1, 1].
-        likeness_name: What that is.
-        chance: The mean that random filters reach, if it is known.
-        order: The filters that have a partner, the most changed first.
-        change: By what they are ordered, shape (N,).
-        change_name: What that is.
+        title: Title of the figure.
+        at: Step or index of each checkpoint, K numbers.
+        at_name: "step" or "checkpoint", the label of the x axis.
+        layer_change: Change of the layer from the first checkpoint, K numbers.
+        filter_change: Change of each filter from the first checkpoint, shape (K, N).
+        likeness: Similarity of each filter to its partner, shape (N,), in [-1, 1].
+        likeness_name: Name of the similarity.
+        chance: Mean similarity of random filters, None if it is unknown.
+        order: Indices of the filters that have a partner, the most changed first.
+        change: Change by which the filters are ordered, shape (N,).
+        change_name: Name of the change.
         is_flagged: Whether each filter has a new verdict.
     """
 
@@ -47,7 +47,10 @@ class ChartData:
 
 
 def draw_comparison(data: ChartData) -> "tuple[Figure, Any]":
-    """Draw the way of the layer and its filters (or, of two, their likeness), and the most changed.
+    """Draw two charts.
+
+    The first shows the changes of the layer and its filters; for two checkpoints, it shows the
+    similarity of the filters instead. The second shows the filters that changed most.
 
     Returns:
         The figure and its axes, shape (2,).
@@ -57,7 +60,7 @@ def draw_comparison(data: ChartData) -> "tuple[Figure, Any]":
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     axes = figure.subplots(1, 2)
     if len(data.at) > 2:
-        _draw_way(axes[0], data)
+        _draw_changes(axes[0], data)
     else:
         _draw_likeness(axes[0], data)
     _draw_most_changed(axes[1], data)
@@ -67,7 +70,7 @@ def draw_comparison(data: ChartData) -> "tuple[Figure, Any]":
     return figure, axes
 
 
-def _draw_way(ax: Any, data: ChartData) -> None:
+def _draw_changes(ax: Any, data: ChartData) -> None:
     ax.plot(data.at, data.filter_change.numpy(), color=_GREY, alpha=0.25, linewidth=0.8)
     ax.plot(
         data.at, data.layer_change, "o-", color=_BLUE, linewidth=2.5, markersize=3, label="layer"

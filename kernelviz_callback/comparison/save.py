@@ -1,9 +1,10 @@
-"""A comparison in files: for eyes, for programs, for TensorBoard."""
+"""Write a comparison to files: pictures, a page, numbers, or events for TensorBoard."""
 
 import csv
 import io
 import json
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
 
 from kernelviz_callback.comparison.comparison import Column, Comparison, comparison_picture
@@ -22,18 +23,18 @@ def save_comparison(
     scale: StripScale = "layer",
     responses_to: Probe | None = None,
 ) -> None:
-    """Write a comparison to a file; its suffix chooses what is written.
+    """Write a comparison to a file. The suffix of the file selects the format.
 
     Args:
-        comparison: What was found.
+        comparison: The comparison.
         path: ``.png``, ``.svg`` or ``.pdf`` for the picture, ``.html`` for a page, ``.json`` or
             ``.csv`` for the numbers.
-        scale: Of the picture; see `comparison_picture`.
-        responses_to: Likewise.
+        scale: Scale of the colours in the picture, see `comparison_picture`.
+        responses_to: Probe of the picture, see `comparison_picture`.
 
     Raises:
-        ValueError: For another suffix.
-        OSError: If it cannot be written.
+        ValueError: If the suffix is another one.
+        OSError: If the file cannot be written.
     """
     texts: dict[str, Callable[[Comparison], str]] = {
         ".html": comparison_page,
@@ -42,20 +43,25 @@ def save_comparison(
     }
     suffix = path.suffix.lower()
     if suffix in texts:
-        # The name of a file may hold bytes that are no text.
+        # Names of checkpoints are in the text, and may have bytes that are not valid Unicode.
         path.write_text(texts[suffix](comparison), encoding="utf-8", errors="replace")
     else:
         comparison_picture(comparison, scale=scale, responses_to=responses_to).save(path)
 
 
 def log_comparison(comparison: Comparison, folder: str) -> None:
-    """Write a comparison as an event file, for TensorBoard.
+    """Write a comparison as an event file for TensorBoard.
 
-    The numbers of each checkpoint and the kernels of those that are pictured stand at its step (or
-    its place, where a checkpoint does not tell its step), the comparison at the last one's.
+    The numbers and kernels of a checkpoint are logged at its step, the strips at the last step. If
+    a checkpoint does not state its step, all are logged at their indices. Kernels are logged for
+    the checkpoints whose weights were kept.
+
+    Args:
+        comparison: The comparison.
+        folder: Folder of the event file.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -64,7 +70,7 @@ def log_comparison(comparison: Comparison, folder: str) -> None:
         steps = _steps(comparison.columns)
         for step, column in zip(steps, comparison.columns, strict=True):
             for name, value in comparison.numbers(column).items():
-                if value == value:
+                if not isnan(value):
                     writer.add_scalar(f"compare/{layer}/{name}", value, step)
             if column.weights is not None:
                 picture = kernel_picture(
@@ -81,8 +87,10 @@ def log_comparison(comparison: Comparison, folder: str) -> None:
 
 
 def _steps(columns: tuple[Column, ...]) -> list[int]:
-    told = [column.step for column in columns if column.step is not None]
-    return told if len(told) == len(columns) and len(set(told)) > 1 else list(range(len(columns)))
+    steps = [column.step for column in columns if column.step is not None]
+    return (
+        steps if len(steps) == len(columns) and len(set(steps)) > 1 else list(range(len(columns)))
+    )
 
 
 def _json(comparison: Comparison) -> str:

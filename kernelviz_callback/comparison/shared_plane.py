@@ -1,4 +1,4 @@
-"""One mixture of input channels for a filter in all checkpoints: what its tiles show of many."""
+"""Reduce a filter with many input channels to one kernel, in the same way for all checkpoints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +12,16 @@ from kernelviz_callback.filters.principal import principal_planes
 
 
 @dataclass(frozen=True, eq=False)
-class Mixed:
-    """What `mix_channels` made of a layer in some checkpoints.
+class MixedChannels:
+    """The result of `mix_channels` for a layer in several checkpoints.
 
     Attributes:
-        layers: Shape (N, 1, kH, kW) each, or with kernels as they were; those that are drawn
-            channel by channel are as they were.
-        counts: The input channels that are mixed in each, 0 where none are.
-        is_shared: Whether all have one mixture for a filter.
-        explained: Its share of the squared norm of the last's filters, their median.
+        layers: One tensor for each checkpoint, shape (N, 1, kH, kW), or with 1-D or 3-D kernels. A
+            layer that is drawn channel by channel is unchanged.
+        counts: Number of input channels that are mixed, for each checkpoint; 0 if unchanged.
+        is_shared: Whether all checkpoints use the same channel weights for a filter.
+        explained: Share of the squared norm that the mixtures explain in the last checkpoint, the
+            median over its filters.
     """
 
     layers: list[Tensor]
@@ -29,7 +30,11 @@ class Mixed:
     explained: float
 
     def note(self, last: str) -> str | None:
-        """What a tile is, None where it is no mixture; ``last`` is what the last is called."""
+        """Describe what a tile shows, None if channels are not mixed.
+
+        Args:
+            last: Name of the last checkpoint.
+        """
         count = max(self.counts)
         if not count:
             return None
@@ -46,55 +51,58 @@ class Mixed:
 
 
 @torch.no_grad()
-def mix_channels(layers: Sequence[Tensor]) -> Mixed:
-    """Make one kernel of the many of each filter, so that differences stay differences.
+def mix_channels(layers: Sequence[Tensor]) -> MixedChannels:
+    """Replace the kernels of each filter by one weighted sum over its input channels: a mixture.
 
-    A filter's kernels are added up by what each channel takes of its principal plane in the last
-    checkpoint: there the tile is that plane (see `principal_planes`, whose sign it has), and in the
-    others what has become of the same sum. A filter that is missing, zero or not finite in the last
-    is mixed as in the latest that has it. Where the numbers of channels differ each has its own.
+    The channel weights of a filter are the left singular vector of its principal plane in the last
+    checkpoint. So the mixture in the last checkpoint is that plane, with the same sign (see
+    `principal_planes`). All other checkpoints use the same channel weights, so that the difference
+    of two mixtures is the mixture of the difference. If a filter is missing, zero or not finite in
+    the last checkpoint, its channel weights come from the latest checkpoint that has the filter. If
+    the checkpoints have different numbers of channels, each uses its own channel weights.
 
     Args:
-        layers: The matched weights of each checkpoint, of N filters each, NaN where there is no
-            partner; not modified. Up to four channels, and kernels of one tap, stay as they are.
+        layers: The matched weights of each checkpoint, N filters each, NaN for a filter without
+            partner; not modified. Layers of up to four channels, and of kernels with one weight,
+            are not mixed.
     """
     is_mixed = [tile_style(w.shape).is_principal for w in layers]
     is_shared = len({w.shape[1] for w in layers}) == 1
-    many = [w for w, mixed in zip(layers, is_mixed, strict=True) if mixed]
-    shared = _latest(many) if many and is_shared else None
-    made = [
-        _added_up(w, _takes(w) if shared is None else shared) if mixed else w
-        for w, mixed in zip(layers, is_mixed, strict=True)
+    many = [w for w, mixes in zip(layers, is_mixed, strict=True) if mixes]
+    shared = _latest_channel_weights(many) if many and is_shared else None
+    mixed = [
+        _weighted_sum(w, _channel_weights(w) if shared is None else shared) if mixes else w
+        for w, mixes in zip(layers, is_mixed, strict=True)
     ]
-    counts = [w.shape[1] if mixed else 0 for w, mixed in zip(layers, is_mixed, strict=True)]
+    counts = [w.shape[1] if mixes else 0 for w, mixes in zip(layers, is_mixed, strict=True)]
     explained = torch.nan
     if is_mixed[-1]:
         explained = principal_planes(layers[-1]).explained.nanmedian().item()
-    return Mixed(made, counts, is_shared, explained)
+    return MixedChannels(mixed, counts, is_shared, explained)
 
 
-def _latest(layers: Sequence[Tensor]) -> Tensor:
-    """What each filter takes of its channels in the last layer that has it, shape (N, C)."""
+def _latest_channel_weights(layers: Sequence[Tensor]) -> Tensor:
+    """Compute the channel weights of each filter in the last layer that has it, shape (N, C)."""
     *before, last = layers
-    takes = _takes(last)
+    channel_weights = _channel_weights(last)
     for weights in reversed(before):
-        is_missing = takes.eq(0).all(1, keepdim=True)
+        is_missing = channel_weights.eq(0).all(1, keepdim=True)
         if not is_missing.any():
             break
-        takes = torch.where(is_missing, _takes(weights), takes)
-    return takes
+        channel_weights = torch.where(is_missing, _channel_weights(weights), channel_weights)
+    return channel_weights
 
 
-def _takes(weights: Tensor) -> Tensor:
-    """The left singular vector of each filter, shape (N, C), float64; zeros where it has none."""
+def _channel_weights(weights: Tensor) -> Tensor:
+    """Compute the left singular vectors, shape (N, C), float64; zeros for a filter of zeros."""
     known = torch.where(weights.isfinite(), weights, 0)
     planes = principal_planes(known).planes.flatten(1).double()
-    takes = (known.double().flatten(2) @ planes[:, :, None])[..., 0]
-    lengths = takes.norm(dim=1, keepdim=True)
-    unit: Tensor = takes / lengths.where(lengths > 0, 1)
+    projected = (known.double().flatten(2) @ planes[:, :, None])[..., 0]
+    lengths = projected.norm(dim=1, keepdim=True)
+    unit: Tensor = projected / lengths.where(lengths > 0, 1)
     return unit
 
 
-def _added_up(weights: Tensor, takes: Tensor) -> Tensor:
-    planes = takes[:, None] @ weights.double().flatten(2)
+def _weighted_sum(weights: Tensor, channel_weights: Tensor) -> Tensor:
+    planes = channel_weights[:, None] @ weights.double().flatten(2)
     return planes.float().reshape(len(weights), 1, *weights.shape[2:])

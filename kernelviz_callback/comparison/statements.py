@@ -1,71 +1,71 @@
-"""What a comparison can tell and what it cannot, in sentences."""
+"""Sentences about a comparison: how filters were matched, and what cannot be compared."""
 
 from collections.abc import Sequence
 
 from kernelviz_callback.comparison.comparison import Column
 
-# The note of a checkpoint whose filters may have any order.
-TAKEN_FOR_IT = "whether filter i is still filter i cannot be told; it is taken for it"
+# Note of a checkpoint for which the order of the filters cannot be determined from the weights.
+ORDER_ASSUMED = "filter order could not be verified; it is assumed to be unchanged"
 
 
-def state(columns: Sequence[Column], *, asked: bool) -> tuple[str, ...]:
-    """Say how the filters were paired off, and what that means for the numbers.
+def make_statements(columns: Sequence[Column], *, is_chosen: bool) -> tuple[str, ...]:
+    """Write how the filters were matched, and what that means for the numbers.
 
     Args:
         columns: The checkpoints.
-        asked: Whether it was the user who decided how.
+        is_chosen: Whether the user chose how filters are matched.
     """
     first, last = columns[0], columns[-1]
-    said: list[str] = []
-    is_known = asked or not any(TAKEN_FOR_IT in column.notes for column in columns)
+    statements: list[str] = []
+    is_known = is_chosen or not any(ORDER_ASSUMED in column.notes for column in columns)
     common = [note for note in first.notes if all(note in c.notes for c in columns)]
     if is_known and all(column.match == "index" for column in columns):
-        why = "as asked" if asked else "they are of one training"
-        said.append(f"Filter i is filter i in every checkpoint: {why}.")
+        why = "as you chose" if is_chosen else "they are of one training"
+        statements.append(f"Filter i is filter i in every checkpoint: {why}.")
     for column in columns[1:]:
         if column.match == "weights":
             order = f"the filters are in another order than in {first.label}"
-            why = "" if asked else f"{order}, as after a training of its own; "
-            said.append(
-                f"{column.label}: {why}each was paired off with the one of the most similar "
-                f"weights.{_beside_chance('cosine', column)}"
+            why = "" if is_chosen else f"{order}, as after a separate training; "
+            statements.append(
+                f"{column.label}: {why}each filter was matched with the filter of the most similar "
+                f"weights.{_mean_and_chance('cosine', column)}"
             )
         if column.shape[1:] != first.shape[1:]:
-            said.append(
-                f"{column.label}: filters {_by(column.shape[1:])} and {_by(first.shape[1:])} "
-                "have no weights in common to compare: no cosine, change or drift. Their responses "
-                "to the same probe can be compared, and their spectra, colours and verdicts."
-                f"{_beside_chance('correlation', column)}"
+            statements.append(
+                f"{column.label}: the weights of filters {_size(column.shape[1:])} and "
+                f"{_size(first.shape[1:])} cannot be compared, so there is no cosine, change or "
+                "drift. Their responses to the same probe can be compared, and their spectra, "
+                f"colours and verdicts.{_mean_and_chance('correlation', column)}"
             )
         elif column.match == "responses":
-            said.append(
-                f"{column.label}: each filter was paired off with the one of the most correlated "
-                f"response.{_beside_chance('correlation', column)}"
+            statements.append(
+                f"{column.label}: each filter was matched with the filter of the most correlated "
+                f"response.{_mean_and_chance('correlation', column)}"
             )
-        said += [f"{column.label}: {note}." for note in column.notes if note not in common]
+        statements += [f"{column.label}: {note}." for note in column.notes if note not in common]
         missing = first.shape[0] - column.shape[0]
         if missing > 0:
-            said.append(
+            statements.append(
                 f"{column.label}: {missing} filters of {first.label} have no partner in it."
             )
         if missing < 0:
-            said.append(
+            statements.append(
                 f"{column.label}: {-missing} of its filters have no partner in {first.label}."
             )
     if len({column.layer for column in columns}) > 1:
-        said.append(
+        statements.append(
             f"The layer is {first.layer} in {first.label} and {last.layer} in {last.label}."
         )
-    said += [f"Every checkpoint: {note}." for note in common]
-    return tuple(dict.fromkeys(said))
+    statements += [f"Every checkpoint: {note}." for note in common]
+    return tuple(dict.fromkeys(statements))
 
 
-def _beside_chance(what: str, column: Column) -> str:
+def _mean_and_chance(what: str, column: Column) -> str:
     alike = column.weights_alike if what == "cosine" else column.responses_alike
     if alike is None:
         return ""
     return f" Mean {what} of partners {alike.mean:.2f}; random filters reach {alike.chance:.2f}."
 
 
-def _by(shape: Sequence[int]) -> str:
+def _size(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""A comparison in the terminal: the checkpoints, then the filters that changed most."""
+"""The table of a comparison in the terminal: checkpoints, then the filters that changed most."""
 
 from collections.abc import Iterable
 from math import isnan
@@ -15,17 +15,19 @@ _NONE = "-"
 
 
 def comparison_table(comparison: Comparison, *, most: int = 12) -> RenderableType:
-    """Lay a comparison out for a console.
+    """Make the table of a comparison for the terminal.
 
     Args:
-        comparison: What was found.
-        most: Filters to list, those that changed most first.
+        comparison: The comparison.
+        most: Number of filters to list, those that changed most first.
     """
     first = comparison.first
     count, *shape = first.shape
     title = Text(f"{first.layer}: {count} filters {'x'.join(map(str, shape))}", style="bold")
     statements = [Padding(Text(s), (0, 0, 0, 2)) for s in comparison.statements]
-    return Group(title, *statements, _checkpoints(comparison), *_filters(comparison, most))
+    return Group(
+        title, *statements, _checkpoints(comparison), *_most_changed_filters(comparison, most)
+    )
 
 
 def _checkpoints(comparison: Comparison) -> Table:
@@ -40,12 +42,12 @@ def _checkpoints(comparison: Comparison) -> Table:
             Text(column.label),
             _NONE if column.step is None else f"{column.step:,}",
             *(_number(numbers[n]) for n in ("drift", "mean_cosine", "mean_correlation")),
-            _counts(column),
+            _verdict_counts(column),
         )
     return table
 
 
-def _filters(comparison: Comparison, most: int) -> Iterable[RenderableType]:
+def _most_changed_filters(comparison: Comparison, most: int) -> Iterable[RenderableType]:
     order = comparison.most_changed()[:most]
     last = comparison.last
     if not order:
@@ -78,10 +80,10 @@ def _filters(comparison: Comparison, most: int) -> Iterable[RenderableType]:
     yield table
 
 
-def _counts(column: Column) -> Text:
+def _verdict_counts(column: Column) -> Text:
     counted = [(name, len(column.health.flagged(name))) for name in VERDICT_NAMES]
-    said = [Text(f"{n} {name}", style=_style(name)) for name, n in counted if n]
-    return Text(", ").join(said) if said else Text(_NONE)
+    texts = [Text(f"{n} {name}", style=_style(name)) for name, n in counted if n]
+    return Text(", ").join(texts) if texts else Text(_NONE)
 
 
 def _verdict(name: VerdictName, sign: str) -> Text:

@@ -1,6 +1,7 @@
 """Snapshots: the exact weights of the watched layers at one step.
 
-The record, its file and its names, the saved probe, and the event for the Kernels tab. Imports
-``drawing`` and all below it, and the codec of ``tensorboard_plugin``; ``checkpoints`` and
-``training`` may import it.
+``snapshot.py`` has the record, ``format.py`` its file, ``names.py`` the names of files,
+``probe_file.py`` the saved probe, and ``event.py`` the event for the Kernels tab. This package
+imports ``drawing`` and all below it, and the codec of ``tensorboard_plugin``. ``checkpoints``,
+``training`` and everything above them may import it.
 """

@@ -1,8 +1,24 @@
-"""The file of a snapshot."""
+"""The file format of a snapshot. No other module reads or writes the names in it.
+
+A snapshot is one safetensors file, for example ``step-00000128.safetensors``. It holds a float32
+tensor ``<layer>/weight`` for each layer, and one metadata entry ``kernelviz``. That entry is a JSON
+object, here called the description, with the keys
+
+* ``schema_version``: version of this format; files with a newer version are refused,
+* ``step``, ``epoch`` and ``wall_time`` (seconds since 1970),
+* ``layers``: layer name to geometry (``kind``, ``stride``, ``padding``, ``dilation``, ``groups``),
+* ``probe``: ``name`` and SHA-256 ``digest``, or null,
+* ``versions``: package name to version,
+* ``health``: layer name to ``totals``, ``verdicts``, ``absent`` and ``false_alarm_rate``, as in
+  `KernelHealth.to_dict`, for the layers that were examined.
+
+A layer that was examined also has float32 tensors ``<layer>/health/<measure>``, with one number for
+each filter.
+"""
 
 import json
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -22,16 +38,38 @@ SCHEMA_VERSION = 1
 _METADATA_KEY = "kernelviz"
 
 
-def save_snapshot(snapshot: Snapshot, folder: Location) -> Folder:
-    """Write a snapshot into a folder, whole or not at all, and return its path.
+@dataclass(frozen=True, eq=False)
+class LayerRecord:
+    """What a snapshot file records about one layer, besides its weights.
 
-    The folder is a path or a URL, and is made if need be. A file of the same step is replaced.
+    Attributes:
+        wall_time: Time when the snapshot was taken, in seconds since 1970.
+        probe_digest: `Probe.digest` of the probe at that time, None if there was no probe.
+        health: Health of the layer at that time, None if the layer was not examined.
+    """
+
+    wall_time: float
+    probe_digest: str | None
+    health: KernelHealth | None
+
+
+def save_snapshot(snapshot: Snapshot, folder: Location) -> Folder:
+    """Write a snapshot into a folder, completely or not at all.
+
+    A file of the same step is replaced.
+
+    Args:
+        snapshot: The snapshot to write.
+        folder: Path or URL of the folder. It is created if it does not exist.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        OSError: If it cannot be written; nothing is left behind then.
+        OSError: If the file cannot be written. No partial file is left then.
     """
     path = as_folder(folder) / snapshot_name(snapshot.step)
-    described = {
+    description = {
         "schema_version": SCHEMA_VERSION,
         "step": snapshot.step,
         "epoch": snapshot.epoch,
@@ -46,13 +84,13 @@ def save_snapshot(snapshot: Snapshot, folder: Location) -> Folder:
         },
     }
     tensors = {
-        f"{name}/weight": to_host(weight.detach().to(torch.float32)).contiguous()
+        weight_key(name): to_host(weight.detach().to(torch.float32)).contiguous()
         for name, weight in snapshot.weights.items()
     }
     for name, health in snapshot.health.items():
-        for number in fields(FilterMeasures):
-            tensors[f"{name}/health/{number.name}"] = getattr(health.filters, number.name)
-    write_whole(path, to_safetensors(tensors, {_METADATA_KEY: json.dumps(described)}))
+        for measure in fields(FilterMeasures):
+            tensors[_measure_key(name, measure.name)] = getattr(health.filters, measure.name)
+    write_whole(path, to_safetensors(tensors, {_METADATA_KEY: json.dumps(description)}))
     return path
 
 
@@ -60,52 +98,119 @@ def load_snapshot(path: Location) -> Snapshot:
     """Read a snapshot back, bit for bit. Nothing in the file is executed.
 
     Args:
-        path: Of the file, or its URL.
+        path: Path or URL of the file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no snapshot, is damaged, or was written by a newer version.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not a snapshot, is damaged, or was written by a newer version.
     """
     content = as_folder(path).read_bytes()
     try:
         tensors = from_safetensors(content)
-        metadata = read_metadata(content).get(_METADATA_KEY)
-        if metadata is None:
-            raise ValueError(f"{path} is a safetensors file but no kernelviz snapshot")
-        described = json.loads(metadata)
-        if described["schema_version"] > SCHEMA_VERSION:
-            raise ValueError(
-                f"{path} has snapshot format {described['schema_version']}; this "
-                f"kernelviz_callback {__version__} reads up to {SCHEMA_VERSION}: upgrade it"
-            )
-        probe = described["probe"] or {}
+        description = read_description(read_metadata(content))
+        if description is None:
+            raise ValueError("it is a safetensors file, but not a kernelviz snapshot")
+        _check_version(description)
+        probe = description["probe"] or {}
         return Snapshot(
-            step=described["step"],
-            epoch=described["epoch"],
-            wall_time=described["wall_time"],
-            weights={n: tensors[f"{n}/weight"] for n in described["layers"]},
-            geometry={n: Geometry.from_dict(g) for n, g in described["layers"].items()},
+            step=description["step"],
+            epoch=description["epoch"],
+            wall_time=description["wall_time"],
+            weights={name: tensors[weight_key(name)] for name in description["layers"]},
+            geometry={
+                name: Geometry.from_dict(geometry)
+                for name, geometry in description["layers"].items()
+            },
             probe_name=probe.get("name"),
             probe_digest=probe.get("digest"),
-            versions=described["versions"],
+            versions=description["versions"],
             health={
-                name: _with_filters(name, health, tensors)
-                for name, health in described.get("health", {}).items()
+                name: _read_health(description, name, tensors.__getitem__)
+                for name in description.get("health", {})
             },
         )
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no whole kernelviz snapshot: {error}") from error
+        raise ValueError(f"{path} is not a complete kernelviz snapshot: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
-def _with_filters(
-    layer: str, described: dict[str, Any], tensors: Mapping[str, Tensor]
-) -> KernelHealth:
-    numbers = {f.name: tensors[f"{layer}/health/{f.name}"] for f in fields(FilterMeasures)}
-    return KernelHealth.from_dict(described, FilterMeasures(**numbers))
+def read_description(metadata: Mapping[str, str] | None) -> dict[str, Any] | None:
+    """Parse the description of a snapshot.
+
+    Args:
+        metadata: The metadata of a safetensors file, None if the file has none.
+
+    Returns:
+        The description as in the JSON object, not checked; None if the file is not a snapshot.
+
+    Raises:
+        ValueError: If the description is not valid JSON.
+    """
+    text = None if metadata is None else metadata.get(_METADATA_KEY)
+    if text is None:
+        return None
+    description: dict[str, Any] = json.loads(text)
+    return description
+
+
+def read_record(
+    description: Mapping[str, Any], layer: str, read_tensor: Callable[[str], Tensor]
+) -> LayerRecord:
+    """Read what a snapshot file records about one layer, besides its weights.
+
+    Args:
+        description: The description in the file, see `read_description`.
+        layer: Name of the layer in the file.
+        read_tensor: Reads the tensor of a name from the file; raises `KeyError` if it is missing.
+
+    Raises:
+        ValueError: If the file is damaged or was written by a newer version.
+        OSError: If the file cannot be read.
+    """
+    try:
+        _check_version(description)
+        return LayerRecord(
+            wall_time=float(description["wall_time"]),
+            probe_digest=(description["probe"] or {}).get("digest"),
+            health=None
+            if description.get("health", {}).get(layer) is None
+            else _read_health(description, layer, read_tensor),
+        )
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"it is not a complete kernelviz snapshot: {error}") from error
+
+
+def weight_key(layer: str) -> str:
+    """Return the name of the tensor that holds the weights of a layer."""
+    return f"{layer}/weight"
 
 
 def read_metadata(content: bytes) -> dict[str, Any]:
-    """The metadata of a safetensors file whose tensors have been read without complaint."""
+    """Return the metadata of a safetensors file.
+
+    Args:
+        content: The whole file. The safetensors library must have accepted it before.
+    """
     length = int.from_bytes(content[:8], "little")
-    found: dict[str, Any] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-    return found
+    metadata: dict[str, Any] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return metadata
+
+
+def _measure_key(layer: str, measure: str) -> str:
+    return f"{layer}/health/{measure}"
+
+
+def _check_version(description: Mapping[str, Any]) -> None:
+    if description["schema_version"] > SCHEMA_VERSION:
+        raise ValueError(
+            f"it has snapshot format {description['schema_version']}; this "
+            f"kernelviz_callback {__version__} reads up to {SCHEMA_VERSION}: upgrade it"
+        )
+
+
+def _read_health(
+    description: Mapping[str, Any], layer: str, read_tensor: Callable[[str], Tensor]
+) -> KernelHealth:
+    measures = {f.name: read_tensor(_measure_key(layer, f.name)) for f in fields(FilterMeasures)}
+    return KernelHealth.from_dict(description["health"][layer], FilterMeasures(**measures))

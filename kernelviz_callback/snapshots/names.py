@@ -1,4 +1,4 @@
-"""Names of snapshot files."""
+"""Names of the files in a run folder: which file belongs to which step."""
 
 import re
 from pathlib import PurePosixPath
@@ -6,45 +6,12 @@ from pathlib import PurePosixPath
 from kernelviz_callback.storage import Folder, Location, as_folder, move
 
 _SNAPSHOT = re.compile(r"step-(\d{8,})\.safetensors")
-
-_FILE_NAME = re.compile(r"step-(\d{8,})\.safetensors")
-_OF_A_STEP = re.compile(r".*step-(\d{8,})\.(safetensors|png|jpg)")
-
-
-def list_snapshots(folder: Location) -> dict[int, Folder]:
-    """Find the snapshots of a run: step to path, in the order of the steps.
-
-    Returns:
-        Empty if the folder has none or does not exist.
-    """
-    folder = as_folder(folder)
-    names = (_FILE_NAME.fullmatch(p.name) for p in (folder.iterdir() if folder.is_dir() else ()))
-    return dict(sorted((int(match[1]), folder / match[0]) for match in names if match))
-
-
-def set_aside(folder: Location, *, after: int) -> list[int]:
-    """Move what was written after a step into ``cut-off-1`` (``-2``, ...) below the folder.
-
-    A training that resumes at a step takes the later ones again; those of the attempt that was cut
-    off would stand between its own.
-
-    Returns:
-        The steps whose snapshots were moved.
-    """
-    folder = as_folder(folder)
-    found = [(path, _OF_A_STEP.fullmatch(path.name)) for path in folder.iterdir()]
-    later = [path for path, match in found if match and int(match[1]) > after]
-    number = 1
-    while (folder / f"cut-off-{number}").exists():
-        number += 1
-    for path in later:
-        move(path, folder / f"cut-off-{number}" / path.name)
-    steps = (_FILE_NAME.fullmatch(path.name) for path in later)
-    return sorted(int(match[1]) for match in steps if match)
+# A snapshot, or a picture that was drawn at the same step.
+_SNAPSHOT_OR_PICTURE = re.compile(r".*step-(\d{8,})\.(safetensors|png|jpg)")
 
 
 def snapshot_name(step: int) -> str:
-    """File name of the snapshot of a step.
+    """Return the file name of the snapshot of a step.
 
     Example:
         >>> snapshot_name(128)
@@ -54,6 +21,48 @@ def snapshot_name(step: int) -> str:
 
 
 def snapshot_step(name: str) -> int | None:
-    """The step that the name of a snapshot of ours tells; None of any other file."""
-    ours = _SNAPSHOT.fullmatch(PurePosixPath(name).name)
-    return int(ours[1]) if ours else None
+    """Read the step from the name or path of a snapshot file; None for any other file.
+
+    Example:
+        >>> snapshot_step("runs/kernelviz/step-00000128.safetensors"), snapshot_step("last.ckpt")
+        (128, None)
+    """
+    match = _SNAPSHOT.fullmatch(PurePosixPath(name).name)
+    return int(match[1]) if match else None
+
+
+def list_snapshots(folder: Location) -> dict[int, Folder]:
+    """Find the snapshots in a folder: step to path, in the order of the steps.
+
+    Returns:
+        An empty dict if the folder has no snapshots or does not exist.
+    """
+    folder = as_folder(folder)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = ((snapshot_step(name), folder / name) for name in names)
+    return dict(sorted((step, path) for step, path in found if step is not None))
+
+
+def set_aside(folder: Location, *, after: int) -> list[int]:
+    """Move all files of later steps into the subfolder ``cut-off-1`` (``-2``, ...).
+
+    A training that resumes at step ``after`` takes the later steps again. Without this move, the
+    snapshots that the interrupted attempt took would be mixed with the new ones.
+
+    Args:
+        folder: The folder of the snapshots and pictures.
+        after: The last step whose files stay.
+
+    Returns:
+        The steps whose snapshots were moved.
+    """
+    folder = as_folder(folder)
+    found = [(path, _SNAPSHOT_OR_PICTURE.fullmatch(path.name)) for path in folder.iterdir()]
+    later = [path for path, match in found if match and int(match[1]) > after]
+    number = 1
+    while (folder / f"cut-off-{number}").exists():
+        number += 1
+    for path in later:
+        move(path, folder / f"cut-off-{number}" / path.name)
+    steps = (snapshot_step(path.name) for path in later)
+    return sorted(step for step in steps if step is not None)

@@ -1,4 +1,4 @@
-"""The probe of a run, in its folder."""
+"""The file of a probe, beside the snapshots in the run folder."""
 
 import torch
 from safetensors import SafetensorError
@@ -12,19 +12,23 @@ _PROBE_NAME = "probe.safetensors"
 
 
 def save_probe(probe: Probe, folder: Location) -> None:
-    """Write the exact probe of a run into its folder, as ``probe.safetensors``.
+    """Write the exact probe of a training into its folder, as ``probe.safetensors``.
 
-    The tensor ``probe`` is (C, H, W): uint8 where every value is a whole 255th, else float32. If
-    the run had another probe before, that one is kept and this is ``probe-<digest>.safetensors``,
-    with the first eight digits.
+    The tensor ``probe`` has shape (C, H, W). It is uint8 if every value is a multiple of 1/255,
+    else float32. If the folder has another probe already, that file is kept, and this probe is
+    written as ``probe-<first eight digits of the digest>.safetensors``.
+
+    Args:
+        probe: The probe to write.
+        folder: Path or URL of the folder of the snapshots.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     folder = as_folder(folder)
     known = load_saved_probe(folder)
     if known is not None and known.digest != probe.digest:
-        path = folder / f"probe-{probe.digest[:8]}.safetensors"
+        path = folder / _other_probe_name(probe.digest)
     else:
         path = folder / _PROBE_NAME
     levels = (probe.image * 255).round().clamp(0, 255).to(torch.uint8)
@@ -34,14 +38,18 @@ def save_probe(probe: Probe, folder: Location) -> None:
 
 
 def load_saved_probe(folder: Location, digest: str | None = None) -> Probe | None:
-    """Read a probe of a run back, or None if the folder has no readable one.
+    """Read the probe of a training back.
 
     Args:
-        folder: Of the run.
-        digest: `Snapshot.probe_digest`, where a run had more than one; None for its first.
+        folder: Path or URL of the folder of the snapshots.
+        digest: `Snapshot.probe_digest`, if the training had more than one probe; None for the
+            first probe.
+
+    Returns:
+        None if the folder has no such probe, or its file cannot be read.
     """
     folder = as_folder(folder)
-    names = [_PROBE_NAME] + ([f"probe-{digest[:8]}.safetensors"] if digest else [])
+    names = [_PROBE_NAME] + ([_other_probe_name(digest)] if digest else [])
     for name in names:
         try:
             content = (folder / name).read_bytes()
@@ -53,3 +61,7 @@ def load_saved_probe(folder: Location, digest: str | None = None) -> Probe | Non
         if digest in (None, probe.digest):
             return probe
     return None
+
+
+def _other_probe_name(digest: str) -> str:
+    return f"probe-{digest[:8]}.safetensors"

@@ -1,4 +1,4 @@
-"""Checkpoints of real trainings, opened where none of their code exists."""
+"""Open checkpoints of real trainings in a process without the code of the training."""
 
 import argparse
 import enum
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from kernelviz_callback import KernelVizCallback
 from kernelviz_callback.checkpoints.checkpoint import load_weights, open_checkpoint
 
-# A fresh process without the classes of this file, and without Lightning.
+# A new process, without the classes of this file and without Lightning.
 OPEN = """
 import json, sys
 for missing in ("lightning", "pytorch_lightning", "conftest", "test_checkpoint", "tensorboard"):
@@ -39,7 +39,7 @@ print(json.dumps({
 """
 
 
-def open_elsewhere(path: Path) -> dict[str, Any]:
+def open_in_new_process(path: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", OPEN, str(path)],
         cwd=path.parent,
@@ -63,7 +63,7 @@ class Mode(enum.Flag):
 
 
 class Scale:
-    """Of a user, who wrote no ``__reduce__`` of it."""
+    """A class of a user, without ``__reduce__``."""
 
     def __init__(self) -> None:
         self.table = torch.ones(8, 3, 5, 5)
@@ -138,18 +138,18 @@ def trained(fit: Callable[..., Trainer], *callbacks: Callback, **options: Any) -
 
 
 @pytest.mark.filterwarnings("ignore:Attribute 'activation' is an instance of `nn.Module`")
-def test_hyper_parameters_and_callbacks_of_unknown_classes(
+def test_a_checkpoint_with_objects_of_unknown_classes_is_opened(
     fit: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     model = trained(fit, checkpoints(tmp_path / "c"), Stateful(), model=Configured(**SETTINGS))
     (last,) = (tmp_path / "c").glob("*step=8.ckpt")
-    found = open_elsewhere(last)
+    found = open_in_new_process(last)
     assert (found["step"], found["epoch"]) == (STEPS, 1)
     assert found["layers"] == {"conv": [8, 3, 5, 5]}
     assert torch.equal(torch.tensor(found["weights"]).view(8, 3, 5, 5), model.conv.weight)
 
 
-def test_names_are_those_that_the_callback_shows(
+def test_layers_have_the_names_that_the_callback_uses(
     fit: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     class Wrapped(TinyNet):
@@ -174,7 +174,7 @@ def test_names_are_those_that_the_callback_shows(
 @pytest.mark.skipif(
     not hasattr(callbacks, "EMAWeightAveraging"), reason="this Lightning has no such callback"
 )
-def test_averaged_weights_come_first(fit: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_averaged_weights_are_listed_first(fit: Callable[..., Trainer], tmp_path: Path) -> None:
     model = trained(
         fit, checkpoints(tmp_path), callbacks.EMAWeightAveraging(decay=0.5), max_epochs=1
     )
@@ -185,26 +185,26 @@ def test_averaged_weights_come_first(fit: Callable[..., Trainer], tmp_path: Path
     average: Tensor = stored["state_dict"]["conv.weight"]
     assert not torch.equal(average, stored["current_model_state"]["conv.weight"])
     assert torch.equal(checkpoint.read(), average)
-    assert torch.equal(model.conv.weight, average), "it is what the training ends with"
+    assert torch.equal(model.conv.weight, average), "the training ends with the average"
 
 
-def test_step_and_epoch(tmp_path: Path) -> None:
+def test_step_and_epoch_are_read_from_the_content_or_the_name(tmp_path: Path) -> None:
     weights = {"conv.weight": torch.ones(8, 3, 5, 5)}
 
-    def told(name: str, **more: Any) -> tuple[int | None, int | None]:
+    def step_and_epoch(name: str, **more: Any) -> tuple[int | None, int | None]:
         torch.save({**weights, **more}, tmp_path / name)
         checkpoint = open_checkpoint(tmp_path / name)
         return checkpoint.step, checkpoint.epoch
 
-    assert told("a.pt") == (None, None)
-    assert told("epoch=3-step=70.pt") == (70, 3)
-    assert told("step_12.pt", step=13, epoch=2) == (13, 2)
-    assert told("b.pt", global_step=5) == (5, None)
-    assert told("c.pt", step=True, epoch="x") == (None, None)
-    assert told("d.pt", step=10**5000, epoch=-1) == (None, None)
+    assert step_and_epoch("a.pt") == (None, None)
+    assert step_and_epoch("epoch=3-step=70.pt") == (70, 3)
+    assert step_and_epoch("step_12.pt", step=13, epoch=2) == (13, 2)
+    assert step_and_epoch("b.pt", global_step=5) == (5, None)
+    assert step_and_epoch("c.pt", step=True, epoch="x") == (None, None)
+    assert step_and_epoch("d.pt", step=10**5000, epoch=-1) == (None, None)
 
 
-def test_a_module_itself() -> None:
+def test_a_module_is_opened() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 5, dilation=2), nn.LazyConv2d(4, 3))
     checkpoint = open_checkpoint(net)
     assert list(checkpoint.layers) == ["0"]
@@ -218,7 +218,7 @@ def test_a_module_itself() -> None:
         open_checkpoint(nn.Linear(1, 1))
 
 
-def test_asking_for_a_layer(tmp_path: Path) -> None:
+def test_a_layer_is_found_by_its_name_the_end_of_it_or_a_glob(tmp_path: Path) -> None:
     net = nn.Sequential(
         OrderedDict(
             a=nn.Sequential(OrderedDict(conv1=nn.Conv2d(3, 8, 5))),
@@ -239,24 +239,24 @@ def test_asking_for_a_layer(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path / "b.pt").describe().endswith("\n  ... and 10 more")
 
 
-def test_missing_files_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"x\.pt: there is no such file or folder$"):
+def test_missing_files_and_other_folders_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"x\.pt: the file or folder does not exist$"):
         open_checkpoint(tmp_path / "x.pt")
-    with pytest.raises(ValueError, match=r"a folder, but none of torch.distributed.checkpoint"):
+    with pytest.raises(ValueError, match=r"a folder, but not one of torch.distributed.checkpoint"):
         open_checkpoint(tmp_path)
 
 
-def test_torchvision_without_weights() -> None:
+def test_a_torchvision_network_without_weights_is_always_the_same() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
     one = load_weights("torchvision:resnet18")
-    assert torch.equal(torch.rand(1), expected), "the user's random numbers are untouched"
+    assert torch.equal(torch.rand(1), expected), "the random numbers of the user stay the same"
     assert torch.equal(load_weights("torchvision:resnet18"), one)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("torchvision:nonsense", "expected torchvision:NAME"),
         ("torchvision:", "expected torchvision:NAME"),
@@ -264,11 +264,11 @@ def test_torchvision_without_weights() -> None:
         ("torchvision:resnet18:IMAGENET1K_V1", "could not be downloaded"),
     ],
 )
-def test_torchvision_errors(
-    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_torchvision_errors_are_one_line(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody answers
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a port without a server
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    with pytest.raises(ValueError, match=rf"^{name}: [^\n]*{said}[^\n]*$"):
+    with pytest.raises(ValueError, match=rf"^{name}: [^\n]*{message}[^\n]*$"):
         open_checkpoint(name)

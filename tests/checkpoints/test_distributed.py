@@ -1,4 +1,4 @@
-"""Folders of torch.distributed.checkpoint, written by two processes and read by one."""
+"""Read folders of torch.distributed.checkpoint that two processes have written."""
 
 import pickle
 import shutil
@@ -27,7 +27,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(written: Path, tmp_path: Path) -> Path:
-    """A copy of a folder, to damage."""
+    """A copy of the folder, which a test may damage."""
     return shutil.copytree(written / "dcp", tmp_path / "dcp")
 
 
@@ -36,7 +36,7 @@ def whole_weights(written: Path, name: str) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_the_whole_is_put_together_bit_for_bit(written: Path) -> None:
+def test_shards_are_put_together_bit_for_bit(written: Path) -> None:
     checkpoint = open_checkpoint(written / "dcp")
     whole = whole_weights(written, "dcp.pt")
     assert len(list((written / "dcp").glob("*.distcp"))) == 2
@@ -45,7 +45,7 @@ def test_the_whole_is_put_together_bit_for_bit(written: Path) -> None:
         assert torch.equal(checkpoint.read(name), whole[f"{name}.weight"])
 
 
-def test_a_sharded_checkpoint_of_lightning(written: Path) -> None:
+def test_a_sharded_checkpoint_of_lightning_is_opened(written: Path) -> None:
     path = written / "lightning.ckpt"
     assert path.is_dir()
     checkpoint = open_checkpoint(path)
@@ -55,14 +55,14 @@ def test_a_sharded_checkpoint_of_lightning(written: Path) -> None:
     assert torch.equal(checkpoint.read(), whole["conv.weight"])
 
 
-def test_folders_are_found(written: Path, tmp_path: Path) -> None:
+def test_folders_are_listed_by_step(written: Path, tmp_path: Path) -> None:
     assert find_checkpoints(written / "dcp") == [str(written / "dcp")]
     shutil.copytree(written / "dcp", tmp_path / "step=9")
     shutil.copytree(written / "dcp", tmp_path / "step=10")
     assert [Path(p).name for p in find_checkpoints(tmp_path)] == ["step=9", "step=10"]
 
 
-def test_a_remote_folder(written: Path) -> None:
+def test_a_remote_folder_is_opened(written: Path) -> None:
     remote = UPath("memory://test-distributed/dcp")
     remote.mkdir(parents=True)
     for path in (written / "dcp").iterdir():
@@ -84,11 +84,11 @@ def leave_out(index: Any) -> None:
     del index.storage_data[entry(index)[0]]
 
 
-def point(place: str) -> Callable[[Any], None]:
+def point_to(place: str) -> Callable[[Any], None]:
     return lambda index: setattr(entry(index)[1], "relative_path", place)
 
 
-def grow(index: Any) -> None:
+def enlarge(index: Any) -> None:
     index.state_dict_metadata["model.0.weight"].size = torch.Size([10**6, 10**5, 50, 50])
 
 
@@ -98,22 +98,22 @@ def repeat(index: Any) -> None:
         index.storage_data[MetadataIndex(key.fqn, torch.Size([i, 0, 0, 0]))] = where
 
 
-def shift(index: Any) -> None:
+def move(index: Any) -> None:
     key, where = entry(index)
     del index.storage_data[key]
     index.storage_data[MetadataIndex(key.fqn, torch.Size([5, 0, 0, 0]))] = where
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (leave_out, "shards are missing"),
-        (point("../dcp.pt"), "names a file outside the folder, '../dcp.pt'"),
-        (point("/etc/passwd"), "names a file outside the folder, '/etc/passwd'"),
-        (point(".."), "names a file outside the folder"),
-        (grow, "its shards are smaller than its index says"),
+        (point_to("../dcp.pt"), "names a file outside the folder, '../dcp.pt'"),
+        (point_to("/etc/passwd"), "names a file outside the folder, '/etc/passwd'"),
+        (point_to(".."), "names a file outside the folder"),
+        (enlarge, "its shards are smaller than its index says"),
         (repeat, "its shards are smaller than its index says"),
-        (shift, "a shard reaches beyond the whole|shards are missing"),
+        (move, "a shard reaches beyond the whole|shards are missing"),
         (lambda index: setattr(entry(index)[1], "length", 10**15), "its shards are smaller than"),
         (lambda index: setattr(entry(index)[1], "offset", -5), "ends before the weights do"),
         (lambda index: setattr(entry(index)[1], "offset", 10**18), "ends before the weights do"),
@@ -125,20 +125,22 @@ def shift(index: Any) -> None:
         (lambda index: setattr(index, "state_dict_metadata", [1]), "index .metadata is damaged"),
     ],
 )
-def test_an_index_that_lies(change: Callable[[Any], object], said: str, folder: Path) -> None:
+def test_a_wrong_index_is_an_error(
+    change: Callable[[Any], object], message: str, folder: Path
+) -> None:
     edit(folder, change)
-    with pytest.raises(ValueError, match=rf"^{folder}: [^\n]*({said})[^\n]*$"):
+    with pytest.raises(ValueError, match=rf"^{folder}: [^\n]*({message})[^\n]*$"):
         load_weights(folder)
 
 
-def test_truncated_shards(folder: Path) -> None:
+def test_truncated_shards_are_an_error(folder: Path) -> None:
     for path in folder.glob("*.distcp"):
         path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match=rf"^{folder}: damaged: [^\n]*$"):
         load_weights(folder)
 
 
-def test_a_shard_that_is_gone(folder: Path) -> None:
+def test_a_missing_shard_is_an_error(folder: Path) -> None:
     next(folder.glob("*.distcp")).unlink()
     with pytest.raises(FileNotFoundError, match=r"distcp"):
         load_weights(folder)
@@ -161,4 +163,4 @@ def test_an_index_that_would_execute_code_does_not(
             load_weights(folder)
     assert not marker.exists()
     pickle.loads((folder / ".metadata").read_bytes())
-    assert marker.exists(), "it would have"
+    assert marker.exists(), "torch's own reader would execute it"

@@ -1,4 +1,4 @@
-"""What a name on a command line stands for."""
+"""Find the checkpoints that a path, glob or folder stands for."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def names(location: str | Path | UPath) -> list[str]:
     return [Path(found).name for found in find_checkpoints(location)]
 
 
-def test_a_file_and_its_url(tmp_path: Path) -> None:
+def test_a_file_is_found_by_path_and_by_url(tmp_path: Path) -> None:
     save(tmp_path / "a.pt")
     assert find_checkpoints(tmp_path / "a.pt") == [str(tmp_path / "a.pt")]
     assert find_checkpoints(f"file://{tmp_path}/a.pt") == [f"file://{tmp_path}/a.pt"]
@@ -47,7 +47,7 @@ def test_a_file_and_its_url(tmp_path: Path) -> None:
     assert find_checkpoints("torchvision:resnet18") == ["torchvision:resnet18"]
 
 
-def test_a_folder_is_in_the_order_of_its_steps(tmp_path: Path) -> None:
+def test_the_files_of_a_folder_are_ordered_by_step(tmp_path: Path) -> None:
     order = ["epoch=1-step=9.ckpt", "epoch=0-step=10.ckpt", "step_100.pt", "epoch=9.pth"]
     order += ["epoch=10.bin", "last.ckpt", "last-v1.ckpt"]
     save(*(tmp_path / name for name in reversed(order)))
@@ -57,16 +57,16 @@ def test_a_folder_is_in_the_order_of_its_steps(tmp_path: Path) -> None:
     assert names(f"{tmp_path}/*.p*") == ["step_100.pt", "epoch=9.pth"]
 
 
-def test_a_glob_over_runs(tmp_path: Path) -> None:
+def test_a_glob_finds_files_in_several_run_folders(tmp_path: Path) -> None:
     save(*(tmp_path / f"run_{n}" / "checkpoints" / "last.ckpt" for n in (10, 2, 1)))
     expected = [str(tmp_path / f"run_{n}/checkpoints/last.ckpt") for n in (1, 2, 10)]
     assert find_checkpoints(f"{tmp_path}/*/checkpoints/last.ckpt") == expected
     assert find_checkpoints(f"{tmp_path}/**/*.ckpt") == expected
     assert find_checkpoints(f"file://{tmp_path}/run_?/checkpoints/*") == expected[:2]
-    assert find_checkpoints(f"{tmp_path}/run_*") == expected, "each is a folder of a run"
+    assert find_checkpoints(f"{tmp_path}/run_*") == expected, "each match is a run folder"
 
 
-def test_globs_are_relative_to_where_the_user_is(
+def test_a_glob_is_relative_to_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path / "a" / "b.pt")
@@ -75,12 +75,12 @@ def test_globs_are_relative_to_where_the_user_is(
     assert find_checkpoints("../*/a/b.pt")
 
 
-def test_a_name_with_the_signs_of_a_glob(tmp_path: Path) -> None:
+def test_an_existing_name_with_brackets_is_not_a_glob(tmp_path: Path) -> None:
     save(tmp_path / "a[1].pt")
     assert names(tmp_path / "a[1].pt") == ["a[1].pt"]
 
 
-def test_a_run_is_its_snapshots(tmp_path: Path) -> None:
+def test_a_run_folder_stands_for_its_snapshots(tmp_path: Path) -> None:
     snapshots(tmp_path / "kernelviz", 128, 9, 10)
     save(tmp_path / "checkpoints" / "step=1.ckpt")
     steps = [f"step-{step:08d}.safetensors" for step in (9, 10, 128)]
@@ -89,7 +89,7 @@ def test_a_run_is_its_snapshots(tmp_path: Path) -> None:
     assert names(tmp_path / "checkpoints") == ["step=1.ckpt"]
 
 
-def test_urls(tmp_path: Path) -> None:
+def test_remote_folders_and_globs_are_found(tmp_path: Path) -> None:
     base = UPath(f"memory://test-sources-{time.monotonic_ns()}")
     for name in ("step=9.ckpt", "step=10.ckpt"):
         save(tmp_path / name)
@@ -103,13 +103,15 @@ def test_urls(tmp_path: Path) -> None:
     for found in [*find_checkpoints(base), *find_checkpoints(f"{base}/checkpoints")]:
         assert found.startswith("memory://")
         assert torch.equal(load_weights(found), WEIGHT)
-    with pytest.raises(FileNotFoundError, match=r"memory://.*nothing: there is no such file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"memory://.*nothing: the file or folder does not exist"
+    ):
         find_checkpoints(f"{base}/nothing")
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """Python's own web server: it sends whole files only."""
+    """The web server of Python, which sends whole files only."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None: ...
@@ -123,7 +125,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     serving.server_close()
 
 
-def test_a_web_server_without_ranges(server: str, tmp_path: Path) -> None:
+def test_files_of_a_web_server_without_ranges_are_read(server: str, tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
     save(tmp_path / "a.pt")
     torch.save({"conv.weight": WEIGHT}, tmp_path / "b.pt", _use_new_zipfile_serialization=False)
@@ -133,34 +135,34 @@ def test_a_web_server_without_ranges(server: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("nosuch://a/b.pt", "Unsupported filesystem: 'nosuch'"),
         ("s3://a/b.pt", "(Install s3fs to access S3|.*)"),
-        ("http://127.0.0.1:9/a.pt", "there is no such file or folder"),
+        ("http://127.0.0.1:9/a.pt", "the file or folder does not exist"),
         ("http://127.0.0.1:9/*.pt", ".*"),
     ],
 )
-def test_storages_that_cannot_be_reached(
-    url: str, said: str, monkeypatch: pytest.MonkeyPatch
+def test_a_storage_that_cannot_be_reached_is_an_error(
+    url: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("s3fs", "botocore", "aiobotocore"):
         monkeypatch.setitem(sys.modules, module, None)
     for ask in (find_checkpoints, load_weights):
-        with pytest.raises((ValueError, OSError), match=rf"^{re.escape(url)}: {said}") as raised:
+        with pytest.raises((ValueError, OSError), match=rf"^{re.escape(url)}: {message}") as raised:
             ask(url)
         assert "\n" not in str(raised.value)
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_a_location_without_checkpoints_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for name, said in {
-        "x.pt": "there is no such file or folder",
+    for name, message in {
+        "x.pt": "the file or folder does not exist",
         "*.pt": "no file matches",
         "no/where/*.pt": "no file matches",
         "empty": "found no checkpoint in this folder; expected snapshots",
     }.items():
-        with pytest.raises(FileNotFoundError, match=said) as raised:
+        with pytest.raises(FileNotFoundError, match=message) as raised:
             find_checkpoints(tmp_path / name)
         assert str(raised.value).startswith(f"{tmp_path}{os.sep}{name}: ")
         assert "\n" not in str(raised.value)

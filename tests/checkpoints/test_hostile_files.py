@@ -1,4 +1,4 @@
-"""More than a thousand damaged files, and files made to do harm: none does any."""
+"""Open damaged files and hostile files: none of them executes code or fills the memory."""
 
 import builtins
 import json
@@ -33,7 +33,7 @@ TIMES = 110  # every file is damaged, by each process
 
 
 def original(folder: Path) -> torch.Tensor:
-    """Write a small checkpoint in every format; return the weights that are in them."""
+    """Write a small checkpoint in every format, and return its weights."""
     torch.manual_seed(1)
     net = nn.Sequential()
     net.add_module("first", nn.Linear(40, 30))
@@ -54,7 +54,7 @@ def original(folder: Path) -> torch.Tensor:
     geometry = {"conv": Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)}
     save_snapshot(Snapshot(3, 1, 0.0, {"conv": weight}, geometry), folder)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is one process
+        warnings.simplefilter("ignore")  # saving with a single process warns
         dcp.save({"model": net.state_dict()}, checkpoint_id=folder / "distributed")
     torch.save(weight, folder / "weights.pt")
     return weight
@@ -96,14 +96,14 @@ def test_every_message_is_one_line_that_names_the_file(results: list[dict[str, A
     errors = [r for r in results if r.get("outcome") == "error"]
     assert len(errors) > 300
     for r in errors:
-        said, _, candidates = r["message"].partition("\n")
-        assert r["opened"] in said, r
-        assert len(said) < len(r["opened"]) + 250, r
-        assert said.isprintable(), r
-        assert not candidates or re.search("found no (single|2-D)|cannot be shown", said), r
+        message, _, candidates = r["message"].partition("\n")
+        assert r["opened"] in message, r
+        assert len(message) < len(r["opened"]) + 250, r
+        assert message.isprintable(), r
+        assert not candidates or re.search("found no (single|2-D)|cannot be shown", message), r
 
 
-def test_other_weights_come_only_from_what_had_no_checksum(
+def test_wrong_weights_come_only_from_files_without_checksums(
     results: list[dict[str, Any]], originals: Path
 ) -> None:
     weight = torch.load(originals / "weights.pt", weights_only=True).numpy().tobytes()
@@ -114,7 +114,7 @@ def test_other_weights_come_only_from_what_had_no_checksum(
             continue
         assert r["file"] != "checked.pt", r
         if r["moved"]:
-            continue  # the numbers stand elsewhere, and nothing tells
+            continue  # bytes were inserted or deleted, so the weights are read from another place
         path = originals / r["file"]
         content = (path / r["part"] if path.is_dir() else path).read_bytes()
         at = content.find(weight)
@@ -124,8 +124,8 @@ def test_other_weights_come_only_from_what_had_no_checksum(
         assert touched or start in structure or r["part"] == ".metadata", r
 
 
-def marked(marker: Path) -> dict[str, Any]:
-    """Objects that execute something when they are unpickled, all of them a touch of a file."""
+def payloads(marker: Path) -> dict[str, Any]:
+    """Make objects that create the marker file when they are unpickled."""
     touch = f"touch {marker}"
 
     class Calls:
@@ -170,14 +170,14 @@ class Stateful:
         state["marker"].touch()
 
 
-NAMES = list(marked(Path("/tmp/kernelviz-never-made")))
+NAMES = list(payloads(Path("/tmp/kernelviz-never-made")))
 REAL = ("os.system", "posix.system", "eval", "exec", "runpy", "a state", "a function of the user")
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_the_payloads_are_real(name: str, tmp_path: Path) -> None:
+def test_unpickling_the_payloads_executes_them(name: str, tmp_path: Path) -> None:
     marker = tmp_path / "executed"
-    pickle.loads(pickle.dumps(marked(marker)[name]))
+    pickle.loads(pickle.dumps(payloads(marker)[name]))
     assert marker.exists()
 
 
@@ -186,7 +186,7 @@ def test_the_payloads_are_real(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_nothing_in_a_file_is_executed(name: str, save: str, protocol: int, tmp_path: Path) -> None:
     marker = tmp_path / "executed"
-    payload = marked(marker)[name]
+    payload = payloads(marker)[name]
     weight = torch.rand(8, 3, 5, 5)
     content = {"conv.weight": weight, "payload": payload}
     path = tmp_path / "a.pt"
@@ -199,13 +199,13 @@ def test_nothing_in_a_file_is_executed(name: str, save: str, protocol: int, tmp_
         (path / ".metadata").write_bytes(pickle.dumps(payload, protocol))
     try:
         assert torch.equal(load_weights(path), weight)
-        harmless = True
+        is_read = True
     except ValueError as error:
-        said = str(error)
-        harmless = False
+        message = str(error)
+        is_read = False
     assert not marker.exists()
-    if not harmless:
-        assert re.fullmatch(rf"{path}: [^\n]*(hostile: it calls|damaged|neither)[^\n]*", said)
+    if not is_read:
+        assert re.fullmatch(rf"{path}: [^\n]*(hostile: it calls|damaged|neither)[^\n]*", message)
 
 
 PICKLES = {
@@ -227,7 +227,9 @@ PICKLES = {
 
 @pytest.mark.parametrize("name", PICKLES)
 @pytest.mark.parametrize("save", ["zip", "legacy", "metadata"])
-def test_pickles_that_would_take_all_memory_or_time(name: str, save: str, tmp_path: Path) -> None:
+def test_pickles_that_would_fill_the_memory_are_refused(
+    name: str, save: str, tmp_path: Path
+) -> None:
     content = b"\x80\x02" + PICKLES[name]
     path = tmp_path / "a.pt"
     if save == "zip":
@@ -245,7 +247,7 @@ def test_pickles_that_would_take_all_memory_or_time(name: str, save: str, tmp_pa
     assert "neither" not in str(raised.value)
 
 
-def test_a_zip_bomb(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", b"\x80\x02" + b"]" * (1 << 28))
@@ -253,7 +255,7 @@ def test_a_zip_bomb(tmp_path: Path) -> None:
         open_checkpoint(path)
 
 
-def test_a_zip_file_of_nothing_but_records(tmp_path: Path) -> None:
+def test_a_zip_file_with_too_many_records_is_refused_quickly(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     entry = b"PK\1\2" + bytes(24) + b"\1\0" + bytes(16) + b"x"
     count = (20 << 20) // len(entry)
@@ -265,7 +267,7 @@ def test_a_zip_file_of_nothing_but_records(tmp_path: Path) -> None:
     assert time.process_time() - began < 0.5
 
 
-def test_cyclic_dicts_of_a_hostile_file(tmp_path: Path) -> None:
+def test_cyclic_dicts_are_read_once(tmp_path: Path) -> None:
     cyclic: dict[str, Any] = {"conv.weight": torch.rand(8, 3, 5, 5)}
     for i in range(1000):
         cyclic[f"again{i}"] = {"up": cyclic, "self": cyclic}

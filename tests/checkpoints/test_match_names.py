@@ -1,9 +1,9 @@
-"""The same layer of files that give it different names."""
+"""Find the same layer in files that give it different names."""
 
 import pytest
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint
-from kernelviz_callback.checkpoints.match_names import line_up
+from kernelviz_callback.checkpoints.match_names import find_same_layer
 from kernelviz_callback.checkpoints.stored_layers import Shape, StoredLayer
 
 STEM: Shape = (64, 3, 7, 7)
@@ -30,24 +30,26 @@ RESNET = checkpoint(conv1=STEM, layer1__0__conv1=BLOCK, layer1__0__conv2=BLOCK)
         (checkpoint(net__conv1=STEM, net__layer1__0__conv1=BLOCK), "conv1", STEM, "net.conv1"),
         (checkpoint(net__conv1=STEM), "model.conv1", STEM, "net.conv1"),
         (checkpoint(a__0=BLOCK, stem=STEM, b__conv1=STEM), "c.conv1", STEM, "b.conv1"),
-        # Another number of channels, the same layer.
+        # The same layer with another number of channels.
         (checkpoint(model__conv1=(64, 1, 7, 7), b=STEM), "conv1", STEM, "model.conv1"),
-        # As in DenseNet: deep in another network a layer happens to have the same last name.
+        # As in DenseNet: a deep layer of another network has the same last segment.
         (checkpoint(f__conv0=STEM, f__b__1__conv1=(128, 64, 1, 1)), "conv1", STEM, "f.conv0"),
-        # A 1-D layer of the same last name, nearer than the 2-D one.
+        # A 1-D layer with the same last segment is not taken for a 2-D layer.
         (checkpoint(t__conv1=(8, 1, 9), f__conv0=STEM, b=BLOCK), "conv1", STEM, "f.conv0"),
         (checkpoint(stem=STEM, net__sound=(16, 1, 9)), "sound", (8, 1, 9), "net.sound"),
-        # Nothing in common but a number: the first convolution is the likelier one.
+        # Only a number in common: the first convolution is taken.
         (checkpoint(stem=(32, 3, 3, 3), layers__0=BLOCK), "features.0", STEM, "stem"),
     ],
 )
-def test_line_up(here: Checkpoint, name: str, shape: Shape, expected: str) -> None:
-    assert line_up(here, None, name, shape) == expected
+def test_the_corresponding_layer_is_found(
+    here: Checkpoint, name: str, shape: Shape, expected: str
+) -> None:
+    assert find_same_layer(here, None, name, shape) == expected
 
 
-def test_what_the_user_asked_for_must_exist_here_too() -> None:
-    assert line_up(checkpoint(net__conv1=STEM), "conv1", "conv1", STEM) == "net.conv1"
+def test_a_name_of_the_user_that_matches_no_layer_is_an_error() -> None:
+    assert find_same_layer(checkpoint(net__conv1=STEM), "conv1", "conv1", STEM) == "net.conv1"
     with pytest.raises(ValueError, match=r"a\.pt: found no single layer 'head'"):
-        line_up(RESNET, "head", "head", (4, 4, 1, 1))
+        find_same_layer(RESNET, "head", "head", (4, 4, 1, 1))
     with pytest.raises(ValueError, match="found no 2-D convolution"):
-        line_up(checkpoint(), None, "conv1", STEM)
+        find_same_layer(checkpoint(), None, "conv1", STEM)

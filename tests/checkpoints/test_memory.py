@@ -1,4 +1,4 @@
-"""How much memory it takes to look at one layer of a large checkpoint: next to nothing."""
+"""Measure the memory and time for reading one layer of a large checkpoint."""
 
 import subprocess
 import sys
@@ -18,17 +18,17 @@ READ = """
 import sys, time
 import numpy, torch
 from hostile_files import peak_memory
-import kernelviz_callback.checkpoints.checkpoint as opening
+from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
 before = peak_memory()
 began = time.perf_counter()
-assert opening.open_checkpoint(sys.argv[1]).read("conv1").shape == (64, 3, 7, 7)
+assert open_checkpoint(sys.argv[1]).read("conv1").shape == (64, 3, 7, 7)
 print(time.perf_counter() - began, peak_memory() - before)
 """
 
 
 @pytest.fixture(scope="module")
 def content() -> dict[str, Any]:
-    """A ResNet-50 and its AdamW: 300 MB."""
+    """A ResNet-50 and the state of its AdamW optimizer: 300 MB."""
     net = resnet50()
     optimizer = torch.optim.AdamW(net.parameters())
     for parameter in net.parameters():
@@ -47,7 +47,7 @@ def save_safetensors(content: dict[str, Any], path: Path) -> None:
 
 
 @pytest.mark.parametrize("save", [torch.save, save_legacy, save_safetensors])
-def test_one_layer_of_a_large_checkpoint(
+def test_reading_one_layer_of_a_large_checkpoint_takes_little_memory(
     save: Callable[..., None], content: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "large.ckpt"

@@ -1,4 +1,4 @@
-"""Pickles read as plain data: everything that Python writes, nothing that a file would have run."""
+"""Read pickles as plain data: all that Python writes is read, and no program in it runs."""
 
 import argparse
 import enum
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from kernelviz_callback.checkpoints.safe_pickle import Name, StandIn, read_pickle, whole_numbers
+from kernelviz_callback.checkpoints.safe_pickle import Name, Placeholder, read_pickle, whole_numbers
 
 
 class Colour(enum.Enum):
@@ -45,8 +45,8 @@ def read(content: bytes) -> Any:
     return read_pickle(BytesIO(content))[0]
 
 
-def complaint(content: bytes) -> str:
-    """What is said of a pickle, nothing if it can be read."""
+def error_of(content: bytes) -> str:
+    """Return the error message for a pickle, empty if the pickle can be read."""
     try:
         read(content)
     except ValueError as error:
@@ -73,12 +73,12 @@ def test_plain_data_is_read_as_python_reads_it(data: Any, protocol: int) -> None
 
 
 @given(st.recursive(st.integers() | st.text(), st.lists), st.sampled_from([0, 1, 2]))
-def test_the_oldest_protocols_are_read_too(data: Any, protocol: int) -> None:
+def test_plain_data_of_the_oldest_protocols_is_read(data: Any, protocol: int) -> None:
     assert read(pickle.dumps(data, protocol)) == data
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_objects_become_stand_ins(protocol: int) -> None:
+def test_objects_become_placeholders(protocol: int) -> None:
     objects = {
         "settings": Settings(),
         "words": Words(a=1),
@@ -104,10 +104,10 @@ def test_objects_become_stand_ins(protocol: int) -> None:
     assert found["ordered"].items == {"b": 2}
     assert found["class"] == f"{__name__}.Settings"
     assert isinstance(found["class"], Name)
-    assert isinstance(found["queue"], StandIn)
+    assert isinstance(found["queue"], Placeholder)
 
 
-def test_the_same_object_is_one_and_cycles_are_kept() -> None:
+def test_shared_objects_and_cycles_are_kept() -> None:
     cyclic: dict[str, Any] = {"inner": {}}
     cyclic["self"] = cyclic
     cyclic["again"] = cyclic["inner"]
@@ -116,7 +116,7 @@ def test_the_same_object_is_one_and_cycles_are_kept() -> None:
     assert found["again"] is found["inner"]
 
 
-def test_it_reads_nothing_beyond_the_end() -> None:
+def test_bytes_after_the_end_of_the_pickle_are_not_read() -> None:
     stream = BytesIO(pickle.dumps(1) + pickle.dumps(2) + b"rest")
     assert [read_pickle(stream)[0], read_pickle(stream)[0], stream.read()] == [1, 2, b"rest"]
 
@@ -127,14 +127,14 @@ def test_persistent_ids_are_listed() -> None:
     assert (content.name, content.arguments) == ("", ("a",))
 
 
-def test_whole_numbers() -> None:
+def test_whole_numbers_are_checked() -> None:
     assert whole_numbers([1, 2]) == (1, 2)
-    for wrong in (None, "a", [1.5], [1 << 62], StandIn("x")):
+    for wrong in (None, "a", [1.5], [1 << 62], Placeholder("x")):
         with pytest.raises((TypeError, ValueError)):
             whole_numbers(wrong)
 
 
-# Each is small, and would take all memory or time of whoever carried it out.
+# Small pickles. A reader that executes them would use all memory or time.
 def _deep(opening: bytes, closing: bytes, levels: int = 100_000) -> bytes:
     return b"\x80\x02" + opening * levels + b"N" + closing * levels + b"."
 
@@ -165,9 +165,9 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_bomb_is_harmless(bomb: str) -> None:
+def test_small_pickles_that_would_fill_the_memory_are_refused(bomb: str) -> None:
     began = time.process_time()
-    assert re.fullmatch(r"[^\n]{,200}", complaint(BOMBS[bomb]))
+    assert re.fullmatch(r"[^\n]{,200}", error_of(BOMBS[bomb]))
     assert time.process_time() - began < 20
 
 
@@ -182,7 +182,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_programs_are_called_by_their_name(program: str) -> None:
+def test_the_error_names_the_program_that_would_run(program: str) -> None:
     with pytest.raises(ValueError, match=f"hostile: it calls '{program}'.*nothing was run"):
         read(b"\x80\x02" + PROGRAMS[program])
 
@@ -202,12 +202,12 @@ def test_programs_are_called_by_their_name(program: str) -> None:
         b"R.",
     ],
 )
-def test_damage_is_one_line(damaged: bytes) -> None:
+def test_the_error_of_a_damaged_pickle_is_one_line(damaged: bytes) -> None:
     with pytest.raises(ValueError, match=r"^[^\n]{10,120}$"):
         read(damaged)
 
 
-def test_every_instruction_of_python_is_known_or_refused() -> None:
+def test_every_instruction_is_read_or_refused_in_one_line() -> None:
     for opcode in pickletools.opcodes:
         content = b"\x80\x02(N" + opcode.code.encode("latin-1") + b"\x00" * 9 + b"\n."
-        assert "\n" not in complaint(content), opcode.name
+        assert "\n" not in error_of(content), opcode.name

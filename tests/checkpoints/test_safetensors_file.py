@@ -1,4 +1,4 @@
-"""Safetensors files of others, and snapshots of our own."""
+"""Open snapshots and other safetensors files."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,9 @@ def rewrite(path: Path, change: Any) -> None:
         torch.float8_e5m2,
     ],
 )
-def test_files_of_others(dtype: torch.dtype, weight: Tensor, tmp_path: Path) -> None:
+def test_files_of_other_programs_are_opened(
+    dtype: torch.dtype, weight: Tensor, tmp_path: Path
+) -> None:
     stored = {
         "model.conv.weight": weight.to(dtype),
         "model.ids.weight": torch.ones(8, 3, 5, 5, dtype=torch.int64),
@@ -56,7 +58,7 @@ def test_files_of_others(dtype: torch.dtype, weight: Tensor, tmp_path: Path) -> 
     assert checkpoint.layers["model.conv"].geometry is None
 
 
-def test_our_snapshots(weight: Tensor, tmp_path: Path) -> None:
+def test_snapshots_are_opened_with_step_epoch_and_geometry(weight: Tensor, tmp_path: Path) -> None:
     names = ["b.module.conv", "ema.conv", "a"]
     weights = {name: weight + i for i, name in enumerate(names)}
     snapshot = Snapshot(7, 2, 0.0, weights, dict.fromkeys(names, GEOMETRY))
@@ -75,7 +77,7 @@ def test_our_snapshots(weight: Tensor, tmp_path: Path) -> None:
         ((8, 2, 2, 3, 5), Geometry("Conv3d", (1, 2, 2), "same", (1, 1, 2), 4)),
     ],
 )
-def test_snapshots_of_one_and_three_dimensions(
+def test_snapshots_of_1d_and_3d_layers_are_opened(
     shape: tuple[int, ...], geometry: Geometry, tmp_path: Path
 ) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
@@ -83,30 +85,30 @@ def test_snapshots_of_one_and_three_dimensions(
     checkpoint = open_checkpoint(path)
     assert checkpoint.layers["conv"].geometry == geometry
     assert torch.equal(checkpoint.read(), weight)
-    rewrite(Path(str(path)), described(dilation=[1, 1]))
+    rewrite(Path(str(path)), change_geometry(dilation=[1, 1]))
     with pytest.raises(ValueError, match="damaged"):
         open_checkpoint(path)
 
 
-def test_a_zip_with_the_suffix_of_another_format(weight: Tensor, tmp_path: Path) -> None:
+def test_the_format_is_read_from_the_content_not_the_suffix(weight: Tensor, tmp_path: Path) -> None:
     torch.save({"conv.weight": weight}, tmp_path / "a.safetensors")
     assert torch.equal(load_weights(tmp_path / "a.safetensors"), weight)
     save_file({"conv.weight": weight}, tmp_path / "a.pt")
     assert torch.equal(load_weights(tmp_path / "a.pt"), weight)
 
 
-def described(**fields: Any) -> Any:
-    """Change what a snapshot tells of its layers."""
+def change_geometry(**fields: Any) -> Any:
+    """Return a function that changes the geometry in the description of a snapshot."""
 
     def change(header: dict[str, Any]) -> None:
-        told = json.loads(header["__metadata__"]["kernelviz"])
-        told["layers"]["conv"].update(fields)
-        header["__metadata__"]["kernelviz"] = json.dumps(told)
+        description = json.loads(header["__metadata__"]["kernelviz"])
+        description["layers"]["conv"].update(fields)
+        header["__metadata__"]["kernelviz"] = json.dumps(description)
 
     return change
 
 
-def of_weights(**fields: Any) -> Any:
+def change_entry(**fields: Any) -> Any:
     return lambda header: header["conv/weight"].update(fields)
 
 
@@ -119,24 +121,24 @@ def of_weights(**fields: Any) -> Any:
         lambda header: header["__metadata__"].update(kernelviz="{"),
         lambda header: header["__metadata__"].update(kernelviz="[" * 100_000),
         lambda header: header["__metadata__"].update(kernelviz="3"),
-        of_weights(shape=[8, 3, 5, 6]),
-        of_weights(shape=[-8, 3, -5, 5]),
-        of_weights(shape=[10**9, 10**9, 5, 5]),
-        of_weights(shape=[600]),
-        of_weights(shape="8355"),
-        of_weights(data_offsets=[0, 10**9]),
-        of_weights(data_offsets=[-2400, 0]),
-        of_weights(data_offsets=[4, 2404]),
-        of_weights(dtype=3),
-        described(stride=[0, 1]),
-        described(dilation=[10**9, 1]),
-        described(dilation="x"),
-        described(groups=3),
-        described(groups=-1),
-        described(more=1),
+        change_entry(shape=[8, 3, 5, 6]),
+        change_entry(shape=[-8, 3, -5, 5]),
+        change_entry(shape=[10**9, 10**9, 5, 5]),
+        change_entry(shape=[600]),
+        change_entry(shape="8355"),
+        change_entry(data_offsets=[0, 10**9]),
+        change_entry(data_offsets=[-2400, 0]),
+        change_entry(data_offsets=[4, 2404]),
+        change_entry(dtype=3),
+        change_geometry(stride=[0, 1]),
+        change_geometry(dilation=[10**9, 1]),
+        change_geometry(dilation="x"),
+        change_geometry(groups=3),
+        change_geometry(groups=-1),
+        change_geometry(more=1),
     ],
 )
-def test_headers_that_lie(change: Any, weight: Tensor, tmp_path: Path) -> None:
+def test_wrong_headers_are_an_error(change: Any, weight: Tensor, tmp_path: Path) -> None:
     snapshot = Snapshot(7, 2, 0.0, {"conv": weight}, {"conv": GEOMETRY})
     path = Path(str(save_snapshot(snapshot, tmp_path)))
     rewrite(path, change)
@@ -144,20 +146,22 @@ def test_headers_that_lie(change: Any, weight: Tensor, tmp_path: Path) -> None:
         load_weights(path)
 
 
-def test_a_header_in_another_encoding(weight: Tensor, tmp_path: Path) -> None:
-    """JSON may be in UTF-16 for Python; safetensors is in UTF-8."""
+def test_a_header_in_utf_16_is_an_error(weight: Tensor, tmp_path: Path) -> None:
+    """Python reads JSON in UTF-16 too, but a safetensors header is UTF-8."""
     path = tmp_path / "a.safetensors"
     save_file({"conv.weight": weight}, path)
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + length].decode().encode("utf-16-le")
     path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
-    with pytest.raises(ValueError, match=r"damaged: its header makes no sense$"):
+    with pytest.raises(ValueError, match=r"damaged: its header is not valid$"):
         load_weights(path)
 
 
 @pytest.mark.parametrize("length", [0, 3, 1 << 20, 1 << 40, (1 << 64) - 1])
-def test_lengths_that_lie(length: int, weight: Tensor, tmp_path: Path) -> None:
+def test_wrong_lengths_of_the_header_are_an_error(
+    length: int, weight: Tensor, tmp_path: Path
+) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"conv.weight": weight}, path)
     path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
@@ -165,7 +169,7 @@ def test_lengths_that_lie(length: int, weight: Tensor, tmp_path: Path) -> None:
         load_weights(path)
 
 
-def test_truncated_files(weight: Tensor, tmp_path: Path) -> None:
+def test_truncated_files_are_an_error(weight: Tensor, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"conv.weight": weight}, path)
     whole = path.read_bytes()

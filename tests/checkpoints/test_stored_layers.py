@@ -1,4 +1,4 @@
-"""Convolutions found in a state dict, under the names and with the weights that a module has."""
+"""Find the convolutions in a state dict, with the names and weights that the module has."""
 
 import warnings
 from collections import OrderedDict
@@ -26,8 +26,8 @@ class Net(nn.Module):
         self.head = nn.Linear(8, 2)
 
 
-class Mixed(nn.Module):
-    """A network that reads pictures, with layers of other dimensions around the one that does."""
+class MixedDimensions(nn.Module):
+    """A network with a 1-D, a 3-D and a 2-D convolution, in this order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def opened(tmp_path: Path) -> Callable[[Any], Checkpoint]:
 
 
 def assert_same(checkpoint: Checkpoint, net: nn.Module) -> None:
-    """The names, in their order, and the weights are those that the callback would show."""
+    """Check that names, order and weights are the same as for the callback."""
     convolutions = find_convolutions(net, "*")
     assert list(checkpoint.layers) == list(convolutions)
     for name, conv in convolutions.items():
@@ -66,7 +66,7 @@ def assert_same(checkpoint: Checkpoint, net: nn.Module) -> None:
         lambda net: net.half(),
     ],
 )
-def test_names_are_those_of_the_callback(wrap: Any, opened: Any) -> None:
+def test_wrapped_networks_have_the_names_that_the_callback_uses(wrap: Any, opened: Any) -> None:
     net = wrap(Net())
     assert_same(opened(net.state_dict()), net)
 
@@ -74,14 +74,14 @@ def test_names_are_those_of_the_callback(wrap: Any, opened: Any) -> None:
 @pytest.mark.parametrize(
     "key", ["state_dict", "model_state_dict", "model", "net", "network", "module", "anything"]
 )
-def test_the_dict_around_the_weights_is_not_in_their_names(key: str, opened: Any) -> None:
+def test_the_key_of_the_state_dict_is_not_in_the_names(key: str, opened: Any) -> None:
     net = Net()
     assert_same(opened({"epoch": 3, "lr": torch.ones(1), key: net.state_dict()}), net)
     assert_same(opened({key: net}), net)
     assert_same(opened({"all": {key: net.state_dict()}}), net)
 
 
-def test_the_order_of_a_state_dict_is_kept_whatever_its_names(opened: Any) -> None:
+def test_the_order_of_a_state_dict_is_kept(opened: Any) -> None:
     assert next(iter(opened(Net().state_dict()).layers)) == "stem"
 
 
@@ -99,17 +99,19 @@ def test_the_order_of_a_state_dict_is_kept_whatever_its_names(opened: Any) -> No
         lambda conv: prune.ln_structured(conv, "weight", 0.5, n=2, dim=0),
     ],
 )
-def test_weights_that_are_derived(norm: Callable[[nn.Module], Any], opened: Any) -> None:
+def test_normalized_and_pruned_weights_are_computed(
+    norm: Callable[[nn.Module], Any], opened: Any
+) -> None:
     torch.manual_seed(1)
     net = Net()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # the older generation
+        warnings.simplefilter("ignore", FutureWarning)  # the hooks are deprecated
         norm(net.stem)
     net.stem(torch.rand(1, 3, 9, 9))  # a step of the power iteration
     assert_same(opened({"state_dict": net.state_dict()}), net)
 
 
-def test_running_averages_come_last_under_their_whole_names(opened: Any) -> None:
+def test_running_averages_come_last_with_their_full_paths(opened: Any) -> None:
     net = Net()
     average = AveragedModel(Net(), multi_avg_fn=get_ema_multi_avg_fn())
     checkpoint = opened(
@@ -134,14 +136,14 @@ def test_running_averages_come_last_under_their_whole_names(opened: Any) -> None
     assert torch.equal(checkpoint.read("state_dict_ema.stem"), average.module.stem.weight)
 
 
-def test_two_networks_in_one_file(opened: Any) -> None:
+def test_two_networks_in_one_file_have_distinct_names(opened: Any) -> None:
     one, other = Net(), Net()
     checkpoint = opened({"generator": one.state_dict(), "critic": other.state_dict()})
     assert list(checkpoint.layers) == ["stem", "model.0", "critic.stem", "critic.model.0"]
     assert torch.equal(checkpoint.read("critic.stem"), other.stem.weight)
 
 
-def test_optimizers_have_no_layers(opened: Any) -> None:
+def test_tensors_of_optimizers_are_not_layers(opened: Any) -> None:
     net = Net()
     optimizer = torch.optim.AdamW(net.parameters())
     net.stem(torch.rand(1, 3, 9, 9)).sum().backward()
@@ -161,7 +163,7 @@ ODD = ["a b", "ünïcödé", "(3, 5)", "a/b", "weight", "*", "[0]", "emanuel", "
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_names(name: str, opened: Any) -> None:
+def test_unusual_names_are_kept(name: str, opened: Any) -> None:
     net = nn.Sequential(OrderedDict([(name, nn.Conv2d(3, 8, 5))]))
     assert_same(opened(net.state_dict()), net)
     assert_same(opened({"state_dict": net.state_dict()}), net)
@@ -169,7 +171,7 @@ def test_odd_names(name: str, opened: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["line\nbreak", "\x1b[31mred", "nul\0", "x" * 1000, "\ud800"])
-def test_names_that_would_garble_a_terminal_are_none(name: str, opened: Any) -> None:
+def test_names_with_control_characters_are_skipped(name: str, opened: Any) -> None:
     checkpoint = opened({f"{name}.weight": torch.ones(8, 3, 5, 5), "b.weight": torch.ones(1)})
     assert not checkpoint.layers
 
@@ -201,7 +203,7 @@ def test_a_bare_convolution(opened: Any) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*uantize")
-def test_what_cannot_be_shown_is_listed_with_its_reason(
+def test_layers_that_cannot_be_shown_have_a_reason(
     make: Callable[[], torch.Tensor], reason: str, opened: Any
 ) -> None:
     checkpoint = opened({"conv.weight": make(), "head.weight": torch.rand(2, 2)})
@@ -213,7 +215,7 @@ def test_what_cannot_be_shown_is_listed_with_its_reason(
 
 
 @pytest.mark.parametrize("made", [nn.Conv1d(2, 8, 31), nn.Conv3d(2, 8, (2, 3, 5))])
-def test_layers_of_one_and_three_dimensions(made: nn.Module, opened: Any) -> None:
+def test_1d_and_3d_layers_are_found(made: nn.Module, opened: Any) -> None:
     net = nn.Sequential(OrderedDict(a=nn.BatchNorm1d(2), b=made))
     assert_same(opened({"state_dict": net.state_dict()}), net)
     assert_same(opened(made.state_dict()), made)
@@ -230,7 +232,9 @@ def test_layers_of_one_and_three_dimensions(made: nn.Module, opened: Any) -> Non
         lambda conv: prune.random_unstructured(conv, "weight", 0.5),
     ],
 )
-def test_derived_weights_of_one_and_three_dimensions(make: Any, norm: Any, opened: Any) -> None:
+def test_normalized_weights_of_1d_and_3d_layers_are_computed(
+    make: Any, norm: Any, opened: Any
+) -> None:
     torch.manual_seed(1)
     net = nn.Sequential(make())
     norm(net[0])
@@ -238,8 +242,8 @@ def test_derived_weights_of_one_and_three_dimensions(make: Any, norm: Any, opene
     assert_same(opened({"state_dict": net.state_dict()}), net)
 
 
-def test_the_first_layer_is_the_one_that_the_callback_takes(opened: Any) -> None:
-    net = Mixed()
+def test_the_first_layer_is_the_same_as_for_the_callback(opened: Any) -> None:
+    net = MixedDimensions()
     checkpoint = opened(net.state_dict())
     assert_same(checkpoint, net)
     assert [checkpoint.resolve()] == list(find_convolutions(net)) == ["stem"]
@@ -249,7 +253,7 @@ def test_the_first_layer_is_the_one_that_the_callback_takes(opened: Any) -> None
     assert [opened(net.state_dict()).resolve()] == list(find_convolutions(net)) == ["time"]
 
 
-def test_what_is_no_picture_filter_leaves_the_end_of_a_name_to_the_one_that_is(opened: Any) -> None:
+def test_the_end_of_a_name_means_the_2d_layer_if_there_is_one(opened: Any) -> None:
     net = nn.ModuleDict(
         {"a": nn.ModuleDict({"conv": nn.Conv1d(2, 4, 3)}), "b": nn.ModuleDict({"conv": Net().stem})}
     )
@@ -257,7 +261,7 @@ def test_what_is_no_picture_filter_leaves_the_end_of_a_name_to_the_one_that_is(o
     assert opened({"a.conv.weight": torch.rand(4, 2, 3)}).resolve("conv") == "a.conv"
 
 
-def test_deep_and_endless_dicts(opened: Any) -> None:
+def test_deep_and_cyclic_dicts_are_read(opened: Any) -> None:
     endless: dict[str, Any] = {"conv.weight": torch.ones(8, 3, 5, 5)}
     endless["again"] = endless
     assert list(opened(endless).layers) == ["conv"]
@@ -268,7 +272,7 @@ def test_deep_and_endless_dicts(opened: Any) -> None:
     assert list(opened(deep).layers) == ["conv"]
 
 
-def test_parts_that_are_missing() -> None:
+def test_weights_with_missing_parts_are_not_found() -> None:
     stored = StoredTensor((8, 3, 5, 5))
     assert not find_layers({"conv.weight_orig": stored}).found
     assert not find_layers({"conv.weight_v": stored}).found

@@ -1,4 +1,4 @@
-"""Files of torch.save, old and new, whole and damaged."""
+"""Read files of torch.save in the old and new formats, also damaged ones."""
 
 import random
 import struct
@@ -45,22 +45,22 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
-def place_of(tensor: Tensor, path: Path) -> int:
-    """Where the bytes of a tensor begin in a file; they stand there once."""
+def position_of(tensor: Tensor, path: Path) -> int:
+    """Return where the bytes of a tensor begin in a file. They occur once."""
     content, numbers = path.read_bytes(), tensor.detach().contiguous().numpy().tobytes()
     assert content.count(numbers) == 1
     return content.index(numbers)
 
 
-def said_or_right(path: Path) -> str:
-    """What is said of a damaged file, nothing if it gives the right weights all the same."""
+def error_or_right_weights(path: Path) -> str:
+    """Return the error message for a damaged file, empty if it still gives the right weights."""
     try:
         assert torch.equal(load_weights(path, "conv"), network().conv.weight)
     except ValueError as error:
-        said, _, candidates = str(error).partition("\n")
-        assert said.startswith(f"{path}: ")
-        assert not candidates or "found no single layer" in said
-        return said
+        message, _, candidates = str(error).partition("\n")
+        assert message.startswith(f"{path}: ")
+        assert not candidates or "found no single layer" in message
+        return message
     return ""
 
 
@@ -69,7 +69,7 @@ SAVERS = [torch.save, save_legacy, save_without_checksums]
 
 @pytest.mark.parametrize("save", SAVERS)
 @pytest.mark.parametrize("whole", [False, True], ids=["state dict", "module"])
-def test_every_format(
+def test_every_format_of_torch_save_is_read(
     save: Callable[..., None], whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net, path = network(), tmp_path / "net.pt"
@@ -85,10 +85,12 @@ def test_every_format(
 @pytest.mark.parametrize(
     "dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
 )
-def test_every_precision(dtype: torch.dtype, save: Callable[..., None], tmp_path: Path) -> None:
+def test_every_floating_point_type_is_read(
+    dtype: torch.dtype, save: Callable[..., None], tmp_path: Path
+) -> None:
     weight = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(1)).to(dtype)
     if save is save_legacy and dtype.itemsize == 1:
-        return  # it has no storage of this type
+        return  # the old format has no storage of this type
     save({"conv.weight": weight}, tmp_path / "a.pt")
     read = load_weights(tmp_path / "a.pt")
     assert read.dtype == torch.float32
@@ -96,7 +98,7 @@ def test_every_precision(dtype: torch.dtype, save: Callable[..., None], tmp_path
 
 
 @pytest.mark.parametrize("save", SAVERS)
-def test_views_and_strides(save: Callable[..., None], tmp_path: Path) -> None:
+def test_views_and_strided_tensors_are_read(save: Callable[..., None], tmp_path: Path) -> None:
     big = torch.randn(20, 3, 5, 5, generator=torch.Generator().manual_seed(1))
     views = {
         "part.weight": big[3:9],
@@ -114,14 +116,14 @@ def test_views_and_strides(save: Callable[..., None], tmp_path: Path) -> None:
         assert read.is_contiguous()
 
 
-def test_what_is_read_is_its_own_memory(tmp_path: Path) -> None:
+def test_changing_the_result_does_not_change_the_next_result(tmp_path: Path) -> None:
     torch.save(network().state_dict(), tmp_path / "a.pt")
     checkpoint = open_checkpoint(tmp_path / "a.pt")
     checkpoint.read().zero_()
     assert torch.equal(checkpoint.read(), network().conv.weight)
 
 
-def test_subclasses_of_tensor(tmp_path: Path) -> None:
+def test_subclasses_of_tensor_are_read(tmp_path: Path) -> None:
     class Marked(Tensor): ...
 
     globals()["Marked"] = Marked
@@ -132,44 +134,46 @@ def test_subclasses_of_tensor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_every_protocol(protocol: int, tmp_path: Path) -> None:
+def test_every_pickle_protocol_is_read(protocol: int, tmp_path: Path) -> None:
     torch.save(network().state_dict(), tmp_path / "a.pt", pickle_protocol=protocol)
     assert torch.equal(load_weights(tmp_path / "a.pt"), network().conv.weight)
 
 
-def test_no_convolution(tmp_path: Path) -> None:
+def test_a_file_without_convolution_is_an_error(tmp_path: Path) -> None:
     torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"a.pt: found no 2-D convolution"):
         load_weights(tmp_path / "a.pt")
 
 
-def test_damaged_weights_are_noticed(tmp_path: Path) -> None:
+def test_damaged_weights_with_a_checksum_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save(network().state_dict(), path)
-    at = place_of(network().conv.weight, path)
+    at = position_of(network().conv.weight, path)
     flip(path, at + 100)
     with pytest.raises(ValueError, match=r"a\.pt: damaged: .* checksum they were written with$"):
         load_weights(path)
-    assert torch.equal(load_weights(path, "more"), network().more.weight), "this one is whole"
+    assert torch.equal(load_weights(path, "more"), network().more.weight), (
+        "this layer is not damaged"
+    )
     save_without_checksums(network().state_dict(), path)
-    flip(path, place_of(network().more.weight, path) + 100)
+    flip(path, position_of(network().more.weight, path) + 100)
     assert torch.equal(load_weights(path), network().conv.weight)
 
 
-def test_damage_elsewhere_does_not_matter_or_is_one_line(tmp_path: Path) -> None:
+def test_other_damage_has_no_effect_or_is_a_one_line_error(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save(network().state_dict(), path)
     whole = path.read_bytes()
-    at = place_of(network().conv.weight, path)
+    at = position_of(network().conv.weight, path)
     rng = random.Random(3)
     seen = set()
     for _ in range(200):
         flipped = rng.randrange(len(whole))
         path.write_bytes(whole)
         flip(path, flipped)
-        said = said_or_right(path)
-        seen.add(said)
-        assert said or not at <= flipped < at + network().conv.weight.nbytes
+        message = error_or_right_weights(path)
+        seen.add(message)
+        assert message or not at <= flipped < at + network().conv.weight.nbytes
     assert "" in seen
     assert len(seen) > 2
 
@@ -183,43 +187,53 @@ def _zip(path: Path, records: dict[str, bytes], method: int = zipfile.ZIP_STORED
 
 def _torchscript(path: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what is old
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
         torch.jit.save(torch.jit.script(nn.Conv2d(3, 8, 5)), str(path))
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "message"),
     [
         (lambda p: p.write_bytes(b""), "it is empty"),
-        (lambda p: p.write_text("hello, world"), "neither a file of torch.save nor of safetensors"),
+        (
+            lambda p: p.write_text("hello, world"),
+            "neither a file of torch.save nor a safetensors file",
+        ),
         (lambda p: p.write_bytes(b"\x80\x02K\x01."), "damaged: its pickle"),
-        (lambda p: p.write_bytes(b"\x80\x02K\x01." * 4), "a pickle, but none of torch.save"),
-        (lambda p: _zip(p, {"a/b.txt": b"x"}), "it holds no data.pkl"),
+        (lambda p: p.write_bytes(b"\x80\x02K\x01." * 4), "a pickle, but not a file of torch.save"),
+        (lambda p: _zip(p, {"a/b.txt": b"x"}), "it has no data.pkl"),
         (lambda p: _zip(p, {"a/data.pkl": b"0" * 9999}, zipfile.ZIP_DEFLATED), "is compressed"),
         (lambda p: _zip(p, {"a/data.pkl": b"N.", "b/data.pkl": b"N."}), "two records 'data.pkl'"),
-        (lambda p: _zip(p, {"a/data.pkl": b"N.", "a/byteorder": b"big"}), "byte order of another"),
+        (
+            lambda p: _zip(p, {"a/data.pkl": b"N.", "a/byteorder": b"big"}),
+            "only little-endian",
+        ),
         (_torchscript, "a TorchScript archive"),
     ],
 )
-def test_what_is_no_checkpoint(write: Callable[[Path], Any], said: str, tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints_are_an_error(
+    write: Callable[[Path], Any], message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "a.pt"
     write(path)
-    with pytest.raises(ValueError, match=rf"^{path}: .*{said}[^\n]*$"):
+    with pytest.raises(ValueError, match=rf"^{path}: .*{message}[^\n]*$"):
         open_checkpoint(path)
 
 
 @pytest.mark.parametrize("save", [torch.save, save_legacy])
-def test_truncated_files(save: Callable[..., None], tmp_path: Path) -> None:
+def test_truncated_files_are_an_error(save: Callable[..., None], tmp_path: Path) -> None:
     save(network().state_dict(), tmp_path / "whole.pt")
     whole = (tmp_path / "whole.pt").read_bytes()
     path = tmp_path / "a.pt"
     for size in range(1, len(whole) - 1, 97):
         path.write_bytes(whole[:size])
-        assert said_or_right(path) or save is save_legacy, "the weights stand before the end"
+        assert error_or_right_weights(path) or save is save_legacy, (
+            "in the old format, the weights are before the end"
+        )
 
 
-def test_two_directories_do_not_fool_it(tmp_path: Path) -> None:
-    """Readers of zip files disagree on which of two counts; only one reader is asked."""
+def test_a_second_zip_directory_is_not_executed(tmp_path: Path) -> None:
+    """Readers of zip files disagree on which directory to use."""
     path = tmp_path / "a.pt"
     torch.save(network().state_dict(), path)
     other = _zip(tmp_path / "b.zip", {"a/data.pkl": b"cos\nsystem\nX\1\0\0\0x\x85R."})
@@ -228,7 +242,7 @@ def test_two_directories_do_not_fool_it(tmp_path: Path) -> None:
         load_weights(path)
 
 
-def test_a_file_that_changes_after_it_was_opened(tmp_path: Path) -> None:
+def test_a_file_that_changes_after_opening_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save(network().state_dict(), path)
     checkpoint = open_checkpoint(path)
@@ -240,7 +254,7 @@ def test_a_file_that_changes_after_it_was_opened(tmp_path: Path) -> None:
         checkpoint.read()
 
 
-def test_a_tensor_larger_than_its_file(tmp_path: Path) -> None:
+def test_a_tensor_larger_than_its_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save({"conv.weight": torch.zeros(1).expand(9999, 3, 999, 999)}, path)
     with pytest.raises(ValueError, match=r"claims 29,93.* weights, more than it has bytes"):
@@ -254,10 +268,10 @@ def test_a_tensor_larger_than_its_file(tmp_path: Path) -> None:
         load_weights(path)
 
 
-def test_storages_of_an_old_file_that_claim_too_much(tmp_path: Path) -> None:
+def test_too_large_storages_in_an_old_file_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     save_legacy({"conv.weight": network().conv.weight}, path)
-    at = place_of(network().conv.weight, path) - 8
+    at = position_of(network().conv.weight, path) - 8
     content = bytearray(path.read_bytes())
     for count in (-1, 1 << 40, (1 << 63) - 1):
         content[at : at + 8] = struct.pack("<q", count)
@@ -266,13 +280,13 @@ def test_storages_of_an_old_file_that_claim_too_much(tmp_path: Path) -> None:
             load_weights(path)
 
 
-def test_objects_in_a_file_stand_in(tmp_path: Path) -> None:
+def test_objects_in_a_file_become_placeholders(tmp_path: Path) -> None:
     torch.save({"path": Path("x"), "size": torch.Size([1])}, tmp_path / "a.pt")
     content = open_torch_file(tmp_path / "a.pt").content
     assert content["path"].name.startswith("pathlib.")
 
 
-def test_effective_weights_of_a_whole_module(tmp_path: Path) -> None:
+def test_weights_of_a_normalized_module_are_computed(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         net = nn.utils.weight_norm(nn.Conv2d(3, 8, 5))

@@ -1,9 +1,11 @@
-"""``kernelviz evolve`` as a user calls it, on real files."""
+"""Call ``kernelviz evolve`` on real files."""
 
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,7 +18,7 @@ from kernelviz_callback import Geometry, KernelVizCallback, Snapshot, save_snaps
 from kernelviz_callback.cli import main
 from kernelviz_callback.commands import evolve
 from kernelviz_callback.commands.history import LayerHistory
-from kernelviz_callback.drawing.animation.sampling import MOST_FRAMES, Reading
+from kernelviz_callback.drawing.animation.sampling import MOST_FRAMES
 from kernelviz_callback.drawing.animation.strip import film_strip
 
 EVERY_STEP = {"every_n_train_steps": 1}
@@ -51,19 +53,21 @@ def width_of(path: Path) -> int:
         return image.size[0]
 
 
-def test_without_a_name_it_tells_what_there_is(run: Path, tmp_path: Path, capsys) -> None:
+def test_without_an_output_snapshots_and_layers_are_listed(
+    run: Path, tmp_path: Path, capsys
+) -> None:
     for arguments in ([str(run)], [str(run), "--list", "-o", str(tmp_path / "film.png")]):
         assert main(["evolve", *arguments]) == 0
-        told = capsys.readouterr().out
-        assert "8 snapshots, steps 0 to 60" in told
-        assert "step-00000060.safetensors" in told
-        assert "conv: 8x3x5x5" in told
-        assert "body: 4x8x3x3" in told
-        assert "evolution.gif" in told
+        printed = capsys.readouterr().out
+        assert "8 snapshots, steps 0 to 60" in printed
+        assert "step-00000060.safetensors" in printed
+        assert "conv: 8x3x5x5" in printed
+        assert "body: 4x8x3x3" in printed
+        assert "evolution.gif" in printed
     assert not (tmp_path / "film.png").exists()
 
 
-def test_the_film_is_that_of_the_snapshots(run: Path, tmp_path: Path) -> None:
+def test_the_film_strip_shows_the_snapshots(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "film.png"
     assert main(["evolve", str(run), "-o", str(out)]) == 0
     expected = film_strip(sequence_of({step: weights(step) for step in STEPS}))
@@ -81,7 +85,7 @@ def test_every_kind_of_file_is_written(run: Path, tmp_path: Path, capsys) -> Non
     assert (tmp_path / "o.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_a_video_has_all_snapshots_and_stays_at_the_last(tmp_path: Path) -> None:
+def test_a_video_has_all_snapshots_and_holds_the_last(tmp_path: Path) -> None:
     run = snapshots(tmp_path / "run", tuple(range(100)))
     outputs = ["-o", str(tmp_path / "o.mp4"), "-o", str(tmp_path / "o.gif")]
     assert main(["evolve", str(run), *outputs]) == 0
@@ -91,37 +95,39 @@ def test_a_video_has_all_snapshots_and_stays_at_the_last(tmp_path: Path) -> None
     assert frames_of(tmp_path / "o.gif") == 100 > MOST_FRAMES
 
 
-def test_a_single_snapshot_works_and_says_so(run: Path, tmp_path: Path, capsys) -> None:
+def test_a_single_snapshot_is_shown_with_a_note(run: Path, tmp_path: Path, capsys) -> None:
     one = run / "kernelviz" / "step-00000008.safetensors"
     outputs = [o for s in ("png", "gif", "mp4") for o in ("-o", str(tmp_path / f"o.{s}"))]
     assert main(["evolve", str(one), *outputs]) == 0
-    assert "1 snapshot, step 8: nothing moves yet" in capsys.readouterr().out
+    assert "1 snapshot, step 8: there is no change to show yet" in capsys.readouterr().out
     assert frames_of(tmp_path / "o.gif") == 1
 
 
-def test_a_checkpoint_that_tells_no_step_is_said_to(tmp_path: Path, capsys) -> None:
+def test_a_checkpoint_without_a_step_is_shown_with_a_note(tmp_path: Path, capsys) -> None:
     torch.save({"conv.weight": drawn(4, 3, 3, 3)}, tmp_path / "last.pt")
     assert main(["evolve", str(tmp_path / "last.pt")]) == 0
-    assert "it tells no step: 0 stands for it" in capsys.readouterr().out
+    assert (
+        "the checkpoint does not state its step: it is shown as step 0" in capsys.readouterr().out
+    )
 
 
 def test_a_network_without_a_convolution_is_an_error(tmp_path: Path, capsys) -> None:
     torch.save({"head.weight": drawn(4, 3)}, tmp_path / "noconv.ckpt")
     assert main(["evolve", str(tmp_path / "noconv.ckpt")]) == 2
-    told = capsys.readouterr()
-    assert "noconv.ckpt: found no 2-D convolution" in told.err
-    assert told.out == ""
+    printed = capsys.readouterr()
+    assert "noconv.ckpt: found no 2-D convolution" in printed.err
+    assert printed.out == ""
 
 
-def test_the_help_speaks_of_runs(capsys) -> None:
+def test_the_help_calls_its_argument_run(capsys) -> None:
     with pytest.raises(SystemExit):
         main(["evolve", "--help"])
-    told = capsys.readouterr().out
-    assert "RUN may be a Lightning checkpoint" in told
-    assert "FILE" not in told
+    printed = capsys.readouterr().out
+    assert "RUN may be a Lightning checkpoint" in printed
+    assert "FILE" not in printed
 
 
-def test_what_cannot_be_read_is_said_once_and_the_rest_shown(
+def test_unreadable_snapshots_are_reported_once_and_the_others_shown(
     run: Path, tmp_path: Path, capsys
 ) -> None:
     for step in (0, 8):
@@ -129,18 +135,16 @@ def test_what_cannot_be_read_is_said_once_and_the_rest_shown(
         path.write_bytes(path.read_bytes()[:-40] if step else b"\x08")
     outputs = [o for s in ("png", "gif", "mp4") for o in ("-o", str(tmp_path / f"o.{s}"))]
     assert main(["evolve", str(run), *outputs]) == 2
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     for step in (0, 8):
-        assert sum(f"step-{step:08d}" in line for line in told.err.splitlines()) == 1
+        assert sum(f"step-{step:08d}" in line for line in printed.err.splitlines()) == 1
     assert frames_of(tmp_path / "o.gif") == len(STEPS) - 2
     with av.open(str(tmp_path / "o.mp4")) as file:
         [stream] = file.streams
         assert stream.frames == len(STEPS) - 2 + 2 * stream.average_rate
 
 
-def test_checkpoints_and_snapshots_are_lined_up_by_their_steps(
-    run: Path, tmp_path: Path, capsys
-) -> None:
+def test_checkpoints_and_snapshots_are_ordered_by_step(run: Path, tmp_path: Path, capsys) -> None:
     checkpoint = tmp_path / "last.ckpt"
     torch.save({"state_dict": {"net.conv.weight": weights(99)}, "global_step": 99}, checkpoint)
     out = tmp_path / "film.png"
@@ -150,17 +154,17 @@ def test_checkpoints_and_snapshots_are_lined_up_by_their_steps(
     assert np.array_equal(np.asarray(Image.open(out)), expected.pixels.numpy())
 
 
-def test_networks_that_tell_no_step_are_numbered(tmp_path: Path, capsys) -> None:
+def test_checkpoints_without_steps_are_numbered(tmp_path: Path, capsys) -> None:
     package = find_spec("facenet_pytorch")
     assert package is not None
     pnet = str(Path(str(package.origin)).parent / "data" / "pnet.pt")
     torch.save({"conv1.weight": drawn(10, 3, 3, 3)}, tmp_path / "start.pt")
     out = tmp_path / "film.png"
     assert main(["evolve", str(tmp_path / "start.pt"), pnet, "-o", str(out)]) == 0
-    assert "2 of 2 do not tell their step: all are numbered from 0" in capsys.readouterr().out
+    assert "2 of 2 do not state their step: all are numbered from 0" in capsys.readouterr().out
 
 
-def test_two_trainings_are_refused_by_name(tmp_path: Path, capsys) -> None:
+def test_two_trainings_are_refused_and_named(tmp_path: Path, capsys) -> None:
     runs = [str(snapshots(tmp_path / "runs" / name)) for name in ("bad", "good")]
     out = tmp_path / "mix.png"
     for named in (runs, [str(tmp_path / "runs" / "*")]):
@@ -168,10 +172,10 @@ def test_two_trainings_are_refused_by_name(tmp_path: Path, capsys) -> None:
         assert f"2 trainings: {runs[0]}, {runs[1]}; name one" in capsys.readouterr().err
     assert not out.exists()
     assert main(["evolve", str(tmp_path / "runs")]) == 2
-    assert "these are runs: bad, good; name one" in capsys.readouterr().err
+    assert "this folder holds several run folders: bad, good; name one" in capsys.readouterr().err
 
 
-def test_a_training_that_was_resumed_is_one(fit, tmp_path: Path, capsys) -> None:
+def test_the_folders_of_a_resumed_training_are_joined(fit, tmp_path: Path, capsys) -> None:
     first = fit(KernelVizCallback(**EVERY_STEP))
     first.save_checkpoint(tmp_path / "last.ckpt")
     folders = [str(first.log_dir)]
@@ -179,21 +183,23 @@ def test_a_training_that_was_resumed_is_one(fit, tmp_path: Path, capsys) -> None
         later = fit(KernelVizCallback(**EVERY_STEP), ckpt_path=tmp_path / "last.ckpt", max_epochs=4)
         folders.append(str(later.log_dir))
     assert main(["evolve", folders[1], folders[0]]) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith(f"17 snapshots, steps 0 to 16\nresumed at step 8 in {folders[1]}\n")
-    assert told.err == ""
+    printed = capsys.readouterr()
+    assert printed.out.startswith(
+        f"17 snapshots, steps 0 to 16\nresumed at step 8 in {folders[1]}\n"
+    )
+    assert printed.err == ""
     assert main(["evolve", *folders]) == 2
     assert "3 trainings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("later", [(16, 20, 31), (16,)])
-def test_what_came_after_the_step_it_was_resumed_at_is_left_out(
+def test_snapshots_after_the_step_of_the_resume_are_left_out(
     run: Path, tmp_path: Path, capsys, later: tuple[int, ...]
 ) -> None:
     resumed, out = snapshots(tmp_path / "resumed", later), tmp_path / "film.png"
     assert main(["evolve", str(run), str(resumed), str(run), "-o", str(out)]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith(
+    printed = capsys.readouterr().out
+    assert printed.startswith(
         f"{5 + len(later)} snapshots, steps 0 to {later[-1]}\n"
         f"resumed at step 16 in {resumed}: later snapshots in {run} left out\n"
     )
@@ -202,7 +208,7 @@ def test_what_came_after_the_step_it_was_resumed_at_is_left_out(
     assert np.array_equal(np.asarray(Image.open(out)), expected.pixels.numpy())
 
 
-def test_another_training_that_begins_later_is_warned_of(tmp_path: Path, capsys) -> None:
+def test_another_training_that_begins_later_causes_a_warning(tmp_path: Path, capsys) -> None:
     for start, flipped in ((0, False), (100, True)):
         for step in (start, start + 1):
             own = drawn(16, 3, 5, 5) * (1 + step)
@@ -212,17 +218,19 @@ def test_another_training_that_begins_later_is_warned_of(tmp_path: Path, capsys)
             )
     out = str(tmp_path / "film.png")
     assert main(["evolve", str(tmp_path / "0"), str(tmp_path / "100"), "-o", out]) == 0
-    assert "are in another order than those before it: as of another" in capsys.readouterr().err
+    assert (
+        "are in another order than those before it; the two may be from" in capsys.readouterr().err
+    )
 
 
-def test_the_folders_of_one_run_are_one_training(run: Path, tmp_path: Path) -> None:
+def test_both_subfolders_of_a_run_folder_are_one_training(run: Path, tmp_path: Path) -> None:
     (run / "checkpoints").mkdir()
     for step in (70, 80):
         torch.save({"conv.weight": weights(step)}, run / "checkpoints" / f"step={step}.ckpt")
     assert main(["evolve", str(run / "kernelviz"), str(run / "checkpoints")]) == 0
 
 
-def test_filters_in_another_order_are_warned_of(tmp_path: Path, capsys) -> None:
+def test_filters_in_another_order_cause_a_warning(tmp_path: Path, capsys) -> None:
     start = drawn(16, 3, 5, 5)
     for step, moved in enumerate((start, start * 1.1, start.flip(0), start.flip(0) * 2)):
         torch.save({"conv.weight": moved}, tmp_path / f"step={step}.pt")
@@ -231,33 +239,36 @@ def test_filters_in_another_order_are_warned_of(tmp_path: Path, capsys) -> None:
     assert main(["evolve", *names[:2], *out]) == 0
     assert capsys.readouterr().err == ""
     assert main(["evolve", *names, *out]) == 0
-    warned = f"the filters of {names[2]} are in another order than those before it: as of another"
-    assert capsys.readouterr().err == f"kernelviz: {warned} training\n"
+    warned = (
+        f"the filters of {names[2]} are in another order than those before it; the two may be "
+        "from different trainings"
+    )
+    assert capsys.readouterr().err == f"kernelviz: {warned}\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing"], "missing: there is no such file or folder"),
+        (["missing"], "missing: the file or folder does not exist"),
         (["RUN", "--layer", "head", "-o", "o.png"], "found no single layer 'head'"),
-        (["RUN", "-o", "nowhere/o.png"], "there is no folder nowhere"),
-        (["RUN", "-o", "/proc/x.gif"], "kernelviz: /proc/x.gif: it cannot be written there: "),
-        (["RUN", "-o", "/proc/x.html"], "kernelviz: /proc/x.html: it cannot be written there: "),
-        (["RUN", "-o", "/proc/x.mp4"], "kernelviz: /proc/x.mp4: it cannot be written there: "),
+        (["RUN", "-o", "nowhere/o.png"], "the folder nowhere does not exist"),
+        (["RUN", "-o", "/proc/x.gif"], "kernelviz: /proc/x.gif: it cannot be written: "),
+        (["RUN", "-o", "/proc/x.html"], "kernelviz: /proc/x.html: it cannot be written: "),
+        (["RUN", "-o", "/proc/x.mp4"], "kernelviz: /proc/x.mp4: it cannot be written: "),
         (["RUN", "-o", "o.gif", "--probe", "x.png"], "--probe is for a report"),
     ],
 )
-def test_errors_are_a_line(
+def test_errors_are_one_line_and_exit_with_two(
     run: Path, tmp_path: Path, monkeypatch, capsys, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["evolve", *(str(run) if a == "RUN" else a for a in arguments)]) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
 
 
-def test_one_output_that_fails_leaves_the_others(run: Path, tmp_path: Path) -> None:
+def test_the_other_outputs_are_written_if_one_fails(run: Path, tmp_path: Path) -> None:
     names = [tmp_path / f"o.{suffix}" for suffix in ("mp4", "gif", "png")]
     for path in names[:2]:
         path.mkdir()
@@ -265,23 +276,26 @@ def test_one_output_that_fails_leaves_the_others(run: Path, tmp_path: Path) -> N
     assert names[2].is_file()
 
 
-def test_an_interrupted_output_leaves_the_one_before(
+def test_an_interrupted_output_keeps_the_existing_file(
     run: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     names = [tmp_path / f"o.{suffix}" for suffix in ("mp4", "gif", "html")]
     for path in names:
         path.write_bytes(b"before")
     calls = 0
-    read = LayerHistory.read
 
-    def interrupted(history: LayerHistory, step: int) -> Reading:
-        nonlocal calls
-        calls += 1
-        if calls > 2 * len(STEPS):  # the video is being encoded
-            raise KeyboardInterrupt
-        return read(history, step)
+    def interrupted(read: Callable[[LayerHistory, int], Any]) -> Callable[[LayerHistory, int], Any]:
+        def count_and_read(history: LayerHistory, step: int) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > 2 * len(STEPS):  # the video is being encoded
+                raise KeyboardInterrupt
+            return read(history, step)
 
-    monkeypatch.setattr(LayerHistory, "read", interrupted)
+        return count_and_read
+
+    for method in ("read", "read_with_record"):
+        monkeypatch.setattr(LayerHistory, method, interrupted(getattr(LayerHistory, method)))
     for path in names:
         calls = 0 if path.suffix == ".mp4" else 2 * len(STEPS)
         assert main(["evolve", str(run), "-o", str(path)]) == 130
@@ -295,17 +309,17 @@ def test_an_interrupted_output_leaves_the_one_before(
     assert len([path for path in tmp_path.iterdir() if path.is_file()]) == len(names)
 
 
-def test_without_an_encoder_the_extra_is_named_before_the_work(
+def test_a_missing_encoder_is_an_error_before_the_work(
     run: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     assert main(["evolve", str(run), "-o", str(tmp_path / "o.mp4")]) == 2
-    told = capsys.readouterr()
-    assert 'pip install "kernelviz-callback[video]"' in told.err
-    assert told.out == ""
+    printed = capsys.readouterr()
+    assert 'pip install "kernelviz-callback[video]"' in printed.err
+    assert printed.out == ""
 
 
-def test_an_animation_made_for_itself_is_larger_and_has_a_limit_too(
+def test_an_animation_is_larger_than_a_logged_one_and_limited_in_size(
     tmp_path: Path, monkeypatch
 ) -> None:
     run = snapshots(tmp_path / "run", tuple(range(40)))
@@ -317,7 +331,7 @@ def test_an_animation_made_for_itself_is_larger_and_has_a_limit_too(
     assert out.stat().st_size <= 60_000
 
 
-def test_progress_is_shown_on_a_screen_only(run: Path, tmp_path: Path) -> None:
+def test_progress_is_not_shown_without_a_terminal(run: Path, tmp_path: Path) -> None:
     code = f"from kernelviz_callback.cli import main; main(['evolve', {str(run)!r}])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""

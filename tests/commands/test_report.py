@@ -17,10 +17,10 @@ from tab_prepared import HOSTILE, moving_weights, picture
 from torch import nn
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
-from kernelviz_callback.checkpoints.byte_ranges import Numbers
+from kernelviz_callback.checkpoints.byte_ranges import TensorBytes
 from kernelviz_callback.checkpoints.checkpoint import open_checkpoint, plain_geometry
 from kernelviz_callback.commands import report
-from kernelviz_callback.commands.history import LayerHistory, by_steps
+from kernelviz_callback.commands.history import LayerHistory, order_by_step
 from kernelviz_callback.commands.report import most_snapshots, report_page, save_report
 from kernelviz_callback.filters.responses import channel_responses
 from kernelviz_callback.health.examine import kernel_health
@@ -119,7 +119,7 @@ def _saved(folder: Path, weights: Any, told: bool = True) -> LayerHistory:
 
 
 def _history(paths: Iterable[Path]) -> LayerHistory:
-    names, _ = by_steps(map(str, paths), nullcontext)
+    names, _ = order_by_step(map(str, paths), nullcontext)
     return LayerHistory(names, open_checkpoint(next(iter(names.values()))), None)
 
 
@@ -221,15 +221,15 @@ def test_of_a_recorded_snapshot_only_the_layer_is_read(tmp_path: Path) -> None:
     base = tmp_path / "step=0.pt"
     torch.save({"conv1.weight": torch.from_numpy(WEIGHTS[0])}, base)
     sizes: list[int] = []
-    read = Numbers.read
+    read = TensorBytes.read
 
-    def counted(numbers: Numbers) -> torch.Tensor:
+    def counted(numbers: TensorBytes) -> torch.Tensor:
         found = read(numbers)
         sizes.append(found.numel())
         return found
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Numbers, "read", counted)
+        patched.setattr(TensorBytes, "read", counted)
         save_report(_history([base, Path(path)]), tmp_path / "report.html")
     assert max(sizes) == weights.numel()
     [run] = _data((tmp_path / "report.html").read_text(encoding="utf-8"))["timeline"]["runs"]

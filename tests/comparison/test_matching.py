@@ -1,4 +1,4 @@
-"""Pairing filters off, against brute force and NumPy."""
+"""Match filters, compared with brute force and NumPy."""
 
 from itertools import permutations
 
@@ -13,7 +13,7 @@ from kernelviz_callback.comparison.matching import (
     chance_correlation,
     chance_cosine,
     cosines,
-    in_place,
+    has_same_order,
     mean_matched,
     response_correlations,
 )
@@ -23,7 +23,7 @@ from kernelviz_callback.probe.probe import load_probe
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
 
 
-def test_cosines_agree_with_a_slow_twin() -> None:
+def test_cosines_agree_with_a_slow_loop() -> None:
     torch.manual_seed(0)
     ones, others = torch.randn(5, 2, 3, 4), torch.randn(7, 2, 3, 4)
     found = cosines(ones, others)
@@ -33,7 +33,7 @@ def test_cosines_agree_with_a_slow_twin() -> None:
             assert found[i, j].item() == pytest.approx(slow, abs=1e-6)
 
 
-def test_cosines_of_what_has_no_direction_are_zero_and_others_are_not_touched() -> None:
+def test_cosines_of_zero_and_non_finite_filters_are_zero() -> None:
     ones = torch.ones(4, 1, 2, 2)
     ones[1], ones[2], ones[3] = 0, torch.nan, 1e30
     given = ones.clone()
@@ -44,13 +44,13 @@ def test_cosines_of_what_has_no_direction_are_zero_and_others_are_not_touched() 
     assert torch.equal(ones.nan_to_num(), given.nan_to_num())
 
 
-def test_cosines_of_other_shapes_are_refused() -> None:
+def test_cosines_of_different_shapes_are_an_error() -> None:
     with pytest.raises(ValueError, match="compare their responses"):
         cosines(torch.ones(2, 3, 3, 3), torch.ones(2, 3, 5, 5))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(5, 5), (4, 6), (6, 4)])
-def test_assignments_are_the_best_there_are(rows: int, columns: int) -> None:
+def test_the_assignment_is_the_best_of_all_orders(rows: int, columns: int) -> None:
     similarity = torch.rand(rows, columns, generator=torch.Generator().manual_seed(1))
     partner = assign(similarity)
     paired = partner >= 0
@@ -65,14 +65,14 @@ def test_assignments_are_the_best_there_are(rows: int, columns: int) -> None:
     assert mean_matched(similarity) == pytest.approx(best / min(rows, columns))
 
 
-def test_chance_puts_filters_in_place_as_rarely_as_stated() -> None:
+def test_random_similarities_rarely_count_as_the_same_order() -> None:
     generator = torch.Generator().manual_seed(2)
     random = [torch.randn(16, 16, generator=generator) for _ in range(3000)]
-    assert sum(map(in_place, random)) <= 1  # 3000 / 30,000
+    assert sum(map(has_same_order, random)) <= 1  # 3000 / 30,000
 
 
-def test_the_limit_is_that_of_all_orders() -> None:
-    """Where Hoeffding's formula puts it, or where no order is much better."""
+def test_the_limit_agrees_with_all_permutations() -> None:
+    """The order is the same by Hoeffding's formula, or if no order is much better."""
     similarity = torch.rand(7, 7, generator=torch.Generator().manual_seed(3)).double() - 0.5
     seen = set()
     for lift in np.linspace(0, 3, 101):
@@ -80,19 +80,19 @@ def test_the_limit_is_that_of_all_orders() -> None:
         sums = np.array([lifted[range(7), list(o)].sum().item() for o in permutations(range(7))])
         trace = lifted.trace().item()
         expected = trace > sums.mean() + 4.0 * sums.std() or trace >= 0.95 * sums.max() > 0
-        assert in_place(lifted) == expected
+        assert has_same_order(lifted) == expected
         seen.add(expected)
     assert seen == {False, True}
 
 
-def test_a_training_is_told_from_another(gabor: torch.Tensor) -> None:
+def test_one_training_is_distinguished_from_another(gabor: torch.Tensor) -> None:
     torch.manual_seed(4)
     first = torch.randn(32, 3, 5, 5)
     later = 0.2 * first + torch.randn_like(first)
-    assert in_place(cosines(first, later))
-    assert not in_place(cosines(first, later[torch.randperm(32)]))
-    assert in_place(cosines(gabor[:3], gabor[:3]))
-    assert not in_place(cosines(gabor[:3], gabor[:3].flip(0)))
+    assert has_same_order(cosines(first, later))
+    assert not has_same_order(cosines(first, later[torch.randperm(32)]))
+    assert has_same_order(cosines(gabor[:3], gabor[:3]))
+    assert not has_same_order(cosines(gabor[:3], gabor[:3].flip(0)))
 
 
 def test_response_correlations_agree_with_numpy() -> None:
@@ -105,7 +105,7 @@ def test_response_correlations_agree_with_numpy() -> None:
     assert np.allclose(found.numpy(), slow, atol=1e-4)
 
 
-def test_a_kernel_and_the_same_in_a_larger_frame_see_the_same() -> None:
+def test_padding_a_kernel_does_not_change_its_responses() -> None:
     torch.manual_seed(6)
     small = torch.randn(4, 3, 3, 3)
     large = F.pad(small, (2, 2, 2, 2))
@@ -116,7 +116,7 @@ def test_a_kernel_and_the_same_in_a_larger_frame_see_the_same() -> None:
     assert torch.equal(assign(found), torch.arange(4))
 
 
-def test_layers_of_other_channels_see_the_same_scene() -> None:
+def test_grey_and_colour_layers_are_compared_on_the_same_scene() -> None:
     torch.manual_seed(7)
     grey = torch.randn(4, 1, 5, 5)
     luminance = torch.tensor([0.2989, 0.587, 0.114])[None, :, None, None]
@@ -125,7 +125,7 @@ def test_layers_of_other_channels_see_the_same_scene() -> None:
     assert torch.allclose(found.diagonal(), torch.ones(4), atol=1e-3)
 
 
-def test_chance_is_what_numpy_finds() -> None:
+def test_chance_agrees_with_numpy() -> None:
     from scipy.optimize import linear_sum_assignment
 
     rng = np.random.default_rng(0)
@@ -141,7 +141,7 @@ def test_chance_is_what_numpy_finds() -> None:
     assert mean_matched(cosines(*real)) == pytest.approx(ours, abs=0.05)
 
 
-def test_chance_leaves_the_users_generator_alone() -> None:
+def test_chance_does_not_change_the_random_state_of_the_user() -> None:
     torch.manual_seed(9)
     before = torch.get_rng_state()
     layer = (8, 3, 3, 3), PLAIN

@@ -12,7 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback.drawing.encode import EncodedImage
-from kernelviz_callback.storage import as_folder, rehearse_growth
+from kernelviz_callback.storage import as_folder, check_can_grow
 from kernelviz_callback.training.loggers.base import Images, Numbers
 
 _EVENT_BYTES = 1024  # upper bound of what an event adds to its content, such as time and step
@@ -107,7 +107,7 @@ def _check_room(writer: Any, needed: int) -> None:
     file = as_folder(writer.event_writer._file_name)
     if isinstance(file, Path):
         # Twice as much: the writer may not have written yet what was logged before.
-        rehearse_growth(file, 2 * needed)
+        check_can_grow(file, 2 * needed)
 
 
 def _summary(tag: str, image: EncodedImage) -> Summary:
