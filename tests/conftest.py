@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from engine_page import Engine, chromium, engine_page
+from forked import close_server
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
@@ -23,6 +25,15 @@ from kernelviz_callback import list_snapshots
 BATCHES = 4
 STEPS = 2 * BATCHES  # of the default two epochs
 DEFAULT_STEPS = [0, 1, 2, 4, 8]  # start, early steps, epoch ends at 4 and 8
+
+# Two workers share two cores: more threads than one would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+    torch.set_num_threads(1)
+
+
+def pytest_sessionfinish() -> None:
+    close_server()
 
 
 class TinyNet(LightningModule):

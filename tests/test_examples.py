@@ -2,8 +2,6 @@
 
 import inspect
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import logged_images
+from forked import run_python
 from PIL import Image
 from torchvision.models import resnet50
 
@@ -21,14 +20,7 @@ SHOWN = ("kernels", "responses", "film", "evolution")
 
 
 def run(*command: str, cwd: Path, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / command[0]), *command[1:]],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    done = run_python(str(ROOT / command[0]), *command[1:], cwd=cwd)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
