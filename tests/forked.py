@@ -9,14 +9,17 @@ its script as ``python SCRIPT ARGUMENTS`` does: with its own working directory, 
 """
 
 import contextlib
+import importlib
 import json
 import os
-import select
+import runpy
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,23 +69,26 @@ class _Server:
     """The server process, as the tests see it."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(other.fileno())], pass_fds=[other.fileno()]
+            )
 
     def run(
         self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
-        with tempfile.TemporaryDirectory() as folder:
-            output, errors = Path(folder, "output"), Path(folder, "errors")
-            request = {
-                "command": command,
-                "cwd": str(cwd),
-                "environment": {**os.environ, **environment},
-                "output": str(output),
-                "errors": str(errors),
-            }
-            self._ask(request)
+        request = {
+            "command": command,
+            "cwd": str(cwd),
+            "environment": {**os.environ, **environment},
+        }
+        outputs, inputs = zip(os.pipe(), os.pipe(), strict=True)
+        socket.send_fds(self._socket, [json.dumps(request).encode()], inputs)
+        for descriptor in inputs:
+            os.close(descriptor)
+        with ThreadPoolExecutor(2) as readers:
+            texts = [readers.submit(_read, descriptor) for descriptor in outputs]
             pid = self._answer(timeout)  # the first answer also waits for the imports
             try:
                 code = self._answer(timeout)
@@ -90,58 +96,51 @@ class _Server:
                 os.kill(pid, signal.SIGKILL)
                 self._answer(60)
                 raise subprocess.TimeoutExpired(list(command), timeout) from None
-            return subprocess.CompletedProcess(
-                list(command), code, output.read_text(), errors.read_text()
-            )
-
-    def _ask(self, request: Mapping[str, Any]) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+            output, errors = (text.result() for text in texts)
+        return subprocess.CompletedProcess(list(command), code, output, errors)
 
     def _answer(self, timeout: float) -> int:
-        assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], timeout)[0]:
-            raise TimeoutError
-        return int(self._process.stdout.readline())
+        self._socket.settimeout(timeout)
+        return int(self._socket.recv(100))
 
     def close(self) -> None:
-        with self._process:  # closes the pipe to the server, which ends then
-            pass
+        self._socket.close()  # the server ends then
+        self._process.wait()
 
 
-def _serve() -> None:
+def _read(descriptor: int) -> str:
+    with os.fdopen(descriptor) as file:
+        return file.read()
+
+
+def _serve(connection: socket.socket) -> None:
     """Answer each request with the number of its process, then with the process's exit status."""
-    import importlib
-    import warnings
-
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in _IMPORTED:
             importlib.import_module(name)
-    for line in sys.stdin:
+    while True:
+        request, outputs, *_ = socket.recv_fds(connection, 2**20, 2)
+        if not request:
+            return
         pid = os.fork()
         if pid == 0:
-            answers.close()
-            _become(json.loads(line))
+            connection.close()
+            _become(json.loads(request), outputs)
             return
-        print(pid, file=answers, flush=True)
+        for descriptor in outputs:
+            os.close(descriptor)
+        connection.send(str(pid).encode())
         _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _become(request: Mapping[str, Any]) -> None:
+def _become(request: Mapping[str, Any], outputs: Sequence[int]) -> None:
     """Do in this forked process what ``python`` does with a command."""
-    import runpy
-
-    for path, descriptor in ((request["output"], 1), (request["errors"], 2)):
-        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(opened, descriptor)
-        os.close(opened)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    for descriptor, standard in zip((nothing, *outputs), range(3), strict=True):
+        os.dup2(descriptor, standard)
+        os.close(descriptor)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -159,4 +158,4 @@ def _become(request: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(socket.socket(fileno=int(sys.argv[1])))

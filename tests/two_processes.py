@@ -1,11 +1,13 @@
 """A training on two CPU processes, unwatched and then watched; run as a script by its tests.
 
-    python tests/two_processes.py SCENARIO FOLDER
+    python tests/two_processes.py FOLDER SCENARIO...
 
-Every process leaves ``<FOLDER>/<watched>-<rank>.pt``: what the training did, and the whole weights
-of the convolutions at every step, gathered in a way of its own.
+Every process leaves ``<FOLDER>/<SCENARIO>/<watched>-<rank>.pt``: what the training did, and the
+whole weights of the convolutions at every step, gathered in a way of its own. The file
+``<FOLDER>/<SCENARIO>/output`` has all that was printed during a scenario.
 """
 
+import os
 import sys
 import threading
 import time
@@ -157,11 +159,24 @@ def train(scenario: str, folder: Path, *, watched: bool) -> None:
     torch.save(record, folder / f"{watched}-{trainer.global_rank}.pt")
 
 
+def print_to(path: Path) -> None:
+    """Append to a file all that this process prints from now on."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for file in (sys.stdout, sys.stderr):
+        file.flush()
+        os.dup2(descriptor, file.fileno())
+    os.close(descriptor)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     slow_down_drawing()
-    for watched in (False, True):
-        train(sys.argv[1], Path(sys.argv[2]), watched=watched)
+    for scenario in sys.argv[2:]:
+        folder = Path(sys.argv[1], scenario)
+        folder.mkdir(exist_ok=True)  # by both processes
+        print_to(folder / "output")
+        for watched in (False, True):
+            train(scenario, folder, watched=watched)
     # A process that leaves before the others may be torn down while its threads still serve them.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -4,11 +4,8 @@ So what is computed beside it must name its dtype everywhere: a table that is ke
 a wrong one into the next training. Each default has a process of its own, with no table kept.
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
+from forked import run_python
 
 EXAMINE = """
 import sys
@@ -67,12 +64,6 @@ def test_the_default_dtype_changes_nothing(dtype: str, usual: str) -> None:
 
 
 def examined(dtype: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", EXAMINE, dtype],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-    )
+    done = run_python("-c", EXAMINE, dtype, environment={"PYTHONHASHSEED": "0"})
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
