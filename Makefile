@@ -5,14 +5,21 @@ INSTALLED := $(VENV)/installed
 OLDEST := .venv-oldest
 EMPTY := build/empty
 
-.PHONY: demo test test-oldest lint docs browser benchmark dist lock clean
+.PHONY: demo test test-long test-oldest lint docs browser benchmark dist lock clean
 
 # Train a small network on real photographs and picture its first layer.
 demo: $(INSTALLED)
 	$(BIN)/kernelviz demo
 
+# Two workers; a file's tests stay together, because they share what the file prepares.
+PYTEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(INSTALLED) lint browser
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST_OPTIONS) -m "not long"
+
+# The long drills, and the tests of several processes with a new interpreter for each process.
+test-long: $(INSTALLED) browser
+	FRESH_PROCESSES=1 $(BIN)/pytest $(PYTEST_OPTIONS) -m "long or processes"
 
 # The tests of pages look at them in Chromium; without it they are skipped.
 browser:
@@ -44,7 +51,8 @@ benchmark: $(INSTALLED) browser
 # The tests outside the browser, with the oldest versions that pyproject.toml allows users to have.
 # These meet the newest of what they import themselves, whose warnings tell nothing of this package.
 test-oldest: $(OLDEST)/installed
-	$(OLDEST)/bin/pytest -m "not browser and not newest" -o filterwarnings=default
+	$(OLDEST)/bin/pytest $(PYTEST_OPTIONS) \
+		-m "not browser and not newest and not long" -o filterwarnings=default
 
 # The sdist, the wheel and the list of all that comes along with it, in dist/. They are checked, and
 # tried where nothing else was installed.
