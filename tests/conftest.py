@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from engine_page import Engine, chromium, engine_page
-from forked import close_server
+from forked import close_servers
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    close_server()
+    close_servers()
 
 
 class TinyNet(LightningModule):

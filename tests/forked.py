@@ -34,16 +34,25 @@ _IMPORTED = (
     "kernelviz_callback.commands.demo",
     "conftest",
 )
-_servers: list["_Server"] = []
+_servers: dict[str, "_Server"] = {}  # by the environment that they were started with
 
 
 def run_python(
     *command: str,
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    started_with: Mapping[str, str] | None = None,
     timeout: float = 500,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python *command``, where ``command`` is a script and its arguments, or ``-c CODE``."""
+    """Run ``python *command``.
+
+    Args:
+        command: A script and its arguments, or ``-c``, code and its arguments.
+        cwd: The working directory.
+        environment: Variables besides those of this process.
+        started_with: Variables that libraries read once, as a process starts.
+        timeout: Seconds.
+    """
     if os.environ.get("FRESH_PROCESSES") or not hasattr(os, "fork"):
         return subprocess.run(
             [sys.executable, *command],
@@ -51,28 +60,31 @@ def run_python(
             text=True,
             check=False,
             cwd=cwd,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(environment or {}), **(started_with or {})},
             timeout=timeout,
         )
-    if not _servers:
-        _servers.append(_Server())
-    return _servers[0].run(command, cwd or Path.cwd(), environment or {}, timeout)
+    key = json.dumps(dict(started_with or {}), sort_keys=True)
+    if key not in _servers:
+        _servers[key] = _Server(started_with or {})
+    return _servers[key].run(command, cwd or Path.cwd(), environment or {}, timeout)
 
 
-def close_server() -> None:
-    """End the server process, if there is one."""
+def close_servers() -> None:
+    """End the server processes, if there are any."""
     while _servers:
-        _servers.pop().close()
+        _servers.popitem()[1].close()
 
 
 class _Server:
     """The server process, as the tests see it."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(other.fileno())], pass_fds=[other.fileno()]
+                [sys.executable, __file__, str(other.fileno())],
+                pass_fds=[other.fileno()],
+                env={**os.environ, **environment},
             )
 
     def run(
