@@ -1,11 +1,13 @@
-"""Train under one of Lightning's two names, in a process that may be without the other.
+"""Train under one of Lightning's two names, in a process with the other and in one without it.
 
-Arguments: the name (``lightning.pytorch`` or ``pytorch_lightning``), the directory, and what may
-not be imported, if anything. What happened is printed as JSON.
+Arguments: the name (``lightning.pytorch`` or ``pytorch_lightning``), the directory, and the package
+that the second process cannot import. The directories ``together`` and ``alone`` below it have what
+each process wrote; its file ``found.json`` tells what happened.
 """
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def main(name: str, log_dir: Path, absent: list[str]) -> None:
+def train(name: str, log_dir: Path, absent: list[str]) -> None:
     sys.meta_path.insert(0, Absent(absent))
     pl = importlib.import_module(name)
     from kernelviz_callback import KernelVizCallback, list_snapshots
@@ -72,8 +74,20 @@ def main(name: str, log_dir: Path, absent: list[str]) -> None:
         "metrics": sorted(map(str, second.callback_metrics)),
         "loaded": sorted({"lightning.pytorch", "pytorch_lightning"} & sys.modules.keys()),
     }
-    print(json.dumps(found))
+    (log_dir / "found.json").write_text(json.dumps(found))
+
+
+def main(name: str, folder: Path, other: str) -> None:
+    importlib.import_module(name)  # once: that is what takes long
+    for log_dir, absent in ((folder / "together", []), (folder / "alone", [other])):
+        log_dir.mkdir()
+        pid = os.fork()
+        if pid == 0:
+            train(name, log_dir, absent)
+            return
+        _, status = os.waitpid(pid, 0)
+        assert status == 0, f"the training in {log_dir} ended with {status}"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

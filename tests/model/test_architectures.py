@@ -1,5 +1,8 @@
 """Networks as they are built in the field: their first convolution is found, and all is drawn."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -45,7 +48,30 @@ FIRST = {
 }
 
 
-@pytest.mark.parametrize("architecture", FIRST)
+# One of each kind of first layer, by default.
+QUICK = {
+    "resnet18",
+    "resnet26t",
+    "efficientnet_b0",
+    "mobilenetv3_small_050",
+    "repvgg_a0",
+    "convnext_atto",
+    "vit_tiny_patch16_224",
+    "levit_128s",
+    "pvt_v2_b0",
+    "r3d_18",
+    "s3d",
+}
+
+
+def long_unless_quick(architectures: Iterable[str]) -> list[Any]:
+    return [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.long)
+        for name in architectures
+    ]
+
+
+@pytest.mark.parametrize("architecture", long_unless_quick(FIRST))
 def test_an_architecture(architecture: str) -> None:
     """Its first and its last convolution, in training mode as it would be found."""
     torch.manual_seed(1)
@@ -68,7 +94,7 @@ OF_CLIPS = {
 }
 
 
-@pytest.mark.parametrize("architecture", OF_CLIPS)
+@pytest.mark.parametrize("architecture", long_unless_quick(OF_CLIPS))
 def test_an_architecture_of_clips(architecture: str) -> None:
     torch.manual_seed(1)
     model = torchvision.models.get_model(architecture, weights=None)
