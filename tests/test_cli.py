@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pytest
 from conftest import logged_images
+from forked import run_python
 
 from kernelviz_callback import __version__, list_snapshots
 from kernelviz_callback.cli import main
 
 
 def kernelviz(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from kernelviz_callback.cli import main; exit(main())"]
-    return subprocess.run(
-        [*command, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
-    )
+    code = "from kernelviz_callback.cli import main; exit(main())"
+    return run_python("-c", code, *arguments, cwd=cwd)
 
 
 def test_help_and_version_are_quick_and_import_nothing_heavy(tmp_path: Path) -> None:
