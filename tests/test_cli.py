@@ -40,6 +40,7 @@ def test_usage_errors_exit_with_two(arguments: list[str], capsys) -> None:
     assert "usage: kernelviz" in capsys.readouterr().err
 
 
+@pytest.mark.processes
 def test_the_demo_trains_and_says_where_to_look(tmp_path: Path) -> None:
     done = kernelviz("demo", "--epochs", "2", "--batches", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -54,6 +55,7 @@ def test_the_demo_trains_and_says_where_to_look(tmp_path: Path) -> None:
     assert "Epoch 1" in done.stdout + done.stderr, "Lightning's progress bar is shown"
 
 
+@pytest.mark.processes
 def test_without_scikit_image_the_demo_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "skimage.py").write_text("raise ModuleNotFoundError('no skimage')")
     done = kernelviz("demo", cwd=tmp_path)

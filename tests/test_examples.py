@@ -16,6 +16,7 @@ from torchvision.models import resnet50
 from kernelviz_callback import KernelVizCallback, kernel_grid, list_snapshots, load_snapshot
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.processes
 SHOWN = ("kernels", "responses", "film", "evolution")
 
 
@@ -125,7 +126,6 @@ LAYERS = {"several_layers": ["conv1", "rest.3"]}
 HERE = {"cluster": ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.num_nodes=1"]}
 
 
-@pytest.mark.processes
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_a_configuration_trains(config: Path, tmp_path: Path) -> None:
     told = run(

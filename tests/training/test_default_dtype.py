@@ -57,6 +57,7 @@ def usual() -> str:
     return examined("float32")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 def test_the_default_dtype_changes_nothing(dtype: str, usual: str) -> None:
     assert "duplicate" in usual
