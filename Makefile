@@ -15,15 +15,22 @@ PROGRESS := sed -nuE \
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: demo test test-oldest lint docs browser benchmark dist lock clean
+.PHONY: demo test test-long test-oldest lint docs browser benchmark dist lock clean
 
 # Train a small network on real photographs and draw the filters of its first layer.
 demo: $(DEMO)
 	@echo "Training a small network on 16 photographs: about a minute."
 	@$(BIN)/kernelviz demo
 
+# Two workers; a file's tests stay together, because they share what the file prepares.
+PYTEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(INSTALLED) lint browser
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST_OPTIONS) -m "not long"
+
+# The long drills, and the tests of several processes with a new interpreter for each process.
+test-long: $(INSTALLED) browser
+	FRESH_PROCESSES=1 $(BIN)/pytest $(PYTEST_OPTIONS) -m "long or processes"
 
 # Install Chromium for the tests of web pages. Without it they are skipped.
 browser:
@@ -56,7 +63,8 @@ benchmark: $(INSTALLED) browser
 # These old packages import the newest versions of their own dependencies. The resulting warnings
 # are not about this package, so they are not errors here.
 test-oldest: $(OLDEST)/installed
-	$(OLDEST)/bin/pytest -m "not browser and not newest" -o filterwarnings=default
+	$(OLDEST)/bin/pytest $(PYTEST_OPTIONS) \
+		-m "not browser and not newest and not long" -o filterwarnings=default
 
 # Build the sdist, the wheel and the list of all packages that the wheel needs, in dist/. Check them,
 # and try the wheel in an empty environment.

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from engine_page import Engine, chromium, engine_page
+from forked import close_servers
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
-from tab_page import Site, Tab, opening, prepared_site
+from tab_boards import Board
+from tab_page import Site, Tab, opening, prepared_board
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -24,6 +27,33 @@ from kernelviz_callback.training.loggers.registry import own_destinations
 BATCHES = 4
 STEPS = 2 * BATCHES  # of the default two epochs
 DEFAULT_STEPS = [0, 1, 2, 4, 8]  # start, early steps, epoch ends at 4 and 8
+
+# Two workers share two cores: more threads than one would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+    torch.set_num_threads(1)
+
+
+# The files that take longest begin first, so that no worker is left alone with one at the end.
+LONGEST_FIRST = (
+    "test_bit_identity.py",
+    "test_examples.py",
+    "test_processes.py",
+    "test_growth.py",
+    "test_page.py",
+    "test_architectures.py",
+    "test_notebook.py",
+    "test_killed.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+def pytest_sessionfinish() -> None:
+    close_servers()
 
 
 class TinyNet(LightningModule):
@@ -146,11 +176,17 @@ def engine(browser: Any) -> Iterator[Engine]:
         yield page
 
 
+@pytest.fixture(scope="session")
+def shared_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """A TensorBoard that shows the prepared runs; tests read it and write nothing."""
+    with prepared_board(tmp_path_factory.mktemp("site")) as board:
+        yield board
+
+
 @pytest.fixture(scope="module")
-def site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A TensorBoard that shows the prepared runs."""
-    with prepared_site(browser, tmp_path_factory.mktemp("site")) as made:
-        yield made
+def site(browser: Any, shared_board: Board) -> Site:
+    """The TensorBoard of the prepared runs, and a browser."""
+    return Site(shared_board, browser)
 
 
 @pytest.fixture

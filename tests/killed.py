@@ -1,6 +1,6 @@
 """Kill a training at random moments and resume it. The test runs this module as a script.
 
-    python tests/killed.py FOLDER KILLS SEED
+    python tests/killed.py FOLDER KILLS SEED LAST_STEP
 
 After every kill all snapshot files must be complete, and at most the last snapshot may be missing.
 The training processes are forked from this process, which imports everything and trains nothing.
@@ -23,7 +23,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 
-LAST_STEP = 400
 CHECKPOINT_EVERY = 5
 
 
@@ -44,7 +43,7 @@ class Progress(Callback):
         time.sleep(0.004)  # so that a kill can hit any step
 
 
-def train(folder: Path) -> None:
+def train(folder: Path, last_step: int) -> None:
     warnings.simplefilter("ignore")
     for name in ("lightning.pytorch", "kernelviz_callback"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -55,7 +54,7 @@ def train(folder: Path) -> None:
     last = folder / "checkpoints" / "last.ckpt"
     trainer = Trainer(
         accelerator="cpu",
-        max_steps=LAST_STEP,
+        max_steps=last_step,
         max_epochs=-1,
         logger=TensorBoardLogger(folder, name="run", version="0"),
         callbacks=[
@@ -70,13 +69,13 @@ def train(folder: Path) -> None:
     trainer.fit(TinyNet(), ckpt_path=last if last.exists() else None)
 
 
-def start(folder: Path) -> int:
+def start(folder: Path, last_step: int) -> int:
     (folder / "progress").unlink(missing_ok=True)
     pid = os.fork()
     if pid == 0:
         try:
             sys.stdout = sys.stderr = Path("/dev/null").open("w")  # noqa: SIM115
-            train(folder)
+            train(folder, last_step)
             os._exit(0)
         except BaseException:
             os._exit(1)
@@ -104,12 +103,12 @@ def check(folder: Path) -> tuple[int, int] | None:
     return first, last
 
 
-def main(folder: Path, kills: int, seed: int) -> None:
+def main(folder: Path, kills: int, seed: int, last_step: int) -> None:
     moments = random.Random(seed)
     attempts = []
     done = 0
     while done < kills:
-        pid = start(folder)
+        pid = start(folder, last_step)
         # Without a checkpoint the next attempt would be a new training.
         awaited = folder / ("progress" if attempts else "checkpoints/last.ckpt")
         deadline = time.monotonic() + 60
@@ -121,12 +120,12 @@ def main(folder: Path, kills: int, seed: int) -> None:
         _, status = os.waitpid(pid, 0)
         done += os.WIFSIGNALED(status)
         attempts.append(check(folder))
-    _, status = os.waitpid(start(folder), 0)
+    _, status = os.waitpid(start(folder, last_step), 0)
     assert status == 0, f"the last attempt ended with {status}"
-    assert check(folder)[1] == LAST_STEP
-    assert list(list_snapshots(folder / "run" / "0" / "kernelviz")) == list(range(LAST_STEP + 1))
+    assert check(folder)[1] == last_step
+    assert list(list_snapshots(folder / "run" / "0" / "kernelviz")) == list(range(last_step + 1))
     print(done, "kills, attempts from and to:", *attempts)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -1,13 +1,15 @@
 """Train under one of the two names of Lightning; test_lightning_compat.py runs this script.
 
-    python tests/namespaced.py NAME FOLDER [PACKAGE ...]
+    python tests/namespaced.py NAME FOLDER OTHER
 
-NAME is ``lightning.pytorch`` or ``pytorch_lightning``. The packages after the folder cannot be
-imported in this process. The script prints its results as JSON.
+NAME is ``lightning.pytorch`` or ``pytorch_lightning``. The script trains twice: in a process that can
+also import OTHER, the package with the other name, and in one that cannot. The first writes to the
+folder ``together`` below FOLDER, the second to ``alone``, each its results to ``found.json`` there.
 """
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def main(name: str, log_dir: Path, absent: list[str]) -> None:
+def train(name: str, log_dir: Path, absent: list[str]) -> None:
     sys.meta_path.insert(0, Absent(absent))
     pl = importlib.import_module(name)
     from kernelviz_callback import KernelVizCallback, list_snapshots
@@ -74,8 +76,20 @@ def main(name: str, log_dir: Path, absent: list[str]) -> None:
         "metrics": sorted(map(str, second.callback_metrics)),
         "loaded": sorted({"lightning.pytorch", "pytorch_lightning"} & sys.modules.keys()),
     }
-    print(json.dumps(found))
+    (log_dir / "found.json").write_text(json.dumps(found))
+
+
+def main(name: str, folder: Path, other: str) -> None:
+    importlib.import_module(name)  # once: that is what takes long
+    for log_dir, absent in ((folder / "together", []), (folder / "alone", [other])):
+        log_dir.mkdir()
+        pid = os.fork()
+        if pid == 0:
+            train(name, log_dir, absent)
+            return
+        _, status = os.waitpid(pid, 0)
+        assert status == 0, f"the training in {log_dir} ended with {status}"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

@@ -89,4 +89,5 @@ def process(rank: int, store: str, names: list[str]) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    mp.spawn(process, args=(sys.argv[1], sys.argv[2:]), nprocs=2)
+    arguments = (sys.argv[1], sys.argv[2:])
+    mp.start_processes(process, args=arguments, nprocs=2, start_method="fork")

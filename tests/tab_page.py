@@ -218,11 +218,13 @@ def serving(
 
 
 @contextmanager
-def prepared_site(browser: Any, folder: Path) -> Iterator[Site]:
-    """The site of the prepared runs, written into an empty folder."""
-    write_logs(folder / "logs")
-    with serving(browser, folder, _has_all) as made:
-        yield made
+def prepared_board(folder: Path) -> Iterator[Board]:
+    """Serve the prepared runs, written into an empty folder."""
+    logs = folder / "logs"
+    write_logs(logs)
+    with served(f"--logdir={logs}", log=folder / "tensorboard.log") as board:
+        board.until(_has_all)
+        yield board
 
 
 def _has_all(timeline: Any) -> bool:

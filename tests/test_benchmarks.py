@@ -1,10 +1,9 @@
 """The benchmarks measure complete work."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_python
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -12,13 +11,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 @pytest.mark.processes
 def test_the_snapshot_benchmark_measures_complete_snapshots() -> None:
     """A failed snapshot would seem to be fast, so it must be an error."""
-    done = subprocess.run(
-        [sys.executable, "snapshot.py", "--rounds", "1"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=BENCHMARKS,
-    )
+    done = run_python("snapshot.py", "--rounds", "1", cwd=BENCHMARKS)
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
     kilobytes = {row[0].strip("| "): float(row[3].split()[0]) for row in rows}

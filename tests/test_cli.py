@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import logged_images
+from forked import run_python
 from trained_run import train_with_checkpoints
 
 from kernelviz_callback import __version__, list_snapshots
@@ -13,10 +14,8 @@ from kernelviz_callback.cli import main
 
 
 def kernelviz(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from kernelviz_callback.cli import main; exit(main())"]
-    return subprocess.run(
-        [*command, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
-    )
+    code = "from kernelviz_callback.cli import main; exit(main())"
+    return run_python("-c", code, *arguments, cwd=cwd)
 
 
 @pytest.fixture
@@ -77,6 +76,7 @@ def test_usage_errors_exit_with_two(arguments: list[str], capsys) -> None:
     assert "usage: kernelviz" in capsys.readouterr().err
 
 
+@pytest.mark.processes
 def test_the_demo_trains_and_prints_the_commands_to_look_at_it(tmp_path: Path) -> None:
     done = kernelviz("demo", "--epochs", "2", "--batches", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -91,6 +91,7 @@ def test_the_demo_trains_and_prints_the_commands_to_look_at_it(tmp_path: Path) -
     assert "Epoch 1" in done.stdout + done.stderr, "Lightning's progress bar is shown"
 
 
+@pytest.mark.processes
 def test_the_demo_without_scikit_image_names_the_extra_to_install(tmp_path: Path) -> None:
     (tmp_path / "skimage.py").write_text("raise ModuleNotFoundError('no skimage')")
     done = kernelviz("demo", cwd=tmp_path)

@@ -2,8 +2,6 @@
 
 import inspect
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +9,19 @@ import pytest
 import torch
 import yaml
 from conftest import logged_images
+from forked import run_python
 from PIL import Image
 from torchvision.models import resnet50
 
 from kernelviz_callback import KernelVizCallback, kernel_grid, list_snapshots, load_snapshot
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.processes
 SHOWN = ("kernels", "responses", "film", "evolution")
 
 
 def run(*command: str, cwd: Path, code: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / command[0]), *command[1:]],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    done = run_python(str(ROOT / command[0]), *command[1:], cwd=cwd)
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
@@ -135,7 +128,6 @@ LAYERS = {"several_layers": ["conv1", "rest.3"]}
 HERE = {"cluster": ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.num_nodes=1"]}
 
 
-@pytest.mark.processes
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_a_configuration_trains(config: Path, tmp_path: Path) -> None:
     told = run(

@@ -1,11 +1,13 @@
 """Train on two CPU processes, without and then with the callback; run by test_processes.py.
 
-    python tests/two_processes.py SCENARIO FOLDER
+    python tests/two_processes.py FOLDER SCENARIO...
 
-Each process writes ``<FOLDER>/<watched>-<rank>.pt``: the results of the training, and the whole
-weights of the convolution at every step, gathered without the code of the package.
+Each process writes ``<FOLDER>/<SCENARIO>/<watched>-<rank>.pt``: the results of the training, and
+the whole weights of the convolution at every step, gathered without the code of the package. The
+file ``<FOLDER>/<SCENARIO>/output`` has everything that was printed during the scenario.
 """
 
+import os
 import sys
 import threading
 import time
@@ -157,11 +159,24 @@ def train(scenario: str, folder: Path, *, watched: bool) -> None:
     torch.save(record, folder / f"{watched}-{trainer.global_rank}.pt")
 
 
+def print_to(path: Path) -> None:
+    """Append to a file everything that this process prints from now on."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for file in (sys.stdout, sys.stderr):
+        file.flush()
+        os.dup2(descriptor, file.fileno())
+    os.close(descriptor)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     slow_down_drawing()
-    for watched in (False, True):
-        train(sys.argv[1], Path(sys.argv[2]), watched=watched)
+    for scenario in sys.argv[2:]:
+        folder = Path(sys.argv[1], scenario)
+        folder.mkdir(exist_ok=True)  # both processes do this
+        print_to(folder / "output")
+        for watched in (False, True):
+            train(scenario, folder, watched=watched)
     # A process that ends before the others may be stopped while its threads still answer them.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -1,5 +1,8 @@
 """In common architectures the first convolution is found, and every picture is drawn."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -46,7 +49,30 @@ FIRST = {
 }
 
 
-@pytest.mark.parametrize("architecture", FIRST)
+# The default suite tests one architecture for each kind of first layer.
+QUICK = {
+    "resnet18",
+    "resnet26t",
+    "efficientnet_b0",
+    "mobilenetv3_small_050",
+    "repvgg_a0",
+    "convnext_atto",
+    "vit_tiny_patch16_224",
+    "levit_128s",
+    "pvt_v2_b0",
+    "r3d_18",
+    "s3d",
+}
+
+
+def long_unless_quick(architectures: Iterable[str]) -> list[Any]:
+    return [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.long)
+        for name in architectures
+    ]
+
+
+@pytest.mark.parametrize("architecture", long_unless_quick(FIRST))
 def test_first_and_last_convolution_of_an_image_model(architecture: str) -> None:
     torch.manual_seed(1)
     model = timm.create_model(architecture, pretrained=False).train()
@@ -68,7 +94,7 @@ VIDEO_MODELS = {
 }
 
 
-@pytest.mark.parametrize("architecture", VIDEO_MODELS)
+@pytest.mark.parametrize("architecture", long_unless_quick(VIDEO_MODELS))
 def test_first_convolution_of_a_video_model(architecture: str) -> None:
     torch.manual_seed(1)
     model = torchvision.models.get_model(architecture, weights=None)

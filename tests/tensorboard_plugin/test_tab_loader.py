@@ -71,31 +71,54 @@ BREAKAGES = [
     "import kernelviz_callback.tensorboard_plugin.plugin as p; del p.KernelsPlugin",
     "import kernelviz_callback.tensorboard_plugin.plugin as p; p.EventStore = None",
 ]
+# Imports TensorBoard once; each start is a fork, which leaves what it printed and a JSON file.
 START = """
-import sys
-sys.path.insert(0, {tests!r})
-{before}
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
 from tab_boards import in_process
-board = in_process("--logdir=" + {logs!r})
-print(board.get("/data/plugins_listing").content.decode())
-print(*sys.modules)
+folder = sys.argv[2]
+for number, before in enumerate(json.loads(sys.argv[3])):
+    if os.fork() == 0:
+        os.dup2(os.open(f"{folder}/{number}.txt", os.O_CREAT | os.O_WRONLY), 2)
+        exec(before)
+        board = in_process(f"--logdir={folder}/logs")
+        plugins = json.loads(board.get("/data/plugins_listing").content)
+        with open(f"{folder}/{number}.json", "w") as file:
+            json.dump({"plugins": plugins, "modules": list(sys.modules)}, file)
+        sys.exit()
+    assert os.wait()[1] == 0, before
 """
 
 
-def start(logs: Path, before: str = "") -> tuple[Any, list[str], str]:
-    """Start TensorBoard in a process of its own: its plugins, all modules, what it says."""
-    code = START.format(tests=str(Path(__file__).parents[1]), before=before, logs=str(logs))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    plugins, modules = done.stdout.splitlines()[-2:]
-    return json.loads(plugins), modules.split(), done.stderr
+Started = dict[str, tuple[Any, list[str], str]]
 
 
-def test_tensorboard_starts_without_what_a_training_needs(tmp_path: Path) -> None:
-    plugins, modules, _ = start(tmp_path)
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Started:
+    """Start TensorBoard whole and with each breakage, each time in a process of its own.
+
+    Returns:
+        Breakage, "" for none, to the plugins, all modules, and what was said.
+    """
+    folder = tmp_path_factory.mktemp("started")
+    (folder / "logs").mkdir()
+    ways = ["", *BREAKAGES]
+    tests = str(Path(__file__).parents[1])
+    command = [sys.executable, "-c", START, tests, str(folder), json.dumps(ways)]
+    subprocess.run(command, check=True)
+    found = {}
+    for number, way in enumerate(ways):
+        told = json.loads((folder / f"{number}.json").read_text())
+        found[way] = told["plugins"], told["modules"], (folder / f"{number}.txt").read_text()
+    return found
+
+
+def test_tensorboard_starts_without_what_a_training_needs(started: Started) -> None:
+    plugins, modules, _ = started[""]
     assert "kernels" in plugins
     assert "kernelviz_callback.tensorboard_plugin.plugin" in modules
     assert not {"torch", "torchvision", "lightning", "scipy", "matplotlib"} & set(modules)
-    _, without, _ = start(tmp_path, BREAKAGES[0])
+    _, without, _ = started[BREAKAGES[0]]
     assert {name.split(".")[0] for name in modules} == {name.split(".")[0] for name in without}
 
 
@@ -115,9 +138,9 @@ print(*set(sys.modules) - before)
 
 @pytest.mark.parametrize("broken", BREAKAGES)
 def test_if_the_tab_does_not_load_tensorboard_starts_without_it(
-    broken: str, tmp_path: Path
+    broken: str, started: Started
 ) -> None:
-    plugins, _, said = start(tmp_path, broken)
+    plugins, _, said = started[broken]
     assert "kernels" not in plugins
     assert {"scalars", "images", "graphs", "timeseries"} <= set(plugins)
     assert "the Kernels tab is missing" in said

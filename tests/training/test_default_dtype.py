@@ -4,11 +4,8 @@ A training in half or double precision changes the default dtype in all threads.
 tested in a new process, because cached tables would keep the dtype of an earlier default.
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
+from forked import run_python
 
 EXAMINE = """
 import sys
@@ -60,6 +57,7 @@ def usual() -> str:
     return examined("float32")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 def test_the_default_dtype_changes_nothing(dtype: str, usual: str) -> None:
     assert "duplicate" in usual
@@ -67,12 +65,6 @@ def test_the_default_dtype_changes_nothing(dtype: str, usual: str) -> None:
 
 
 def examined(dtype: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", EXAMINE, dtype],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-    )
+    done = run_python("-c", EXAMINE, dtype, environment={"PYTHONHASHSEED": "0"})
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

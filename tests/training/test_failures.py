@@ -22,6 +22,7 @@ from conftest import (
     steps_on_disk,
     warned,
 )
+from forked import run_python
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
@@ -52,18 +53,16 @@ def train_on_hostile_disk(fault: str, folder: Path, *watched: str) -> tuple[list
         The warnings, the digest of the weights, and all that was printed to stderr.
     """
     folder.mkdir()
-    prefix = []
-    if fault == "read-only" and os.geteuid() == 0:
+    command = [str(Path(__file__).parents[1] / "hostile_disk.py"), fault, str(folder), *watched]
+    if watched and fault == "read-only" and os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("root may write anywhere, and setpriv, which forbids it, is missing")
-        prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
-    script = str(Path(__file__).parents[1] / "hostile_disk.py")
-    done = subprocess.run(
-        [*prefix, sys.executable, script, fault, str(folder), *watched],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        forbid = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+        done = subprocess.run(
+            [*forbid, sys.executable, *command], capture_output=True, text=True, check=False
+        )
+    else:
+        done = run_python(*command)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     (weights,) = [line for line in lines if line.startswith("weights:")]

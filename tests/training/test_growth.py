@@ -1,13 +1,12 @@
 """Memory is bounded for large layers; memory and threads do not grow with the snapshots."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from forked import run_python
 
 PEAK = """
 import json, sys
@@ -83,13 +82,7 @@ def peak(case: tuple[object, ...], environment: Mapping[str, str] = IN_USE) -> i
         case: Number of filters, channels and groups, side of the kernels, side of the probe, scale.
         environment: Environment variables of the process.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, json.dumps(case)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    done = run_python("-c", PEAK, json.dumps(case), started_with=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return int(done.stdout.splitlines()[-1])
 
@@ -100,11 +93,12 @@ def peak(case: tuple[object, ...], environment: Mapping[str, str] = IN_USE) -> i
     "case",
     [
         (2048, 3, 1, 7, 1024, "filter"),
-        (2048, 3, 1, 7, 1024, "layer"),
+        (512, 3, 1, 7, 1024, "layer"),
+        pytest.param((2048, 3, 1, 7, 1024, "layer"), marks=pytest.mark.long),
         (1024, 16, 1, 7, 256, "filter"),
         (2048, 1, 2048, 7, 128, "filter"),
         (64, 3, 1, 7, 1024, "filter"),
-        (4096, 3, 1, 7, 224, "filter"),
+        pytest.param((4096, 3, 1, 7, 224, "filter"), marks=pytest.mark.long),
     ],
     ids=lambda case: "-".join(map(str, case)),
 )
@@ -129,22 +123,20 @@ def test_saving_takes_at_most_two_and_a_half_times_the_memory_of_the_weights(
     tmp_path: Path,
 ) -> None:
     weights = 2048 * 512 * 3 * 3 * 4
-    done = subprocess.run(
-        [sys.executable, "-c", SAVING, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    done = run_python("-c", SAVING, str(tmp_path))
     assert done.returncode == 0, done.stderr[-2000:]
     assert weights < int(done.stdout) <= 2.5 * weights
 
 
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the descriptors in /proc")
-def test_memory_threads_and_descriptors_do_not_grow_with_the_snapshots() -> None:
+@pytest.mark.parametrize("count", [400, pytest.param(3000, marks=pytest.mark.long)])
+def test_memory_threads_and_descriptors_do_not_grow_with_the_snapshots(count: int) -> None:
     """A short form of ``benchmarks/growth.py``, which takes 10,000 snapshots."""
     benchmarks = Path(__file__).parents[2] / "benchmarks"
-    code = "import json, growth; print(json.dumps(growth.many_snapshots(600, at=(200, 600))))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=benchmarks
-    )
+    looks = f"at=(200, {count})"
+    code = f"import json, growth; print(json.dumps(growth.many_snapshots({count}, {looks})))"
+    done = run_python("-c", code, cwd=benchmarks)
     assert done.returncode == 0, done.stderr[-2000:]
     warm, late = json.loads(done.stdout.splitlines()[-1]).values()
     assert late[0] - warm[0] < 10, "MiB of resident memory"

@@ -4,8 +4,6 @@ import csv
 import itertools
 import json
 import math
-import subprocess
-import sys
 import threading
 import warnings
 from concurrent import futures
@@ -20,6 +18,7 @@ from conftest import TinyNet, logged_images
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from processes import run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kernelviz_callback import (
@@ -309,8 +308,7 @@ def test_a_resumed_training_examines_in_the_background_and_repeats_no_warning(
 
 
 def test_two_processes_choose_checkpoints_by_the_same_numbers(tmp_path: Path) -> None:
-    script = Path(__file__).parents[1] / "steered.py"
-    subprocess.run([sys.executable, script, tmp_path], check=True, timeout=120)
+    run("steered.py", str(tmp_path))
     expected = drift_in_files(str(tmp_path / "lightning_logs" / "version_0"))
     for rank in range(2):
         scores = json.loads((tmp_path / f"scores-{rank}.json").read_text())

@@ -8,15 +8,17 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from processes import run
 
 from kernelviz_callback import list_snapshots
 
 
-def shown_by_tensorboard(log_dir: Path, tag: str, expected: int) -> list[int]:
-    """Read the steps of a tag from a running TensorBoard, once it has loaded ``expected`` steps."""
+def shown_by_tensorboard(log_dir: Path, tags: Sequence[str], expected: int) -> list[list[int]]:
+    """Read the steps of each tag from a running TensorBoard, once it has ``expected`` steps."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -24,36 +26,37 @@ def shown_by_tensorboard(log_dir: Path, tag: str, expected: int) -> list[int]:
     board = subprocess.Popen(
         [sys.executable, "-m", "tensorboard.main", *options], stderr=subprocess.DEVNULL
     )
-    query = urllib.parse.urlencode({"run": "0", "tag": tag, "sample": 0})
-    url = f"http://127.0.0.1:{port}/data/plugin/images/images?{query}"
-    steps: list[int] = []
+    found: list[list[int]] = []
     deadline = time.monotonic() + 90
     try:
-        while len(steps) < expected and time.monotonic() < deadline:
-            time.sleep(1)
-            with contextlib.suppress(OSError), urllib.request.urlopen(url) as answer:
-                steps = [image["step"] for image in json.load(answer)]
+        for tag in tags:
+            query = urllib.parse.urlencode({"run": "0", "tag": tag, "sample": 0})
+            url = f"http://127.0.0.1:{port}/data/plugin/images/images?{query}"
+            steps: list[int] = []
+            while len(steps) < expected and time.monotonic() < deadline:
+                time.sleep(0.5)
+                with contextlib.suppress(OSError), urllib.request.urlopen(url) as answer:
+                    steps = [image["step"] for image in json.load(answer)]
+            found.append(steps)
     finally:
         board.terminate()
         board.wait()
-    return steps
+    return found
 
 
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_a_training_killed_thirty_times_has_every_snapshot(tmp_path: Path) -> None:
-    script = Path(__file__).parents[1] / "killed.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "30", "1"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.startswith("30 kills")
+@pytest.mark.parametrize(
+    ("kills", "last_step"), [(5, 150), pytest.param(30, 400, marks=pytest.mark.long)]
+)
+def test_a_training_killed_often_has_every_snapshot(
+    tmp_path: Path, kills: int, last_step: int
+) -> None:
+    output = run("killed.py", str(tmp_path), str(kills), "1", str(last_step))
+    assert output.startswith(f"{kills} kills")
     log_dir = tmp_path / "run" / "0"
     assert sorted(p.name for p in log_dir.glob("kernelviz*")) == ["kernelviz"]
     assert not list((log_dir / "kernelviz").glob(".*.tmp"))
     steps = list(list_snapshots(log_dir / "kernelviz"))
-    for tag in ("kernels/conv", "responses/conv"):
-        assert shown_by_tensorboard(tmp_path / "run", tag, len(steps)) == steps
+    tags = ("kernels/conv", "responses/conv")
+    assert shown_by_tensorboard(tmp_path / "run", tags, len(steps)) == [steps, steps]

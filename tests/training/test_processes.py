@@ -14,17 +14,31 @@ WHOLE = str(8 * 3 * 5 * 5)  # count of numbers in the weights of the watched lay
 pytestmark = pytest.mark.processes
 
 
-@pytest.mark.parametrize(
-    "scenario", ["ddp", "ddp-train-batch", "ddp-deeper", "fsdp2", "fsdp2-half", "fsdp2-deeper"]
-)
+SCENARIOS = ["ddp", "ddp-train-batch", "ddp-deeper", "fsdp2", "fsdp2-half", "fsdp2-deeper"]
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train all scenarios in the same two processes. Each scenario has its own folder."""
+    folder = tmp_path_factory.mktemp("two-processes")
+    try:
+        run("two_processes.py", str(folder), *SCENARIOS)
+    except AssertionError as error:
+        outputs = {path.parent.name: path.read_text()[-3000:] for path in folder.glob("*/output")}
+        raise AssertionError("\n".join(map(str, outputs.items()))) from error
+    return folder
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_two_processes_train_alike_with_and_without_the_callback(
-    scenario: str, tmp_path: Path
+    scenario: str, trainings: Path
 ) -> None:
-    output = run("two_processes.py", scenario, str(tmp_path))
+    folder = trainings / scenario
+    output = (folder / "output").read_text()
     assert output.count("kernelviz: watching conv") == 1
     assert "could not" not in output
     records = {
-        (watched, rank): torch.load(tmp_path / f"{watched}-{rank}.pt", weights_only=False)
+        (watched, rank): torch.load(folder / f"{watched}-{rank}.pt", weights_only=False)
         for watched in (False, True)
         for rank in (0, 1)
     }
@@ -33,7 +47,7 @@ def test_two_processes_train_alike_with_and_without_the_callback(
         assert_same(records[False, rank], records[True, rank])
     assert records[True, 0]["losses"] != records[True, 1]["losses"], "each process has its own data"
 
-    log_dir = tmp_path / "logs-True" / "run" / "0"
+    log_dir = folder / "logs-True" / "run" / "0"
     snapshots = list_snapshots(log_dir / "kernelviz")
     steps = [0, 4, 6] if scenario == "fsdp2-half" else [0, 1, 2, 4, 6]
     assert list(snapshots) == steps
@@ -44,12 +58,12 @@ def test_two_processes_train_alike_with_and_without_the_callback(
         weight = load_snapshot(path).weights["conv"]
         assert torch.equal(weight, records[True, 0]["witness"][step])
         assert torch.equal(weight, records[True, 1]["witness"][step])
-    assert not list((tmp_path / "logs-False").rglob("*kernelviz*"))
+    assert not list((folder / "logs-False").rglob("*kernelviz*"))
 
     assert hook_times[True, 0]["threads"] == {"kernelviz-files", "kernelviz-pictures"}
     assert hook_times[True, 1]["threads"] == set(), "rank 1 does not write"
-    assert len(list((tmp_path / "logs-True").rglob("kernelviz*"))) == 1
-    assert len(list((tmp_path / "logs-True").rglob("events*"))) == 1
+    assert len(list((folder / "logs-True").rglob("kernelviz*"))) == 1
+    assert len(list((folder / "logs-True").rglob("events*"))) == 1
     if scenario == "ddp":
         assert hook_times[True, 1]["seconds"] < 0.1, "rank 0 draws five pictures for a second"
 
