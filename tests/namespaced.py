@@ -2,9 +2,9 @@
 
     python tests/namespaced.py NAME FOLDER OTHER
 
-NAME is ``lightning.pytorch`` or ``pytorch_lightning``. The script trains twice: in a process that can
-also import OTHER, the package with the other name, and in one that cannot. The first writes to the
-folder ``together`` below FOLDER, the second to ``alone``, each its results to ``found.json`` there.
+NAME is ``lightning.pytorch`` or ``pytorch_lightning``. The script trains twice: in a process that
+can also import OTHER, the package with the other name, and in one that cannot. The first writes to
+the folder ``together`` below FOLDER, the second to ``alone``: each has a file ``found.json``.
 """
 
 import importlib
