@@ -3,19 +3,15 @@
 The page needs nothing else: no network, no other file. Its script is the tab's modules in one.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 import torch
 from torch import Tensor
 
-from kernelviz_callback import commands
 from kernelviz_callback.checkpoints.byte_ranges import readable_in_parts
 from kernelviz_callback.checkpoints.safetensors_file import open_tensors
 from kernelviz_callback.commands.history import LayerHistory
@@ -26,7 +22,8 @@ from kernelviz_callback.html_page import (
     as_html_text,
     as_script_data,
     bundled_modules,
-    static_text,
+    package_text,
+    script_digest,
 )
 from kernelviz_callback.probe.probe import Probe, load_probe
 from kernelviz_callback.snapshots.event import Attempt, pack_image, pack_layer
@@ -40,6 +37,7 @@ from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline, timeline
 # Of all weights in a page, as base64: with the viewer and a photograph it stays below 6 MB.
 MOST_BYTES = 5_200_000
 
+_TAB = "tensorboard_plugin/static"
 _ATTEMPT = Attempt("", 0, 0)  # there is one
 
 
@@ -66,16 +64,15 @@ def report_page(
     run = RunTimeline.of([image[0], *(header for header, _ in packed)])
     _, timeline = timeline_of({name: run})
     script = (
-        f"{bundled_modules('source.js', 'app.js')}\nstart(document.body, new EmbeddedSource());\n"
+        bundled_modules(f"{_TAB}/source.js", f"{_TAB}/app.js")
+        + "\nstart(document.body, new EmbeddedSource());\n"
     )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = files(commands).joinpath("report.html").read_text(encoding="utf-8")
-    return Template(page).substitute(
+    return Template(package_text("commands/report.html")).substitute(
         title=as_html_text(f"{layer} of {name}"),
-        style=static_text("style.css"),
+        style=package_text(f"{_TAB}/style.css"),
         script=script,
-        worker=bundled_modules("worker.js"),
-        digest=digest,
+        worker=bundled_modules(f"{_TAB}/worker.js"),
+        digest=script_digest(script),
         data=as_script_data(
             {
                 "timeline": json.loads(timeline),

@@ -1,11 +1,6 @@
 """A comparison as one HTML page: it opens from a disk, offline, and holds all that it shows."""
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
 from math import ceil, prod, sqrt
 from string import Template
 from typing import Any
@@ -16,11 +11,19 @@ from torch import Tensor
 
 from kernelviz_callback.comparison.comparison import FILTER_NUMBERS, Column, Comparison, Likeness
 from kernelviz_callback.comparison.shared_plane import mix_channels
-from kernelviz_callback.drawing.colour import ZERO_LEVEL, diverging, to_levels
+from kernelviz_callback.drawing.colour import ZERO_LEVEL, to_levels
 from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.filters.planes import as_planes
 from kernelviz_callback.health.kernel_health import or_none
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
+from kernelviz_callback.html_page import (
+    as_base64,
+    as_html_text,
+    as_script_data,
+    bundled_modules,
+    package_text,
+    script_digest,
+)
 
 # More channels than this are not told apart in a tile.
 MOST_CHANNELS = 16
@@ -31,7 +34,6 @@ _DIGITS = 4
 _RANGE_DIGITS = 7
 _NOT_FINITE_LEVEL = 0
 _MOST_STACKED = 4  # curves below each other
-_SCRIPTS = ("page_tiles.js", "page_chart.js", "page_overview.js", "page.js")
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -48,30 +50,14 @@ def comparison_page(comparison: Comparison) -> str:
         >>> page.splitlines()[0]
         '<!doctype html>'
     """
-    script = "\n".join(map(_static, _SCRIPTS))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return Template(_static("page.html")).substitute(
-        title=_as_text(f"{comparison.first.layer} in {len(comparison.columns)} checkpoints"),
-        style=_static("page.css"),
+    script = bundled_modules("comparison/page.js")
+    return Template(package_text("comparison/page.html")).substitute(
+        title=as_html_text(f"{comparison.first.layer} in {len(comparison.columns)} checkpoints"),
+        style=package_text("comparison/page.css"),
         script=script,
-        digest=digest,
-        data=_as_script(_page_data(comparison)),
+        digest=script_digest(script),
+        data=as_script_data(_page_data(comparison)),
     )
-
-
-def _static(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _as_text(text: str) -> str:
-    # A file name may hold bytes that are no text.
-    return escape(text.encode("utf-8", "replace").decode())
-
-
-def _as_script(data: dict[str, Any]) -> str:
-    # No "<": whatever a layer is called, it cannot end the element that holds it.
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
 
 
 def _page_data(comparison: Comparison) -> dict[str, Any]:
@@ -86,7 +72,6 @@ def _page_data(comparison: Comparison) -> dict[str, Any]:
         "tiled": tiled,
         "plates": plates,
         "notes": notes,
-        "diverging": _base64(diverging(torch.arange(256, dtype=torch.uint8)[None])[:, 0].T),
         "verdict_names": list(VERDICT_NAMES),
         "verdict_colours": VERDICT_COLOURS,
     }
@@ -252,7 +237,7 @@ def _five_in_a_byte(digits: "np.ndarray[Any, Any]") -> Tensor:
 
 
 def _base64(values: Tensor) -> str:
-    return base64.b64encode(values.contiguous().numpy().tobytes()).decode()
+    return as_base64(values.contiguous().numpy().tobytes())
 
 
 def _likeness(likeness: Likeness | None) -> list[float | None] | None:

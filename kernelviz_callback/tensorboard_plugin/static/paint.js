@@ -3,6 +3,7 @@
 const ZERO_LEVEL = 128;
 const SMALLEST_SCALE = 2 ** -126; // as a float32 has it, see `to_levels`
 const STRIPE = 3; // pixels
+const STRIPED_ZOOM = 8; // pixels a weight: enough for three stripes to be seen
 const STRIPES = [0xffff00ff, 0xff000000]; // magenta and black, as ABGR
 const OPAQUE = 0xff000000;
 const TO_WHOLE = 2 ** 23; // the sum of this and a float32 from 0 to 255 is rounded half to even
@@ -83,6 +84,11 @@ export function hasNonFinite(values) {
   return sum !== 0;
 }
 
+/** How many pixels a weight needs in a picture of these values, so that stripes can be seen as stripes. */
+export function stripedZoom(values) {
+  return hasNonFinite(values) ? STRIPED_ZOOM : 1;
+}
+
 /**
  * Paint a layer, one tile a filter as `atlasLayout` tells, `zoom` pixels a weight.
  *
@@ -103,14 +109,26 @@ export function paintAtlas(values, shape, ranges, { channel = "rgb", zoom = 1, i
     const row = Math.floor(filter / layout.columns), column = filter % layout.columns;
     const corner = row * layout.tileHeight * layout.width + column * layout.tileWidth;
     const start = (filter * channels * slices + first) * plane;
-    const half = Math.max(ranges[filter], SMALLEST_SCALE);
+    const half = ranges[filter];
     for (let k = 0; k < shown; k++) {
       const left = corner + k * (width + 1) * zoom, from = start + k * plane;
-      if (isRgb) paintRgb(pixels, left, layout.width, values, from, slices * plane, height, width, half, zoom);
-      else paintPlane(pixels, left, layout.width, values, from, height, width, half, zoom);
+      paintPicture(pixels, left, layout.width, values, from, isRgb ? slices * plane : 0, height, width, half, zoom);
     }
   }
   return picture;
+}
+
+/**
+ * Paint one picture of a filter, `zoom` pixels a weight.
+ *
+ * `corner` is the index of its first pixel, `stride` the width of the whole picture in pixels,
+ * `start` the index of its first weight. `between` is the distance, in weights, from a weight to the
+ * same weight of the next of three colour channels; 0 paints one channel.
+ */
+export function paintPicture(pixels, corner, stride, values, start, between, height, width, half, zoom) {
+  const end = Math.max(half, SMALLEST_SCALE);
+  if (between) paintRgb(pixels, corner, stride, values, start, between, height, width, end, zoom);
+  else paintPlane(pixels, corner, stride, values, start, height, width, end, zoom);
 }
 
 /** What changed: a - b. */

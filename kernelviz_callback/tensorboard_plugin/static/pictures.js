@@ -1,8 +1,6 @@
-import { atlasLayout, COLOURS, hasNonFinite, kernelOf, paintAtlas, picturedAs } from "./paint.js";
+import { atlasLayout, COLOURS, kernelOf, paintAtlas, picturedAs, stripedZoom } from "./paint.js";
 import { CurveTiles } from "./taps.js";
 import { planeOf, tileShape } from "./tile_layout.js";
-
-const STRIPED_ZOOM = 8; // enough for the stripes of what is not finite to be seen as stripes
 
 /** All tiles of a layer, one pixel a weight, on a canvas that nobody sees; curves are drawn as they are asked for. */
 export class Atlas {
@@ -17,7 +15,7 @@ export class Atlas {
     Object.assign(this, { tile: tileShape(shape, channel), plane: planeOf(shape), weights: kernelOf(shape) });
     this.curves = shape.length === 3 ? new CurveTiles(values, shape, halfRanges, channel) : null;
     if (this.curves) return;
-    this.zoom = hasNonFinite(values) ? STRIPED_ZOOM : 1;
+    this.zoom = stripedZoom(values);
     this.picture = paintAtlas(values, shape, halfRanges, { channel, zoom: this.zoom, into: this.picture });
     const { width, height } = this.picture;
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });

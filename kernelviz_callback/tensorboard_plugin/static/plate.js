@@ -1,3 +1,4 @@
+import { CellGrid } from "./cells.js";
 import { el, say, setText } from "./dom.js";
 import { gainOf, gainProducts, gainRequest, paintGain } from "./gains.js";
 import { halfRanges, isColour, kernelOf, paintAtlas, picturedAs } from "./paint.js";
@@ -9,7 +10,7 @@ const USUAL_SPEED = 1e6; // multiplications a millisecond, until it has been mea
 /** One filter of one run, large: its kernel with values under the pointer, and its response. */
 export class Plate {
   constructor(track) {
-    Object.assign(this, { track, filter: -1, cell: null, answered: "", speed: USUAL_SPEED });
+    Object.assign(this, { track, filter: -1, cell: null, cells: null, answered: "", speed: USUAL_SPEED });
     this.title = el("h3", {});
     this.kernel = el("canvas", { "data-kind": "kernel", "data-run": track.run });
     this.mark = el("div", { class: "cell-mark", hidden: true });
@@ -31,7 +32,7 @@ export class Plate {
     const { frame } = this;
     frame.addEventListener("pointermove", (event) => {
       const box = this.kernel.getBoundingClientRect();
-      this.point(this.cellAt((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height));
+      this.point(this.cells?.at((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height) ?? null);
     });
     frame.addEventListener("pointerleave", () => this.point(null));
     frame.addEventListener("blur", () => this.point(null));
@@ -40,26 +41,26 @@ export class Plate {
 
   onKey(event) {
     const by = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    if (!by || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey || !this.tile) return;
+    if (!by || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey || !this.cells) return;
     event.preventDefault();
     event.stopPropagation();
     const { y, x, plane } = this.cell ?? { y: 0, x: -by[1], plane: 0 };
-    const { weights: { width, height }, planes } = this.size;
+    const { weights: { width }, count } = this.cells;
     const next = { plane, y: y + by[0], x: x + by[1] };
-    if (next.x >= width && plane + 1 < planes) Object.assign(next, { plane: plane + 1, x: 0 });
+    if (next.x >= width && plane + 1 < count) Object.assign(next, { plane: plane + 1, x: 0 });
     if (next.x < 0 && plane > 0) Object.assign(next, { plane: plane - 1, x: width - 1 });
-    if (next.x >= 0 && next.x < width && next.y >= 0 && next.y < height) this.point(next);
+    if (this.cells.has(next)) this.point(next);
   }
 
   /** Draw the kernel out of the grid's atlas, with the same colours. */
   show(filter, atlas, room, dpr) {
     this.filter = filter;
-    this.tile = atlas.tile;
     this.pair.classList.toggle("alone", this.track.shape.length !== 4);
     this.gainWidth = Math.floor(room * dpr);
-    this.size = { plane: atlas.plane, weights: atlas.weights, planes: atlas.tile.planes };
-    const zoom = Math.max(1, Math.floor((room * dpr) / Math.max(atlas.tile.width, atlas.tile.height)));
-    const width = zoom * atlas.tile.width, height = zoom * atlas.tile.height;
+    const { tile, plane, weights } = atlas;
+    this.cells = new CellGrid({ count: tile.planes, across: tile.across, plane, weights });
+    const zoom = Math.max(1, Math.floor((room * dpr) / Math.max(tile.width, tile.height)));
+    const width = zoom * tile.width, height = zoom * tile.height;
     const { kernel } = this, context = kernel.getContext("2d");
     if (kernel.width !== width || kernel.height !== height) {
       Object.assign(kernel, { width, height });
@@ -139,31 +140,10 @@ export class Plate {
     if (text !== null) setText(this.responseNote, "");
   }
 
-  cellAt(across, down) {
-    if (!this.tile) return null;
-    const { plane: { width, height }, weights, planes } = this.size;
-    const left = across * this.tile.width, top = down * this.tile.height;
-    const cell = {
-      plane: Math.floor(top / (height + 1)) * this.tile.across + Math.floor(left / (width + 1)),
-      y: Math.floor((top % (height + 1)) * (weights.height / height)),
-      x: Math.floor((left % (width + 1)) * (weights.width / width)),
-    };
-    return cell.plane < planes && cell.y < weights.height && cell.x < weights.width ? cell : null;
-  }
-
   point(cell) {
     this.cell = cell;
     this.mark.hidden = cell === null;
-    if (cell) {
-      const { plane: { width, height }, weights } = this.size, share = (part, whole) => `${(100 * part) / whole}%`;
-      const wide = width / weights.width, high = height / weights.height;
-      const left = (cell.plane % this.tile.across) * (width + 1) + cell.x * wide;
-      const top = Math.floor(cell.plane / this.tile.across) * (height + 1) + cell.y * high;
-      Object.assign(this.mark.style, {
-        left: share(left, this.tile.width), top: share(top, this.tile.height),
-        width: share(wide, this.tile.width), height: share(high, this.tile.height),
-      });
-    }
+    if (cell) Object.assign(this.mark.style, this.cells.boxOf(cell));
     this.read();
   }
 

@@ -1,3 +1,5 @@
+import { bytesOfBase64 } from "./base64.js";
+
 /** Where the data comes from: TensorBoard's server, or the report that holds the page itself. */
 
 /** The plugin's routes. Addresses are relative: the frame's base is `plugin/kernels/`. */
@@ -41,13 +43,13 @@ export class EmbeddedSource {
   async payloads(run, layer, ids) {
     await new Promise((resolve) => setTimeout(resolve)); // between two requests the page may draw
     const ofLayer = ownOf(ownOf(this.data.payloads, run), layer);
-    return ids.map((id) => ownOf(ofLayer, id)).map((text) => (text ? fromBase64(text) : null));
+    return ids.map((id) => ownOf(ofLayer, id)).map((text) => (text ? bytesOfBase64(text).buffer : null));
   }
 
   async probe(run, digest) {
     const found = ownOf(ownOf(this.data.probes, run), digest);
     if (!found) throw new Error("This report does not hold the probe of this snapshot.");
-    return fromBase64(found);
+    return bytesOfBase64(found).buffer;
   }
 
   makeWorker() {
@@ -98,9 +100,4 @@ function splitPayloads(reply, expected) {
 /** Not what every object inherits: a layer may be called "constructor". */
 function ownOf(table, name) {
   return table && Object.hasOwn(table, name) ? table[name] : null;
-}
-
-function fromBase64(text) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text).buffer;
-  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer;
 }

@@ -19,7 +19,13 @@ export class StepAxis {
     if (last < 4) return false;
     const first = steps[0], span = steps[last] - first;
     const isCrowded = (steps[3] - first) / 3 < (CROWDED * span) / last;
-    return isCrowded || steps[steps.length >> 1] - first < BUNCHED * span;
+    return isCrowded || this.isMiddleEarly;
+  }
+
+  /** Whether half of the steps lie in the first fifth of the axis. */
+  get isMiddleEarly() {
+    const { steps } = this, first = steps[0];
+    return steps[steps.length >> 1] - first < BUNCHED * (steps[this.last] - first);
   }
 
   get last() {
