@@ -1,3 +1,4 @@
+import { describeFilter } from "./derived.js";
 import { el } from "./dom.js";
 import { GainFeed, gainRequest } from "./gains.js";
 import { GridView } from "./grid_view.js";
@@ -320,7 +321,7 @@ export class Board {
       const index = this.model.indexOf(track);
       if (!track.series.isLoaded(index)) continue;
       this.sets.get(track).kernels.nameTiles(`${track.entries[index].id}`, (filter) =>
-        this.actions.describe(track, filter).join(", "));
+        describeFilter(this.model, this.ordering, track, filter).join(", "));
     }
   }
 
@@ -334,7 +335,7 @@ export class Board {
   }
 
   pick() {
-    const { track, filter } = this.actions.selection();
+    const { track, filter } = this.model.selection;
     for (const [other, { kernels, responses }] of this.sets) {
       const twin = track && other.series ? this.ordering.counterpart(track, filter, other) : -1;
       kernels.pick(twin);

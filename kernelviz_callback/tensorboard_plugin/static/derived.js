@@ -1,3 +1,5 @@
+import { say } from "./dom.js";
+
 /** What is computed of each snapshot as it arrives, in arrays that grow: a row of numbers a snapshot. */
 export class DerivedRows {
   constructor(filters) {
@@ -72,4 +74,37 @@ export function verdictMarksOf(entries) {
     before = verdicts;
   });
   return marks;
+}
+
+/** Describe a filter at the step shown, a few words each: its numbers, its verdicts, its partners in other runs. */
+export function describeFilter(model, ordering, track, filter) {
+  const index = model.indexOf(track);
+  const norm = track.series.norms(index)?.[filter], change = track.series.changes(index)?.[filter];
+  const lines = [`filter ${filter}`];
+  if (norm !== undefined) lines.push(`norm ${say(norm)}`);
+  if (change !== undefined && index) lines.push(`change ${say(change)}`);
+  lines.push(...(track.verdicts(index, filter, model.verdictNames) ?? []));
+  for (const other of ordering.partners.size ? model.shown : []) {
+    if (other !== track) lines.push(describePartner(model, ordering, track, filter, other));
+  }
+  return lines;
+}
+
+function describePartner(model, ordering, track, filter, other) {
+  const partner = ordering.counterpart(track, filter, other);
+  if (partner < 0) return `no partner in ${other.run}`;
+  const one = track.series.weights(model.indexOf(track)), two = other.series.weights(model.indexOf(other));
+  const cosine = one && two ? `, cosine ${say(cosineOf(one, two, filter, partner, one.length / track.shape[0]))}` : "";
+  return `${other.run}: filter ${partner}${cosine}`;
+}
+
+/** The cosine of the angle between two filters of `size` weights: 1 if they differ in magnitude alone. */
+function cosineOf(one, other, first, second, size) {
+  let product = 0, ones = 0, others = 0;
+  for (let k = 0, a = first * size, b = second * size; k < size; k++, a++, b++) {
+    product += one[a] * other[b];
+    ones += one[a] ** 2;
+    others += other[b] ** 2;
+  }
+  return product / Math.sqrt(ones * others);
 }

@@ -18,9 +18,9 @@ export class Drawer {
     const button = (name, label, path, click) =>
       el("button", { type: "button", class: "icon-button", "data-role": name, "aria-label": label, title: label, click }, icon(path));
     this.head = el("div", { class: "drawer-head" }, this.title,
-      button("previous-filter", "Previous filter ( [ )", BACK, () => actions.step(-1)),
-      button("next-filter", "Next filter ( ] )", ON, () => actions.step(1)),
-      button("close", "Close (Esc)", CROSS, () => actions.escape()));
+      button("previous-filter", "Previous filter ( [ )", BACK, () => actions.selectNeighbour(-1)),
+      button("next-filter", "Next filter ( ] )", ON, () => actions.selectNeighbour(1)),
+      button("close", "Close (Esc)", CROSS, () => actions.closeFilter()));
     this.verdicts = el("ul", { class: "verdicts", "data-role": "verdicts" });
     this.plates = el("div", { class: "plates" });
     this.films = el("div", { class: "films" });
@@ -44,7 +44,7 @@ export class Drawer {
 
   /** The filter of each run that is shown here: the selected one and its partners. */
   chosen() {
-    const { track, filter } = this.actions.selection();
+    const { track, filter } = this.model.selection;
     if (!track) return [];
     const ordered = [track, ...this.model.shown.filter((other) => other !== track)];
     return ordered.map((other) => [other, this.ordering.counterpart(track, filter, other)]).filter(([, own]) => own >= 0);
@@ -52,7 +52,7 @@ export class Drawer {
 
   /** Built for the selection; what follows the slider is drawn in `paint`. */
   update() {
-    const { track, filter } = this.actions.selection();
+    const { track, filter } = this.model.selection;
     this.root.hidden = !track;
     if (!track) return;
     setText(this.title, `Filter ${filter}`);

@@ -12,10 +12,10 @@ export function listenToKeys(actions) {
       ArrowRight: isRadio ? null : () => actions.moveBy(by),
       Home: () => actions.moveTo(0),
       End: () => actions.moveTo(Infinity),
-      " ": isPressed ? null : () => actions.toggle(),
-      Escape: () => actions.escape(),
-      "[": () => actions.step(-1),
-      "]": () => actions.step(1),
+      " ": isPressed ? null : () => actions.togglePlay(),
+      Escape: () => actions.closeFilter(),
+      "[": () => actions.selectNeighbour(-1),
+      "]": () => actions.selectNeighbour(1),
     }[event.key];
     if (!does) return;
     event.preventDefault();
@@ -24,12 +24,12 @@ export function listenToKeys(actions) {
 }
 
 /** After a click of a mouse or a finger the arrows and space are the slider's again. */
-export function listenToClicks(actions) {
+export function listenToClicks(focusSlider) {
   let isPointed = false;
   document.addEventListener("pointerdown", () => (isPointed = true), true);
   document.addEventListener("keydown", () => (isPointed = false), true);
   document.addEventListener("click", ({ target }) => {
-    if (isPointed && target.closest(".tiles, input[type=radio], .chip, .film-frame, .mark")) actions.focusSlider();
+    if (isPointed && target.closest(".tiles, input[type=radio], .chip, .film-frame, .mark")) focusSlider();
   });
 }
 

@@ -56,6 +56,15 @@ export class Model {
     return [this.runs.reduce((best, run) => (latest(run) > latest(best) ? run : best))];
   }
 
+  /** Which runs and which layer of the view do not exist, a sentence each. */
+  missing() {
+    const { view } = this, names = new Set(this.runs.map((run) => run.name));
+    const runs = (view.runs ?? []).filter((name) => !names.has(name)).map((name) => `There is no run ${name}.`);
+    const isAbsent = view.layer !== null && this.layer !== view.layer;
+    const layers = isAbsent ? [`There is no layer ${view.layer} in the runs shown; this is ${this.layer}.`] : [];
+    return [...runs, ...layers];
+  }
+
   load() {
     for (const track of this.shown) track.series.load(this.indexOf(track));
   }
@@ -85,6 +94,24 @@ export class Model {
   moveTo(position) {
     this.position = Math.max(0, Math.min(this.axis.last, position));
     this.view.step = this.position === this.axis.last ? null : this.step;
+  }
+
+  /** Load what a position shows before other snapshots. Returns whether it can be drawn now. */
+  prepare(position) {
+    const step = this.axis.steps[position];
+    return this.shown.every((track) => {
+      const index = track.series.indexAt(step);
+      if (track.isReady(index, this.view)) return true;
+      track.require(index, this.view).catch(() => {});
+      return track.series.failed.has(track.entries[index].id);
+    });
+  }
+
+  /** The selected filter and its track; the track is null where no filter is selected. */
+  get selection() {
+    const { view, shown, lead } = this;
+    const track = view.filter === null ? null : shown.find((one) => one.run === view.of) ?? lead;
+    return track && view.filter < track.shape[0] ? { track, filter: view.filter } : { track: null, filter: -1 };
   }
 
   colourOf(track) {

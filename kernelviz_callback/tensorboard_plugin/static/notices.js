@@ -2,8 +2,8 @@ import { counted, el, grouped, setText } from "./dom.js";
 
 /** What is wrong, or missing, or on its way; each with what to do. */
 export class Notices {
-  constructor(model) {
-    Object.assign(this, { model, told: new Map() });
+  constructor(model, actions) {
+    Object.assign(this, { model, actions, told: new Map() });
     this.banner = el("p", { class: "banner", role: "status", hidden: true, "data-role": "banner" });
     this.progress = el("progress", { "aria-label": "Snapshots loaded", max: 1, value: 0 });
     this.loaded = el("span", { "data-role": "loaded" });
@@ -77,8 +77,8 @@ export class Notices {
   }
 
   /** The verdicts of what is shown, with counts; pressing one leaves only its filters bright. */
-  showLegend(actions) {
-    const { model } = this;
+  showLegend() {
+    const { model, actions } = this;
     const ever = new Set(model.shown.flatMap((track) => track.series.verdictMarks().map((mark) => mark.name)));
     const names = model.verdictNames.filter((name) => ever.has(name));
     const key = JSON.stringify([names, model.view.verdict]);

@@ -124,14 +124,3 @@ function sortedFilters(track, index, order) {
   const ranked = (filter) => (Number.isNaN(values[filter]) ? -Infinity : values[filter]);
   return filters.sort((a, b) => ranked(b) - ranked(a) || a - b);
 }
-
-/** How alike two filters are, whatever their strength. */
-export function cosineOf(one, other, first, second, size) {
-  let product = 0, ones = 0, others = 0;
-  for (let k = 0, a = first * size, b = second * size; k < size; k++, a++, b++) {
-    product += one[a] * other[b];
-    ones += one[a] ** 2;
-    others += other[b] ** 2;
-  }
-  return product / Math.sqrt(ones * others);
-}

@@ -29,6 +29,10 @@ export class Timeline {
     new ResizeObserver(() => this.resize()).observe(this.lane);
   }
 
+  focus() {
+    this.lane.focus({ preventScroll: true });
+  }
+
   listen() {
     const { lane } = this;
     const follow = (event) => {
@@ -150,9 +154,9 @@ export class Timeline {
         type: "button", class: "mark", style: `left:${x}px;--verdict:${model.colourOfVerdict(gravest)}`,
         "aria-label": told.join("; "), "data-step": step,
         click: () => this.actions.moveTo(axis.at(step)),
-        pointerenter: (event) => event.pointerType !== "touch" && this.actions.tip(told, event.currentTarget),
-        focus: (event) => event.target.matches(":focus-visible") && this.actions.tip(told, event.currentTarget),
-        pointerleave: () => this.actions.tip(null), blur: () => this.actions.tip(null),
+        pointerenter: (event) => event.pointerType !== "touch" && this.actions.showTip(told, event.currentTarget),
+        focus: (event) => event.target.matches(":focus-visible") && this.actions.showTip(told, event.currentTarget),
+        pointerleave: () => this.actions.showTip(null), blur: () => this.actions.showTip(null),
       });
     }));
   }
