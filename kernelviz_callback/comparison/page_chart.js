@@ -1,4 +1,4 @@
-import { clamp, el, say, svg } from "../tensorboard_plugin/static/dom.js";
+import { clamp, el, numberText, svg } from "../tensorboard_plugin/static/dom.js";
 
 const MARGIN = { left: 46, right: 14, top: 12, bottom: 42 }; // pixels
 const CHART_HEIGHT = 280; // pixels
@@ -149,7 +149,7 @@ export class Chart {
     const { filter, values } = this.lines[index];
     const at = this.axis && this.place !== undefined ? this.place : values.length - 1;
     const when = this.axis ? ` at ${this.axis.unit}${this.axis.names[at]}` : "";
-    return `Filter ${filter}: ${this.what} ${say(values[at])}${when}`;
+    return `Filter ${filter}: ${this.what} ${numberText(values[at])}${when}`;
   }
 
   hint() {
@@ -159,7 +159,7 @@ export class Chart {
   }
 
   summary() {
-    const ends = this.bold && this.bold.at(-1) !== null ? ` The layer ends at ${say(this.bold.at(-1))}.` : "";
+    const ends = this.bold && this.bold.at(-1) !== null ? ` The layer ends at ${numberText(this.bold.at(-1))}.` : "";
     return `${this.what} of ${this.lines.length} filters.${ends}`;
   }
 }

@@ -1,4 +1,4 @@
-import { el, say } from "../tensorboard_plugin/static/dom.js";
+import { el, numberText } from "../tensorboard_plugin/static/dom.js";
 import { captionOf, checkpoints, data, differs, find, last, nameOf, partnerIn, plates, rankOf, verdictNamesAt, verdictsOf } from "./page_data.js";
 import { drawChart } from "./page_overview.js";
 import { fillTable, verdictItem } from "./page_parts.js";
@@ -130,5 +130,5 @@ function placeText(plate, { plane, y, x }) {
 }
 
 function weightText(weight) {
-  return Number.isNaN(weight) ? "not finite" : (weight > 0 ? "+" : "") + say(weight);
+  return Number.isNaN(weight) ? "not finite" : (weight > 0 ? "+" : "") + numberText(weight);
 }

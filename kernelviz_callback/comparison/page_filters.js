@@ -1,4 +1,4 @@
-import { clamp, el, say } from "../tensorboard_plugin/static/dom.js";
+import { clamp, el, numberText } from "../tensorboard_plugin/static/dom.js";
 import { comparesWeights, data, find, isKnown, last, nameOf, plates, rankOf, verdictsOf } from "./page_data.js";
 import { verdictItem } from "./page_parts.js";
 import { makeTile } from "./page_scale.js";
@@ -62,7 +62,7 @@ export class FilterTable {
         role: isHead ? "rowheader" : "cell", class: column.id, "data-name": column.name ?? "",
       });
       if (isHead) cell.append(button, ...(other ? [el("small", {}, other)] : []));
-      if (column.key) cell.append(say(last.filters[column.key][filter]));
+      if (column.key) cell.append(numberText(last.filters[column.key][filter]));
       if (column.id === "verdicts") {
         const items = verdictsOf(filter).map((verdict) => verdictItem(verdict, verdict[0] === "new"));
         cell.append(el("ul", { class: "verdicts" }, ...items));

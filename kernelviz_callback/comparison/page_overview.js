@@ -1,4 +1,4 @@
-import { el, say } from "../tensorboard_plugin/static/dom.js";
+import { el, numberText } from "../tensorboard_plugin/static/dom.js";
 import { StepAxis } from "../tensorboard_plugin/static/step_axis.js";
 import { Chart } from "./page_chart.js";
 import { checkpoints, comparesWeights, data, differs, find, first, hasRisingSteps, last, presentVerdicts } from "./page_data.js";
@@ -53,9 +53,9 @@ export function fillNumbers() {
 
 /** The column of a similarity. Its chance level stands in the title where it is the same for all checkpoints. */
 function similarityColumn(title, key) {
-  const chances = new Set(checkpoints.filter((checkpoint) => checkpoint[key]).map((checkpoint) => say(checkpoint[key][1])));
+  const chances = new Set(checkpoints.filter((checkpoint) => checkpoint[key]).map((checkpoint) => numberText(checkpoint[key][1])));
   if (chances.size === 1) return [`${title} (chance ${[...chances]})`, (checkpoint) => checkpoint[key] && checkpoint[key][0]];
-  return [title, (checkpoint) => checkpoint[key] && `${say(checkpoint[key][0])} (chance ${say(checkpoint[key][1])})`];
+  return [title, (checkpoint) => checkpoint[key] && `${numberText(checkpoint[key][0])} (chance ${numberText(checkpoint[key][1])})`];
 }
 
 /** Draw the chart of all filters, most changed first; `open` is called with a filter that is clicked. */

@@ -1,4 +1,4 @@
-import { el, say } from "../tensorboard_plugin/static/dom.js";
+import { el, numberText } from "../tensorboard_plugin/static/dom.js";
 import { data } from "./page_data.js";
 
 /** Parts that several sections of the page use. */
@@ -8,7 +8,7 @@ export function fillTable(table, columns, rows) {
   const head = el("tr", {}, ...columns.map(([title]) => el("th", { scope: "col" }, title)));
   const lines = rows.map((row) => el("tr", {}, ...columns.map(([, read], k) => {
     const value = read(row) ?? null;
-    return el(k ? "td" : "th", k ? {} : { scope: "row" }, typeof value === "string" ? value : say(value));
+    return el(k ? "td" : "th", k ? {} : { scope: "row" }, typeof value === "string" ? value : numberText(value));
   })));
   table.replaceChildren(el("thead", {}, head), el("tbody", {}, ...lines));
 }

@@ -1,4 +1,4 @@
-import { el, say } from "../tensorboard_plugin/static/dom.js";
+import { el, numberText } from "../tensorboard_plugin/static/dom.js";
 import { paintRamp } from "../tensorboard_plugin/static/pictures.js";
 import { find, nameOf, partnerIn, pictured, plates, rankOf } from "./page_data.js";
 
@@ -19,7 +19,7 @@ export function makeTile(plate, filter) {
   if (partner < 0) {
     figure.append(el("span", { class: "missing" }, "no partner"));
   } else {
-    const canvas = el("canvas", { role: "img", "aria-label": `Filter ${partner}, ${name}, largest weight ${say(plate.own[tile])}` });
+    const canvas = el("canvas", { role: "img", "aria-label": `Filter ${partner}, ${name}, largest weight ${numberText(plate.own[tile])}` });
     placed.set(canvas, [plate, tile]);
     paintOn(canvas);
     figure.append(canvas);
@@ -49,7 +49,7 @@ export function showScale() {
   const ramps = [[pictured[0], "weights"], [alone, "difference"]].filter(([plate]) => plate).map(([plate, what]) => {
     const ramp = el("canvas", { class: "ramp", "aria-hidden": "true" });
     paintRamp(ramp, plate.rgb);
-    const end = scale === "all" ? say(plate.common) : "max";
+    const end = scale === "all" ? numberText(plate.common) : "max";
     return el("span", { class: "range" }, `${what} −${end}`, ramp, `+${end}`);
   });
   const note = {

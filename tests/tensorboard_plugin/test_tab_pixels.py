@@ -304,4 +304,4 @@ def test_a_dropped_image_serves_a_layer_that_no_photograph_fits(opened: Open) ->
 def test_what_is_no_image_is_said(opened: Open) -> None:
     tab = opened(runs=["base"], step=0)
     _drop(tab, b"no image", "notes.txt")
-    tab.frame.get_by_text("notes.txt is no image").wait_for()
+    tab.frame.get_by_text("notes.txt is not an image").wait_for()

@@ -1,7 +1,7 @@
 import { probeOfBitmap } from "./decode.js";
 import { describeFilter } from "./derived.js";
 import { clamp } from "./dom.js";
-import { copied } from "./host.js";
+import { copyText } from "./host.js";
 import { Playback } from "./playback.js";
 import { OWN_SIDE } from "./probes.js";
 
@@ -12,8 +12,8 @@ const COPIED_MILLISECONDS = 1500;
  * What a person does: each action changes the model and then calls functions of the page.
  *
  * `page` holds these functions: `restructure()` after a change of the view, `showStep()` after a
- * change of the step, `rested()` to compute what waits for the slider to rest, `sayMissing()`,
- * `say(matter, sentence)`, `announce(text)`, `announceStep()`, `light(track, filter)`,
+ * change of the step, `rested()` to compute what waits for the slider to rest, `showMissing()`,
+ * `setNotice(matter, sentence)`, `announce(text)`, `announceStep()`, `markHovered(track, filter)`,
  * `showTip(lines, anchor)`, `showPlaying()` and `focusSlider()`.
  *
  * The actions are bound to this object, so they can be passed on one by one.
@@ -34,7 +34,7 @@ export class Actions {
     Object.assign(this.model.view, changes);
     if (["runs", "layer", "axis"].some((key) => key in changes)) {
       this.model.choose();
-      this.page.sayMissing();
+      this.page.showMissing();
     }
     this.page.restructure();
     this.link.write(this.model.view);
@@ -44,7 +44,7 @@ export class Actions {
   replaceView = (view) => {
     Object.assign(this.model.view, view);
     this.model.choose();
-    this.page.sayMissing();
+    this.page.showMissing();
     this.page.restructure();
   };
 
@@ -102,7 +102,7 @@ export class Actions {
 
   hover = (track, filter, event) => {
     this.isHovering = Boolean(track?.series) && filter >= 0;
-    this.page.light(this.isHovering ? track : null, filter);
+    this.page.markHovered(this.isHovering ? track : null, filter);
     this.page.showTip(this.isHovering ? describeFilter(this.model, this.ordering, track, filter) : null, event);
   };
 
@@ -113,20 +113,20 @@ export class Actions {
 
   /** Use an image file as the probe; null returns to the probe of the run. */
   useImage = async (file) => {
-    this.page.say("image", null);
+    this.page.setNotice("image", null);
     try {
       const probe = file && probeOfBitmap(await createImageBitmap(file), OWN_SIDE, file.name);
       this.probes.setOwn(probe);
     } catch {
-      this.page.say("image", `The browser cannot read ${file.name} as an image.`);
-      setTimeout(() => this.page.say("image", null), IMAGE_ERROR_MILLISECONDS);
+      this.page.setNotice("image", `${file.name} is not an image that this browser can read.`);
+      setTimeout(() => this.page.setNotice("image", null), IMAGE_ERROR_MILLISECONDS);
     }
     this.page.restructure();
   };
 
   /** Copy a link to the view; `anchor` is the element beside which the result is shown. */
   copyLink = async (anchor) => {
-    const isCopied = await copied(this.link.href(this.model.view));
+    const isCopied = await copyText(this.link.href(this.model.view));
     const text = isCopied ? "Link copied" : "The browser does not allow copying: copy the address of the page";
     this.page.showTip([text], anchor);
     this.page.announce(text);

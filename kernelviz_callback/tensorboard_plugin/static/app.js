@@ -1,6 +1,6 @@
 import { Actions } from "./actions.js";
 import { Board } from "./board.js";
-import { eachFrame, settled, throttled } from "./dom.js";
+import { debounce, oncePerFrame, throttle } from "./dom.js";
 import { Drawer } from "./drawer.js";
 import { followTheme, onReload } from "./host.js";
 import { listenToClicks, listenToDrops, listenToKeys } from "./keys.js";
@@ -32,9 +32,9 @@ export function start(root, source) {
 class Viewer {
   constructor(root, source) {
     Object.assign(this, { root, source, isOutdated: true, isResting: false, extraNotes: [] });
-    this.refresh = eachFrame(() => this.render());
-    this.rested = settled(REST_MILLISECONDS, () => this.rest());
-    const progressed = throttled(PROGRESS_MILLISECONDS, () => this.showProgress());
+    this.refresh = oncePerFrame(() => this.render());
+    this.rested = debounce(REST_MILLISECONDS, () => this.rest());
+    const progressed = throttle(PROGRESS_MILLISECONDS, () => this.showProgress());
     this.link = new ViewLink(source.live);
     this.model = new Model(source, this.link.read(), () => {
       progressed();
@@ -60,11 +60,11 @@ class Viewer {
         this.refresh();
       },
       rested: this.rested,
-      sayMissing: () => this.sayMissing(),
-      say: (matter, sentence) => this.notices.say(matter, sentence),
+      showMissing: () => this.showMissing(),
+      setNotice: (matter, sentence) => this.notices.setNotice(matter, sentence),
       announce: (text) => this.transport.announce(text),
-      announceStep: settled(ANNOUNCE_MILLISECONDS, () => this.transport.announceStep()),
-      light: (track, filter) => this.board.light(track, filter),
+      announceStep: debounce(ANNOUNCE_MILLISECONDS, () => this.transport.announceStep()),
+      markHovered: (track, filter) => this.board.markHovered(track, filter),
       showTip: (lines, anchor) => placeTip(this.tip, lines, anchor),
       showPlaying: () => this.transport.showPlaying(this.actions.playback.isPlaying),
       focusSlider: () => this.timeline.focus(),
@@ -106,7 +106,7 @@ class Viewer {
 
   /** Show a new timeline; null where nothing has changed. */
   take(timeline) {
-    this.notices.say("timeline", null);
+    this.notices.setNotice("timeline", null);
     if (timeline === null) return;
     this.model.setTimeline(timeline);
     if (!this.model.runs.length) {
@@ -115,30 +115,30 @@ class Viewer {
       return;
     }
     if (this.root.dataset.state !== "ready") this.setState("loading");
-    this.sayMissing();
+    this.showMissing();
     this.restructure();
   }
 
   fail(error) {
     if (this.poll.hasAnswer) {
-      this.notices.say("timeline", UNREACHABLE);
+      this.notices.setNotice("timeline", UNREACHABLE);
       return;
     }
     this.notices.showState("The kernels cannot be shown", error.message, "This page tries again every few seconds.");
     this.setState("error");
   }
 
-  /** Say which runs or which layer of the link do not exist, so that nobody mistakes others for them. */
-  sayMissing() {
+  /** Say which runs or which layer of the link do not exist, because the page shows others instead. */
+  showMissing() {
     if (!this.model.runs.length) return;
     const missing = this.model.missing(), text = missing.join(" ");
     this.extraNotes = [...missing, ...(this.source.notes ?? [])];
     if (text === this.missingText) return;
     this.missingText = text;
-    this.notices.say("missing", text || null);
+    this.notices.setNotice("missing", text || null);
     if (!text) return;
     this.notices.notes.open = true;
-    setTimeout(() => this.notices.say("missing", null), MISSING_MILLISECONDS);
+    setTimeout(() => this.notices.setNotice("missing", null), MISSING_MILLISECONDS);
   }
 
   /** Build all parts again before the next picture: the view or the timeline has changed. */
@@ -188,7 +188,7 @@ class Viewer {
     this.notices.showLoaded();
     this.notices.listNotes(this.extraNotes);
     const isFailing = this.model.shown.some((track) => track.series.error);
-    this.notices.say("snapshots", isFailing ? UNREACHABLE : null);
+    this.notices.setNotice("snapshots", isFailing ? UNREACHABLE : null);
   }
 
   /** The slider rests: compute what takes long. */

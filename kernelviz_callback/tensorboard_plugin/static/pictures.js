@@ -2,7 +2,7 @@ import { atlasLayout, COLOURS, kernelOf, paintAtlas, picturedAs, stripedZoom } f
 import { CurveTiles } from "./taps.js";
 import { planeOf, tileShape } from "./tile_layout.js";
 
-/** All tiles of a layer, one pixel a weight, on a canvas that nobody sees; curves are drawn as they are asked for. */
+/** All tiles of a layer, one pixel for a weight, on a hidden canvas. Curves are drawn when they are requested. */
 export class Atlas {
   constructor() {
     this.canvas = document.createElement("canvas");
@@ -30,7 +30,7 @@ export class Atlas {
   }
 }
 
-/** Draw a filter out of an atlas, its planes in as many rows as its tile has. */
+/** Copy a filter from an atlas, with its pictures in the rows of its tile. */
 export function drawTile(context, { canvas, layout, tile, plane, zoom: own }, filter, x, y, zoom) {
   const left = (filter % layout.columns) * layout.tileWidth;
   const top = Math.floor(filter / layout.columns) * layout.tileHeight;
@@ -42,7 +42,7 @@ export function drawTile(context, { canvas, layout, tile, plane, zoom: own }, fi
   }
 }
 
-/** The colours from the low to the high end of a scale, one pixel high. */
+/** Paint the colours from the low end to the high end of a scale, one pixel high. */
 export function paintRamp(canvas, isGrey) {
   Object.assign(canvas, { width: 255, height: 1 });
   const strip = new ImageData(255, 1);
@@ -53,7 +53,7 @@ export function paintRamp(canvas, isGrey) {
   canvas.getContext("2d").putImageData(strip, 0, 0);
 }
 
-/** The probe as a person sees it, as `Probe.to_picture`: of other than three channels the average. */
+/** Paint a probe as an image, as `Probe.to_picture`: three channels in colour, otherwise the mean of the channels. */
 export function paintProbe(canvas, { shape: [channels, height, width], planes }) {
   Object.assign(canvas, { width, height });
   const picture = new ImageData(width, height), size = width * height;

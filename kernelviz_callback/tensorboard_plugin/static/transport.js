@@ -4,7 +4,11 @@ const PLAY = "M4 2.5v11l9-5.5z";
 const LINK = "M6.9 9.1a2.6 2.6 0 0 0 3.7 0l2.5-2.5a2.6 2.6 0 0 0-3.7-3.7l-.9.9.9.9.9-.9a1.3 1.3 0 0 1 1.9 1.9L9.7 8.2a1.3 1.3 0 0 1-1.9 0zM9.1 6.9a2.6 2.6 0 0 0-3.7 0L2.9 9.4a2.6 2.6 0 0 0 3.7 3.7l.9-.9-.9-.9-.9.9a1.3 1.3 0 0 1-1.9-1.9l2.5-2.5a1.3 1.3 0 0 1 1.9 0z";
 const PAUSE = "M4 2.5h3v11H4zM9 2.5h3v11H9z";
 
-/** Play and pause, the step in numbers, and how fast. */
+/**
+ * Play and pause, the number of the step, the speed, and the link to the view.
+ *
+ * `actions` holds `setView`, `moveTo`, `togglePlay`, `copyLink` and `focusSlider`.
+ */
 export class Transport {
   constructor(model, actions) {
     Object.assign(this, { model, actions });
@@ -47,7 +51,7 @@ export class Transport {
     this.show(true);
   }
 
-  /** The keys that end typing give the arrows back to the slider. */
+  /** Enter and Escape end typing: the focus returns to the slider. */
   leave(key) {
     if (key === "Enter") this.jump();
     if (key === "Escape") this.show(true);
@@ -65,7 +69,7 @@ export class Transport {
     setText(this.of, `of ${grouped(model.axis.steps.at(-1) ?? 0)}${epoch === null ? "" : ` · epoch ${epoch}`}`);
   }
 
-  /** Say a text to screen readers. */
+  /** Announce a text to screen readers. */
   announce(text) {
     setText(this.live, text);
   }
