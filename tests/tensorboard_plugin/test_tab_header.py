@@ -115,7 +115,7 @@ def test_the_header_of_a_convolution_of_any_dimensions(kind: Any) -> None:
 def test_a_header_has_all_its_fields_and_no_others(header: Any) -> None:
     for field in header:
         rest = {name: value for name, value in header.items() if name != field}
-        with pytest.raises(ValueError, match=f"{field}|no JSON|version|kind"):
+        with pytest.raises(ValueError, match=f"{field}|not JSON|version|kind"):
             parse_header(tag_of(header), json.dumps(rest).encode())
     with pytest.raises(ValueError, match="more"):
         parse_header(tag_of(header), json.dumps({**header, "more": 1}).encode())

@@ -109,7 +109,8 @@ print(*set(sys.modules) - before)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name for name in done.stdout.split() if name.startswith("kernelviz_callback")}
     ours = "kernelviz_callback.tensorboard_plugin"
-    assert loaded == {"kernelviz_callback", ours, f"{ours}.loader"}
+    base = {"kernelviz_callback", "kernelviz_callback._version"}
+    assert loaded == {*base, ours, f"{ours}.loader"}
     assert "numpy" not in done.stdout.split()
 
 

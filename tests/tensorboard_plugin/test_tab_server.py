@@ -29,7 +29,7 @@ from kernelviz_callback.tensorboard_plugin.codec import unpack_probe, unpack_sna
 
 STATIC = Path(package.__file__).parent / "static"
 # Of what is damaged the page is told this before it asks for weights.
-AT_ONCE = {"no JSON", "the version 2", "belongs to the tag", "a layer that is"}
+AT_ONCE = {"not JSON", "the version 2", "belongs to the tag", "other snapshots of the layer"}
 
 
 @pytest.fixture(scope="module")

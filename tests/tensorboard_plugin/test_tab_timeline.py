@@ -140,7 +140,7 @@ def test_a_layer_has_one_form_that_of_its_last_attempt() -> None:
     assert ids_of(run) == ["2-2", "3-2"]
     assert run["layers"][0]["filters"] == 4
     assert [each["tag"] for each in run["damaged"]] == [tag_of(header) for header in headers[:2]]
-    assert "does not fit a layer that is 4x3x5x5" in run["damaged"][0]["reason"]
+    assert "other snapshots of the layer, which have 4x3x5x5" in run["damaged"][0]["reason"]
 
 
 def test_one_odd_snapshot_does_not_discredit_the_others() -> None:
