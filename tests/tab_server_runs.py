@@ -1,4 +1,4 @@
-"""A log directory that holds all that the server of the Kernels tab may meet."""
+"""A log directory with everything that the server of the Kernels tab has to handle."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def ids_of(run: Any, layer: int = 0) -> list[str]:
 
 
 def write_damaged_run(folder: Path) -> dict[str, str]:
-    """Three good snapshots among whatever can be wrong: tag to what the page is told of it."""
+    """Write three good snapshots among damaged events. Returns tag to a part of the reason."""
     weights = random_weights(range(3), SMALL)
     reasons = {}
 
@@ -71,7 +71,7 @@ def write_damaged_run(folder: Path) -> dict[str, str]:
 
 
 def write_all(folder: Path) -> None:
-    """All that a log directory may hold, next to a run without kernels."""
+    """Write all kinds of runs, and one without kernels."""
     verdicts = {0: {}, 10: {1: ["near-zero"], 2: ["near-zero", "silent"]}}
     write_run(folder / "long", LONG, probe=CHART, verdicts=verdicts)
     write_run(folder / "many", MANY)
