@@ -77,7 +77,7 @@ class RunWriter:
 
         Args:
             weights: Shape (N, C, kH, kW).
-            step: Also tells the epoch and the time, unless ``about`` does.
+            step: The epoch and the time follow from it, unless ``about`` has them.
             layer: Name.
             about: Other arguments of `pack_snapshot`, ``verdicts`` as for `write_run`.
         """

@@ -30,7 +30,10 @@ def test_a_script_has_no_imports_and_declares_each_name_once(entry: str) -> None
 
 def test_a_module_comes_after_its_imports_of_any_folder() -> None:
     script = bundled_modules("comparison/page.js")
-    places = [script.index(f"\n{name}") for name in ("class CellGrid", "class Plate", "function buildPage")]
+    places = [
+        script.index(f"\n{name}")
+        for name in ("class CellGrid", "class Plate", "function buildPage")
+    ]
     assert places == sorted(places)
 
 

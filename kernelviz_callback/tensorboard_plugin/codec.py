@@ -68,7 +68,7 @@ class StoredWeights:
         if self.data.dtype == np.uint8:
             shares = np.where(self.data == 0, np.nan, (shares - _ZERO_LEVEL) / 127)
         shares[~np.isfinite(shares)] = np.nan
-        return (shares * _beside(self.scales, shares)).astype(np.float32)
+        return (shares * _broadcast(self.scales, shares)).astype(np.float32)
 
 
 def pack_snapshot(
@@ -125,7 +125,7 @@ def pack_snapshot(
     filters, channels, *kernel = weights.shape
     is_large = 2 * weights.size > room
     dtype: Literal["float16", "uint8"] = "uint8" if is_large else "float16"
-    kept_filters, kept_channels = _kept(weights.shape, room)
+    kept_filters, kept_channels = _fitting_size(weights.shape, room)
     if verdict_bits is not None and verdict_bits.shape != (filters,):
         raise ValueError(f"verdict_bits need the shape ({filters},); found {verdict_bits.shape}")
     header: SnapshotHeader = {
@@ -151,7 +151,7 @@ def pack_snapshot(
     with np.errstate(all="ignore"):
         stored = np.asarray(weights[:kept_filters], np.float32)
         scales = _largest_magnitudes(stored)
-        shares = stored[:, :kept_channels] / _beside(scales + (scales == 0), stored)
+        shares = stored[:, :kept_channels] / _broadcast(scales + (scales == 0), stored)
         data = _to_levels(shares) if is_large else shares.astype("<f2")
     parts = (scales.astype("<f4"), bits[:kept_filters].astype(np.uint8), data)
     return header, b"".join(part.tobytes() for part in parts)
@@ -264,7 +264,7 @@ def value_of(header: Header, payload: bytes) -> Summary.Value:
     return Summary.Value(tag=tag_of(header), metadata=about, tensor=tensor)
 
 
-def _kept(shape: tuple[int, ...], room: int) -> tuple[int, int]:
+def _fitting_size(shape: tuple[int, ...], room: int) -> tuple[int, int]:
     """Return how many filters and channels fit with 8 bits for each weight, at least one kernel."""
     filters, channels, *sides = shape
     kernel = math.prod(sides)
@@ -276,7 +276,9 @@ def _kept(shape: tuple[int, ...], room: int) -> tuple[int, int]:
     return min(filters, max(1, room // (channels * kernel))), channels
 
 
-def _beside(scales: npt.NDArray[np.float32], weights: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _broadcast(
+    scales: npt.NDArray[np.float32], weights: npt.NDArray[Any]
+) -> npt.NDArray[np.float32]:
     return scales.reshape(-1, *[1] * (weights.ndim - 1))
 
 

@@ -108,11 +108,11 @@ def test_a_neighbour_replaces_an_unreadable_snapshot(
     assert _steps((tmp_path / "report.html").read_text(encoding="utf-8")) == [10, 80, 110]
 
 
-def _saved(folder: Path, weights: Any, told: bool = True) -> LayerHistory:
+def _saved(folder: Path, weights: Any, has_steps: bool = True) -> LayerHistory:
     """Write plain torch checkpoints of a module."""
     paths = []
     for step, each in weights.items():
-        path = folder / (f"step={step}.pt" if told else f"{'abcdefghij'[len(paths)]}.pt")
+        path = folder / (f"step={step}.pt" if has_steps else f"{'abcdefghij'[len(paths)]}.pt")
         torch.save({"state_dict": {"conv1.weight": torch.from_numpy(each)}}, path)
         paths.append(path)
     return _history(paths)
@@ -137,7 +137,7 @@ def test_plain_checkpoints_are_examined(tmp_path: Path) -> None:
 
 
 def test_checkpoints_without_steps_are_counted(tmp_path: Path) -> None:
-    save_report(_saved(tmp_path, WEIGHTS, told=False), tmp_path / "report.html")
+    save_report(_saved(tmp_path, WEIGHTS, has_steps=False), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert _steps(page) == [0, 1, 2, 3, 4]
 
@@ -188,9 +188,9 @@ def test_a_report_equals_the_recorded_run(fit: Any, tmp_path: Path) -> None:
     assert [each["epoch"] for each in layer["snapshots"]] == [each.epoch for each in recorded]
     assert [each["time"] for each in layer["snapshots"]] == [each.wall_time for each in recorded]
     assert {each["probe"] for each in layer["snapshots"]} == {Probe(probe, "tensor").digest}
-    for told, exact in zip(layer["snapshots"], recorded, strict=True):
+    for entry, exact in zip(layer["snapshots"], recorded, strict=True):
         names = Counter(verdict.name for verdict in exact.health["conv"].verdicts)
-        assert {name: n for name, n in told["verdicts"].items() if n} == dict(names)
+        assert {name: n for name, n in entry["verdicts"].items() if n} == dict(names)
     assert data["notes"] == []
 
 
@@ -202,10 +202,10 @@ def test_the_drift_of_a_resumed_training_counts_from_its_start(fit: Any, tmp_pat
     paths = attempts[0] | attempts[1]
     save_report(_history(paths.values()), tmp_path / "report.html")
     [run] = _data((tmp_path / "report.html").read_text(encoding="utf-8"))["timeline"]["runs"]
-    told = [each["drift"] for each in run["layers"][0]["snapshots"]]
+    drifts = [each["drift"] for each in run["layers"][0]["snapshots"]]
     start, *later = (load_snapshot(path).weights["conv"].double() for path in paths.values())
-    assert told[0] is None
-    assert told[1:] == pytest.approx([((w - start).norm() / start.norm()).item() for w in later])
+    assert drifts[0] is None
+    assert drifts[1:] == pytest.approx([((w - start).norm() / start.norm()).item() for w in later])
     assert max(attempts[0]) == min(
         attempts[1]
     )  # the resumed training has no drift of its own there
@@ -292,7 +292,7 @@ def _check_kernels(
 
 @pytest.mark.browser
 def test_the_slider_works_without_a_network(opened: Any) -> None:
-    tab = opened(_page(notes=["One note of whoever made it."]), "#zoom=8")
+    tab = opened(_page(notes=["A note of the author."]), "#zoom=8")
     assert tab.frame.title() == "conv1 of runs/a"
     assert tab.data("snapshots") == "5"
     for key, step in (("End", 100), ("Home", 0), ("ArrowRight", 1)):
@@ -310,7 +310,7 @@ def test_the_slider_works_without_a_network(opened: Any) -> None:
     tab.wait("Number(body.step) > 1")
     tab.click_tile(7, run="runs/a")
     assert tab.role("filter-title").text_content() == "Filter 7"
-    assert "One note of whoever made it." in tab.role("notes").text_content()
+    assert "A note of the author." in tab.role("notes").text_content()
 
 
 @pytest.mark.browser

@@ -77,12 +77,12 @@ def test_the_page_has_the_numbers_of_the_comparison(run: Comparison) -> None:
     data, known = _data(comparison_page(run)), run.to_dict()
     assert data["order"] == run.most_changed()
     assert data["statements"] == known["statements"]
-    for told, expected in zip(data["checkpoints"], known["checkpoints"], strict=True):
+    for entry, expected in zip(data["checkpoints"], known["checkpoints"], strict=True):
         for name in ("name", "label", "layer", "step", "epoch", "shape", "match", "numbers"):
-            assert told[name] == expected[name]
+            assert entry[name] == expected[name]
         for name in FILTER_NUMBERS:
             values = [row[name] for row in expected["filters"]]
-            assert told["filters"][name] == [
+            assert entry["filters"][name] == [
                 None if x is None else pytest.approx(x, rel=1e-3) for x in values
             ]
 

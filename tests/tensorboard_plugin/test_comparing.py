@@ -175,8 +175,8 @@ def test_pairs_of_filters_equal_those_of_scipy(opened: Open) -> None:
         assert_painted(unzoomed(tab.pixels(selector), zoom), own, float(own.abs().max()))
     tab.page.mouse.move(*tab.tile_at("kernels", "base", some))
     lines = tab.role("tip").locator("span").all_text_contents()
-    [told] = [line for line in lines if line.startswith("other: ")]
-    number, cosine = re.fullmatch(r"other: filter (\d+), cosine ([−\d.]+)", told).groups()
+    [partner_line] = [line for line in lines if line.startswith("other: ")]
+    number, cosine = re.fullmatch(r"other: filter (\d+), cosine ([−\d.]+)", partner_line).groups()
     both = torch.from_numpy(BASE[200][some]).ravel(), torch.from_numpy(OTHER[300][int(number)])
     expected = torch.cosine_similarity(both[0], both[1].ravel(), dim=0)
     assert int(number) == partners[some]

@@ -56,8 +56,8 @@ def test_damaged_snapshots_are_skipped_and_reported(odd: Site) -> None:
     with opening(odd) as look:
         tab = look(runs=["damaged"], step=1)
         tab.role("notes").locator("summary").click()
-        told = tab.role("notes").locator("li").all_text_contents()
-        assert any(re.search(r"Skipped k/conv1/weights/0+20-\d+: .*not JSON", one) for one in told)
+        notes = tab.role("notes").locator("li").all_text_contents()
+        assert any(re.search(r"Skipped k/conv1/weights/0+20-\d+: .*not JSON", one) for one in notes)
         assert tab.grid("kernels", "damaged").step == 1
         tab.page.keyboard.press("End")
         tab.frame.get_by_text(

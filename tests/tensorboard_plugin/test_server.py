@@ -62,8 +62,8 @@ def test_every_snapshot_is_served_bit_for_bit(board: Board) -> None:
     bits = {10: np.array([0, 2, 6, 0], np.uint8)}
     for (step, weights), payload in zip(LONG.items(), payloads, strict=True):
         assert payload == payload_of(weights, verdict_bits=bits.get(step)), step
-    told = [each["verdicts"] for each in run["layers"][0]["snapshots"][:3]]
-    assert told == [{}, {"near-zero": 2, "silent": 1}, None]
+    counts = [each["verdicts"] for each in run["layers"][0]["snapshots"][:3]]
+    assert counts == [{}, {"near-zero": 2, "silent": 1}, None]
 
 
 def test_served_weights_equal_those_of_the_layer(board: Board) -> None:

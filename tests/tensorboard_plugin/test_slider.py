@@ -192,8 +192,8 @@ def test_the_axis_shows_and_changes_its_scale(opened: Open) -> None:
 def test_marks_are_placed_where_verdicts_began(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=0)
     marks = tab.frame.get_by_role("group", name="Where verdicts began").get_by_role("button")
-    told = [mark.get_attribute("aria-label") for mark in marks.all()]
-    assert told == [
+    labels = [mark.get_attribute("aria-label") for mark in marks.all()]
+    assert labels == [
         "step 4: near-zero, 1 filter",
         "step 30: silent, 1 filter",
         "step 100: duplicate, 1 filter; step 100: frozen, 1 filter",

@@ -319,12 +319,14 @@ def _assert_readout(
     box = tab.frame.locator('canvas[data-kind="kernel"]').bounding_box()
     x, y = ((at + 0.5) / count for at, count in (across, down))
     tab.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
-    place, _, told = tab.role("weight").text_content().partition(": ")
+    place, _, numbers_text = tab.role("weight").text_content().partition(": ")
     if value is None:
         assert place.startswith(where)
         return
     assert place == where
-    numbers = [float(each) for each in re.findall(r"-?\d+\.\d+(?:e-\d+)?", told.replace("−", "-"))]
+    numbers = [
+        float(each) for each in re.findall(r"-?\d+\.\d+(?:e-\d+)?", numbers_text.replace("−", "-"))
+    ]
     assert numbers == pytest.approx(np.atleast_1d(value).tolist(), abs=6e-4)
 
 
