@@ -88,7 +88,7 @@ export class Notices {
       const chosen = model.view.verdict;
       this.legend.replaceChildren(...names.map((name) => el("button", {
         type: "button", class: "chip", "aria-pressed": String(name === chosen), "data-verdict": name,
-        title: `Only ${name} filters bright`,
+        title: `Make all filters but the ${name} ones faint`,
         click: () => actions.setView({ verdict: name === model.view.verdict ? null : name }),
       }, el("i", { class: "verdict-swatch", style: `--verdict:${model.colourOfVerdict(name)}` }), name, this.chips.get(name))));
     }

@@ -44,7 +44,7 @@ export class Sidebar {
     this.file = el("input", { type: "file", accept: "image/*", class: "unseen", tabindex: -1, "data-role": "probe-file", "aria-hidden": "true",
       change: (event) => { actions.useImage(event.target.files[0]); event.target.value = ""; } });
     this.chooseImage = el("button", { type: "button", class: "quiet", "data-role": "choose-probe", click: () => this.file.click() }, "Choose an image…");
-    this.backToRun = el("button", { type: "button", class: "quiet", hidden: true, "data-role": "run-probe", click: () => actions.useImage(null) }, "Back to the run’s");
+    this.backToRun = el("button", { type: "button", class: "quiet", hidden: true, "data-role": "run-probe", click: () => actions.useImage(null) }, "Use the probe of the run");
     this.probeGroup = group("Probe", el("div", { class: "probe" }, this.picture, el("div", {}, this.probeName, el("p", { class: "hint" }, "Or drop an image on the page; it stays in your browser."))), this.chooseImage, this.backToRun, this.file);
     this.root = el("div", { class: "controls" },
       group("Runs", this.findRun, this.runs),

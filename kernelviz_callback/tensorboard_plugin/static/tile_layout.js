@@ -1,6 +1,6 @@
 import { kernelOf, picturedAs, picturesOf } from "./paint.js";
 
-const MOST_OBLONG = 2; // the long side of a cell over its short side, so that a response fits too
+const MOST_OBLONG = 2; // the long side of a cell over its short side, at most, so that a response fits too
 const LEAST_PANE = 190; // pixels: a pane's title needs this width
 const PLANES_IN_ROW = 2; // more kernels of one filter are arranged in several rows
 const SLICES_IN_ROW = 8; // of a 3-D kernel
@@ -24,7 +24,7 @@ export function tileShape(weights, channel) {
   return { planes, across, down, width: across * (width + 1) - 1, height: down * (height + 1) - 1 };
 }
 
-/** The number of pictures in a row, where `square` would make the tile square. Slices of a kernel stay in one row. */
+/** The number of pictures in a row, where `square` would make the tile square. Slices of a kernel share a row if several channels are shown. */
 function acrossOf(planes, slices, square) {
   if (slices === 1) return planes <= PLANES_IN_ROW ? planes : Math.ceil(square);
   if (planes > slices) return slices * Math.max(1, Math.round(square / slices));
@@ -33,7 +33,8 @@ function acrossOf(planes, slices, square) {
 
 /**
  * The cell of a tile at a zoom, and the gap around it, which is wider than the gaps inside the tile.
- * A long cell becomes wider, at most to `responseRoom` pixels, for the response in a cell of equal size.
+ * The short side of a long cell grows to half of the long side, at most to `responseRoom` pixels, so
+ * that a response fits into a cell of the same size.
  */
 function cellOf(tile, zoom, gap, responseRoom) {
   const width = tile.width * zoom, height = tile.height * zoom;
