@@ -49,7 +49,10 @@ export const verdictNamesAt = (checkpoint, filter) =>
 export const presentVerdicts = data.verdict_names.filter((name) =>
   checkpoints.some((checkpoint) => checkpoint.verdict_counts[name]));
 
-/** [state, name, reason] of each verdict of a filter; the state is new, still or gone in the last checkpoint. */
+/**
+ * [state, name, reason] of each verdict of a filter; the state is new, still or gone in the last
+ * checkpoint.
+ */
 export function verdictsOf(filter) {
   const then = verdictsByFilter[0].get(filter) ?? new Map(), now = verdictsByFilter.at(-1).get(filter) ?? new Map();
   return data.verdict_names.flatMap((name) => {

@@ -51,7 +51,10 @@ export function fillNumbers() {
   find("numbers-note").textContent = absent.length ? `In no checkpoint: ${absent.join(", ")}.` : "";
 }
 
-/** The column of a similarity. Its chance level stands in the title where it is the same for all checkpoints. */
+/**
+ * The column of a similarity. Its chance level stands in the title where it is the same for all
+ * checkpoints.
+ */
 function similarityColumn(title, key) {
   const chances = new Set(checkpoints.filter((checkpoint) => checkpoint[key]).map((checkpoint) => numberText(checkpoint[key][1])));
   if (chances.size === 1) return [`${title} (chance ${[...chances]})`, (checkpoint) => checkpoint[key] && checkpoint[key][0]];

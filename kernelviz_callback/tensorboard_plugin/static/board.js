@@ -19,7 +19,10 @@ const MESSAGE = 90; // CSS pixels: the height of a message that replaces the res
 const NARROW = 640; // CSS pixels: in a narrower window the panes stand below each other
 const FAINT = 0.25; // opacity of tiles that are stale, have no partner, or lack the chosen verdict
 
-/** The least size of a tile, in pixels. Kernels of many channels need two pixels a weight, unless the grid becomes too large. */
+/**
+ * The least size of a tile, in pixels. Kernels of many channels need two pixels a weight, unless
+ * the grid becomes too large.
+ */
 function leastTile(track, channel) {
   const { planes, width, height } = tileShape(track.shape, channel);
   if (picturedAs(track.shape, channel) !== track.shape) return 2 * Math.min(width, height);

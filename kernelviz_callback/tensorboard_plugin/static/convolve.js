@@ -5,7 +5,10 @@
  * pixel. This needs a fraction of the multiplications. The probe is averaged once for all filters.
  */
 
-/** The shape of the responses of all filters. Throws an error for the user if the probe does not fit the layer. */
+/**
+ * The shape of the responses of all filters. Throws an error for the user if the probe does not fit
+ * the layer.
+ */
 export function responseShape(probeShape, shape, { dilation = [1, 1], groups = 1, shrink = 1, summed = false } = {}) {
   if (probeShape[0] % groups || probeShape[0] / groups < shape[1]) {
     throw new Error(`The layer reads ${shape[1] * groups} input channels and the probe has ${probeShape[0]}.`);
@@ -114,7 +117,10 @@ function summedKernel(kernels, size) {
   return sum;
 }
 
-/** Add a kernel's response to `sums`, eight weights at a time, so that each sum is read and written once for eight. */
+/**
+ * Add a kernel's response to `sums`, eight weights at a time, so that each sum is read and written
+ * once for eight.
+ */
 function addConvolution(sums, height, width, plane, down, taps, kernel) {
   for (let y = 0; y < height; y++) {
     const start = y * width, end = start + width, corner = y * down;

@@ -35,7 +35,10 @@ export function curveDrawing(className) {
   return svg("svg", { class: className, viewBox: `0 0 ${ACROSS} ${UP}`, preserveAspectRatio: "none", "aria-hidden": "true" });
 }
 
-/** A chart of one quantity of a filter over the steps, one line for each run, with a mark at the step of the slider. */
+/**
+ * A chart of one quantity of a filter over the steps, one line for each run, with a mark at the
+ * step of the slider.
+ */
 export class CurveView {
   constructor(title, kind, actions) {
     this.value = el("output", { "data-role": `${kind}-now` });

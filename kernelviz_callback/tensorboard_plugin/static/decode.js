@@ -28,7 +28,10 @@ export function decodePayload(buffer, snapshot, layer) {
   };
 }
 
-/** Decode the weights of a layer, filter by filter; NaN where a weight is not finite. An array `into` of the right length is reused. */
+/**
+ * Decode the weights of a layer, filter by filter; NaN where a weight is not finite. An array
+ * `into` of the right length is reused.
+ */
 export function weightsOf({ scales, data }, dtype, shape, into) {
   const weights = into?.length === data.length ? into : new Float32Array(data.length);
   const size = data.length / shape[0];

@@ -1,6 +1,9 @@
 import { numberText } from "./dom.js";
 
-/** Numbers that are computed from each snapshot when it arrives: one row for each snapshot, in arrays that grow. */
+/**
+ * Numbers that are computed from each snapshot when it arrives: one row for each snapshot, in
+ * arrays that grow.
+ */
 export class DerivedRows {
   constructor(filters) {
     this.filters = filters;
@@ -23,7 +26,10 @@ export class DerivedRows {
     this.freed.push(row);
   }
 
-  /** Compute the norms, the changes and the drift from a reference, as `filters.measures.movement`. Returns the row. */
+  /**
+   * Compute the norms, the changes and the drift from a reference, as `filters.measures.movement`.
+   * Returns the row.
+   */
   add(weights, reference) {
     const row = this.freed.pop() ?? this.count++;
     if (row >= this.drifts.length) this.grow();
@@ -76,7 +82,10 @@ export function verdictMarksOf(entries) {
   return marks;
 }
 
-/** Describe a filter at the step shown, a few words each: its numbers, its verdicts, its partners in other runs. */
+/**
+ * Describe a filter at the step shown, a few words each: its numbers, its verdicts, its partners in
+ * other runs.
+ */
 export function describeFilter(model, ordering, track, filter) {
   const index = model.indexOf(track);
   const norm = track.series.norms(index)?.[filter], change = track.series.changes(index)?.[filter];

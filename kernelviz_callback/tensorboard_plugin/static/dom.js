@@ -63,7 +63,10 @@ export const countText = (number, noun) => `${grouped(number)} ${noun}${number =
 
 export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
-/** A function that calls at most once in so many milliseconds; the last request is always followed by a call. */
+/**
+ * A function that calls at most once in so many milliseconds; the last request is always followed
+ * by a call.
+ */
 export function throttle(milliseconds, callback) {
   let timer = null, last = -Infinity;
   return () => {

@@ -10,7 +10,10 @@ const SLENDER = 8; // frames that are higher than so many widths never fill the 
 const MANY_FRAMES = [10, 9, 8, 7, 6]; // the usual numbers of frames, the preferred one first
 const FEW_FRAMES = [5, 4, 3]; // for filters with so many channels that no more frames fit
 
-/** Pictures of a filter from the first snapshot to the last, on one colour scale. A click shows the step of a frame. */
+/**
+ * Pictures of a filter from the first snapshot to the last, on one colour scale. A click shows the
+ * step of a frame.
+ */
 export class Film {
   constructor(track, actions) {
     Object.assign(this, { track, actions, frames: [], key: "", atlas: new Atlas() });

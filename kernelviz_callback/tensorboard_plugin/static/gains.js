@@ -43,7 +43,10 @@ export function gainOf({ kernels, shape: [, channels, taps], dilation, channels:
   return gain;
 }
 
-/** The frequency responses of one run: a `ResponseFeed` that computes them on the page and draws them as curves. */
+/**
+ * The frequency responses of one run: a `ResponseFeed` that computes them on the page and draws
+ * them as curves.
+ */
 export class GainFeed extends ResponseFeed {
   constructor(onChange) {
     super({ grid: gainsInSlices }, onChange);

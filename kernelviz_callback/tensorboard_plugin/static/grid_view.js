@@ -125,7 +125,10 @@ export class GridView {
     else this.tiles.removeAttribute("aria-activedescendant");
   }
 
-  /** Show the values at the ends of the colours, or why there are none. `ends` holds one value for each tile. */
+  /**
+   * Show the values at the ends of the colours, or why there are none. `ends` holds one value for
+   * each tile.
+   */
   showScale(ends, scale, isGrey, why = null, isSigned = true) {
     this.scale.hidden = !ends;
     if (!ends) return;

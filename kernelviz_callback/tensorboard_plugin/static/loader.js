@@ -172,7 +172,10 @@ export class Loader {
   }
 }
 
-/** Indices of snapshots, the most wanted first, so that curves and film strips appear coarse first and then get finer. */
+/**
+ * Indices of snapshots, the most wanted first, so that curves and film strips appear coarse first
+ * and then get finer.
+ */
 export function loadingOrder(entries, around) {
   if (entries.length === 0) return [];
   const last = entries.length - 1;

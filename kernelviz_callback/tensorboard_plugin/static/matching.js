@@ -10,7 +10,10 @@ export function matched(ones, shapeOnes, others, shapeOthers) {
   return { partner, mean: sum / Math.min(rows, columns) };
 }
 
-/** Filters of Gaussian noise, the same for the same seed: their pairs show the similarity that chance alone reaches. */
+/**
+ * Filters of Gaussian noise, the same for the same seed: their pairs show the similarity that
+ * chance alone reaches.
+ */
 export function noiseOf(shape, seed) {
   const values = new Float32Array(shape.reduce((product, side) => product * side, 1));
   let state = seed;

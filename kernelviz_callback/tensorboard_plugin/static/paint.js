@@ -47,7 +47,10 @@ export function kernelOf(shape) {
   return { slices, height, width };
 }
 
-/** The shape in which weights are drawn. A 1-D layer of many channels is drawn as a matrix, channels by taps. */
+/**
+ * The shape in which weights are drawn. A 1-D layer of many channels is drawn as a matrix, channels
+ * by taps.
+ */
 export function picturedAs(shape, channel) {
   const isMatrix = shape.length === 3 && typeof channel !== "number" && shape[1] > MOST_CURVES;
   return isMatrix ? [shape[0], 1, shape[1], shape[2]] : shape;
@@ -64,7 +67,10 @@ export function picturesOf(shape, channel) {
   return kernelOf(shape).slices * (isOne ? 1 : shape[1]);
 }
 
-/** The pixels of a tile at zoom 1. `channel` is "rgb" (three in one picture), "all" (side by side) or one index. */
+/**
+ * The pixels of a tile at zoom 1. `channel` is "rgb" (three in one picture), "all" (side by side)
+ * or one index.
+ */
 export function tileSize(shape, channel) {
   const { width, height } = kernelOf(shape);
   return { width: picturesOf(shape, channel) * (width + 1) - 1, height };

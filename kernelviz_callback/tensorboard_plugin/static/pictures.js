@@ -2,7 +2,10 @@ import { atlasLayout, COLOURS, kernelOf, paintAtlas, picturedAs, stripedZoom } f
 import { CurveTiles } from "./taps.js";
 import { planeOf, tileShape } from "./tile_layout.js";
 
-/** All tiles of a layer, one pixel for a weight, on a hidden canvas. Curves are drawn when they are requested. */
+/**
+ * All tiles of a layer, one pixel for a weight, on a hidden canvas. Curves are drawn when they are
+ * requested.
+ */
 export class Atlas {
   constructor() {
     this.canvas = document.createElement("canvas");
@@ -53,7 +56,10 @@ export function paintRamp(canvas, isGrey) {
   canvas.getContext("2d").putImageData(strip, 0, 0);
 }
 
-/** Paint a probe as an image, as `Probe.to_picture`: three channels in colour, otherwise the mean of the channels. */
+/**
+ * Paint a probe as an image, as `Probe.to_picture`: three channels in colour, otherwise the mean of
+ * the channels.
+ */
 export function paintProbe(canvas, { shape: [channels, height, width], planes }) {
   Object.assign(canvas, { width, height });
   const picture = new ImageData(width, height), size = width * height;

@@ -72,7 +72,10 @@ export class Probes {
   }
 }
 
-/** Describe what to convolve for the channels that are shown. Throws an error for the user if the probe does not fit. */
+/**
+ * Describe what to convolve for the channels that are shown. Throws an error for the user if the
+ * probe does not fit.
+ */
 export function responseRequest(track, values, channel, response, { planes, probeShape }) {
   const { series, shape } = track;
   const { dilation = [1, 1], groups = 1 } = series.geometry;

@@ -1,7 +1,10 @@
 import { averagesOf, respond, responseShape } from "./convolve.js";
 import { matched } from "./matching.js";
 
-/** Responses for the page: of one filter at once, of all filters in a worker or, without a worker, in slices of time. */
+/**
+ * Responses for the page: of one filter at once, of all filters in a worker or, without a worker,
+ * in slices of time.
+ */
 
 const SLICE_MILLISECONDS = 8; // of each turn, spent on responses without a worker
 

@@ -117,7 +117,10 @@ export class ResponseFeed {
     if (this.shown) this.repaint();
   }
 
-  /** Set the largest response of all runs at this step, for the scale "run". Responses of other steps are not known. */
+  /**
+   * Set the largest response of all runs at this step, for the scale "run". Responses of other
+   * steps are not known.
+   */
   share(common) {
     if (common === this.common) return;
     this.common = common;

@@ -60,7 +60,10 @@ export class Series {
     this.changed();
   }
 
-  /** Load everything: first the snapshot at the index, the first and the last one, then landmarks, then the rest. */
+  /**
+   * Load everything: first the snapshot at the index, the first and the last one, then landmarks,
+   * then the rest.
+   */
   load(aroundIndex) {
     this.around = Math.max(0, Math.min(aroundIndex, this.entries.length - 1));
     const slots = loadingOrder(this.entries, this.around).map((index) => this.slots[index]);
@@ -124,7 +127,10 @@ export class Series {
     return this.isKnown(index) ? this.derived.norms(this.slots[index].row) : null;
   }
 
-  /** The distance of each filter from the first snapshot, relative to its norm there. Null until it is known. */
+  /**
+   * The distance of each filter from the first snapshot, relative to its norm there. Null until it
+   * is known.
+   */
   changes(index) {
     return this.isKnown(index) ? this.derived.changes(this.slots[index].row) : null;
   }

@@ -93,7 +93,10 @@ export class Sidebar {
     this.pin.hidden = view.difference !== "pinned" || view.pinned === step;
   }
 
-  /** The mean cosine of the pairs, beside that of random filters: even their best pairs are somewhat similar. */
+  /**
+   * The mean cosine of the pairs, beside that of random filters: even their best pairs are somewhat
+   * similar.
+   */
   describeMatch() {
     const { tracks } = this.model, { alike } = this.ordering;
     const sentences = [...alike].map(([track, { mean, chance }]) =>

@@ -84,7 +84,10 @@ async function errorReason(reply) {
   return answer?.error ?? `TensorBoard answered with an error (${reply.status} ${reply.statusText}).`;
 }
 
-/** Split a reply: a uint32 count, `count` uint32 lengths, the payloads. A payload of length 0 could not be read. */
+/**
+ * Split a reply: a uint32 count, `count` uint32 lengths, the payloads. A payload of length 0 could
+ * not be read.
+ */
 function splitPayloads(reply, expected) {
   const view = new DataView(reply);
   const count = reply.byteLength >= 4 ? view.getUint32(0, true) : 0;

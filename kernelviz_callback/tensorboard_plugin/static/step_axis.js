@@ -13,7 +13,10 @@ export class StepAxis {
     this.shares = this.steps.map(this.place);
   }
 
-  /** Whether steps bunch at the beginning, so closely that the pointer cannot tell them apart on a linear axis. */
+  /**
+   * Whether steps bunch at the beginning, so closely that the pointer cannot tell them apart on a
+   * linear axis.
+   */
   get isBunched() {
     const { steps, last } = this;
     if (last < 4) return false;

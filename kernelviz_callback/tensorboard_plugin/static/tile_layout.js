@@ -24,7 +24,10 @@ export function tileShape(weights, channel) {
   return { planes, across, down, width: across * (width + 1) - 1, height: down * (height + 1) - 1 };
 }
 
-/** The number of pictures in a row, where `square` would make the tile square. Slices of a kernel share a row if several channels are shown. */
+/**
+ * The number of pictures in a row, where `square` would make the tile square. Slices of a kernel
+ * share a row if several channels are shown.
+ */
 function acrossOf(planes, slices, square) {
   if (slices === 1) return planes <= PLANES_IN_ROW ? planes : Math.ceil(square);
   if (planes > slices) return slices * Math.max(1, Math.round(square / slices));
@@ -73,7 +76,10 @@ export function fitTiles({ count, tile, room, gap: usualGap, least, zoom = null,
   };
 }
 
-/** The most columns that fit; fewer if they fill the rectangle, or fill the last row better without another row. */
+/**
+ * The most columns that fit; fewer if they fill the rectangle, or fill the last row better without
+ * another row.
+ */
 function evenColumns(count, most, mostRows) {
   let best = most, fewest = Infinity;
   for (let columns = most; columns >= 1; columns--) {
@@ -95,7 +101,10 @@ export function cellBox({ columns, cell, gap }, position) {
   };
 }
 
-/** The tile that is nearest to a point of the canvas, so that nothing flickers in the gaps; -1 outside of the grid. */
+/**
+ * The tile that is nearest to a point of the canvas, so that nothing flickers in the gaps; -1
+ * outside of the grid.
+ */
 export function positionAt({ columns, rows, cell, gap, count }, x, y) {
   const column = Math.floor((x - gap / 2) / (cell.width + gap));
   const row = Math.floor((y - gap / 2) / (cell.height + gap));

@@ -14,7 +14,10 @@ export class Track {
     this.widest = { key: "", value: 0, done: new Map() };
   }
 
-  /** Set the layer's entry in the timeline, again after each change; null if the run does not have the layer. */
+  /**
+   * Set the layer's entry in the timeline, again after each change; null if the run does not have
+   * the layer.
+   */
   setLayer(info) {
     this.info = info;
     if (this.layer !== (info?.name ?? null)) {
@@ -136,7 +139,10 @@ export class Track {
     return halfRanges(this.values(index, view), this.shape, "layer")[0];
   }
 
-  /** The names of a filter's verdicts, the worst first; null if its health was not examined or is not loaded. */
+  /**
+   * The names of a filter's verdicts, the worst first; null if its health was not examined or is
+   * not loaded.
+   */
   verdicts(index, filter, names) {
     if (!this.entries[index]?.verdicts || !this.series.isLoaded(index)) return null;
     const bits = this.series.bits(index)[filter];
