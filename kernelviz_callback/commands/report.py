@@ -70,7 +70,7 @@ def report_page(
     )
     return Template(package_text("commands/report.html")).substitute(
         title=as_html_text(f"{layer} of {name}"),
-        style=package_text(f"{_TAB}/style.css"),
+        style=package_text(f"{_TAB}/theme.css") + package_text(f"{_TAB}/style.css"),
         script=script,
         worker=bundled_modules(f"{_TAB}/worker.js"),
         digest=script_digest(script),

@@ -33,6 +33,7 @@ MOST_WEIGHTS = 1_500_000
 # Digits of the numbers of a filter, and of the magnitude at the ends of a tile's colours.
 _NUMBER_DIGITS = 4
 _RANGE_DIGITS = 7
+_THEME = "tensorboard_plugin/static/theme.css"
 _NOT_FINITE_LEVEL = 0
 _MOST_STACKED = 4  # curves of one filter, below each other
 
@@ -55,7 +56,7 @@ def comparison_page(comparison: Comparison) -> str:
     script = bundled_modules("comparison/page.js")
     return Template(package_text("comparison/page.html")).substitute(
         title=as_html_text(f"{comparison.first.layer} in {len(comparison.columns)} checkpoints"),
-        style=package_text("comparison/page.css"),
+        style=package_text(_THEME) + package_text("comparison/page.css"),
         script=script,
         digest=script_digest(script),
         data=as_script_data(_page_data(comparison)),
