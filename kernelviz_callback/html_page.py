@@ -1,40 +1,53 @@
-"""HTML pages in one file: the viewer of the Kernels tab with data inside."""
+"""HTML pages in one file: join script modules into one script, and embed data safely."""
 
 import base64
+import hashlib
 import json
+import posixpath
 import re
 from html import escape
 from importlib.resources import files
 from typing import Any
 
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
+_IMPORT = re.compile(r'^import \{[^}]*\} from "(\.{1,2}/[\w./]+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=async |class |const |function |let )", re.MULTILINE)
 
 
-def bundled_modules(*modules: str) -> str:
-    """Modules of the viewer and all that they import as one script, what is imported first."""
+def bundled_modules(*paths: str) -> str:
+    """Join script modules and everything that they import into one script.
+
+    A module comes after the modules that it imports. All modules share one scope afterwards, so no
+    two of them may declare the same name.
+
+    Args:
+        paths: Paths of modules inside the package: ``"tensorboard_plugin/static/app.js"``.
+
+    Returns:
+        A script without imports and exports.
+    """
     texts: dict[str, str] = {}
 
-    def take(name: str) -> None:
-        if name not in texts:
-            text = static_text(name)
-            for imported in _IMPORT.findall(text):
-                take(imported)
-            texts[name] = _EXPORT.sub("", _IMPORT.sub("", text))
+    def add(path: str) -> None:
+        if path in texts:
+            return
+        text = package_text(path)
+        for imported in _IMPORT.findall(text):
+            add(posixpath.normpath(posixpath.join(posixpath.dirname(path), imported)))
+        texts[path] = _EXPORT.sub("", _IMPORT.sub("", text))
 
-    for name in modules:
-        take(name)
+    for path in paths:
+        add(path)
     return "\n".join(texts.values())
 
 
-def static_text(name: str) -> str:
-    """Read a file of the Kernels tab: a module or a style sheet."""
-    return (
-        files("kernelviz_callback.tensorboard_plugin")
-        .joinpath("static")
-        .joinpath(name)
-        .read_text(encoding="utf-8")
-    )
+def package_text(path: str) -> str:
+    """Read a text file of the package: a module, a style sheet or a page."""
+    return files("kernelviz_callback").joinpath(path).read_text(encoding="utf-8")
+
+
+def script_digest(script: str) -> str:
+    """Return the SHA-256 digest of a script, as a content security policy names it."""
+    return as_base64(hashlib.sha256(script.encode()).digest())
 
 
 def as_html_text(text: str) -> str:

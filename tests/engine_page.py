@@ -1,4 +1,4 @@
-"""A page in Chromium that has every module of the Kernels tab's engine, and arrays to and from it.
+"""A page in Chromium with the tab's modules that compute, and arrays to and from it.
 
 A script is the body of an asynchronous function. It sees the exports of the modules and the
 arguments by their names; arrays arrive as typed arrays and come back as flat NumPy arrays.
@@ -86,7 +86,7 @@ Engine = Callable[..., Any]
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A headless browser; the test is skipped where there is none."""
+    """Start a headless browser; skip the test if there is none."""
     if CHROMIUM is None:
         pytest.skip("no chromium on the PATH to run the page with")
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -98,7 +98,7 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def engine_page(browser: Any) -> Iterator[Engine]:
-    """A page served from the folder of the modules; nothing may be complained of in it."""
+    """Open a page that is served from the folder of the modules; it must not raise errors."""
     with _served() as address:
         page = browser.new_page()
         complaints: list[str] = []
@@ -110,7 +110,7 @@ def engine_page(browser: Any) -> Iterator[Engine]:
 
 
 def install(page: Any) -> Engine:
-    """Give an open page the modules, unless it has them, and a way to run scripts with them."""
+    """Load the modules into an open page, and return a function that runs scripts with them."""
     page.evaluate(_BRIDGE)
     exports = page.evaluate(_LOAD, [f"{name}.js" for name in ENGINE])
 

@@ -1,4 +1,4 @@
-"""TensorBoard with the Kernels tab, as a real server or in this process, and how to ask it."""
+"""TensorBoard with the Kernels tab, as a real server or in this process, and requests to it."""
 
 import json
 import re
@@ -26,7 +26,7 @@ with warnings.catch_warnings():
     from tensorboard.backend.event_processing.data_ingester import LocalDataIngester
 
 ROUTE = "/data/plugin/kernels"
-SECONDS = 60  # more than TensorBoard ever needs
+SECONDS = 60  # more than TensorBoard needs
 
 
 class Answer(NamedTuple):
@@ -42,8 +42,7 @@ class Answer(NamedTuple):
 class Board:
     """A TensorBoard: ``get`` fetches an address.
 
-    ``url`` and ``process`` are those of a server, ``prefix`` is what all runs are called before
-    their own names.
+    ``url`` and ``process`` are those of a server. ``prefix`` stands before the names of all runs.
     """
 
     get: Callable[[str], Answer]
@@ -58,11 +57,11 @@ class Board:
         return self.ask("timeline", **query).json()
 
     def run(self, name: str) -> Any:
-        """The entry of a run in the timeline; None if it is not there."""
+        """Return the entry of a run in the timeline, or None."""
         return next((run for run in self.timeline()["runs"] if run["name"] == name), None)
 
     def payloads(self, run: str, layer: str, ids: Sequence[str]) -> list[bytes]:
-        """Payloads of any number of snapshots, asked for as the page does."""
+        """Request payloads of any number of snapshots, in requests like those of the page."""
         found: list[bytes] = []
         for first in range(0, len(ids), 64):
             some = ids[first : first + 64]
@@ -71,19 +70,19 @@ class Board:
             found += split(answer.content)
         return found
 
-    def until(self, is_so: Callable[[Any], bool]) -> Any:
-        """Wait for TensorBoard to have read something: the first timeline of which ``is_so``."""
+    def until(self, is_ready: Callable[[Any], bool]) -> Any:
+        """Wait until the timeline fulfils a condition, and return it."""
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             timeline = self.timeline()
-            if is_so(timeline):
+            if is_ready(timeline):
                 return timeline
             time.sleep(0.1)
         raise TimeoutError(f"still: {str(timeline)[:1000]}")
 
 
 def split(answer: bytes) -> list[bytes]:
-    """Take an answer of ``/snapshots`` apart."""
+    """Split an answer of ``/snapshots`` into its payloads."""
     (count,) = struct.unpack_from("<I", answer)
     at, found = 4 + 4 * count, []
     for length in struct.unpack_from(f"<{count}I", answer, 4):
@@ -95,7 +94,7 @@ def split(answer: bytes) -> list[bytes]:
 
 @contextmanager
 def served(*flags: str, log: Path) -> Iterator[Board]:
-    """Start ``tensorboard`` as a user does, with any flags; ``log`` receives what it says."""
+    """Start ``tensorboard`` as a user does, with any flags; ``log`` receives its output."""
     command = [sys.executable, "-m", "tensorboard.main", "--port=0", "--host=127.0.0.1", *flags]
     with log.open("w") as output, subprocess.Popen(command, stderr=output, text=True) as process:
         try:

@@ -1,6 +1,6 @@
-"""The Kernels tab in Chromium, of a real TensorBoard that shows prepared runs; and what is in it.
+"""The Kernels tab in Chromium, from a real TensorBoard with prepared runs, and reading its content.
 
-Tests wait for what the page says of itself in the data attributes of its body.
+Tests wait for the data attributes of the body, in which the page describes its state.
 """
 
 import base64
@@ -20,11 +20,11 @@ from torch import Tensor
 from kernelviz_callback.drawing.colour import diverging, to_levels
 from kernelviz_callback.drawing.tiles import paint_tiles
 
-SECONDS = 30_000  # milliseconds: more than anything ever takes
+SECONDS = 30_000  # milliseconds: more than anything takes
 
 
 def link_to(**view: Any) -> str:
-    """The part of an address that restores a view."""
+    """Make the part of an address that restores a view."""
     named = {
         key: ",".join(quote(one, safe="") for one in view[key]) for key in view if key == "runs"
     }
@@ -36,7 +36,7 @@ Open = Callable[..., "Tab"]
 
 
 class Tab:
-    """An open Kernels tab: ``frame`` is what it runs in, ``page`` the browser's tab around it."""
+    """An open Kernels tab: ``frame`` is its frame, ``page`` the tab of the browser around it."""
 
     def __init__(self, page: Any, frame: Any) -> None:
         self.page, self.frame = page, frame
@@ -47,7 +47,7 @@ class Tab:
         self.frame.wait_for_function(script, arg=argument, timeout=SECONDS)
 
     def drawn(self) -> None:
-        """Wait until what was asked for is loaded and the kernels are drawn."""
+        """Wait until the view is loaded and the kernels are drawn."""
         self.frame.evaluate(
             "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
         )
@@ -76,7 +76,7 @@ class Tab:
         self.drawn()
 
     def choose(self, role: str, value: str) -> None:
-        """Choose one of the alternatives that stand side by side."""
+        """Choose one of several radio buttons."""
         self.frame.check(f'fieldset[data-role="{role}"] input[value="{value}"]', force=True)
         self.drawn()
 
@@ -85,15 +85,15 @@ class Tab:
         self.drawn()
 
     def pixels(self, selector: str) -> np.ndarray:
-        """What is on a canvas: shape (H, W, 4)."""
+        """Read the pixels of a canvas: shape (H, W, 4)."""
         return self._read(selector)[0]
 
     def grid(self, kind: str, run: str) -> "Grid":
-        """The grid of a run, ``kind`` is "kernels" or "responses"."""
+        """Read the grid of a run; ``kind`` is "kernels" or "responses"."""
         return Grid(*self._read(f'canvas[data-kind="{kind}"][data-run={json.dumps(run)}]'))
 
     def _read(self, selector: str) -> tuple[np.ndarray, Mapping[str, str]]:
-        """Pixels and data attributes of a canvas, of the same moment."""
+        """Read pixels and data attributes of a canvas at the same time."""
         height, width, data, about = self.frame.locator(selector).evaluate(
             """(canvas) => {
               const { width, height } = canvas;
@@ -109,7 +109,7 @@ class Tab:
         return pixels, about
 
     def tile_at(self, kind: str, run: str, filter_index: int) -> tuple[float, float]:
-        """Where the middle of a tile is in the browser's tab, for the mouse."""
+        """Return the middle of a tile in the browser's tab, for the mouse."""
         grid = self.grid(kind, run)
         selector = f'canvas[data-kind="{kind}"][data-run={json.dumps(run)}]'
         box = self.frame.locator(selector).bounding_box()
@@ -127,7 +127,7 @@ class Tab:
 
 
 class Grid:
-    """Pixels of a grid, and where its tiles are."""
+    """The pixels of a grid, and the places of its tiles."""
 
     def __init__(self, pixels: np.ndarray, data: Mapping[str, str]) -> None:
         self.pixels, self.step = pixels, int(data.get("step", -1))
@@ -136,20 +136,20 @@ class Grid:
         self.columns, self.zoom, self.gap, self.width, self.height = (int(data[n]) for n in names)
 
     def cell(self, filter_index: int) -> tuple[int, int, int, int]:
-        """Of a filter's tile: x, y, width, height."""
+        """Return x, y, width and height of a filter's tile."""
         row, column = divmod(self.order.index(filter_index), self.columns)
         x = self.gap + column * (self.width + self.gap)
         return x, self.gap + row * (self.height + self.gap), self.width, self.height
 
     def tile(self, filter_index: int, height: int, width: int) -> np.ndarray:
-        """The pixels of a tile of so many pixels, in the middle of its cell."""
+        """Return the pixels of a tile of a given size, in the middle of its cell."""
         x, y, wide, high = self.cell(filter_index)
         left, top = x + (wide - width) // 2, y + (high - height) // 2
         return self.pixels[top : top + height, left : left + width]
 
 
 def unzoomed(pixels: np.ndarray, zoom: int) -> np.ndarray:
-    """One pixel of each block of ``zoom`` x ``zoom``, all of which are the same."""
+    """Return one pixel of each block of ``zoom`` x ``zoom`` equal pixels."""
     height, width, _ = pixels.shape
     blocks = pixels.reshape(height // zoom, zoom, width // zoom, zoom, 4)
     assert (blocks == blocks[:, :1, :, :1]).all(), "a weight is not one sharp square"
@@ -157,7 +157,7 @@ def unzoomed(pixels: np.ndarray, zoom: int) -> np.ndarray:
 
 
 def assert_painted(found: np.ndarray, values: Tensor, end: float, levels_off: int = 1) -> None:
-    """Hold pixels, shape (H, W, 4), against three planes as colours, or one, shape (C, H, W)."""
+    """Compare pixels, shape (H, W, 4), with one plane or three colour planes, shape (C, H, W)."""
     assert (found[..., 3] == 255).all()
     half_range = torch.tensor([end])
     colours = torch.from_numpy(found[..., :3].astype(np.int16)).permute(2, 0, 1)
@@ -172,14 +172,14 @@ def assert_painted(found: np.ndarray, values: Tensor, end: float, levels_off: in
 
 
 class Site:
-    """A TensorBoard and a browser; ``complaints`` is what must stay empty."""
+    """A TensorBoard and a browser; ``complaints`` must stay empty."""
 
     def __init__(self, board: Board, browser: Any) -> None:
         self.board, self.browser = board, browser
         self.complaints: list[str] = []
 
     def page(self, **settings: Any) -> Any:
-        """A page in a context of its own, watched."""
+        """Open a page in a browser context of its own, and note its errors."""
         size = {"viewport": {"width": 1280, "height": 900}}
         context = self.browser.new_context(**{**size, **settings})
         page = context.new_page()
@@ -190,9 +190,9 @@ class Site:
         """Open the tab with a view.
 
         Args:
-            whole: All of TensorBoard; else the document of the tab's frame alone, which is quicker.
-            settings: Of the browser's context.
-            view: What the address tells of it.
+            whole: Open all of TensorBoard, not only the document of the frame, which is quicker.
+            settings: Settings of the browser context.
+            view: The view, as the address holds it.
         """
         page = self.page(**(settings or {}))
         link = link_to(**view)
@@ -202,7 +202,7 @@ class Site:
         return tab
 
     def entry(self, link: str = "") -> str:
-        """The address of the frame's document."""
+        """Return the address of the frame's document."""
         return f"{self.board.url}/data/plugin_entry.html?name=kernels#{link}"
 
 
@@ -219,7 +219,7 @@ def serving(
 
 @contextmanager
 def prepared_board(folder: Path) -> Iterator[Board]:
-    """Serve the prepared runs, written into an empty folder."""
+    """Write the prepared runs into an empty folder and serve them."""
     logs = folder / "logs"
     write_logs(logs)
     with served(f"--logdir={logs}", log=folder / "tensorboard.log") as board:
@@ -235,7 +235,7 @@ def _has_all(timeline: Any) -> bool:
 
 @contextmanager
 def opening(made: Site) -> Iterator[Callable[..., Tab]]:
-    """Open tabs of a site, close them, and check that nothing was complained of."""
+    """Open tabs of a site, close them, and check that no error was noted."""
     made.complaints.clear()
     yield made.open
     for context in made.browser.contexts:
@@ -256,7 +256,7 @@ def watch(page: Any, url: str, complaints: list[str]) -> None:
         if not request.url.startswith((url, "data:", "blob:")):
             complaints.append(f"asked {request.url}")
 
-    # The document of the frame has no icon: only a page of its own is asked for one.
+    # Only a document outside of a frame is asked for an icon.
     page.route("**/favicon.ico", lambda route: route.fulfill(body=b""))
     page.on("console", said)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -264,6 +264,6 @@ def watch(page: Any, url: str, complaints: list[str]) -> None:
 
 
 def frame_of(page: Any) -> Any:
-    """The frame of the tab in TensorBoard's page."""
+    """Find the frame of the tab in TensorBoard's page."""
     element = page.wait_for_selector("iframe[src*='plugin_entry']", timeout=SECONDS)
     return element.content_frame()

@@ -1,4 +1,4 @@
-"""Runs of all kinds that tests of the Kernels tab look at."""
+"""Runs of all kinds for the tests of the Kernels tab."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ HOSTILE = "<script>window.hacked=1</script>"
 def moving_weights(
     steps: Sequence[int], shape: tuple[int, ...], seed: int, pace: float = 0.4
 ) -> dict[int, Any]:
-    """Filters of unlike strength that go a good part of their length from snapshot to snapshot."""
+    """Make filters of different norms that change much between snapshots."""
     rng = np.random.default_rng(seed)
     strength = rng.uniform(0.5, 2, (shape[0], 1, 1, 1))
     start, drift = rng.normal(0, 0.1, (2, *shape)) * strength
@@ -21,7 +21,7 @@ def moving_weights(
 
 
 def picture(channels: int, height: int, width: int) -> np.ndarray:
-    """A probe of whole levels: waves with some noise on them."""
+    """Make a probe of whole levels: waves with some noise."""
     rng = np.random.default_rng(channels)
     y, x = np.mgrid[:height, :width] / 7
     waves = [np.sin(x + c) * np.cos(y * (c + 1) / 3) for c in range(channels)]
@@ -38,7 +38,7 @@ GREY = moving_weights(STEPS, (8, 1, 5, 5), 3)
 GROUPED = moving_weights(STEPS, (6, 2, 3, 3), 4)
 LARGE = moving_weights((0, 10), (112, 24, 7, 7), 6)  # too large for 16 bits a weight
 LONG = moving_weights(LONG_STEPS, (8, 3, 5, 5), 5, pace=0.01)
-# Of sizes to which a response is as large as a tile at some zoom, so that it is drawn as it is.
+# In these sizes a response is as large as a tile at some zoom, so it is drawn without scaling.
 PROBE = picture(3, 62, 62)
 GREY_PROBE = picture(1, 64, 64)
 GROUPED_PROBE = picture(6, 60, 62) - np.float32(0.3)
@@ -53,7 +53,7 @@ VERDICTS = {
 
 
 def _other() -> dict[int, Any]:
-    """Filters of the base run in another order, two of them missing, and noise."""
+    """Make the filters of the base run in another order, without two of them, and with noise."""
     order = np.random.default_rng(7).permutation(12)[:10]
     noise = moving_weights(OTHER_STEPS, (10, 3, 7, 7), 8)
     last = BASE[STEPS[-1]][order]
@@ -61,7 +61,7 @@ def _other() -> dict[int, Any]:
 
 
 def _spoilt() -> dict[int, Any]:
-    """One weight that is not a number in filter 2, and infinity in filter 1."""
+    """Put a NaN into filter 2, and infinity into filter 1."""
     weights = moving_weights((0, 10), (4, 3, 5, 5), 9)
     weights[10][2, 1, 3, 4] = np.nan
     weights[10][1, 0, 0, 0] = np.inf
@@ -73,7 +73,7 @@ SPOILT = _spoilt()
 
 
 def write_logs(folder: Path) -> None:
-    """Runs of all kinds, one of them without kernels."""
+    """Write runs of all kinds, one of them without kernels."""
     write_run(folder / "base", {"conv1": BASE, "deep": DEEP}, probe=PROBE, verdicts=VERDICTS)
     write_run(folder / "other", OTHER, probe=PROBE, digest="0" * 64)
     write_run(folder / "grey", GREY, probe=GREY_PROBE, layer="grey")

@@ -28,13 +28,13 @@ GEOMETRY = {
 }
 STEPS_AN_EPOCH = 100
 SECONDS_A_STEP = 0.5
-DIGEST = "d" * 64  # of the probe, where a test does not care which
+DIGEST = "d" * 64  # digest of a probe, for tests in which any will do
 
 
 def random_weights(
     steps: Iterable[int], shape: tuple[int, ...] = (64, 3, 7, 7), seed: int = 0
 ) -> dict[int, np.ndarray]:
-    """Filters that walk at random: step to weights, cheap to make by the thousand."""
+    """Make random walks of filters: step to weights, quickly even for thousands of steps."""
     rng = np.random.default_rng(seed)
     start, drift, wobble = rng.normal(0, 0.1, (3, *shape)).astype(np.float32)
     return {
@@ -44,7 +44,7 @@ def random_weights(
 
 
 def packed(weights: np.ndarray, **about: Any) -> tuple[Any, bytes]:
-    """Pack a layer; ``about`` is what is unlike the usual arguments of `pack_snapshot`."""
+    """Pack a layer; ``about`` replaces usual arguments of `pack_snapshot`."""
     fields = {"layer": "conv1", "step": 7, "epoch": 1, "wall_time": 1.5, "attempt": ATTEMPT}
     return pack_snapshot(weights, **{**fields, "geometry": GEOMETRY, **about})
 
@@ -77,7 +77,7 @@ class RunWriter:
 
         Args:
             weights: Shape (N, C, kH, kW).
-            step: Also tells the epoch and the time, unless ``about`` does.
+            step: The epoch and the time follow from it, unless ``about`` has them.
             layer: Name.
             about: Other arguments of `pack_snapshot`, ``verdicts`` as for `write_run`.
         """
@@ -103,11 +103,11 @@ class RunWriter:
         self._writer._get_file_writer().add_summary(Summary(value=[value]), step)
 
     def scalar(self, tag: str, number: float, step: int) -> None:
-        """Write what other dashboards show."""
+        """Write a scalar, for the other dashboards."""
         self._writer.add_scalar(tag, number, step)
 
     def flush(self) -> None:
-        """Let TensorBoard see what was written."""
+        """Flush, so that TensorBoard can read what was written."""
         self._writer.flush()
 
 
@@ -160,7 +160,7 @@ def write_run(
 
 
 def bits_of(verdicts: Mapping[int, Sequence[str]], filters: int) -> np.ndarray:
-    """Verdicts, filter to names, as bits: shape (filters,), uint8."""
+    """Encode verdicts, filter to names, as bits: shape (filters,), uint8."""
     bits = np.zeros(filters, np.uint8)
     for index, names in verdicts.items():
         for name in names:
@@ -171,7 +171,7 @@ def bits_of(verdicts: Mapping[int, Sequence[str]], filters: int) -> np.ndarray:
 def raw_value(
     tag: str, content: bytes, payload: bytes = b"", *, plugin: str = "kernels"
 ) -> Summary.Value:
-    """An event with any header and payload, for what should not be there."""
+    """Make an event with any header and payload, also an invalid one."""
     return Summary.Value(
         tag=tag,
         metadata=SummaryMetadata(

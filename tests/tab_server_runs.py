@@ -1,4 +1,4 @@
-"""A log directory that holds all that the server of the Kernels tab may meet."""
+"""A log directory with everything that the server of the Kernels tab has to handle."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def ids_of(run: Any, layer: int = 0) -> list[str]:
 
 
 def write_damaged_run(folder: Path) -> dict[str, str]:
-    """Three good snapshots among whatever can be wrong: tag to what the page is told of it."""
+    """Write three good snapshots among damaged events. Returns tag to a part of the reason."""
     weights = random_weights(range(3), SMALL)
     reasons = {}
 
@@ -45,7 +45,7 @@ def write_damaged_run(folder: Path) -> dict[str, str]:
         return raw_value(tag_of(header), content, payload or right)
 
     cut = spoilt(14, "holds 1 bytes", payload=b"x")
-    number = spoilt(15, "no packed bytes but float")
+    number = spoilt(15, "float instead of packed bytes")
     number.tensor.CopyFrom(TensorProto(dtype=DT_FLOAT, float_val=[1.0]))
     nonsense = spoilt(16, "TensorBoard cannot unpack it")
     nonsense.tensor.tensor_shape.dim.add(size=-1)
@@ -54,12 +54,12 @@ def write_damaged_run(folder: Path) -> dict[str, str]:
     with RunWriter(folder) as run:
         for step, each in weights.items():
             run.snapshot(each, step)
-        run.value(spoilt(10, "no JSON", content=b'{"version":1,"kind":"snap'))
-        run.value(spoilt(11, "no JSON", content=b"\x08\x01\x12\x04junk"))
+        run.value(spoilt(10, "not JSON", content=b'{"version":1,"kind":"snap'))
+        run.value(spoilt(11, "not JSON", content=b"\x08\x01\x12\x04junk"))
         run.value(spoilt(12, "the version 2", {"version": 2}))
         run.value(spoilt(13, "belongs to the tag", {"step": 17}))
-        run.value(spoilt(18, "holds 100 bytes, and 236 are", payload=bytes(100)))
-        run.value(spoilt(19, "a layer that is", {"shape": [4, 3, 3, 2]}))
+        run.value(spoilt(18, "holds 100 bytes instead of 236", payload=bytes(100)))
+        run.value(spoilt(19, "other snapshots of the layer", {"shape": [4, 3, 3, 2]}))
         for value in (
             cut,
             number,
@@ -71,7 +71,7 @@ def write_damaged_run(folder: Path) -> dict[str, str]:
 
 
 def write_all(folder: Path) -> None:
-    """All that a log directory may hold, next to a run without kernels."""
+    """Write all kinds of runs, and one without kernels."""
     verdicts = {0: {}, 10: {1: ["near-zero"], 2: ["near-zero", "silent"]}}
     write_run(folder / "long", LONG, probe=CHART, verdicts=verdicts)
     write_run(folder / "many", MANY)

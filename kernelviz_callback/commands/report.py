@@ -1,21 +1,17 @@
-"""A run as one HTML page: the viewer of the Kernels tab with its data inside, to attach and send.
+"""A run as one HTML page: the viewer of the Kernels tab together with its data, in one file.
 
-The page needs nothing else: no network, no other file. Its script is the tab's modules in one.
+The page needs no network and no other file. Its script consists of the modules of the tab.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 import torch
 from torch import Tensor
 
-from kernelviz_callback import commands
 from kernelviz_callback.commands.history import LayerHistory
 from kernelviz_callback.health.examine import kernel_health, remeasure_drift
 from kernelviz_callback.html_page import (
@@ -23,7 +19,8 @@ from kernelviz_callback.html_page import (
     as_html_text,
     as_script_data,
     bundled_modules,
-    static_text,
+    package_text,
+    script_digest,
 )
 from kernelviz_callback.probe.probe import Probe, load_probe
 from kernelviz_callback.snapshots.event import pack_image, pack_layer
@@ -33,24 +30,27 @@ from kernelviz_callback.storage import Folder, as_folder, write_whole
 from kernelviz_callback.tensorboard_plugin.header import id_of
 from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline, timeline_of
 
-# Of all weights in a page, as base64: with the viewer and a photograph it stays below 6 MB.
+# Bytes of all weights in a page, as base64. With the viewer and a photograph a page has up to 6 MB.
 MOST_BYTES = 5_200_000
+
+_TAB = "tensorboard_plugin/static"
 
 
 def report_page(
     snapshots: Sequence[Snapshot], layer: str, *, probe: Probe, name: str, notes: Sequence[str] = ()
 ) -> str:
-    """Show a layer through a training as a page to scrub through and to send.
+    """Make a page that shows a layer at all steps of a training.
 
     Args:
-        snapshots: In the order of their steps, no step twice. Health is shown where they have it.
-        layer: One that all of them have, of one shape.
-        probe: What the filters respond to.
-        name: Of the run.
-        notes: What a reader should know, a sentence each.
+        snapshots: Snapshots in the order of their steps, no step twice. Health is shown where a
+            snapshot has it.
+        layer: Name of a layer that all snapshots have, with the same shape.
+        probe: The image that responses are computed from.
+        name: Name of the run.
+        notes: Notes for the reader, a sentence each.
 
     Returns:
-        HTML. As many snapshots as `most_snapshots` says are 5.2 MB of it.
+        HTML. As many snapshots as `most_snapshots` returns take 5.2 MB of it.
 
     Raises:
         ValueError: If a kernel is too large for the viewer.
@@ -60,16 +60,15 @@ def report_page(
     run = RunTimeline.of([image[0], *(header for header, _ in packed)])
     _, timeline = timeline_of({name: run})
     script = (
-        f"{bundled_modules('source.js', 'app.js')}\nstart(document.body, new EmbeddedSource());\n"
+        bundled_modules(f"{_TAB}/source.js", f"{_TAB}/app.js")
+        + "\nstart(document.body, new EmbeddedSource());\n"
     )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = files(commands).joinpath("report.html").read_text(encoding="utf-8")
-    return Template(page).substitute(
+    return Template(package_text("commands/report.html")).substitute(
         title=as_html_text(f"{layer} of {name}"),
-        style=static_text("style.css"),
+        style=package_text(f"{_TAB}/theme.css") + package_text(f"{_TAB}/style.css"),
         script=script,
-        worker=bundled_modules("worker.js"),
-        digest=digest,
+        worker=bundled_modules(f"{_TAB}/worker.js"),
+        digest=script_digest(script),
         data=as_script_data(
             {
                 "timeline": json.loads(timeline),
@@ -82,11 +81,11 @@ def report_page(
 
 
 def most_snapshots(snapshot: Snapshot, layer: str) -> int:
-    """How many snapshots of a layer a page has room for: no fewer than the first and the last.
+    """Return how many snapshots of a layer fit into a page: at least two, the first and the last.
 
     Args:
-        snapshot: One of them.
-        layer: Its name.
+        snapshot: Any snapshot of the training.
+        layer: Name of the layer.
 
     Example:
         >>> from torch.nn import Conv2d
@@ -109,55 +108,56 @@ def save_report(
     on_unread: Callable[[Exception], None] = lambda error: None,
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> None:
-    """Write the page of a layer of a run, or of other checkpoints of one training.
+    """Write the page of a layer, from the snapshots or the checkpoints of a training.
 
     Args:
-        history: Of the layer.
-        path: Of the page.
-        probe: What the filters respond to; None for what the run recorded, else the test chart.
-        notes: What a reader should know, a sentence each.
-        on_unread: Told why one that was chosen could not be read; the others are shown.
-        progress: Yields the steps it is given, while they are read.
+        history: History of the layer.
+        path: Path of the page.
+        probe: The image that responses are computed from. None for the probe that the run recorded,
+            or, without one, the test chart.
+        notes: Notes for the reader, a sentence each.
+        on_unread: Called with the error if a chosen checkpoint cannot be read. Others are shown.
+        progress: Receives the steps and yields them again, while they are read.
 
     Raises:
-        ValueError: If none can be read.
+        ValueError: If no checkpoint can be read.
         OSError: If the page cannot be written.
     """
-    said = list(notes)
+    all_notes = list(notes)
     taken: list[Snapshot] = []
-    chosen = _spread(history, said)
+    chosen = _choose_steps(history, all_notes)
     for step in progress(chosen):
-        for instead in _instead(step, list(history.names), chosen):
+        for candidate in _candidates(step, list(history.names), chosen):
             try:
-                taken.append(_taken(history, instead, taken))
+                taken.append(_read_snapshot(history, candidate, taken))
                 break
             except (OSError, ValueError) as error:
-                said.append(f"A snapshot is missing: {error}")
+                all_notes.append(f"A snapshot is missing: {error}")
                 on_unread(error)
     if not taken:
         raise ValueError(f"none of {len(history.names)} checkpoints could be read")
     folder = as_folder(next(iter(history.names.values()))).parent
-    seen = probe or load_saved_probe(folder, taken[0].probe_digest) or load_probe()
-    shown = [replace(snapshot, probe_digest=seen.digest) for snapshot in taken]
-    page = report_page(shown, history.layer, probe=seen, name=_run_name(folder), notes=said)
+    image = probe or load_saved_probe(folder, taken[0].probe_digest) or load_probe()
+    shown = [replace(snapshot, probe_digest=image.digest) for snapshot in taken]
+    page = report_page(shown, history.layer, probe=image, name=_run_name(folder), notes=all_notes)
     write_whole(path, page.encode("utf-8", "replace"))
 
 
-def _spread(history: LayerHistory, notes: list[str]) -> Sequence[int]:
-    """As many steps as the page has room for, evenly spread, the first and the last among them."""
+def _choose_steps(history: LayerHistory, notes: list[str]) -> Sequence[int]:
+    """Choose as many steps as fit into the page, evenly spread, from the first to the last."""
     steps = list(history.names)
-    size = _snapshot(history, steps[0], 0, torch.zeros(history.shape))
-    most = most_snapshots(size, history.layer)
+    example = _snapshot(history, steps[0], 0, torch.zeros(history.shape))
+    most = most_snapshots(example, history.layer)
     if len(steps) <= most:
         return steps
     notes.append(f"{most} of {len(steps)} snapshots are in this page, evenly spread.")
     return [steps[round(k * (len(steps) - 1) / (most - 1))] for k in range(most)]
 
 
-def _instead(step: int, steps: Sequence[int], chosen: Sequence[int]) -> Sequence[int]:
-    """A chosen step and those up to the next one, which take its place if it cannot be read.
+def _candidates(step: int, steps: Sequence[int], chosen: Sequence[int]) -> Sequence[int]:
+    """Return a chosen step, then the steps that may replace it if it cannot be read.
 
-    Of the last one they lie before it.
+    They lie between the chosen step and the next one; for the last one, before it.
     """
     place, at = chosen.index(step), steps.index(step)
     if step != chosen[-1]:
@@ -165,8 +165,8 @@ def _instead(step: int, steps: Sequence[int], chosen: Sequence[int]) -> Sequence
     return steps[at : steps.index(chosen[-2]) if place else None : -1]
 
 
-def _taken(history: LayerHistory, step: int, before: Sequence[Snapshot]) -> Snapshot:
-    """The layer at a step, with the health it was recorded with, or what it is found to be now."""
+def _read_snapshot(history: LayerHistory, step: int, before: Sequence[Snapshot]) -> Snapshot:
+    """Read the layer at a step, with its recorded health. Without one, examine it now."""
     layer = history.layer
     reading, recorded = history.read_with_record(step)
     weights = reading.weights[layer]
@@ -189,9 +189,9 @@ def _taken(history: LayerHistory, step: int, before: Sequence[Snapshot]) -> Snap
 
 
 def _is_resumed(history: LayerHistory, step: int, first: int) -> bool:
-    """Whether a snapshot is in another folder, whose first one it was measured from."""
-    folder, earlier = (as_folder(history.names[at]).parent for at in (step, first))
-    return folder != earlier
+    """Return whether a snapshot is in another folder, so that its health has another reference."""
+    folder, first_folder = (as_folder(history.names[at]).parent for at in (step, first))
+    return folder != first_folder
 
 
 def _snapshot(history: LayerHistory, step: int, epoch: int, weights: Tensor) -> Snapshot:
@@ -200,6 +200,6 @@ def _snapshot(history: LayerHistory, step: int, epoch: int, weights: Tensor) -> 
 
 
 def _run_name(folder: Folder) -> str:
-    """The last two folders above the snapshots: ``lightning_logs/version_0``."""
+    """Return the last two folders above the snapshots, such as ``lightning_logs/version_0``."""
     above = folder.parent if folder.name.startswith("kernelviz") else folder
     return "/".join(part.strip("/") for part in above.absolute().parts[-2:])

@@ -1,14 +1,10 @@
-"""A comparison as one HTML page: it opens from a disk, offline, and holds all that it shows."""
+"""A comparison as one HTML page: a file that holds everything it shows and needs no network."""
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
+from dataclasses import dataclass
 from math import ceil, prod, sqrt
 from string import Template
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,31 +12,40 @@ from torch import Tensor
 
 from kernelviz_callback.comparison.comparison import FILTER_NUMBERS, Column, Comparison, Likeness
 from kernelviz_callback.comparison.shared_plane import mix_channels
-from kernelviz_callback.drawing.colour import ZERO_LEVEL, diverging, to_levels
+from kernelviz_callback.drawing.colour import ZERO_LEVEL, to_levels
 from kernelviz_callback.drawing.tile_style import tile_style
 from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.filters.planes import as_planes
 from kernelviz_callback.health.kernel_health import or_none
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
+from kernelviz_callback.html_page import (
+    as_base64,
+    as_html_text,
+    as_script_data,
+    bundled_modules,
+    package_text,
+    script_digest,
+)
 
-# More channels than this are not told apart in a tile.
+# A tile shows at most so many channels of a filter.
 MOST_CHANNELS = 16
-# Weights in the page, about 1.6 bytes each.
+# Weights in a page; each takes about 1.6 bytes.
 MOST_WEIGHTS = 1_500_000
-# Of the numbers of a filter, and of the magnitude at the ends of its tile's colours.
-_DIGITS = 4
+# Digits of the numbers of a filter, and of the magnitude at the ends of a tile's colours.
+_NUMBER_DIGITS = 4
 _RANGE_DIGITS = 7
+_THEME = "tensorboard_plugin/static/theme.css"
 _NOT_FINITE_LEVEL = 0
-_MOST_STACKED = 4  # curves below each other
-_SCRIPTS = ("page_tiles.js", "page_chart.js", "page_overview.js", "page.js")
+_MOST_STACKED = 4  # curves of one filter, below each other
 
 
 def comparison_page(comparison: Comparison) -> str:
-    """Show what changed as a page to look at, sort and search: filters, numbers, curves.
+    """Show what changed as a page to read, sort and search: filters, numbers and curves.
 
     Returns:
-        HTML that needs nothing else: no network, no other file. Weights are in it with 8 bits, of
-        layers beyond `MOST_WEIGHTS` those that changed most; the page says so.
+        HTML that needs no network and no other file. It holds the weights with 8 bits. In a layer
+        with more than `MOST_WEIGHTS` weights, only the filters that changed most have tiles, and
+        the page says so.
 
     Example:
         >>> from torch import nn
@@ -49,30 +54,14 @@ def comparison_page(comparison: Comparison) -> str:
         >>> page.splitlines()[0]
         '<!doctype html>'
     """
-    script = "\n".join(map(_static, _SCRIPTS))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return Template(_static("page.html")).substitute(
-        title=_as_text(f"{comparison.first.layer} in {len(comparison.columns)} checkpoints"),
-        style=_static("page.css"),
+    script = bundled_modules("comparison/page.js")
+    return Template(package_text("comparison/page.html")).substitute(
+        title=as_html_text(f"{comparison.first.layer} in {len(comparison.columns)} checkpoints"),
+        style=package_text(_THEME) + package_text("comparison/page.css"),
         script=script,
-        digest=digest,
-        data=_as_script(_page_data(comparison)),
+        digest=script_digest(script),
+        data=as_script_data(_page_data(comparison)),
     )
-
-
-def _static(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _as_text(text: str) -> str:
-    # A file name may hold bytes that are no text.
-    return escape(text.encode("utf-8", "replace").decode())
-
-
-def _as_script(data: dict[str, Any]) -> str:
-    # No "<": whatever a layer is called, it cannot end the element that holds it.
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
 
 
 def _page_data(comparison: Comparison) -> dict[str, Any]:
@@ -87,17 +76,17 @@ def _page_data(comparison: Comparison) -> dict[str, Any]:
         "tiled": tiled,
         "plates": plates,
         "notes": notes,
-        "diverging": _base64(diverging(torch.arange(256, dtype=torch.uint8)[None])[:, 0].T),
         "verdict_names": list(VERDICT_NAMES),
         "verdict_colours": VERDICT_COLOURS,
     }
 
 
 def _checkpoint(comparison: Comparison, column: Column) -> dict[str, Any]:
-    """What is told of one; of those that are not pictured no more than a curve needs."""
+    """Describe a checkpoint. Without tiles it has only the filter numbers that the chart needs."""
     is_end = column in (comparison.first, comparison.last)
-    told = FILTER_NUMBERS if is_end or column.weights is not None else ("change_from_first",)
-    numbers = {name: _rounded(getattr(column, name)) for name in (*told, "correlation")}
+    has_tiles = column.weights is not None
+    names = FILTER_NUMBERS if is_end or has_tiles else ("change_from_first",)
+    numbers = {name: _rounded(getattr(column, name)) for name in (*names, "correlation")}
     counts = {name: len(column.health.flagged(name)) for name in VERDICT_NAMES}
     return {
         "name": column.name,
@@ -112,13 +101,13 @@ def _checkpoint(comparison: Comparison, column: Column) -> dict[str, Any]:
         "verdict_counts": counts,
         "weights_alike": _likeness(column.weights_alike),
         "responses_alike": _likeness(column.responses_alike),
-        "filters": numbers | {"norm": _rounded(_norms(column))},
+        "filters": numbers | {"norm": _rounded(_partner_norms(column))},
         "verdicts": _verdicts(column, with_reasons=is_end),
     }
 
 
 def _verdicts(column: Column, *, with_reasons: bool) -> list[list[Any]]:
-    """The verdicts on each filter of the first: [filter, index of the name, reason]."""
+    """List verdicts by filter of the first checkpoint: [filter, index of the name, reason]."""
     filter_of = {p: i for i, p in enumerate(column.partner.tolist()) if p >= 0}
     return [
         [
@@ -131,51 +120,59 @@ def _verdicts(column: Column, *, with_reasons: bool) -> list[list[Any]]:
     ]
 
 
-def _norms(column: Column) -> Tensor:
-    own = column.health.filters.norm[column.partner.clamp(min=0)]
-    return own.masked_fill(column.partner < 0, torch.nan)
+def _partner_norms(column: Column) -> Tensor:
+    norms = column.health.filters.norm[column.partner.clamp(min=0)]
+    return norms.masked_fill(column.partner < 0, torch.nan)
 
 
 def _plates(
     comparison: Comparison, pictured: Sequence[int], order: Sequence[int]
 ) -> tuple[list[dict[str, Any]], int, list[str]]:
-    """The tiles of each pictured checkpoint and of the last minus the first.
+    """Make the tiles of each pictured checkpoint, and of the last minus the first.
+
+    Args:
+        comparison: The comparison.
+        pictured: Indices of the checkpoints with weights.
+        order: All filters, most changed first.
 
     Returns:
-        The plates; how many filters have tiles in them, in ``order``; and what was left out.
+        The plates; how many filters of ``order`` have tiles; and notes about what was left out.
     """
     notes = _notes(comparison, pictured)
-    layers = [weights for weights in map(_matched, comparison.columns) if weights is not None]
+    layers = [
+        weights for weights in map(_matched_weights, comparison.columns) if weights is not None
+    ]
     if not layers:
         return [], 0, notes
-    is_alike = layers[0].shape == layers[-1].shape and len(layers) > 1
+    has_difference = layers[0].shape == layers[-1].shape and len(layers) > 1
     mixed = mix_channels(layers)
     layers = mixed.layers
-    drawn = list(zip(pictured, layers, strict=True))
     first, last = layers[0], layers[-1]
-    difference = last - first if is_alike else None
-    every = layers if difference is None else [*layers, difference]
-    # The height of a curve is looked at before its colour, so all curves share a scale.
-    sharing = every if first.ndim == 3 else layers
+    difference = last - first if has_difference else None
+    drawn = layers if difference is None else [*layers, difference]
+    # The height of a curve is compared before its colour, so its difference has the same scale.
+    sharing = drawn if first.ndim == 3 else layers
     half_range = max(largest_magnitude(weights).amax().item() for weights in sharing)
 
-    room = MOST_WEIGHTS // sum(prod(w.shape[2:]) for w in every)
-    channels = [_shown(w, room // len(order)) for w in every]
-    area = sum(c * prod(w.shape[2:]) for c, w in zip(channels, every, strict=True))
+    room = MOST_WEIGHTS // sum(prod(w.shape[2:]) for w in drawn)
+    channels = [_shown_channels(w, room // len(order)) for w in drawn]
+    area = sum(c * prod(w.shape[2:]) for c, w in zip(channels, drawn, strict=True))
     tiled = min(len(order), max(1, MOST_WEIGHTS // area))
     kept = torch.tensor(order[:tiled])
     plates = [
         {"checkpoint": index, "mixed": mixes, **_plate(weights[kept], shown, half_range)}
-        for (index, weights), mixes, shown in zip(drawn, mixed.counts, channels, strict=False)
+        for index, weights, mixes, shown in zip(
+            pictured, layers, mixed.counts, channels, strict=False
+        )
     ]
     if difference is not None:
-        widest = largest_magnitude(difference).amax().item() if first.ndim > 3 else half_range
-        plate = _plate(difference[kept], channels[-1], widest)
+        largest = largest_magnitude(difference).amax().item() if first.ndim > 3 else half_range
+        plate = _plate(difference[kept], channels[-1], largest)
         plates.append({"checkpoint": None, "mixed": mixed.counts[-1], **plate})
     note = mixed.note(comparison.columns[pictured[-1]].label)
     if note is not None:
         notes.append(f"{note[0].upper()}{note[1:]}.")
-    fewest = min(zip(channels, (w.shape[1] for w in every), strict=True), key=lambda c: c[0] - c[1])
+    fewest = min(zip(channels, (w.shape[1] for w in drawn), strict=True), key=lambda c: c[0] - c[1])
     if fewest[0] < fewest[1]:
         notes.append(f"Of {fewest[1]} input channels, tiles show the first {fewest[0]}.")
     if tiled < len(order):
@@ -197,39 +194,73 @@ def _notes(comparison: Comparison, pictured: Sequence[int]) -> list[str]:
     return notes
 
 
-def _matched(column: Column) -> Tensor | None:
+def _matched_weights(column: Column) -> Tensor | None:
     weights = column.matched_weights()
     return None if weights is None else weights.detach().cpu().float()
 
 
-def _shown(weights: Tensor, room: int) -> int:
-    return (
-        3
-        if tile_style(weights.shape).is_rgb
-        else max(1, min(weights.shape[1], MOST_CHANNELS, room))
-    )
+@dataclass(frozen=True)
+class _TileLayout:
+    """How the pictures of one filter are arranged in its tile.
+
+    Attributes:
+        kind: What a picture shows: taps as a curve, a slice of a 3-D kernel, or a 2-D kernel.
+        is_rgb: Whether three channels are one colour picture.
+        across: Pictures in a row.
+    """
+
+    kind: Literal["curve", "volume", "plane"]
+    is_rgb: bool
+    across: int
+
+
+def _tile_layout(shape: Sequence[int], channels: int) -> _TileLayout:
+    """Decide how the filters of a layer are drawn.
+
+    The slices of a 3-D kernel are in one row, with its channels below each other unless they are
+    colours. A few curves are below each other. All other pictures make a square.
+
+    Args:
+        shape: Shape of the weights, (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW).
+        channels: How many channels of a filter are drawn.
+    """
+    is_rgb = tile_style(shape).is_rgb
+    if len(shape) == 5:
+        return _TileLayout("volume", is_rgb, across=shape[2])
+    if len(shape) == 3:
+        is_stacked = channels <= _MOST_STACKED
+        return _TileLayout("curve", is_rgb, across=1 if is_stacked else ceil(sqrt(channels)))
+    return _TileLayout("plane", is_rgb, across=1 if is_rgb else ceil(sqrt(channels)))
+
+
+def _shown_channels(weights: Tensor, room: int) -> int:
+    if tile_style(weights.shape).is_rgb:
+        return 3
+    return max(1, min(weights.shape[1], MOST_CHANNELS, room))
 
 
 def _plate(weights: Tensor, shown: int, common: float) -> dict[str, Any]:
-    """Tiles of one checkpoint as 8-bit levels of each tile's own scale, exact on the common one.
+    """Encode the tiles of one checkpoint: for each weight 8 bits, and a fifth of a byte more.
 
-    Weak filters keep their detail: 127 levels a side, whatever the strongest of the layer is. The
-    level on the common scale follows from that but for rounding, which a fifth of a byte mends.
+    The levels have a scale of their own for each filter, so that weak filters keep their detail:
+    127 levels on each side of zero. The levels on the scale of all filters follow from them, apart
+    from rounding. ``mend`` corrects the rounding by -1, 0 or 1.
 
-    The slices of a 3-D layer stand in a row, and its channels below each other where they are no
-    colours.
+    Args:
+        weights: Filters in the order of the tiles, shape (N, C, ...).
+        shown: How many channels are drawn.
+        common: The magnitude at the ends of the colours on the scale of all filters.
     """
-    own, is_volume = largest_magnitude(weights), weights.ndim == 5
-    is_rgb = tile_style(weights.shape).is_rgb
+    layout = _tile_layout(weights.shape, shown)
     values = weights[:, :shown]
-    values = values.flatten(1, 2) if is_volume and not is_rgb else as_planes(values)
+    is_row_a_channel = layout.kind == "volume" and not layout.is_rgb
+    values = values.flatten(1, 2) if is_row_a_channel else as_planes(values)
     _, planes, height, width = values.shape
-    panels = planes // 3 if is_rgb else planes
-    across = 1 if weights.ndim == 3 and panels <= _MOST_STACKED else ceil(sqrt(panels))
+    own = largest_magnitude(weights)
     levels = to_levels(values, own[:, None, None, None])
     exact = to_levels(values, torch.tensor(common))
-    told = [_shortened(x, _RANGE_DIGITS) for x in own.tolist()]
-    ratio = np.array(told) / (common or 1)
+    rounded = [_shortened(x, _RANGE_DIGITS) for x in own.tolist()]
+    ratio = np.array(rounded) / (common or 1)
     shares = (levels.numpy().astype(float) - ZERO_LEVEL) * ratio[:, None, None, None]
     estimate = np.floor(shares + 0.5) + ZERO_LEVEL
     mend = (exact.numpy() - estimate + 1).clip(0, 2).astype(np.uint8)
@@ -237,24 +268,24 @@ def _plate(weights: Tensor, shown: int, common: float) -> dict[str, Any]:
         "height": height,
         "width": width,
         "planes": planes,
-        "across": weights.shape[2] if is_volume else across,
-        "kind": "curve" if weights.ndim == 3 else "volume" if is_volume else "plane",
-        "rgb": is_rgb,
+        "across": layout.across,
+        "kind": layout.kind,
+        "rgb": layout.is_rgb,
         "common": common,
-        "own": told,
+        "own": rounded,
         "levels": _base64(levels.masked_fill(~values.isfinite(), _NOT_FINITE_LEVEL)),
-        "mend": _base64(_five_in_a_byte(mend)),
+        "mend": _base64(_pack_five(mend)),
     }
 
 
-def _five_in_a_byte(digits: "np.ndarray[Any, Any]") -> Tensor:
-    """Pack numbers 0, 1, 2, the first as the lowest digit of a number of base three."""
+def _pack_five(digits: "np.ndarray[Any, Any]") -> Tensor:
+    """Pack five numbers 0, 1, 2 into a byte, as digits of base three, the first one lowest."""
     flat = np.pad(digits.ravel(), (0, -digits.size % 5)).reshape(-1, 5)
     return torch.from_numpy(flat @ (3 ** np.arange(5)).astype(np.uint8))
 
 
 def _base64(values: Tensor) -> str:
-    return base64.b64encode(values.contiguous().numpy().tobytes()).decode()
+    return as_base64(values.contiguous().numpy().tobytes())
 
 
 def _likeness(likeness: Likeness | None) -> list[float | None] | None:
@@ -262,7 +293,7 @@ def _likeness(likeness: Likeness | None) -> list[float | None] | None:
 
 
 def _rounded(values: Tensor) -> list[float | None]:
-    return [or_none(_shortened(x, _DIGITS)) for x in values.tolist()]
+    return [or_none(_shortened(x, _NUMBER_DIGITS)) for x in values.tolist()]
 
 
 def _shortened(value: float, digits: int) -> float:

@@ -1,56 +1,30 @@
-const MARGIN = { left: 46, right: 14, top: 12, bottom: 42 };
-const CHART_HEIGHT = 280;
-const BAR_GAP = 0.2;
+import { clamp, el, numberText, svg } from "../tensorboard_plugin/static/dom.js";
 
-function el(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
+const MARGIN = { left: 46, right: 14, top: 12, bottom: 42 }; // pixels
+const CHART_HEIGHT = 280; // pixels
+const BAR_GAP = 0.2; // as a share of the room of a bar
 
-function svg(tag, attributes = {}, text = "") {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.textContent = text;
-  return made;
-}
-
-function say(number) {
-  if (number === null || Number.isNaN(number)) return "–";
-  const size = Math.abs(number);
-  const text = (size && size < 1e-3) || size >= 1e5 ? number.toExponential(1) : size >= 100 ? number.toFixed(0) : number.toFixed(3);
-  return text.replaceAll("-", "−");
-}
-
-/** Round numbers from zero to beyond the largest, four or so. */
+/** About four round numbers, from zero to the largest value or a little more. */
 function ticksTo(largest) {
   const rough = (largest || 1) / 4, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
   return Array.from({ length: Math.ceil((largest || 1) / step - 1e-9) + 1 }, (_, k) => k * step);
 }
 
-/** Shares of the axis. Steps that bunch at its beginning are drawn on a logarithmic scale. */
-function alongSteps(steps) {
-  const span = steps.at(-1) - steps[0];
-  const bunched = steps[Math.floor(steps.length / 2)] - steps[0] < 0.2 * span;
-  const place = bunched ? (s) => Math.log1p(s - steps[0]) / Math.log1p(span) : (s) => (s - steps[0]) / span;
-  return { shares: steps.map(place), note: bunched ? "step, logarithmic" : "step" };
-}
-
 /**
- * A faint line or a bar for each filter. The pointer, or the arrow keys, pick one out; a click or
- * Enter opens it.
+ * A chart with one thin line or one bar for each filter.
  *
- * what: what is drawn, a word. lines: [{filter, values}], most changed first. bold: values of the
- * layer or null. axis: {shares, names, note}, of the values; null for bars, of one value each.
+ * The pointer or the arrow keys select a line; a click or Enter calls `open` with its filter.
+ * `what` names the quantity. `lines` are `[{filter, values}]`, most changed first. `bold` are the
+ * values of the layer, or null. `axis` is `{shares, names, note, unit}`, one entry for each value;
+ * null draws bars, of one value each.
  */
-class Chart {
+export class Chart {
   constructor(host, { what, lines, bold = null, axis = null, open = null }) {
-    Object.assign(this, { host, what, lines, bold, axis, open, picked: null });
-    this.said = el("p", { class: "readout" });
+    Object.assign(this, { host, what, lines, bold, axis, open, selected: null });
+    this.readout = el("p", { class: "readout" });
     this.stage = el("div", { class: "stage" });
-    host.replaceChildren(this.stage, this.said);
+    host.replaceChildren(this.stage, this.readout);
     if (open) this.listen();
     this.width = 0;
     new ResizeObserver(() => this.resize()).observe(this.stage);
@@ -71,15 +45,15 @@ class Chart {
       "aria-valuemin": 1, "aria-valuemax": this.lines.length, "aria-valuenow": 1,
       "aria-valuetext": this.sentence(0),
     })) stage.setAttribute(name, value);
-    stage.addEventListener("pointermove", (event) => this.pick(this.nearest(event)));
-    stage.addEventListener("pointerleave", () => document.activeElement === stage || this.pick(null));
-    stage.addEventListener("click", () => this.picked !== null && this.open(this.lines[this.picked].filter));
-    stage.addEventListener("focus", () => this.picked === null && stage.matches(":focus-visible") && this.pick(0));
-    stage.addEventListener("blur", () => this.pick(null));
+    stage.addEventListener("pointermove", (event) => this.select(this.nearest(event)));
+    stage.addEventListener("pointerleave", () => document.activeElement === stage || this.select(null));
+    stage.addEventListener("click", () => this.selected !== null && this.open(this.lines[this.selected].filter));
+    stage.addEventListener("focus", () => this.selected === null && stage.matches(":focus-visible") && this.select(0));
+    stage.addEventListener("blur", () => this.select(null));
     stage.addEventListener("keydown", (event) => {
-      const last = this.lines.length - 1, at = this.picked ?? 0;
+      const last = this.lines.length - 1, at = this.selected ?? 0;
       const goal = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: last }[event.key];
-      if (goal !== undefined) this.pick(Math.max(0, Math.min(last, goal)));
+      if (goal !== undefined) this.select(clamp(goal, 0, last));
       else if (event.key === "Enter") this.open(this.lines[at].filter);
       else return;
       event.preventDefault();
@@ -107,17 +81,17 @@ class Chart {
     const kind = this.open ? "faint-line" : "picked-line";
     if (this.axis) this.lines.forEach((line) => this.drawing.append(svg("path", { class: kind, d: this.path(line.values) })));
     else this.lines.forEach((_, k) => this.drawing.append(this.bar(k, "bar")));
-    this.top = svg("g");
-    this.drawing.append(this.top);
+    this.overlay = svg("g");
+    this.drawing.append(this.overlay);
     this.stage.replaceChildren(this.drawing);
-    this.pick(this.picked);
+    this.select(this.selected);
   }
 
   nameAxis() {
     const line = CHART_HEIGHT - MARGIN.bottom + 16;
     const { shares, names, note } = this.axis ?? { shares: [], names: [], note: "filters, most changed first" };
     this.drawing.append(svg("text", { class: "tick middle", x: this.x(0.5), y: CHART_HEIGHT - 6 }, note));
-    let free = Infinity;
+    let free = Infinity; // names are left out where they would overlap the next one
     for (let k = shares.length - 1; k >= 0; k--) {
       const half = 3.4 * names[k].length + 3, at = Math.min(this.x(shares[k]), this.width - half);
       if (at + half > free) continue;
@@ -127,11 +101,11 @@ class Chart {
   }
 
   path(values) {
-    let pen = "M";
+    let command = "M"; // a line that is interrupted by an unknown value begins again
     return values.map((value, k) => {
-      if (value === null) { pen = "M"; return ""; }
-      const part = `${pen}${this.x(this.axis.shares[k]).toFixed(1)} ${this.y(value).toFixed(1)}`;
-      pen = "L";
+      if (value === null) { command = "M"; return ""; }
+      const part = `${command}${this.x(this.axis.shares[k]).toFixed(1)} ${this.y(value).toFixed(1)}`;
+      command = "L";
       return part;
     }).join("");
   }
@@ -148,34 +122,34 @@ class Chart {
   nearest(event) {
     const box = this.stage.getBoundingClientRect();
     const across = (event.clientX - box.left - MARGIN.left) / (this.width - MARGIN.left - MARGIN.right);
-    if (!this.axis) return Math.max(0, Math.min(this.lines.length - 1, Math.floor(across * this.lines.length)));
+    if (!this.axis) return clamp(Math.floor(across * this.lines.length), 0, this.lines.length - 1);
     const { shares } = this.axis;
     const at = shares.reduce((best, share, k) => Math.abs(share - across) < Math.abs(shares[best] - across) ? k : best, 0);
-    this.at = at;
+    this.place = at;
     const far = (line) => line.values[at] === null ? Infinity : Math.abs(this.y(line.values[at]) - (event.clientY - box.top));
     return this.lines.reduce((best, line, k) => far(line) < far(this.lines[best]) ? k : best, 0);
   }
 
-  pick(index) {
-    this.picked = index;
-    if (!this.top) return;
-    this.top.replaceChildren();
-    this.said.textContent = index === null ? this.hint() : this.sentence(index);
+  select(index) {
+    this.selected = index;
+    if (!this.overlay) return;
+    this.overlay.replaceChildren();
+    this.readout.textContent = index === null ? this.hint() : this.sentence(index);
     if (index === null) return;
     this.stage.setAttribute("aria-valuenow", index + 1);
     this.stage.setAttribute("aria-valuetext", this.sentence(index));
-    if (!this.axis) { this.top.append(this.bar(index, "bar picked")); return; }
+    if (!this.axis) { this.overlay.append(this.bar(index, "bar picked")); return; }
     const { values } = this.lines[index];
-    this.top.append(svg("path", { class: "picked-line", d: this.path(values) }));
-    values.forEach((value, k) => value !== null && this.top.append(
+    this.overlay.append(svg("path", { class: "picked-line", d: this.path(values) }));
+    values.forEach((value, k) => value !== null && this.overlay.append(
       svg("circle", { class: "picked-dot", cx: this.x(this.axis.shares[k]), cy: this.y(value), r: 3 })));
   }
 
   sentence(index) {
     const { filter, values } = this.lines[index];
-    const at = this.axis && this.at !== undefined ? this.at : values.length - 1;
+    const at = this.axis && this.place !== undefined ? this.place : values.length - 1;
     const when = this.axis ? ` at ${this.axis.unit}${this.axis.names[at]}` : "";
-    return `Filter ${filter}: ${this.what} ${say(values[at])}${when}`;
+    return `Filter ${filter}: ${this.what} ${numberText(values[at])}${when}`;
   }
 
   hint() {
@@ -185,7 +159,7 @@ class Chart {
   }
 
   summary() {
-    const ends = this.bold && this.bold.at(-1) !== null ? ` The layer ends at ${say(this.bold.at(-1))}.` : "";
+    const ends = this.bold && this.bold.at(-1) !== null ? ` The layer ends at ${numberText(this.bold.at(-1))}.` : "";
     return `${this.what} of ${this.lines.length} filters.${ends}`;
   }
 }

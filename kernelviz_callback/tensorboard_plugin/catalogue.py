@@ -1,4 +1,4 @@
-"""What TensorBoard has of us, understood once: a timeline that is cheap to ask for again."""
+"""All our events in TensorBoard, parsed once, so that a repeated request is cheap."""
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -9,16 +9,18 @@ from typing import TypeAlias
 from kernelviz_callback.tensorboard_plugin.header import Header, parse_header
 from kernelviz_callback.tensorboard_plugin.timeline import Fault, RunTimeline, timeline_of
 
-# Run to tag to header, not yet parsed; tags in the order in which they were written.
+# Run to tag to unparsed header; tags are in the order in which they were written.
 Contents: TypeAlias = Mapping[str, Mapping[str, bytes]]
 
 
 @dataclass(frozen=True)
 class RunEvents:
-    """The events in one run of TensorBoard's, by tag.
+    """The events of one TensorBoard run.
 
-    ``contents`` are headers not yet parsed, ``parsed`` what each tells, and ``damaged`` what turned
-    out to be wrong with an event itself.
+    Attributes:
+        contents: Tag to unparsed header.
+        parsed: Tag to parsed header, or to the fault that it has.
+        damaged: Tag to fault, for events whose payload is damaged.
     """
 
     contents: Mapping[str, bytes] = field(default_factory=dict)
@@ -27,24 +29,24 @@ class RunEvents:
 
     @cached_property
     def trainings(self) -> list[RunTimeline]:
-        """The trainings that were recorded into the run, the first one first."""
+        """The trainings that were recorded into the run, the earliest first."""
         headers = [
-            told
-            for tag, told in self.parsed.items()
-            if tag not in self.damaged and not isinstance(told, Fault)
+            header
+            for tag, header in self.parsed.items()
+            if tag not in self.damaged and not isinstance(header, Fault)
         ]
-        unparsed = [told for told in self.parsed.values() if isinstance(told, Fault)]
-        return RunTimeline.of_trainings(headers, [*unparsed, *self.damaged.values()])
+        faults = [fault for fault in self.parsed.values() if isinstance(fault, Fault)]
+        return RunTimeline.of_trainings(headers, [*faults, *self.damaged.values()])
 
     def updated(self, contents: Mapping[str, bytes]) -> "RunEvents":
-        """Take over what is there now; headers that are known are not parsed again."""
+        """Return the events with new contents. Known headers are not parsed again."""
         if contents == self.contents:
             return self
         known = {tag for tag, content in contents.items() if self.contents.get(tag) == content}
         return RunEvents(
             contents,
             {
-                tag: self.parsed[tag] if tag in known else _parsed(tag, content)
+                tag: self.parsed[tag] if tag in known else _parse(tag, content)
                 for tag, content in contents.items()
             },
             {tag: fault for tag, fault in self.damaged.items() if tag in known},
@@ -52,12 +54,12 @@ class RunEvents:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A run as the page knows it.
+class ListedRun:
+    """A run as the page shows it.
 
     Attributes:
-        origin: The name of TensorBoard's run that holds its events.
-        timeline: What is shown of it.
+        origin: Name of the TensorBoard run that holds its events.
+        timeline: What the page shows of it.
     """
 
     origin: str
@@ -66,31 +68,33 @@ class Listed:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All runs with events of ours at one time; not modified when there are more, but replaced.
+    """All runs with our events at one time. New events make a new catalogue.
 
-    TensorBoard may serve several experiments, which have nothing to do with one another.
+    Attributes:
+        experiment: Id of the experiment. TensorBoard may serve several, which share nothing.
+        events: TensorBoard run to its events.
     """
 
     experiment: str = ""
     events: Mapping[str, RunEvents] = field(default_factory=dict)
 
     @cached_property
-    def runs(self) -> dict[str, Listed]:
-        """Every run by the name that the page gives it.
+    def runs(self) -> dict[str, ListedRun]:
+        """All runs by the name that the page gives them.
 
-        That is TensorBoard's. Where another training was recorded into the same run, it is a run of
-        its own: ``name (2)``.
+        This is the name in TensorBoard. Where a second training was recorded into the same run, it
+        is listed as a run of its own: ``name (2)``.
         """
-        listed: dict[str, Listed] = {}
+        listed: dict[str, ListedRun] = {}
         for origin, events in self.events.items():
-            names = _names(origin, self.events.keys())
+            names = _run_names(origin, self.events.keys())
             for name, timeline in zip(names, events.trainings, strict=False):
-                listed[name] = Listed(origin, timeline)
+                listed[name] = ListedRun(origin, timeline)
         return listed
 
     @cached_property
     def revision(self) -> str:
-        """Equal for equal timelines, whoever computes it."""
+        """A digest of the timeline: equal timelines have equal revisions, in every process."""
         return self._rendered[0]
 
     @property
@@ -99,7 +103,7 @@ class Catalogue:
         return self._rendered[1]
 
     def updated(self, contents: Contents) -> "Catalogue":
-        """Take over what is there now; runs in which nothing is new are not looked at again."""
+        """Return the catalogue with new contents. Runs without changes are taken over."""
         events = {run: self.events.get(run, RunEvents()).updated(contents[run]) for run in contents}
         is_same = [*events] == [*self.events] and all(
             events[run] is self.events[run] for run in events
@@ -107,11 +111,11 @@ class Catalogue:
         return self if is_same else Catalogue(self.experiment, events)
 
     def without(self, run: str, faults: Mapping[str, str]) -> "Catalogue":
-        """Leave events out that turned out to be damaged, if they still are there.
+        """Return the catalogue without damaged events. Events that no longer exist are ignored.
 
         Args:
-            run: TensorBoard's.
-            faults: Tag to reason.
+            run: Name of the TensorBoard run.
+            faults: Tag to the reason, a sentence each.
         """
         known = self.events.get(run, RunEvents())
         found = {tag: Fault(tag, why) for tag, why in faults.items() if tag in known.contents}
@@ -125,12 +129,12 @@ class Catalogue:
         return timeline_of({name: listed.timeline for name, listed in self.runs.items()})
 
 
-def _names(run: str, taken: Set[str]) -> Iterator[str]:
+def _run_names(run: str, taken: Set[str]) -> Iterator[str]:
     yield run
     yield from (name for k in count(2) if (name := f"{run} ({k})") not in taken)
 
 
-def _parsed(tag: str, content: bytes) -> Header | Fault:
+def _parse(tag: str, content: bytes) -> Header | Fault:
     try:
         return parse_header(tag, content)
     except ValueError as error:

@@ -1,15 +1,17 @@
-"""Weights and probes to bytes and back: what the Kernels tab finds in an event file.
+"""Convert weights and probes to the bytes in an event file, and back.
 
-A snapshot's payload, little endian: ``scales`` float32[n], the largest finite magnitude of each
-filter; ``verdict_bits`` uint8[n], where bit b of a filter says that it has the verdict
-``VERDICT_NAMES[b]``; the weights over their filter's scale, [n, c, h, w] ([n, c, k] of a 1-D layer,
-[n, c, d, h, w] of a 3-D one), as float16, or in 8 bits as in `colour.to_levels`: -1 is 1, zero is
-128, +1 is 255, and 0 what is not finite.
+The payload of a snapshot is little endian and has three parts:
 
-A probe's payload is its planes, [C, H, W], float32 or, where nothing is lost, uint8 of 255 times
-the value; deflated (RFC 1950).
+1. ``scales``, float32[n]: the largest finite magnitude of each filter.
+2. ``verdict_bits``, uint8[n]: bit b is set if the filter has the verdict ``VERDICT_NAMES[b]``.
+3. The weights divided by the scale of their filter: [n, c, h, w], or [n, c, k] for a 1-D layer, or
+   [n, c, d, h, w] for a 3-D layer. They are float16, or uint8 as in `colour.to_levels`: -1 is
+   stored as 1, zero as 128, +1 as 255, and a value that is not finite as 0.
 
-`kernelviz_callback.tensorboard_plugin.header` has the limits of what is stored.
+The payload of a probe holds its planes, [C, H, W], compressed with deflate (RFC 1950). They are
+uint8 of 255 times the value if that is exact, otherwise float32.
+
+`kernelviz_callback.tensorboard_plugin.header` defines the size limits.
 """
 
 import math
@@ -41,14 +43,14 @@ from kernelviz_callback.tensorboard_plugin.header import (
 
 PLUGIN_NAME = "kernels"
 
-_ZERO_LEVEL = 128  # of 8-bit weights; their ends are 127 levels away
-_BYTES_A_FILTER = 5  # its scale and its verdicts
+_ZERO_LEVEL = 128  # of 8-bit weights; the ends of the scale are 127 levels away
+_BYTES_A_FILTER = 5  # the scale and the verdicts of a filter
 _RGB = 3
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """The weights of a layer as an event holds them; see the top of the module.
+    """The weights of a layer as an event holds them; the docstring of the module has the format.
 
     Attributes:
         scales: Shape (n,), float32.
@@ -61,12 +63,12 @@ class StoredWeights:
     data: npt.NDArray[np.float16] | npt.NDArray[np.uint8]
 
     def weights(self) -> npt.NDArray[np.float32]:
-        """The weights, of the shape of ``data``, float32; NaN where they are not finite."""
+        """Decode the weights: the shape of ``data``, float32; NaN where they are not finite."""
         shares = self.data.astype(np.float32)
         if self.data.dtype == np.uint8:
             shares = np.where(self.data == 0, np.nan, (shares - _ZERO_LEVEL) / 127)
         shares[~np.isfinite(shares)] = np.nan
-        return (shares * _beside(self.scales, shares)).astype(np.float32)
+        return (shares * _broadcast(self.scales, shares)).astype(np.float32)
 
 
 def pack_snapshot(
@@ -85,35 +87,35 @@ def pack_snapshot(
     verdict_bits: npt.NDArray[np.uint8] | None = None,
     room: int = USUAL_DATA_BYTES,
 ) -> tuple[SnapshotHeader, bytes]:
-    """Pack a layer at one step: 11 bits of a weight survive, or 8 where 16 a weight do not fit.
+    """Pack a layer at one step, with 16 bits for each weight, or with 8 bits if 16 do not fit.
 
-    Where 8 do not fit either, the first channels are packed, no fewer than three; if that is not
-    enough, the first filters.
+    16 bits keep 11 significant bits of a weight. If 8 bits do not fit either, only the first
+    channels are packed, at least three. If that is not enough, only the first filters are packed.
 
     Args:
         weights: Filters, shape (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW), floating point,
             not modified.
-        layer: Name.
+        layer: Name of the layer.
         step: ``trainer.global_step``.
-        epoch: From 0.
+        epoch: Number of the epoch, from 0.
         wall_time: Seconds since 1970.
-        attempt: When this recording began, milliseconds since 1970. Of a training, a later
-            recording takes the place of earlier ones from ``began_at`` on.
-        geometry: `Geometry.to_dict`.
-        training: What all attempts of a training have in common.
-        began_at: At which step this recording began.
-        probe: `Probe.digest`.
-        drift: Distance of the layer from the first snapshot, in lengths of that; None or NaN if it
-            is not known.
-        verdict_bits: Shape (N,), bit b where a filter has the verdict ``VERDICT_NAMES[b]``; None if
-            the filters were not examined.
-        room: Bytes that the weights may take, unless a single kernel takes more.
+        attempt: When this attempt began, in milliseconds since 1970. A later attempt of the same
+            training replaces earlier ones from its step ``began_at`` on.
+        geometry: Result of `Geometry.to_dict`.
+        training: Identifier of the training, the same in all its attempts.
+        began_at: Step at which this attempt began.
+        probe: `Probe.digest`, or None without a probe.
+        drift: Distance of the layer from the first snapshot, divided by the norm of that; None or
+            NaN if it is not known.
+        verdict_bits: Shape (N,), uint8. Bit b is set if the filter has the verdict
+            ``VERDICT_NAMES[b]``. None if the filters were not examined.
+        room: Bytes that the weights may take. A single kernel may take more.
 
     Returns:
         The header and the payload.
 
     Raises:
-        ValueError: If the shape does not fit, or a kernel is larger than 1 MiB.
+        ValueError: If the shape is not supported, or a kernel is larger than 1 MiB.
     """
     if weights.ndim not in (3, 4, 5) or 0 in weights.shape:
         raise ValueError(
@@ -123,7 +125,7 @@ def pack_snapshot(
     filters, channels, *kernel = weights.shape
     is_large = 2 * weights.size > room
     dtype: Literal["float16", "uint8"] = "uint8" if is_large else "float16"
-    kept_filters, kept_channels = _kept(weights.shape, room)
+    kept_filters, kept_channels = _fitting_size(weights.shape, room)
     if verdict_bits is not None and verdict_bits.shape != (filters,):
         raise ValueError(f"verdict_bits need the shape ({filters},); found {verdict_bits.shape}")
     header: SnapshotHeader = {
@@ -149,17 +151,17 @@ def pack_snapshot(
     with np.errstate(all="ignore"):
         stored = np.asarray(weights[:kept_filters], np.float32)
         scales = _largest_magnitudes(stored)
-        shares = stored[:, :kept_channels] / _beside(scales + (scales == 0), stored)
+        shares = stored[:, :kept_channels] / _broadcast(scales + (scales == 0), stored)
         data = _to_levels(shares) if is_large else shares.astype("<f2")
     parts = (scales.astype("<f4"), bits[:kept_filters].astype(np.uint8), data)
     return header, b"".join(part.tobytes() for part in parts)
 
 
 def unpack_snapshot(header: SnapshotHeader, payload: bytes) -> StoredWeights:
-    """Take a payload of `pack_snapshot` apart.
+    """Unpack a payload of `pack_snapshot`.
 
     Raises:
-        ValueError: If it is not as long as the header says.
+        ValueError: If the payload does not have the length that the header requires.
     """
     check_payload(header, payload)
     filters = header["shape"][0]
@@ -174,16 +176,19 @@ def unpack_snapshot(header: SnapshotHeader, payload: bytes) -> StoredWeights:
 def pack_probe(
     image: npt.NDArray[np.floating[Any]], *, name: str, digest: str, attempt: int
 ) -> tuple[ProbeHeader, bytes]:
-    """Pack the probe, without loss.
+    """Pack the probe without loss.
 
     Args:
         image: Shape (C, H, W), floating point, not modified.
         name: `Probe.name`.
         digest: `Probe.digest`.
-        attempt: As for `pack_snapshot`.
+        attempt: When this attempt began, in milliseconds since 1970.
+
+    Returns:
+        The header and the payload.
 
     Raises:
-        ValueError: If the shape does not fit, or the image is larger than 12 MiB.
+        ValueError: If the shape is not supported, or the image is larger than 12 MiB.
     """
     if image.ndim != 3 or 0 in image.shape:
         raise ValueError(f"a probe needs the shape (C, H, W); found {image.shape}")
@@ -209,10 +214,13 @@ def pack_probe(
 
 
 def unpack_probe(header: ProbeHeader, payload: bytes) -> npt.NDArray[np.float32]:
-    """Take a payload of `pack_probe` apart: the image, shape (C, H, W), float32.
+    """Unpack a payload of `pack_probe`.
+
+    Returns:
+        The image, shape (C, H, W), float32.
 
     Raises:
-        ValueError: If it does not hold what the header says.
+        ValueError: If the payload does not hold the image that the header describes.
     """
     planes = _inflate(payload, data_length(header))
     dtype = np.dtype("<f4" if header["dtype"] == "float32" else np.uint8)
@@ -222,32 +230,32 @@ def unpack_probe(header: ProbeHeader, payload: bytes) -> npt.NDArray[np.float32]
 
 
 def check_payload(header: Header, payload: object) -> None:
-    """Make sure that a payload holds what its header says.
+    """Check that a payload fits its header.
 
     Args:
-        header: Of the event.
-        payload: What stands in it, whatever that is; or why that cannot be told.
+        header: Header of the event.
+        payload: Content of the event, of any type; or the exception that reading it raised.
 
     Raises:
-        ValueError: If it does not; the sentence says what it holds.
+        ValueError: If it does not fit. The message says what the event holds.
     """
     if isinstance(payload, Exception):
         raise ValueError(f"TensorBoard cannot unpack it: {payload}")
     if not isinstance(payload, bytes):
-        raise ValueError(f"it holds no packed bytes but {type(payload).__name__}")
+        raise ValueError(f"it holds {type(payload).__name__} instead of packed bytes")
     if header["kind"] == "probe":
         _inflate(payload, data_length(header))
         return
     expected = _BYTES_A_FILTER * header["shape"][0] + data_length(header)
     if len(payload) != expected:
         raise ValueError(
-            f"it holds {len(payload)} bytes, and {expected} are {header['dtype']} weights of the "
-            f"shape {header['shape']}"
+            f"it holds {len(payload)} bytes instead of {expected} for {header['dtype']} weights of "
+            f"the shape {header['shape']}"
         )
 
 
 def value_of(header: Header, payload: bytes) -> Summary.Value:
-    """Wrap what was packed as TensorBoard keeps it: ``value_of(*pack_snapshot(...))``."""
+    """Make a summary value for TensorBoard: ``value_of(*pack_snapshot(...))``."""
     about = SummaryMetadata(
         plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=to_content(header)),
         data_class=DATA_CLASS_TENSOR,
@@ -256,19 +264,21 @@ def value_of(header: Header, payload: bytes) -> Summary.Value:
     return Summary.Value(tag=tag_of(header), metadata=about, tensor=tensor)
 
 
-def _kept(shape: tuple[int, ...], room: int) -> tuple[int, int]:
-    """How many filters and channels fit, of 8 bits a weight; one kernel is kept in any case."""
+def _fitting_size(shape: tuple[int, ...], room: int) -> tuple[int, int]:
+    """Return how many filters and channels fit with 8 bits for each weight, at least one kernel."""
     filters, channels, *sides = shape
     kernel = math.prod(sides)
     if kernel > MOST_DATA_BYTES:
         size = "x".join(map(str, sides))
-        raise ValueError(f"a kernel of {size} is more than the Kernels tab can hold")
+        raise ValueError(f"a kernel of {size} is too large for the Kernels tab")
     fitting = max(_RGB, room // (filters * kernel))
     channels = min(channels, fitting, max(1, room // kernel))
     return min(filters, max(1, room // (channels * kernel))), channels
 
 
-def _beside(scales: npt.NDArray[np.float32], weights: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _broadcast(
+    scales: npt.NDArray[np.float32], weights: npt.NDArray[Any]
+) -> npt.NDArray[np.float32]:
     return scales.reshape(-1, *[1] * (weights.ndim - 1))
 
 

@@ -1,4 +1,4 @@
-"""What TensorBoard has read of our events, asked for with patience."""
+"""Read our events from TensorBoard; retry once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -16,17 +16,17 @@ _log = tb_logging.get_logger()
 
 
 class EventStore:
-    """Headers and payloads of events, whichever way TensorBoard loads them.
+    """Headers and payloads of our events, for every way in which TensorBoard loads data.
 
     Args:
-        provider: TensorBoard's; None has no events.
+        provider: TensorBoard's data provider; None if there is none, and so no events.
     """
 
     def __init__(self, provider: DataProvider | None) -> None:
         self._provider = provider
 
     def has_events(self, context: RequestContext, experiment: str) -> bool:
-        """Tell whether there is anything of ours, without listing it."""
+        """Return whether TensorBoard has any event of ours, without listing them."""
         if self._provider is None:
             return False
         return PLUGIN_NAME in self._provider.list_plugins(context, experiment_id=experiment)
@@ -36,7 +36,7 @@ class EventStore:
         if self._provider is None:
             return {}
         provider = self._provider
-        found = _twice(
+        found = _retry_once(
             lambda: provider.list_tensors(
                 context, experiment_id=experiment, plugin_name=PLUGIN_NAME
             )
@@ -46,20 +46,21 @@ class EventStore:
     def payloads(
         self, context: RequestContext, experiment: str, run: str, tags: Sequence[str]
     ) -> dict[str, Any]:
-        """Read events: tag to what it holds, bytes if all is well.
+        """Read events.
 
-        It is an exception where TensorBoard cannot unpack the event, and absent where TensorBoard
-        does not have it or cannot answer now.
+        Returns:
+            Tag to content: bytes, or the exception where TensorBoard cannot unpack the event. A tag
+            is absent if TensorBoard does not have the event or cannot answer now.
         """
         try:
-            return _twice(lambda: self._read(context, experiment, run, tags))
+            return _retry_once(lambda: self._read(context, experiment, run, tags))
         except errors.PublicError:
             raise
         except Exception as error:
             if len(tags) == 1:
                 _log.warning("kernelviz: cannot read %r of run %r: %r", tags[0], run, error)
                 return {tags[0]: error} if isinstance(error, TypeError | ValueError) else {}
-        # One that cannot be unpacked spoils the answer for all.
+        # A single event that cannot be unpacked makes the request for all of them fail.
         found: dict[str, Any] = {}
         for tag in tags:
             found |= self.payloads(context, experiment, run, [tag])
@@ -81,18 +82,18 @@ class EventStore:
 
 
 def _in_order(tags: Mapping[str, Any]) -> dict[str, bytes]:
-    """Tag to header, without tags whose event TensorBoard has purged."""
+    """Sort tags by time, without those whose events TensorBoard has purged."""
     events = [(series.max_wall_time, tag) for tag, series in tags.items()]
     written = sorted(event for event in events if event[0] is not None)
     return {tag: tags[tag].plugin_content for _, tag in written}
 
 
-def _twice(ask: Callable[[], _Answer]) -> _Answer:
-    """Ask, and once more if that failed: the fast loader drops a request now and then."""
+def _retry_once(request: Callable[[], _Answer]) -> _Answer:
+    """Call a function; retry once, because TensorBoard's fast loader sometimes drops a request."""
     try:
-        return ask()
+        return request()
     except errors.PublicError:
         raise
     except Exception:
-        _log.debug("kernelviz: asking TensorBoard's data once more", exc_info=True)
-        return ask()
+        _log.debug("kernelviz: repeating a request for TensorBoard's data", exc_info=True)
+        return request()

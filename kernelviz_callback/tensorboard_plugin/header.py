@@ -1,7 +1,7 @@
-"""What an event of the Kernels tab says about itself: JSON beside its tag, read strictly.
+"""The header of an event: JSON beside its tag, which describes the event without its payload.
 
-A tag holds one event, so a list of tags and headers is the whole timeline of a run, without any
-weights. Event files come from anywhere: nothing that a header says is taken on trust.
+Each tag holds one event, so the tags and headers of a run are its whole timeline, without any
+weights. Event files may come from untrusted sources, so every field of a header is checked.
 """
 
 import json
@@ -14,28 +14,29 @@ from typing import Any, Literal, TypeAlias, TypedDict, cast
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 
 VERSION = 1
-# Of the weights of a layer at one step. TensorBoard keeps all that is written, and its writer takes
-# 0.1 microseconds a byte.
+# Usual limit for the weights of a layer at one step. TensorBoard keeps everything in memory, and
+# its writer takes 0.1 microseconds for each byte.
 USUAL_DATA_BYTES = 2**18
-# Of a layer with a single kernel larger than that.
+# Limit for a layer with a single kernel that is larger than the usual limit.
 MOST_DATA_BYTES = 2**20
-# Of a probe as it is in memory: a photograph of 1024x1024 as float32.
+# Limit for a probe before compression: a photograph of 1024x1024 as float32.
 MOST_PROBE_BYTES = 3 * 2**22
 ITEM_BYTES = {"uint8": 1, "float16": 2, "float32": 4}
 
 _DIMENSIONS = (1, 2, 3)  # of a convolution
-_LARGEST_COUNT = 2**53 - 1  # JavaScript tells whole numbers apart up to here
+_LARGEST_COUNT = 2**53 - 1  # JavaScript is exact for whole numbers up to here
 
 
 class SnapshotHeader(TypedDict):
     """One layer at one step.
 
-    ``shape`` is that of the weights in the event: (n, c, kH, kW), (n, c, k) of a 1-D layer,
-    (n, c, kD, kH, kW) of a 3-D one. ``filters`` and ``channels`` are those of the layer.
-    ``training`` is what all attempts of a training have in common. ``attempt`` says when this one
-    began, in milliseconds since 1970, and ``began_at`` at which step: what an earlier attempt has
-    of later steps was given up. ``drift`` is that of the whole layer from the first snapshot, and
-    ``verdicts`` counts its filters by verdict, without zeros; None if that is not known.
+    ``shape`` is the shape of the weights in the event: (n, c, kH, kW), or (n, c, k) for a 1-D
+    layer, or (n, c, kD, kH, kW) for a 3-D layer. ``filters`` and ``channels`` are the numbers in
+    the layer, which may be larger. ``training`` identifies the training, in all its attempts.
+    ``attempt`` is the time at which this attempt began, in milliseconds since 1970, and
+    ``began_at`` the step: the later steps of earlier attempts were discarded. ``drift`` is the
+    drift of the whole layer from the first snapshot. ``verdicts`` counts its filters by verdict,
+    without zeros. ``drift`` and ``verdicts`` are None if they are not known.
     """
 
     version: int
@@ -58,7 +59,7 @@ class SnapshotHeader(TypedDict):
 
 
 class ProbeHeader(TypedDict):
-    """The image that a run's responses are made of; ``shape`` is (channels, height, width)."""
+    """The image that responses are computed from; ``shape`` is (channels, height, width)."""
 
     version: int
     kind: Literal["probe"]
@@ -73,41 +74,41 @@ Header: TypeAlias = SnapshotHeader | ProbeHeader
 
 
 def tag_of(header: Header) -> str:
-    """The tag under which TensorBoard keeps the event: no two events share one."""
+    """Return the tag of the event in TensorBoard; no two events share a tag."""
     if header["kind"] == "probe":
         return f"k/probe/{header['digest']}-{header['attempt']}"
     return f"k/{header['layer']}/weights/{header['step']:010d}-{header['attempt']}"
 
 
 def id_of(header: SnapshotHeader) -> str:
-    """What a snapshot goes by within its layer."""
+    """Return the id of a snapshot, which is unique in its layer."""
     return f"{header['step']}-{header['attempt']}"
 
 
 def data_length(header: Header) -> int:
-    """Bytes of the weights or planes, before anything is compressed."""
+    """Return the bytes of the weights or planes, before compression."""
     return math.prod(header["shape"]) * ITEM_BYTES[header["dtype"]]
 
 
 def to_content(header: Header) -> bytes:
-    """The header as it is stored."""
+    """Encode the header as it is stored."""
     text = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode()
 
 
 def parse_header(tag: str, content: bytes) -> Header:
-    """Read a header back, believing nothing.
+    """Read a header and check every field.
 
     Raises:
-        ValueError: If it is not exactly what `to_content` writes under this tag; the sentence says
-            in which way.
+        ValueError: If it is not what `to_content` writes under this tag. The message says what is
+            wrong.
     """
     fields = _object_of(content)
     version = fields.get("version")
     if version != VERSION or type(version) is not int:
         raise ValueError(
-            f"its header has the version {_short(version)} and this TensorBoard reads {VERSION}: "
-            "kernelviz-callback wants upgrading where TensorBoard runs"
+            f"its header has the version {_short(version)}; this TensorBoard reads {VERSION}: "
+            "upgrade kernelviz-callback where TensorBoard runs"
         )
     kind = fields.get("kind")
     if kind not in ("snapshot", "probe"):
@@ -118,7 +119,7 @@ def parse_header(tag: str, content: bytes) -> Header:
         _check_counts(header)
     most = MOST_DATA_BYTES if header["kind"] == "snapshot" else MOST_PROBE_BYTES
     if data_length(header) > most:
-        raise ValueError(f"its shape {_short(header['shape'])} is larger than is ever stored")
+        raise ValueError(f"its shape {_short(header['shape'])} exceeds the size limit")
     if tag_of(header) != tag:
         raise ValueError(f"its header belongs to the tag {_short(tag_of(header))}")
     return header
@@ -128,14 +129,14 @@ def _object_of(content: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(content.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"its header is no JSON: {_short(str(error))}") from error
+        raise ValueError(f"its header is not JSON: {_short(str(error))}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"its header is {_short(fields)}, not a JSON object")
     return fields
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _check_fields(
@@ -144,7 +145,7 @@ def _check_fields(
     if missing := expected.keys() - fields.keys():
         raise ValueError(f"its header lacks {sorted(missing)}")
     if unknown := fields.keys() - expected.keys():
-        raise ValueError(f"its header has {_short(sorted(unknown))}, which mean nothing")
+        raise ValueError(f"its header has {_short(sorted(unknown))}, which are unknown")
     for name, (wanted, is_right) in expected.items():
         if not is_right(fields[name]):
             raise ValueError(f"its {name} is {_short(fields[name])}, not {wanted}")
@@ -157,7 +158,9 @@ def _check_counts(header: SnapshotHeader) -> None:
     dimensions, geometry = len(header["shape"]) - 2, header["geometry"]
     sides = [geometry[name] for name in ("stride", "padding", "dilation")]
     if any(len(each) != dimensions for each in sides if isinstance(each, list)):
-        raise ValueError(f"its kernels have {dimensions} dimensions, its geometry others")
+        raise ValueError(
+            f"its kernels have {dimensions} dimensions; its geometry has a different number"
+        )
     for name, count in (header["verdicts"] or {}).items():
         if count > header["filters"]:
             raise ValueError(f"its verdict {name} counts {count} of {header['filters']} filters")
@@ -176,7 +179,7 @@ def _is_count(value: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    # Not math.isfinite: it fails for a whole number that no float can hold.
+    # math.isfinite would raise for a whole number that is too large for a float.
     return type(value) in (int, float) and abs(cast(float, value)) <= sys.float_info.max
 
 

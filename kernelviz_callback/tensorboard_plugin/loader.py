@@ -1,4 +1,4 @@
-"""What TensorBoard imports at its start: nothing here may fail, or TensorBoard does not start."""
+"""TensorBoard's entry point. It must not raise, otherwise TensorBoard does not start."""
 
 import argparse
 
@@ -12,17 +12,17 @@ _log = tb_logging.get_logger()
 
 
 class KernelsLoader(TBLoader):  # type: ignore[misc]
-    """Adds the Kernels tab to TensorBoard, or leaves TensorBoard as it is."""
+    """Add the Kernels tab to TensorBoard, if that is possible."""
 
     def fix_flags(self, flags: argparse.Namespace) -> None:
-        """Have TensorBoard keep every event of ours, unless the user has said otherwise."""
+        """Set TensorBoard to keep all our events, unless the user has set another limit."""
         try:
             flags.samples_per_plugin.setdefault(_PLUGIN_NAME, _ALL)
         except Exception:
-            _log.debug("kernelviz: no sampling of its own", exc_info=True)
+            _log.debug("kernelviz: cannot set how many events are kept", exc_info=True)
 
     def load(self, context: TBContext) -> TBPlugin | None:
-        """Make the plugin, or None where it does not work."""
+        """Make the plugin; return None if that fails."""
         try:
             from kernelviz_callback.tensorboard_plugin.plugin import KernelsPlugin
 

@@ -1,4 +1,4 @@
-"""The server of the Kernels tab: the page, the timeline, the weights. TensorBoard starts it."""
+"""The server of the Kernels tab in TensorBoard: it serves the page, the timeline and weights."""
 
 import json
 import struct
@@ -14,13 +14,13 @@ from tensorboard.plugins.base_plugin import FrontendMetadata, TBContext, TBPlugi
 from tensorboard.util import tb_logging
 from werkzeug import Request, Response
 
-from kernelviz_callback.tensorboard_plugin.catalogue import Catalogue, Listed
+from kernelviz_callback.tensorboard_plugin.catalogue import Catalogue, ListedRun
 from kernelviz_callback.tensorboard_plugin.codec import PLUGIN_NAME, check_payload
 from kernelviz_callback.tensorboard_plugin.event_store import EventStore
 from kernelviz_callback.tensorboard_plugin.header import Header, tag_of
 from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline
 
-MOST_IDS = 64  # a request, and each at most 1 MiB: TensorBoard's own limit is 256 MiB
+MOST_IDS = 64  # of a request; each payload has at most 1 MiB, TensorBoard's own limit is 256 MiB
 
 _STATIC = files(__package__) / "static"
 _SERVED = (".css", ".js")
@@ -31,13 +31,14 @@ _log = tb_logging.get_logger()
 
 
 class KernelsPlugin(TBPlugin):  # type: ignore[misc]
-    """Serves the tab *Kernels*.
+    """Serve the tab *Kernels*.
 
-    ``*_route`` are the HTTP shells, ``*_impl`` return data. Runs, layers, ids and digests of a
-    request are only ever looked up among what TensorBoard has listed.
+    The methods ``*_route`` answer HTTP requests, the methods ``*_impl`` return the data. The runs,
+    layers, ids and digests of a request are only compared with those that TensorBoard has listed:
+    none of them is used as a path.
 
     Args:
-        context: TensorBoard's.
+        context: The context that TensorBoard gives its plugins.
     """
 
     plugin_name = PLUGIN_NAME
@@ -47,7 +48,7 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
         self._catalogue = Catalogue()
 
     def get_plugin_apps(self) -> dict[str, _WsgiApp]:
-        """The routes: the data, and a fixed set of files."""
+        """Return the routes: those for data, and one for each file of the page."""
         names = [path.name for path in _STATIC.iterdir() if path.name.endswith(_SERVED)]
         static = {f"/{name}": _app(partial(_static_route, name)) for name in names}
         return {
@@ -58,20 +59,20 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
         }
 
     def is_active(self) -> bool:
-        """Whether there is anything to show: TensorBoard asks whenever the page is loaded."""
+        """Return whether there is anything to show. TensorBoard calls this for each page load."""
         return self._store.has_events(RequestContext(), experiment="")
 
     def frontend_metadata(self) -> FrontendMetadata:
-        """The tab. Its page keeps itself up to date, and TensorBoard's reload button hastens it."""
+        """Describe the tab. Its page updates itself, and at once on TensorBoard's reload button."""
         return FrontendMetadata(es_module_path="/index.js", tab_name="Kernels")
 
     def timeline_route(self, request: Request) -> Response:
-        """All that there is to see, as JSON."""
+        """Answer with the timeline of all runs, as JSON."""
         text = self.timeline_impl(*_origin(request), request.args.get("revision"))
         return _respond(request, text, "application/json")
 
     def snapshots_route(self, request: Request) -> Response:
-        """Payloads of some snapshots of a layer: their count, their lengths, then themselves."""
+        """Answer with payloads of a layer: their count, their lengths, then the payloads."""
         ids = _argument(request, "ids").split(",")
         run, layer = _argument(request, "run"), _argument(request, "layer")
         payloads = self.snapshots_impl(*_origin(request), run, layer, ids)
@@ -79,14 +80,14 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
         return _respond(request, b"".join([lengths, *payloads]), _BYTES)
 
     def probe_route(self, request: Request) -> Response:
-        """The payload of a probe."""
+        """Answer with the payload of a probe."""
         run, digest = _argument(request, "run"), _argument(request, "digest")
         return _respond(request, self.probe_impl(*_origin(request), run, digest), _BYTES)
 
     def timeline_impl(
         self, context: RequestContext, experiment: str, revision: str | None = None
     ) -> str:
-        """The timeline as JSON, or only that it still is ``revision``."""
+        """Return the timeline as JSON, or only ``unchanged`` if it still has the ``revision``."""
         catalogue = self._refreshed(context, experiment)
         if revision == catalogue.revision:
             return json.dumps({"revision": revision, "unchanged": True})
@@ -95,15 +96,19 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
     def snapshots_impl(
         self, context: RequestContext, experiment: str, run: str, layer: str, ids: Sequence[str]
     ) -> list[bytes]:
-        """The payloads by id; empty for one that is unknown, damaged, or cannot be read now.
+        """Return the payloads of snapshots.
+
+        Returns:
+            One payload for each id; empty if the id is unknown, or the payload is damaged or cannot
+            be read now.
 
         Raises:
             InvalidArgumentError: If there are more than `MOST_IDS` ids.
-            NotFoundError: If there is no such run or layer.
+            NotFoundError: If the run or the layer does not exist.
         """
         if len(ids) > MOST_IDS:
             raise errors.InvalidArgumentError(
-                f"at most {MOST_IDS} ids at a time; found {len(ids)}: ask for the rest separately"
+                f"expected at most {MOST_IDS} ids; found {len(ids)}: split the request"
             )
         listed = self._run(context, experiment, run, lambda found: layer in found.layers)
         snapshots = listed.timeline.layers.get(layer)
@@ -116,10 +121,10 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
         ]
 
     def probe_impl(self, context: RequestContext, experiment: str, run: str, digest: str) -> bytes:
-        """The payload of a probe, still deflated.
+        """Return the compressed payload of a probe.
 
         Raises:
-            NotFoundError: If there is no such run or probe, or it cannot be read.
+            NotFoundError: If the run or the probe does not exist, or cannot be read.
         """
         listed = self._run(context, experiment, run, lambda found: digest in found.probes)
         header = listed.timeline.probes.get(digest)
@@ -146,21 +151,21 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
         experiment: str,
         run: str,
         is_complete: Callable[[RunTimeline], bool],
-    ) -> Listed:
-        """Look a run up, listing everything again only where it or a part of it is unknown."""
+    ) -> ListedRun:
+        """Find a run. TensorBoard lists its events again only if the run is not complete."""
         runs = self._known(experiment).runs
         if run not in runs or not is_complete(runs[run].timeline):
             runs = self._refreshed(context, experiment).runs
         if run not in runs:
             raise errors.NotFoundError(
-                f"no run {run!r}; reload the page for the runs that there are"
+                f"found no run {run!r}; reload the page for the list of runs"
             )
         return runs[run]
 
     def _read(
         self, context: RequestContext, experiment: str, origin: str, headers: Mapping[str, Header]
     ) -> dict[str, bytes]:
-        """Read what is not damaged, tag to payload; what is will be told with the timeline."""
+        """Read payloads by tag. Damaged ones are left out, and listed in the next timeline."""
         payloads, damaged = {}, {}
         for tag, payload in self._store.payloads(context, experiment, origin, [*headers]).items():
             try:
@@ -174,9 +179,9 @@ class KernelsPlugin(TBPlugin):  # type: ignore[misc]
 
 
 def _app(answer: Callable[[Request], Response]) -> _WsgiApp:
-    """Make a route of a function: whatever goes wrong becomes a sentence in JSON."""
+    """Make a route of a function. Every exception becomes a JSON answer with the reason."""
 
-    def answer_anyway(request: Request) -> Response:
+    def answer_or_reason(request: Request) -> Response:
         try:
             return answer(request)
         except errors.PublicError as error:
@@ -189,7 +194,7 @@ def _app(answer: Callable[[Request], Response]) -> _WsgiApp:
             )
         return _respond(request, {"error": reason}, "application/json", code=code)
 
-    return Request.application(answer_anyway)
+    return Request.application(answer_or_reason)
 
 
 def _static_route(name: str, request: Request) -> Response:

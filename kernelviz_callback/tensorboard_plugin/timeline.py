@@ -1,4 +1,4 @@
-"""What there is to see: runs, layers, snapshots, from the headers of their events alone."""
+"""The timeline: runs, layers and snapshots, from the headers of events alone."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from kernelviz_callback.tensorboard_plugin.header import (
 
 @dataclass(frozen=True)
 class Fault:
-    """An event that cannot be shown, and a sentence that says why."""
+    """An event that cannot be shown, and the reason as a sentence."""
 
     tag: str
     reason: str
@@ -30,14 +30,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class RunTimeline:
-    """What is shown of one run.
+    """What the page shows of one run.
 
     Attributes:
-        layers: Name to snapshots by id, in the order of their steps, no step twice, all of one
-            form.
+        layers: Layer name to snapshots by id. They are in the order of their steps, each step
+            occurs once, and all have the same shape and geometry.
         probes: Digest to header.
         superseded: How many snapshots a later attempt has replaced.
-        damaged: What cannot be shown.
+        damaged: The events that cannot be shown.
     """
 
     layers: dict[str, dict[str, SnapshotHeader]]
@@ -47,10 +47,10 @@ class RunTimeline:
 
     @classmethod
     def of(cls, headers: Iterable[Header], damaged: Iterable[Fault] = ()) -> "RunTimeline":
-        """Sort the events of one training, given in the order in which its layers are to appear.
+        """Make the timeline of one training. Its layers are in the order of their first headers.
 
-        Where a training was resumed it repeats steps: what an earlier attempt recorded after the
-        step at which a later one began is left out.
+        A resumed training repeats steps. The snapshots of an earlier attempt after the step at
+        which a later attempt began are left out.
         """
         found: dict[str, list[SnapshotHeader]] = {}
         probes: dict[str, ProbeHeader] = {}
@@ -61,12 +61,12 @@ class RunTimeline:
                 probes[header["digest"]] = header
         layers, superseded, faults = {}, 0, [*damaged]
         for layer, snapshots in found.items():
-            valid = _not_given_up(snapshots)
+            valid = _not_superseded(snapshots)
             superseded += len(snapshots) - len(valid)
             current = _latest_of_each_step(valid)
-            form = _last_form(current)
+            form = _usual_form(current)
             layers[layer] = {id_of(each): each for each in current if _form(each) == form}
-            reason = f"it does not fit a layer that is {form}"
+            reason = f"it does not fit the other snapshots of the layer, which have {form}"
             faults += [Fault(tag_of(each), reason) for each in current if _form(each) != form]
         return cls(layers, probes, superseded, faults)
 
@@ -74,9 +74,9 @@ class RunTimeline:
     def of_trainings(
         cls, headers: Sequence[Header], damaged: Iterable[Fault]
     ) -> "list[RunTimeline]":
-        """Sort the events of all trainings that were recorded into one run, the first one first.
+        """Make a timeline for each training that was recorded into one run, the earliest first.
 
-        What is damaged may be anybody's, and is told with the first.
+        Damaged events are of unknown origin, and are listed under the first training.
         """
         snapshots = [header for header in headers if header["kind"] == "snapshot"]
         probes = [header for header in headers if header["kind"] == "probe"]
@@ -85,16 +85,19 @@ class RunTimeline:
             for each in sorted(snapshots, key=lambda each: each["attempt"], reverse=True)
         }
         first, *others = sorted(began, key=began.__getitem__) or [""]
-        of_each = {training: list[Header](probes) for training in (first, *others)}
+        by_training = {training: list[Header](probes) for training in (first, *others)}
         for each in snapshots:
-            of_each[each["training"]].append(each)
-        return [cls.of(of_each[first], damaged), *(cls.of(of_each[each]) for each in others)]
+            by_training[each["training"]].append(each)
+        return [
+            cls.of(by_training[first], damaged),
+            *(cls.of(by_training[each]) for each in others),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the page is told of the run, but its name, as JSON-able values.
+        """Return the run as JSON-able values, without its name.
 
-        The snapshots of a layer stand in the order of their steps. What a later attempt has
-        replaced is counted under "superseded" and otherwise left out.
+        The snapshots of a layer are in the order of their steps. Those that a later attempt has
+        replaced are left out; "superseded" is their number.
         """
         return {
             "layers": [_layer_entry([*layer.values()]) for layer in self.layers.values()],
@@ -110,10 +113,10 @@ class RunTimeline:
 
 
 def timeline_of(runs: Mapping[str, RunTimeline]) -> tuple[str, str]:
-    """Describe runs by name: all that the page knows before it loads weights.
+    """Make the timeline of all runs, given by name: what the page receives before any weights.
 
     Returns:
-        What tells it from any other timeline, and the timeline, as JSON.
+        The revision, which differs from that of any other timeline, and the timeline as JSON.
     """
     described = ",".join(f'{{"name":{_json(name)},{runs[name].text[1:]}' for name in sorted(runs))
     revision = hashlib.blake2b(described.encode("utf-8", "replace"), digest_size=16).hexdigest()
@@ -130,7 +133,7 @@ def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _not_given_up(snapshots: Sequence[SnapshotHeader]) -> list[SnapshotHeader]:
+def _not_superseded(snapshots: Sequence[SnapshotHeader]) -> list[SnapshotHeader]:
     began_at = {each["attempt"]: each["began_at"] for each in snapshots}
     last, end = {}, math.inf
     for attempt in sorted(began_at, reverse=True):
@@ -140,20 +143,23 @@ def _not_given_up(snapshots: Sequence[SnapshotHeader]) -> list[SnapshotHeader]:
 
 
 def _latest_of_each_step(snapshots: Sequence[SnapshotHeader]) -> list[SnapshotHeader]:
-    """In the order of their steps. After a kill an attempt logs again what may have been lost."""
+    """Sort by step; of snapshots of the same step, keep the one of the latest attempt.
+
+    A training that was resumed after a crash records the step again from which it resumed.
+    """
     in_order = sorted(snapshots, key=lambda each: (each["step"], each["attempt"]))
     return [*{each["step"]: each for each in in_order}.values()]
 
 
-def _last_form(snapshots: Sequence[SnapshotHeader]) -> str:
-    """What the layer was like in the last attempt, by majority: one header may lie."""
+def _usual_form(snapshots: Sequence[SnapshotHeader]) -> str:
+    """Return the most frequent form in the last attempt, because single headers may be wrong."""
     attempt = snapshots[-1]["attempt"]
     forms = Counter(_form(each) for each in snapshots if each["attempt"] == attempt)
     return forms.most_common(1)[0][0]
 
 
 def _form(header: SnapshotHeader) -> str:
-    """What no two snapshots of a layer may differ in."""
+    """Describe what all snapshots of a layer must share."""
     kernel = "x".join(map(str, header["shape"][2:]))
     stored = f"{header['shape'][0]}x{header['shape'][1]} stored"
     kernels = f"{header['filters']}x{header['channels']}x{kernel}"

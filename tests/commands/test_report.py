@@ -1,4 +1,4 @@
-"""A run as one page: what is in the file, and what a browser makes of it without any network."""
+"""A run as one page: the content of the file, and its behaviour in a browser without a network."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def _steps(page: str) -> list[int]:
 # The file.
 
 
-def test_the_scripts_are_whole_and_name_nothing_twice() -> None:
+def test_the_scripts_declare_each_name_once() -> None:
     page = _page()
     scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
     assert len(scripts) == 3
@@ -72,7 +72,7 @@ def test_the_scripts_are_whole_and_name_nothing_twice() -> None:
     assert _page() == page
 
 
-def test_two_hundred_snapshots_of_a_usual_layer_fit_a_ticket() -> None:
+def test_two_hundred_snapshots_of_a_usual_layer_fit_into_6_mb() -> None:
     weights = moving_weights(range(200), (64, 3, 7, 7), 1, pace=0.01)
     noise = np.random.default_rng(0).integers(0, 256, (3, 224, 224)).astype(np.uint8)
     page = report_page(_snapshots(weights), "conv1", probe=load_probe(noise), name="run")
@@ -82,7 +82,7 @@ def test_two_hundred_snapshots_of_a_usual_layer_fit_a_ticket() -> None:
 
 
 @pytest.mark.parametrize("kept", [2, 3, 7])
-def test_of_more_than_fit_some_are_shown_and_it_is_said(
+def test_too_many_snapshots_are_thinned_out_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
     history = _saved(tmp_path, moving_weights(range(0, 130, 10), (4, 3, 5, 5), 2))
@@ -96,7 +96,7 @@ def test_of_more_than_fit_some_are_shown_and_it_is_said(
     assert any(f"{kept} of 13 snapshots" in note for note in _data(page)["notes"])
 
 
-def test_a_neighbour_takes_the_place_of_one_that_cannot_be_read(
+def test_a_neighbour_replaces_an_unreadable_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = _saved(tmp_path, moving_weights(range(0, 130, 10), (4, 3, 5, 5), 2))
@@ -108,11 +108,11 @@ def test_a_neighbour_takes_the_place_of_one_that_cannot_be_read(
     assert _steps((tmp_path / "report.html").read_text(encoding="utf-8")) == [10, 80, 110]
 
 
-def _saved(folder: Path, weights: Any, told: bool = True) -> LayerHistory:
-    """Plain torch checkpoints of a module."""
+def _saved(folder: Path, weights: Any, has_steps: bool = True) -> LayerHistory:
+    """Write plain torch checkpoints of a module."""
     paths = []
     for step, each in weights.items():
-        path = folder / (f"step={step}.pt" if told else f"{'abcdefghij'[len(paths)]}.pt")
+        path = folder / (f"step={step}.pt" if has_steps else f"{'abcdefghij'[len(paths)]}.pt")
         torch.save({"state_dict": {"conv1.weight": torch.from_numpy(each)}}, path)
         paths.append(path)
     return _history(paths)
@@ -137,12 +137,12 @@ def test_plain_checkpoints_are_examined(tmp_path: Path) -> None:
 
 
 def test_checkpoints_without_steps_are_counted(tmp_path: Path) -> None:
-    save_report(_saved(tmp_path, WEIGHTS, told=False), tmp_path / "report.html")
+    save_report(_saved(tmp_path, WEIGHTS, has_steps=False), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert _steps(page) == [0, 1, 2, 3, 4]
 
 
-def test_a_damaged_file_in_the_middle_is_left_out_and_said(tmp_path: Path) -> None:
+def test_a_damaged_file_is_left_out_with_a_note(tmp_path: Path) -> None:
     history = _saved(tmp_path, WEIGHTS)
     for name in ("step=5.pt", "step=20.pt"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:900])
@@ -154,7 +154,7 @@ def test_a_damaged_file_in_the_middle_is_left_out_and_said(tmp_path: Path) -> No
     assert sum("step=5.pt" in note for note in _data(page)["notes"]) == 1
 
 
-def test_another_shape_in_the_middle_is_left_out_and_said(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_shape_is_left_out_with_a_note(tmp_path: Path) -> None:
     history = _saved(tmp_path, WEIGHTS)
     _saved(tmp_path, {5: WEIGHTS[5][:4]})
     unread: list[Exception] = []
@@ -171,7 +171,7 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
-def test_a_run_is_reported_as_it_was_recorded(fit: Any, tmp_path: Path) -> None:
+def test_a_report_equals_the_recorded_run(fit: Any, tmp_path: Path) -> None:
     dead = nn.Conv2d(3, 8, 5)
     nn.init.zeros_(dead.weight[3])
     probe = torch.rand(3, 20, 24)
@@ -188,13 +188,13 @@ def test_a_run_is_reported_as_it_was_recorded(fit: Any, tmp_path: Path) -> None:
     assert [each["epoch"] for each in layer["snapshots"]] == [each.epoch for each in recorded]
     assert [each["time"] for each in layer["snapshots"]] == [each.wall_time for each in recorded]
     assert {each["probe"] for each in layer["snapshots"]} == {Probe(probe, "tensor").digest}
-    for told, exact in zip(layer["snapshots"], recorded, strict=True):
+    for entry, exact in zip(layer["snapshots"], recorded, strict=True):
         names = Counter(verdict.name for verdict in exact.health["conv"].verdicts)
-        assert {name: n for name, n in told["verdicts"].items() if n} == dict(names)
+        assert {name: n for name, n in entry["verdicts"].items() if n} == dict(names)
     assert data["notes"] == []
 
 
-def test_a_resumed_training_drifts_from_its_very_beginning(fit: Any, tmp_path: Path) -> None:
+def test_the_drift_of_a_resumed_training_counts_from_its_start(fit: Any, tmp_path: Path) -> None:
     first = fit(KernelVizCallback())
     first.save_checkpoint(tmp_path / "last.ckpt")
     resumed = fit(KernelVizCallback(), ckpt_path=tmp_path / "last.ckpt", max_epochs=4)
@@ -202,14 +202,16 @@ def test_a_resumed_training_drifts_from_its_very_beginning(fit: Any, tmp_path: P
     paths = attempts[0] | attempts[1]
     save_report(_history(paths.values()), tmp_path / "report.html")
     [run] = _data((tmp_path / "report.html").read_text(encoding="utf-8"))["timeline"]["runs"]
-    told = [each["drift"] for each in run["layers"][0]["snapshots"]]
+    drifts = [each["drift"] for each in run["layers"][0]["snapshots"]]
     start, *later = (load_snapshot(path).weights["conv"].double() for path in paths.values())
-    assert told[0] is None
-    assert told[1:] == pytest.approx([((w - start).norm() / start.norm()).item() for w in later])
-    assert max(attempts[0]) == min(attempts[1])  # so that it has no drift of its own there
+    assert drifts[0] is None
+    assert drifts[1:] == pytest.approx([((w - start).norm() / start.norm()).item() for w in later])
+    assert max(attempts[0]) == min(
+        attempts[1]
+    )  # the resumed training has no drift of its own there
 
 
-def test_of_a_recorded_snapshot_only_the_layer_is_read(tmp_path: Path) -> None:
+def test_only_the_layer_of_a_recorded_snapshot_is_read(tmp_path: Path) -> None:
     weights = torch.from_numpy(WEIGHTS[5])
     health = kernel_health(weights, "net.conv1", first=None, previous=None, groups=1)
     named = {"net.conv1": weights, "large": torch.ones(64, 64, 3, 3)}
@@ -244,7 +246,7 @@ def test_of_a_recorded_snapshot_only_the_layer_is_read(tmp_path: Path) -> None:
 
 @pytest.fixture
 def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Tab]]:
-    """Opens a page from the disk; nothing may be complained of or fetched."""
+    """Open a page from the disk; it must not raise errors or fetch anything."""
     complaints: list[str] = []
     pages = []
 
@@ -289,8 +291,8 @@ def _check_kernels(
 
 
 @pytest.mark.browser
-def test_the_page_is_scrubbed_without_a_network(opened: Any) -> None:
-    tab = opened(_page(notes=["One note of whoever made it."]), "#zoom=8")
+def test_the_slider_works_without_a_network(opened: Any) -> None:
+    tab = opened(_page(notes=["A note of the author."]), "#zoom=8")
     assert tab.frame.title() == "conv1 of runs/a"
     assert tab.data("snapshots") == "5"
     for key, step in (("End", 100), ("Home", 0), ("ArrowRight", 1)):
@@ -308,11 +310,11 @@ def test_the_page_is_scrubbed_without_a_network(opened: Any) -> None:
     tab.wait("Number(body.step) > 1")
     tab.click_tile(7, run="runs/a")
     assert tab.role("filter-title").text_content() == "Filter 7"
-    assert "One note of whoever made it." in tab.role("notes").text_content()
+    assert "A note of the author." in tab.role("notes").text_content()
 
 
 @pytest.mark.browser
-def test_a_view_is_linked_to_in_a_page(opened: Any) -> None:
+def test_a_link_restores_a_view_of_the_page(opened: Any) -> None:
     tab = opened(_page(), "#step=5&filter=3&scale=layer")
     assert tab.step == 5
     assert tab.role("filter-title").text_content() == "Filter 3"
@@ -336,7 +338,7 @@ def test_hostile_names_are_shown_as_text(opened: Any) -> None:
 
 
 @pytest.mark.browser
-def test_the_page_may_do_nothing_else(browser: Any, tmp_path: Path) -> None:
+def test_the_content_security_policy_blocks_everything_else(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(_page(), encoding="utf-8")
     page = browser.new_page()

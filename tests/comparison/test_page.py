@@ -1,4 +1,4 @@
-"""The page of a comparison: what is in it, and what a browser makes of it."""
+"""The page of a comparison: its content, and its behaviour in a browser."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ HOSTILE = "</script><script>alert(1)</script><!--"
 
 
 def _trained(count: int, *shape: int, filters: int = 12) -> list[nn.Module]:
-    """One layer that drifts, with a dead and a NaN filter at the end."""
+    """Make a layer that drifts; in the last copy one filter is near zero and one has a NaN."""
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(filters, *shape, generator=generator) * 0.1
     layers = []
@@ -64,7 +64,7 @@ def _data(page: str) -> dict[str, Any]:
     return data
 
 
-def test_page_needs_nothing_else(run: Comparison) -> None:
+def test_the_page_needs_no_other_file(run: Comparison) -> None:
     page = comparison_page(run)
     linked = re.findall(r"""(?:src|href|action)\s*=\s*["']([^"']*)""", page)
     assert linked
@@ -74,29 +74,29 @@ def test_page_needs_nothing_else(run: Comparison) -> None:
     assert comparison_page(run) == page
 
 
-def test_page_tells_the_numbers_of_the_comparison(run: Comparison) -> None:
+def test_the_page_has_the_numbers_of_the_comparison(run: Comparison) -> None:
     data, known = _data(comparison_page(run)), run.to_dict()
     assert data["order"] == run.most_changed()
     assert data["statements"] == known["statements"]
-    for told, expected in zip(data["checkpoints"], known["checkpoints"], strict=True):
+    for entry, expected in zip(data["checkpoints"], known["checkpoints"], strict=True):
         for name in ("name", "label", "layer", "step", "epoch", "shape", "match", "numbers"):
-            assert told[name] == expected[name]
+            assert entry[name] == expected[name]
         for name in FILTER_NUMBERS:
             values = [row[name] for row in expected["filters"]]
-            assert told["filters"][name] == [
+            assert entry["filters"][name] == [
                 None if x is None else pytest.approx(x, rel=1e-3) for x in values
             ]
 
 
 @pytest.mark.parametrize("where", ["layer", "label", "statement", "reason"])
-def test_no_name_ends_the_script(run: Comparison, where: str) -> None:
+def test_no_name_can_end_the_script(run: Comparison, where: str) -> None:
     page = comparison_page(_hostile(run, where))
     assert "<script>alert" not in page
     assert page.count("<script") == comparison_page(run).count("<script")
     assert HOSTILE in json.dumps(_data(page))
 
 
-def test_a_file_name_that_is_no_text_is_told(run: Comparison) -> None:
+def test_a_file_name_with_invalid_bytes_is_kept(run: Comparison) -> None:
     column = replace(run.first, layer="caf\udce9", label="\udce9")
     page = comparison_page(replace(run, columns=(column, *run.columns[1:])))
     assert page.encode()
@@ -108,21 +108,23 @@ def test_page_of_512_filters_is_small() -> None:
     assert len(page.encode()) <= 1_500_000
 
 
-def test_many_channels_of_one_tap_are_cut_and_it_is_said() -> None:
+def test_many_channels_of_one_weight_are_cut_with_a_note() -> None:
     layers = [nn.Conv2d(20, 12, 1), nn.Conv2d(20, 12, 1)]
     data = _data(comparison_page(compare(*layers, match="index")))
     assert {plate["planes"] for plate in data["plates"]} == {MOST_CHANNELS}
     assert data["notes"] == [f"Of 20 input channels, tiles show the first {MOST_CHANNELS}."]
 
 
-def test_many_channels_are_mixed_and_it_is_said(planes: Comparison) -> None:
+def test_many_channels_are_mixed_with_a_note(planes: Comparison) -> None:
     data = _data(comparison_page(planes))
     assert [(plate["planes"], plate["mixed"]) for plate in data["plates"]] == [(1, 20)] * 3
     [note] = data["notes"]
     assert note.startswith("Each tile is one mixture of 20 input channels")
 
 
-def test_of_a_huge_layer_the_most_changed_are_pictured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_most_changed_filters_of_a_huge_layer_are_pictured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("kernelviz_callback.comparison.page.MOST_WEIGHTS", 5 * 3 * 75 + 1)
     data = _data(comparison_page(compare(*_trained(2, 3, 5, 5))))
     assert data["tiled"] == 5
@@ -158,7 +160,7 @@ def _hostile(run: Comparison, where: str) -> Comparison:
 
 @pytest.fixture
 def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
-    """Opens the page of a comparison from the disk; nothing may be complained of or fetched."""
+    """Open the page of a comparison from the disk; it must not raise errors or fetch anything."""
     complaints: list[str] = []
     tabs = []
 
@@ -190,7 +192,7 @@ def _filters_shown(tab: Any) -> list[int]:
 
 
 def _pixels(tab: Any, filter_index: int, plate: int) -> Tensor:
-    """Shape (4, H, W): what is on the canvas of a tile."""
+    """Read the pixels of a tile's canvas, shape (4, H, W)."""
     row = tab.locator("#filters tbody tr").filter(
         has=tab.get_by_text(re.compile(f"^{filter_index}$"))
     )
@@ -270,7 +272,7 @@ def test_planes_are_the_channels(opened: Any, sensors: Comparison) -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize(("points", "pixels"), [(24, 6), (600, 0.48)])
 @pytest.mark.parametrize("scale", ["all", "tile", "filter"])
-def test_curves_are_those_of_the_picture(
+def test_curves_equal_those_of_the_picture(
     opened: Any, points: int, pixels: float, scale: str
 ) -> None:
     compared = compare(*_trained(2, 3, points))
@@ -292,7 +294,7 @@ def test_curves_are_those_of_the_picture(
             for channel in range(3):
                 part = found[:3, 97 * channel : 97 * channel + 96].int()
                 expected = painted[:, :, channel * (width + 1) :][:, :, :width]
-                # 254 levels have been sent: its two ends are off by a part of a pixel.
+                # The page has 254 levels, so the ends of a bar differ by a part of a pixel.
                 differing = ((part - expected).abs() > 12).any(0).sum(0)
                 assert differing.max() <= 4
 
@@ -327,7 +329,7 @@ def test_volumes_are_rows_of_slices(opened: Any, channels: int) -> None:
 
 
 @pytest.mark.browser
-def test_taps_are_read(opened: Any) -> None:
+def test_taps_can_be_read(opened: Any) -> None:
     compared = compare(*_trained(2, 1, 24))
     tab = opened(compared)
     tab.locator(".number").first.click()
@@ -356,7 +358,7 @@ def test_filters_are_sorted_by_keyboard(opened: Any, run: Comparison) -> None:
 
 
 @pytest.mark.browser
-def test_filters_are_picked_by_number_and_verdict(opened: Any, run: Comparison) -> None:
+def test_filters_are_chosen_by_number_and_verdict(opened: Any, run: Comparison) -> None:
     tab = opened(run)
     tab.fill("#which", "2, 4-6")
     assert sorted(_filters_shown(tab)) == [2, 4, 5, 6]
@@ -393,7 +395,7 @@ def test_a_filter_is_opened_and_read_by_keyboard(opened: Any, run: Comparison) -
 
 
 @pytest.mark.browser
-def test_chart_tells_of_each_filter(opened: Any, run: Comparison) -> None:
+def test_the_chart_describes_each_filter(opened: Any, run: Comparison) -> None:
     tab = opened(run)
     chart = tab.get_by_role("slider", name="change of each filter")
     assert chart.locator(".faint-line").count() == 12
@@ -446,7 +448,7 @@ def test_without_tiles_there_are_numbers(opened: Any, run: Comparison) -> None:
 
 
 @pytest.mark.browser
-def test_dark_and_light(opened: Any, run: Comparison) -> None:
+def test_light_and_dark_have_enough_contrast(opened: Any, run: Comparison) -> None:
     for scheme, other in (("light", "dark"), ("dark", "light")):
         tab = opened(run, color_scheme=scheme)
         here = _lightness(tab)
@@ -461,7 +463,7 @@ def test_dark_and_light(opened: Any, run: Comparison) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_no_sideways_scrolling(opened: Any, run: Comparison, width: int) -> None:
+def test_no_horizontal_scrolling_on_the_page(opened: Any, run: Comparison, width: int) -> None:
     tab = opened(_hostile(run, "label"), viewport={"width": width, "height": 800})
     fits = "document.documentElement.scrollWidth <= innerWidth"
     assert tab.evaluate(fits)
@@ -471,7 +473,7 @@ def test_no_sideways_scrolling(opened: Any, run: Comparison, width: int) -> None
 
 
 def _lightness(tab: Any) -> dict[str, float]:
-    """Relative luminance of the colours that the page is made of, as WCAG defines it."""
+    """Return the relative luminance of the colours of the page, as WCAG defines it."""
     found = tab.evaluate(
         """["paper", "raised", "ink", "faint", "accent", "edge"].map((name) => {
             const probe = document.body.appendChild(document.createElement("i"));

@@ -1,4 +1,4 @@
-"""Layers of one and of three dimensions in the Kernels tab: curves, slices, and what is said."""
+"""1-D and 3-D layers in the Kernels tab: curves, slices, and their texts."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,9 @@ LAYERS = {
     "volume": lambda: nn.Conv3d(2, 5, (4, 3, 5)),
     "clip": lambda: nn.Conv3d(1, 3, (16, 3, 3)),
 }
-BROAD = {"broad": lambda: nn.Conv1d(600, 64, 9)}  # more than is stored: in a run of its own
+BROAD = {
+    "broad": lambda: nn.Conv1d(600, 64, 9)
+}  # more channels than are stored, so in a run of its own
 
 
 def _model() -> nn.ModuleDict:
@@ -46,14 +48,14 @@ def _model() -> nn.ModuleDict:
 
 
 def _weights(layer: str, step: int) -> Tensor:
-    """As the page has them: what 16 bits, or 8, leave of them."""
+    """Round weights as the page has them: to 16 or to 8 bits."""
     exact = _model()[layer].weight.detach() * (1 + step / 20)
     return torch.from_numpy(unpack_snapshot(*packed(exact.numpy())).weights())
 
 
 @pytest.fixture(scope="module")
 def site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A run with layers of all dimensions, and one whose layers have the same names."""
+    """Write a run with layers of all dimensions, and one whose layers have the same names."""
     folder = tmp_path_factory.mktemp("dimensions")
     model = _model()
     broad = {step: (model["broad"].weight.detach() * (1 + step / 20)).numpy() for step in STEPS}
@@ -90,7 +92,7 @@ def opened(site: Site) -> Iterator[Open]:
 
 
 def _assert_curves(grid: Grid, weights: Tensor, ends: Tensor, height: int) -> None:
-    """Hold every tile of a grid against the curves of its channels, which stand in rows."""
+    """Compare every tile of a grid with the curves of its channels, which are in rows."""
     _, channels, taps = weights.shape
     wide = min(taps, 80)
     across = min(channels, (grid.width // grid.zoom + 1) // (wide + 1))
@@ -118,7 +120,7 @@ def test_a_kernel_of_one_dimension_is_a_curve_around_zero(opened: Open, scale: s
         _assert_curves(tab.grid("kernels", "all"), weights, ends, height=20)
 
 
-def test_three_channels_of_a_signal_are_no_colours(opened: Open) -> None:
+def test_three_channels_of_a_signal_are_not_colours(opened: Open) -> None:
     tab = opened(runs=["all"], layer="stereo", step=10)
     weights = _weights("stereo", 10)
     ends = largest_magnitude(weights)
@@ -148,7 +150,7 @@ def test_thousands_of_taps_share_pixels(opened: Open) -> None:
     _assert_readout(tab, (1234, 3000), (0, 1), "tap 123", None)
 
 
-def test_what_is_not_finite_stripes_its_tap(opened: Open) -> None:
+def test_a_tap_that_is_not_finite_is_striped(opened: Open) -> None:
     tab = opened(runs=["all"], layer="spoilt", step=0)
     grid = tab.grid("kernels", "all")
     tile = grid.tile(2, 6 * grid.zoom, 9 * grid.zoom)
@@ -158,11 +160,11 @@ def test_what_is_not_finite_stripes_its_tap(opened: Open) -> None:
         assert (colours == {(255, 0, 255), (0, 0, 0)}) == (tap == 4)
 
 
-# What 1-D filters let through of each frequency.
+# Frequency responses of 1-D filters.
 
 
 def _assert_gains(grid: Grid, gain: Tensor, ends: Tensor) -> None:
-    """Hold every tile of a response grid against the gains, which fill it from the bottom."""
+    """Compare every tile of a response grid with the gains, drawn from the bottom."""
     high = min(grid.height, int(1.5 * grid.width))
     drawn = draw_curves(gain[:, None], ends, height=high, width=grid.width, base="bottom")
     for i in range(len(gain)):
@@ -176,7 +178,7 @@ def _ends(gain: Tensor, scale: str) -> Tensor:
 
 @pytest.mark.parametrize("layer", ["audio", "stereo", "deep", "long", "spread", "broad"])
 @pytest.mark.parametrize("scale", ["filter", "layer"])
-def test_the_responses_of_a_signal_are_over_frequencies(
+def test_the_responses_to_a_signal_are_frequency_responses(
     opened: Open, layer: str, scale: str
 ) -> None:
     run = "broad" if layer == "broad" else "all"
@@ -191,7 +193,7 @@ def test_the_responses_of_a_signal_are_over_frequencies(
         _assert_gains(grid, gain, _ends(gain, scale))
 
 
-def test_channels_and_differences_have_frequencies_too(opened: Open) -> None:
+def test_channels_and_differences_have_frequency_responses(opened: Open) -> None:
     tab = opened(runs=["all"], layer="stereo", step=20)
     tab.select("channel", "2")
     tab.rest()
@@ -204,7 +206,7 @@ def test_channels_and_differences_have_frequencies_too(opened: Open) -> None:
     _assert_gains(tab.grid("responses", "all"), gain, _ends(gain, "filter"))
 
 
-def test_a_filter_with_nan_has_no_frequencies(opened: Open) -> None:
+def test_a_filter_with_nan_has_no_frequency_response(opened: Open) -> None:
     tab = opened(runs=["all"], layer="spoilt", step=0)
     grid = tab.grid("responses", "all")
     found = grid.tile(2, grid.height, grid.width)[..., :3].reshape(-1, 3).tolist()
@@ -218,7 +220,7 @@ def test_a_filter_with_nan_has_no_frequencies(opened: Open) -> None:
 
 @pytest.mark.parametrize(("layer", "dilation"), [("audio", 1), ("spread", 3), ("broad", 1)])
 @pytest.mark.parametrize("scale", ["filter", "layer"])
-def test_the_opened_filter_has_its_frequencies(
+def test_the_opened_filter_has_a_frequency_response(
     opened: Open, layer: str, dilation: int, scale: str
 ) -> None:
     run = "broad" if layer == "broad" else "all"
@@ -235,7 +237,7 @@ def test_the_opened_filter_has_its_frequencies(
         assert_painted(found, drawn[0], float(end))
 
 
-def test_the_page_says_that_responses_are_over_frequencies(opened: Open) -> None:
+def test_the_page_names_frequency_responses(opened: Open) -> None:
     tab = opened(runs=["broad"], layer="broad", filter=3)
     pane = tab.frame.locator(".pane.responses")
     assert pane.locator("h2").text_content() == "Frequency responses"
@@ -251,7 +253,7 @@ def test_the_page_says_that_responses_are_over_frequencies(opened: Open) -> None
     assert tab.frame.get_by_role("img", name="Frequency response of filter 3").is_visible()
 
 
-def test_frequencies_and_images_take_turns(opened: Open) -> None:
+def test_switching_between_1d_and_2d_layers(opened: Open) -> None:
     tab = opened(runs=["all"], layer="audio", filter=3)
     title = tab.frame.locator(".pane.responses h2")
     caption = tab.frame.locator(".plate figure:nth-child(2) figcaption")
@@ -268,7 +270,7 @@ def test_frequencies_and_images_take_turns(opened: Open) -> None:
         tab.rest()
 
 
-def test_slices_in_colour_stand_in_a_row(opened: Open) -> None:
+def test_colour_slices_are_in_a_row(opened: Open) -> None:
     tab = opened(runs=["all"], layer="video", step=10)
     grid, weights = tab.grid("kernels", "all"), _weights("video", 10)
     ends = largest_magnitude(weights)
@@ -285,9 +287,7 @@ def test_slices_in_colour_stand_in_a_row(opened: Open) -> None:
 
 
 @pytest.mark.parametrize(("layer", "filters"), [("video", (0, 11)), ("volume", (0, 4))])
-def test_channels_stand_below_each_other_and_their_slices_in_a_row(
-    opened: Open, layer: str, filters: tuple[int, ...]
-) -> None:
+def test_channels_are_rows_of_slices(opened: Open, layer: str, filters: tuple[int, ...]) -> None:
     tab = opened(runs=["all"], layer=layer, channel="all", step=20)
     grid, weights = tab.grid("kernels", "all"), _weights(layer, 20)
     ends = largest_magnitude(weights)
@@ -301,7 +301,7 @@ def test_channels_stand_below_each_other_and_their_slices_in_a_row(
             assert_painted(found, weights[i, c, s][None], float(ends[i]))
 
 
-def test_many_slices_stand_in_several_rows(opened: Open) -> None:
+def test_many_slices_are_in_several_rows(opened: Open) -> None:
     tab = opened(runs=["all"], layer="clip", step=0)
     grid, weights = tab.grid("kernels", "all"), _weights("clip", 0)
     end = float(largest_magnitude(weights)[2])
@@ -315,16 +315,18 @@ def test_many_slices_stand_in_several_rows(opened: Open) -> None:
 def _assert_readout(
     tab: Tab, across: tuple[int, int], down: tuple[int, int], where: str, value: Any
 ) -> None:
-    """Point at a cell of the large kernel, the how manieth of how many; some taps share a pixel."""
+    """Point at a cell of the large kernel, given as its index and the number of cells."""
     box = tab.frame.locator('canvas[data-kind="kernel"]').bounding_box()
     x, y = ((at + 0.5) / count for at, count in (across, down))
     tab.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
-    place, _, told = tab.role("weight").text_content().partition(": ")
+    place, _, numbers_text = tab.role("weight").text_content().partition(": ")
     if value is None:
         assert place.startswith(where)
         return
     assert place == where
-    numbers = [float(each) for each in re.findall(r"-?\d+\.\d+(?:e-\d+)?", told.replace("−", "-"))]
+    numbers = [
+        float(each) for each in re.findall(r"-?\d+\.\d+(?:e-\d+)?", numbers_text.replace("−", "-"))
+    ]
     assert numbers == pytest.approx(np.atleast_1d(value).tolist(), abs=6e-4)
 
 
@@ -346,7 +348,7 @@ def test_the_readout_names_slices_and_taps(opened: Open) -> None:
     _assert_readout(tab, (8, 23), (19, 23), where, weights[4, 2, 1, 3, 0])
 
 
-def test_arrows_go_from_slice_to_slice(opened: Open) -> None:
+def test_arrow_keys_move_between_slices(opened: Open) -> None:
     tab = opened(runs=["all"], layer="video", step=0, filter=4)
     tab.frame.get_by_role("img", name="Kernel of filter 4").focus()
     for _ in range(9):
@@ -366,7 +368,7 @@ def test_arrows_go_from_slice_to_slice(opened: Open) -> None:
         ("video", "12 filters, 3 × 3 × 7 × 7; 3 snapshots.", "reads several images at a time"),
     ],
 )
-def test_the_page_says_what_the_layer_is_and_why_nothing_responds(
+def test_the_page_describes_the_layer_and_why_it_has_no_responses(
     opened: Open, layer: str, about: str, why: str | None
 ) -> None:
     tab = opened(runs=["all"], layer=layer, filter=3)
@@ -405,7 +407,7 @@ def test_the_film_strip_has_every_step(opened: Open, layer: str, size: tuple[int
             assert_painted(found, drawn[0], float(end))
 
 
-def test_filters_are_matched_across_runs_if_they_have_one_form(opened: Open) -> None:
+def test_filters_are_matched_across_runs_if_shapes_are_equal(opened: Open) -> None:
     tab = opened(runs=["all", "turned video"], layer="video", match=1, step=0)
     tab.frame.locator("text=Mean cosine of the pairs 1.000").wait_for()
     tab.rest()
@@ -417,7 +419,7 @@ def test_filters_are_matched_across_runs_if_they_have_one_form(opened: Open) -> 
 
 @pytest.mark.parametrize("taps", [1, 2, 9, 40, 333])
 @pytest.mark.parametrize("is_spoilt", [False, True])
-def test_curves_are_those_of_the_pictures(engine: Engine, taps: int, is_spoilt: bool) -> None:
+def test_curves_equal_those_of_pictures(engine: Engine, taps: int, is_spoilt: bool) -> None:
     values = torch.randn(taps, generator=torch.Generator().manual_seed(taps))
     if is_spoilt:
         values[taps // 2] = torch.inf
@@ -446,7 +448,7 @@ def test_curves_are_those_of_the_pictures(engine: Engine, taps: int, is_spoilt: 
     ("shape", "dilation"),
     [((3, 1, 1), 1), ((4, 3, 31), 2), ((2, 5, 9), 100), ((2, 1, 257), 1), ((1, 2, 700), 3)],
 )
-def test_gains_are_those_of_the_pictures(
+def test_gains_equal_those_of_pictures(
     engine: Engine, shape: tuple[int, int, int], dilation: int
 ) -> None:
     weights = torch.randn(shape, generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""Responses and matchings that the Kernels tab computes in a browser: those of torch and SciPy."""
+"""Responses and pairs computed in a browser equal those of torch and SciPy."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ RESPONSES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("probe_shape", "shape", "options"), RESPONSES)
 @pytest.mark.parametrize("summed", [False, True])
-def test_responses_are_those_of_torch(
+def test_responses_equal_those_of_torch(
     engine: Engine, probe_shape: Any, shape: Any, options: dict[str, Any], summed: bool
 ) -> None:
     probe = _image(*probe_shape) - 0.3
@@ -89,7 +89,7 @@ def test_the_first_filters_of_a_grouped_layer_keep_their_groups(engine: Engine) 
     np.testing.assert_allclose(fewer, expected[:, :1].numpy(), atol=1e-5)
 
 
-def test_what_is_not_finite_spoils_its_own_plane(engine: Engine) -> None:
+def test_a_weight_that_is_not_finite_affects_its_own_plane(engine: Engine) -> None:
     probe, weights = _image(3, 12, 12), _random(3, 3, 3, 3)
     weights[1, 2, 0, 0] = torch.nan
     expected = channel_responses(probe, weights, shrink=2)
@@ -97,7 +97,7 @@ def test_what_is_not_finite_spoils_its_own_plane(engine: Engine) -> None:
     np.testing.assert_array_equal(np.isnan(found), expected.isnan().numpy())
 
 
-def test_a_probe_that_does_not_fit_is_told(engine: Engine) -> None:
+def test_a_probe_that_does_not_fit_is_reported(engine: Engine) -> None:
     script = """try { return responseShape(probeShape, [4, 3, 7, 7], options); }
         catch (error) { return error.message; }"""
     said = engine(script, probeShape=[1, 9, 9], options={})
@@ -108,7 +108,7 @@ def test_a_probe_that_does_not_fit_is_told(engine: Engine) -> None:
     assert shape == {"filters": 4, "planes": 1, "height": 109, "width": 109}
 
 
-# The worker, and the page without one.
+# The worker, and the page without a worker.
 
 WORKERS = {
     "worker": "new TabSource()",
@@ -126,7 +126,7 @@ const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, mil
 
 
 def _grid(engine: Engine, worker: str, script: str) -> tuple[Any, np.ndarray]:
-    """What a script makes of a grid, and what the grid should be, shape (40, 3, 28, 33)."""
+    """Run a script that computes a grid; return it and the expected grid, (40, 3, 28, 33)."""
     probe, weights = _image(3, 60, 70), _random(40, 3, 5, 5)
     given = {"planes": probe, "kernels": weights}
     found = engine(f"const responder = new Responder({WORKERS[worker]});{GRID}{script}", **given)
@@ -134,7 +134,7 @@ def _grid(engine: Engine, worker: str, script: str) -> tuple[Any, np.ndarray]:
 
 
 def _whole(chunks: list[dict[str, Any]]) -> np.ndarray:
-    """A grid of its chunks, which are in order, without a gap, and say so."""
+    """Join the chunks of a grid, after a check that they are in order and complete."""
     firsts = np.cumsum([0] + [chunk["filters"] for chunk in chunks])
     assert [chunk["first"] for chunk in chunks] == firsts[:-1].tolist()
     assert [chunk["done"] for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
@@ -143,7 +143,7 @@ def _whole(chunks: list[dict[str, Any]]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_a_grid_fills_in(engine: Engine, worker: str) -> None:
+def test_a_grid_arrives_in_chunks(engine: Engine, worker: str) -> None:
     script = "return [await collect(request, []), responder.one(request, 7)]"
     (chunks, one), expected = _grid(engine, worker, script)
     assert len(chunks) > 1
@@ -152,7 +152,7 @@ def test_a_grid_fills_in(engine: Engine, worker: str) -> None:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_a_grid_takes_the_place_of_the_one_before(engine: Engine, worker: str) -> None:
+def test_a_new_grid_replaces_the_last_one(engine: Engine, worker: str) -> None:
     script = """
     const early = [], late = [];
     const doubled = {...request, kernels: kernels.map((weight) => 2 * weight)};
@@ -167,7 +167,7 @@ def test_a_grid_takes_the_place_of_the_one_before(engine: Engine, worker: str) -
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_a_grid_is_ended(engine: Engine, worker: str) -> None:
+def test_a_grid_can_be_stopped(engine: Engine, worker: str) -> None:
     script = """
     const chunks = [];
     const large = {...request, shrink: 1};
@@ -186,7 +186,7 @@ def test_a_grid_is_ended(engine: Engine, worker: str) -> None:
     np.testing.assert_allclose(_whole(chunks), expected, atol=1e-5)
 
 
-def test_the_worker_stops_when_a_grid_is_ended(engine: Engine) -> None:
+def test_the_worker_stops_with_its_grid(engine: Engine) -> None:
     script = """
     responder.start();
     const take = responder.worker.onmessage;
@@ -221,7 +221,7 @@ def test_the_probe_is_sent_once(engine: Engine) -> None:
         np.testing.assert_allclose(_whole(chunks), sign * expected, atol=1e-5)
 
 
-def test_a_grid_that_cannot_be_is_refused_at_once(engine: Engine) -> None:
+def test_an_impossible_grid_is_refused_at_once(engine: Engine) -> None:
     script = """
     try { responder.grid({...request, probeShape: [3, 4, 4]}, () => {}); }
     catch (error) { return error.message; }"""
@@ -230,7 +230,7 @@ def test_a_grid_that_cannot_be_is_refused_at_once(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_filters_are_matched_beside_the_page(engine: Engine, worker: str) -> None:
+def test_filters_are_matched_in_the_worker(engine: Engine, worker: str) -> None:
     weights = _random(24, 3, 5, 5)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(4))
     script = f"""
@@ -252,7 +252,7 @@ def test_filters_are_matched_beside_the_page(engine: Engine, worker: str) -> Non
 # Matching.
 
 
-def test_noise_is_normal_and_the_same_again(engine: Engine) -> None:
+def test_noise_is_normal_and_reproducible(engine: Engine) -> None:
     script = (
         "return [noiseOf([50, 3, 7, 7], 1), noiseOf([50, 3, 7, 7], 1), noiseOf([50, 3, 7, 7], 2)]"
     )
@@ -263,7 +263,7 @@ def test_noise_is_normal_and_the_same_again(engine: Engine) -> None:
         assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(len(a))
 
 
-def test_cosines_are_those_of_the_comparison(engine: Engine) -> None:
+def test_cosines_equal_those_of_the_comparison(engine: Engine) -> None:
     ones, others = _random(20, 3, 5, 5), _random(13, 3, 5, 5, seed=1)
     ones[3], ones[5, 0, 0, 0], others[2] = 0, torch.nan, -ones[7]
     found = engine(
@@ -280,7 +280,7 @@ def test_cosines_are_those_of_the_comparison(engine: Engine) -> None:
     ("rows", "columns"), [(1, 1), (1, 9), (9, 1), (40, 40), (30, 55), (55, 30)]
 )
 @pytest.mark.parametrize("kind", ["random", "coarse", "equal", "product"])
-def test_pairs_are_the_best_that_there_are(
+def test_pairs_have_the_largest_sum_of_similarities(
     engine: Engine, rows: int, columns: int, kind: str
 ) -> None:
     rng = np.random.default_rng(rows * columns)

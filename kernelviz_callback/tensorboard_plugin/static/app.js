@@ -1,69 +1,101 @@
+import { Actions } from "./actions.js";
 import { Board } from "./board.js";
-import { probeOfBitmap } from "./decode.js";
-import { clamp, eachFrame, say, settled, throttled } from "./dom.js";
+import { debounce, oncePerFrame, throttle } from "./dom.js";
 import { Drawer } from "./drawer.js";
-import { copied, followTheme, onReload } from "./host.js";
+import { followTheme, onReload } from "./host.js";
 import { listenToClicks, listenToDrops, listenToKeys } from "./keys.js";
 import { Model } from "./model.js";
 import { Notices } from "./notices.js";
-import { cosineOf, Ordering } from "./ordering.js";
-import { OWN_SIDE, Probes } from "./probes.js";
+import { Ordering } from "./ordering.js";
+import { TimelinePoll } from "./poll.js";
+import { Probes } from "./probes.js";
 import { buildShell, placeTip } from "./shell.js";
 import { Sidebar } from "./sidebar.js";
 import { Timeline } from "./timeline.js";
 import { Transport } from "./transport.js";
 import { ViewLink } from "./view_state.js";
 
-const POLL_MILLISECONDS = 750; // TensorBoard itself looks every 5 s: a snapshot is seen within 6
-const POLL_SHARE = 10; // a long timeline is asked for less often: it takes the server that much
 const UNREACHABLE = "Cannot reach TensorBoard; trying again.";
-const REST_MILLISECONDS = 120;
-const TELL_MILLISECONDS = 500;
-const READ_MILLISECONDS = 8000; // a sentence, at leisure
-const PROGRESS_MILLISECONDS = 250;
+const REST_MILLISECONDS = 120; // the slider rests when it has not moved for so long
+const ANNOUNCE_MILLISECONDS = 500; // for screen readers, the step is announced when it is kept so long
+const MISSING_MILLISECONDS = 8000; // enough to read a sentence
+const PROGRESS_MILLISECONDS = 250; // between two updates of what shows the loading
 
-/** The viewer, for TensorBoard's tab and for a report; `source` is where the data comes from. */
+/** Start the viewer, in TensorBoard's tab or in a report; `source` provides the data. */
 export function start(root, source) {
   const viewer = new Viewer(root, source);
   viewer.begin();
   return viewer;
 }
 
+/** Builds the parts of the page, connects them, and decides when each is drawn. */
 class Viewer {
   constructor(root, source) {
-    Object.assign(this, { root, source, dirty: true, isResting: false, hasPainted: false, extraNotes: [] });
+    Object.assign(this, { root, source, isOutdated: true, isResting: false, extraNotes: [] });
+    this.refresh = oncePerFrame(() => this.render());
+    this.rested = debounce(REST_MILLISECONDS, () => this.rest());
+    const progressed = throttle(PROGRESS_MILLISECONDS, () => this.showProgress());
     this.link = new ViewLink(source.live);
-    const progressed = throttled(PROGRESS_MILLISECONDS, () => this.showProgress());
     this.model = new Model(source, this.link.read(), () => {
       progressed();
       this.refresh();
     });
-    const { model } = this;
-    this.probes = new Probes(source, () => this.rested());
-    this.ordering = new Ordering(model, () => this.restructure());
-    this.board = new Board(model, this.ordering, this.probes, this);
-    this.drawer = new Drawer(model, this.ordering, this.board, this.probes, this);
-    this.sidebar = new Sidebar(model, this.ordering, this.probes, this);
-    this.timeline = new Timeline(model, this);
-    this.transport = new Transport(model, this);
-    this.notices = new Notices(model);
-    this.refresh = eachFrame(() => this.render());
-    this.rested = settled(REST_MILLISECONDS, () => this.rest());
-    this.tell = settled(TELL_MILLISECONDS, () => this.transport.tell());
+    this.probes = new Probes(source, this.rested);
+    this.ordering = new Ordering(this.model, () => this.restructure());
+    const { model, ordering, probes, link } = this;
+    this.actions = new Actions({ model, ordering, probes, link, page: this.pageFunctions() });
+    this.poll = new TimelinePoll(source, {
+      onAnswer: (timeline) => this.take(timeline),
+      onError: (error) => this.fail(error),
+    });
+    this.buildParts();
+  }
+
+  /** What actions do with the page. */
+  pageFunctions() {
+    return {
+      restructure: () => this.restructure(),
+      showStep: () => {
+        this.isResting = false;
+        this.refresh();
+      },
+      rested: this.rested,
+      showMissing: () => this.showMissing(),
+      setNotice: (matter, sentence) => this.notices.setNotice(matter, sentence),
+      announce: (text) => this.transport.announce(text),
+      announceStep: debounce(ANNOUNCE_MILLISECONDS, () => this.transport.announceStep()),
+      markHovered: (track, filter) => this.board.markHovered(track, filter),
+      showTip: (lines, anchor) => placeTip(this.tip, lines, anchor),
+      showPlaying: () => this.transport.showPlaying(this.actions.playback.isPlaying),
+      focusSlider: () => this.timeline.focus(),
+    };
+  }
+
+  /** Each part receives the functions that it calls. */
+  buildParts() {
+    const { model, ordering, probes, refresh, rested } = this;
+    const { setView, moveTo, moveToStep, moveBy, togglePlay, pause, hover, unhover, select } = this.actions;
+    const { selectNeighbour, closeFilter, reorder, useImage, copyLink, page: { showTip, focusSlider } } = this.actions;
+    this.board = new Board(model, ordering, probes, { refresh, rested, hover, unhover, select });
+    this.drawer = new Drawer(model, ordering, this.board, probes, { refresh, moveTo, moveToStep, selectNeighbour, closeFilter });
+    this.sidebar = new Sidebar(model, ordering, probes, { setView, reorder, useImage });
+    this.timeline = new Timeline(model, { setView, moveTo, moveBy, pause, showTip });
+    this.transport = new Transport(model, { setView, moveTo, togglePlay, copyLink, focusSlider });
+    this.notices = new Notices(model, { setView });
   }
 
   begin() {
-    const { viewer, tip } = buildShell(this.root, this);
-    Object.assign(this, { viewer, tipElement: tip });
+    const { actions, sidebar, transport, timeline, board, drawer, notices } = this;
+    Object.assign(this, buildShell(this.root, { sidebar, transport, timeline, board, drawer, notices }));
     this.setState("loading");
     followTheme();
-    listenToKeys(this);
-    listenToClicks(this);
-    listenToDrops(this.root, (file) => this.useImage(file));
-    onReload(() => this.poll());
-    this.link.listen((view) => this.replaceView(view));
-    document.addEventListener("visibilitychange", () => document.hidden || this.poll());
-    this.poll();
+    listenToKeys(actions);
+    listenToClicks(actions.page.focusSlider);
+    listenToDrops(this.root, actions.useImage);
+    onReload(() => this.poll.ask());
+    this.link.listen(actions.replaceView);
+    document.addEventListener("visibilitychange", () => document.hidden || this.poll.ask());
+    this.poll.ask();
   }
 
   setState(state) {
@@ -72,25 +104,10 @@ class Viewer {
     this.notices.page.hidden = state !== "empty" && state !== "error";
   }
 
-  /** Ask for the timeline, and again, as long as somebody looks. */
-  async poll() {
-    clearTimeout(this.timer);
-    const turn = (this.turn = (this.turn ?? 0) + 1), began = performance.now();
-    try {
-      const timeline = await this.source.timeline(this.revision);
-      if (turn !== this.turn) return;
-      this.notices.say("timeline", null);
-      if (!timeline.unchanged) this.take(timeline);
-    } catch (error) {
-      if (turn !== this.turn) return;
-      this.fail(error);
-    }
-    const pause = Math.max(POLL_MILLISECONDS, POLL_SHARE * (performance.now() - began));
-    if (this.source.live && !document.hidden) this.timer = setTimeout(() => this.poll(), pause);
-  }
-
+  /** Show a new timeline; null where nothing has changed. */
   take(timeline) {
-    this.revision = timeline.revision;
+    this.notices.setNotice("timeline", null);
+    if (timeline === null) return;
     this.model.setTimeline(timeline);
     if (!this.model.runs.length) {
       this.notices.showNoData();
@@ -98,199 +115,35 @@ class Viewer {
       return;
     }
     if (this.root.dataset.state !== "ready") this.setState("loading");
-    this.sayMissing();
+    this.showMissing();
     this.restructure();
   }
 
   fail(error) {
-    if (this.revision !== undefined) {
-      this.notices.say("timeline", UNREACHABLE);
+    if (this.poll.hasAnswer) {
+      this.notices.setNotice("timeline", UNREACHABLE);
       return;
     }
     this.notices.showState("The kernels cannot be shown", error.message, "This page tries again every few seconds.");
     this.setState("error");
   }
 
-  /** What a link asks for and there is not. */
-  missing() {
-    const { model } = this, { view } = model;
-    const names = new Set(model.runs.map((run) => run.name));
-    const runs = (view.runs ?? []).filter((name) => !names.has(name)).map((name) => `There is no run ${name}.`);
-    const isAbsent = view.layer !== null && model.layer !== view.layer;
-    return [...runs, ...(isAbsent ? [`There is no layer ${view.layer} in the runs shown; this is ${model.layer}.`] : [])];
-  }
-
-  /** What is shown instead must not be taken for what was asked for. */
-  sayMissing() {
+  /** Say which runs or which layer of the link do not exist, because the page shows others instead. */
+  showMissing() {
     if (!this.model.runs.length) return;
-    const missing = this.missing(), text = missing.join(" ");
+    const missing = this.model.missing(), text = missing.join(" ");
     this.extraNotes = [...missing, ...(this.source.notes ?? [])];
-    if (text === this.missed) return;
-    this.missed = text;
-    this.notices.say("missing", text || null);
+    if (text === this.missingText) return;
+    this.missingText = text;
+    this.notices.setNotice("missing", text || null);
     if (!text) return;
     this.notices.notes.open = true;
-    setTimeout(() => this.notices.say("missing", null), READ_MILLISECONDS);
+    setTimeout(() => this.notices.setNotice("missing", null), MISSING_MILLISECONDS);
   }
 
-  // What a person does.
-
-  setView(changes) {
-    Object.assign(this.model.view, changes);
-    if (["runs", "layer", "axis"].some((key) => key in changes)) {
-      this.model.choose();
-      this.sayMissing();
-    }
-    this.restructure();
-    this.link.write(this.model.view);
-  }
-
-  replaceView(view) {
-    Object.assign(this.model.view, view);
-    this.model.choose();
-    this.sayMissing();
-    this.restructure();
-  }
-
-  moveTo(position) {
-    const before = this.model.position;
-    this.model.moveTo(position);
-    if (this.model.position === before) return;
-    this.isResting = false;
-    this.unhover();
-    this.refresh();
-    if (!this.transport.isPlaying) this.rested();
-    this.tell();
-    this.link.write(this.model.view);
-  }
-
-  moveToStep(step) {
-    this.pause();
-    this.moveTo(this.model.axis.at(step));
-  }
-
-  moveBy(by) {
-    this.pause();
-    this.moveTo(clamp(this.model.position + by, 0, this.model.axis.last));
-  }
-
-  isReady(position) {
-    const step = this.model.axis.steps[position];
-    return this.model.shown.every((track) => {
-      const index = track.series.indexAt(step);
-      if (track.isReady(index, this.model.view)) return true;
-      track.require(index, this.model.view).catch(() => {});
-      return track.series.failed.has(track.entries[index].id);
-    });
-  }
-
-  toggle() {
-    this.transport.toggle();
-  }
-
-  pause() {
-    this.transport.pause();
-  }
-
-  reorder() {
-    const { view, step } = this.model;
-    view.ordered = step;
-    this.ordering.renew();
-    this.setView({});
-  }
-
-  selection() {
-    const { view, shown, lead } = this.model;
-    const track = view.filter === null ? null : shown.find((one) => one.run === view.of) ?? lead;
-    return track && view.filter < track.shape[0] ? { track, filter: view.filter } : { track: null, filter: -1 };
-  }
-
-  select(track, filter) {
-    this.setView({ filter: track ? filter : null, of: track && track !== this.model.lead ? track.run : null });
-    this.rested();
-  }
-
-  /** To the next filter, in the order of the tiles. */
-  step(by) {
-    const { track, filter } = this.selection();
-    const of = track ?? this.model.lead;
-    if (!of) return;
-    const order = this.ordering.of(of);
-    const at = track ? order.indexOf(filter) + by : by > 0 ? 0 : order.length - 1;
-    if (at >= 0 && at < order.length) this.select(of, order[at]);
-  }
-
-  escape() {
-    if (this.selection().track) this.select(null, null);
-    this.focusSlider();
-  }
-
-  focusSlider() {
-    this.timeline.lane.focus({ preventScroll: true });
-  }
-
-  hover(track, filter, event) {
-    const isOn = Boolean(track?.series) && filter >= 0;
-    this.isHovering = isOn;
-    this.board.light(isOn ? track : null, filter);
-    this.tip(isOn ? this.describe(track, filter) : null, event);
-  }
-
-  /** What was under the pointer is elsewhere now, or something else. */
-  unhover() {
-    if (this.isHovering) this.hover(null, -1);
-  }
-
-  tip(lines, anchor) {
-    placeTip(this.tipElement, lines, anchor);
-  }
-
-  /** What there is to say of a filter at this step, in a few words each. */
-  describe(track, filter) {
-    const { model } = this, index = model.indexOf(track);
-    const norm = track.series.norms(index)?.[filter], change = track.series.changes(index)?.[filter];
-    const lines = [`filter ${filter}`];
-    if (norm !== undefined) lines.push(`norm ${say(norm)}`);
-    if (change !== undefined && index) lines.push(`change ${say(change)}`);
-    lines.push(...(track.verdicts(index, filter, model.verdictNames) ?? []));
-    for (const other of this.ordering.partners.size ? model.shown : []) {
-      if (other !== track) lines.push(this.describePartner(track, filter, other));
-    }
-    return lines;
-  }
-
-  describePartner(track, filter, other) {
-    const partner = this.ordering.counterpart(track, filter, other);
-    if (partner < 0) return `no partner in ${other.run}`;
-    const one = track.series.weights(this.model.indexOf(track)), two = other.series.weights(this.model.indexOf(other));
-    const cosine = one && two ? `, cosine ${say(cosineOf(one, two, filter, partner, one.length / track.shape[0]))}` : "";
-    return `${other.run}: filter ${partner}${cosine}`;
-  }
-
-  async useImage(file) {
-    this.notices.say("image", null);
-    try {
-      const probe = file && probeOfBitmap(await createImageBitmap(file), OWN_SIDE, file.name);
-      this.probes.setOwn(probe);
-    } catch {
-      this.notices.say("image", `${file.name} is no image that this browser can read.`);
-      setTimeout(() => this.notices.say("image", null), READ_MILLISECONDS);
-    }
-    this.restructure();
-  }
-
-  async copyLink() {
-    const worked = await copied(this.link.href(this.model.view));
-    const told = worked ? "Link copied" : "The browser does not let us copy: take the address of the page";
-    this.tip([told], this.transport.link);
-    this.transport.tell(told);
-    setTimeout(() => this.tip(null), 1500);
-  }
-
-  // Drawing.
-
+  /** Build all parts again before the next picture: the view or the timeline has changed. */
   restructure() {
-    this.dirty = true;
+    this.isOutdated = true;
     this.refresh();
     this.rested();
   }
@@ -298,19 +151,19 @@ class Viewer {
   render() {
     const { model } = this;
     if (!model.lead) return;
-    if (this.dirty) this.rebuild();
+    if (this.isOutdated) this.rebuild();
     if (model.view.scale === "run") this.widen();
     this.board.paint();
     this.timeline.place();
     this.transport.show();
     this.sidebar.showReorder();
-    this.notices.showLegend(this);
+    this.notices.showLegend();
     this.drawer.paint(this.isResting);
-    this.mark();
+    this.setData();
   }
 
   rebuild() {
-    this.dirty = false;
+    this.isOutdated = false;
     this.ordering.update();
     this.board.update();
     this.drawer.update();
@@ -320,8 +173,10 @@ class Viewer {
     this.showProgress();
   }
 
+  /** Extend the scale of whole runs by the snapshots that have been loaded, for a limited time. */
   widen() {
-    if (!this.model.shown.map((track) => track.widen(this.model.view)).every(Boolean)) setTimeout(this.refresh);
+    const { shown, view } = this.model;
+    if (!shown.map((track) => track.widen(view)).every(Boolean)) setTimeout(this.refresh);
   }
 
   showProgress() {
@@ -332,28 +187,30 @@ class Viewer {
     this.drawer.drawCurves();
     this.notices.showLoaded();
     this.notices.listNotes(this.extraNotes);
-    const failing = this.model.shown.find((track) => track.series.error);
-    this.notices.say("snapshots", failing ? UNREACHABLE : null);
+    const isFailing = this.model.shown.some((track) => track.series.error);
+    this.notices.setNotice("snapshots", isFailing ? UNREACHABLE : null);
   }
 
+  /** The slider rests: compute what takes long. */
   rest() {
-    if (!this.model.lead || this.transport.isPlaying) return;
+    const { model } = this;
+    if (!model.lead || this.actions.playback.isPlaying) return;
     this.isResting = true;
     this.sidebar.showProbe();
     this.board.rest();
     this.refresh();
-    const waiting = this.model.shown.some((track) => !track.isReady(this.model.indexOf(track), this.model.view));
-    if (waiting) this.rested();
+    const isWaiting = model.shown.some((track) => !track.isReady(model.indexOf(track), model.view));
+    if (isWaiting) this.rested();
   }
 
-  /** What tests and benchmarks wait for. */
-  mark() {
-    const { model } = this, { dataset } = this.root;
-    const isPainted = model.shown.every((track) => this.board.sets.get(track)?.painted);
+  /** Data attributes for tests and benchmarks: what is loaded, drawn and computed. */
+  setData() {
+    const { model, board } = this, { dataset } = this.root;
+    const isPainted = model.shown.every((track) => board.sets.get(track)?.painted);
     if (isPainted && dataset.state !== "ready") this.setState("ready");
     dataset.loaded = model.loaded.now;
     dataset.snapshots = model.loaded.all;
     dataset.step = model.step;
-    dataset.responses = this.board.isDone ? "ready" : "stale";
+    dataset.responses = board.isDone ? "ready" : "stale";
   }
 }

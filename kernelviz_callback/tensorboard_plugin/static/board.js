@@ -1,3 +1,4 @@
+import { describeFilter } from "./derived.js";
 import { el } from "./dom.js";
 import { GainFeed, gainRequest } from "./gains.js";
 import { GridView } from "./grid_view.js";
@@ -7,18 +8,21 @@ import { responseRequest } from "./probes.js";
 import { ResponseFeed } from "./response_feed.js";
 import { arrangePanes, cellBox, fitTiles, tileShape } from "./tile_layout.js";
 
-const GAP = 6; // CSS pixels between tiles: room for a frame and a ring
-const GAIN = 48; // CSS pixels: a frequency response that is as wide can be read
-const FRAME = 2; // CSS pixels
-const LEAST_TILE = 26; // CSS pixels; smaller ones are enlarged, and one scrolls
-const MOST_PIXELS = 3e6; // of a grid that is larger than it must be
-const HEAD = 28; // CSS pixels: a pane's title
+const GAP = 6; // CSS pixels between tiles: enough for a frame and a ring
+const GAIN_WIDTH = 48; // CSS pixels: a frequency response of this width is legible
+const FRAME = 2; // CSS pixels: the frame around a filter with a verdict
+const LEAST_TILE = 26; // CSS pixels; smaller tiles are enlarged, and the board scrolls
+const MOST_PIXELS = 3e6; // a grid is not enlarged beyond this size
+const HEAD = 28; // CSS pixels: the height of a pane's title
 const BETWEEN = { width: 20, height: 8 }; // CSS pixels between panes
-const MESSAGE = 90; // CSS pixels: why there are no responses
-const NARROW = 640; // CSS pixels: below, panes stand above each other
-const FAINT = 0.25; // of what is not meant: unmatched, stale, without the verdict looked for
+const MESSAGE = 90; // CSS pixels: the height of a message that replaces the responses
+const NARROW = 640; // CSS pixels: in a narrower window the panes stand below each other
+const FAINT = 0.25; // opacity of tiles that are stale, have no partner, or lack the chosen verdict
 
-/** Kernels of many channels want two pixels a weight, unless the picture would become enormous. */
+/**
+ * The least size of a tile, in pixels. Kernels of many channels need two pixels a weight, unless
+ * the grid becomes too large.
+ */
 function leastTile(track, channel) {
   const { planes, width, height } = tileShape(track.shape, channel);
   if (picturedAs(track.shape, channel) !== track.shape) return 2 * Math.min(width, height);
@@ -26,7 +30,11 @@ function leastTile(track, channel) {
   return isLegible ? Math.max(LEAST_TILE, 2 * Math.min(width, height)) : LEAST_TILE;
 }
 
-/** The kernel grids and the response grids of all runs on the page. */
+/**
+ * The kernel grids and the response grids of all runs on the page.
+ *
+ * `actions` holds the functions `refresh`, `rested`, `hover`, `unhover` and `select`.
+ */
 export class Board {
   constructor(model, ordering, probes, actions) {
     Object.assign(this, { model, ordering, probes, actions, sets: new Map(), hovered: null });
@@ -35,7 +43,7 @@ export class Board {
     new ResizeObserver(() => this.arrange()).observe(this.root);
   }
 
-  /** A kernel grid, a response grid, and what fills them, for each run. */
+  /** Make the two grids of each new run, and remove those of runs that are no longer shown. */
   update() {
     const { tracks } = this.model;
     for (const [track, set] of this.sets) {
@@ -49,8 +57,8 @@ export class Board {
       if (!this.sets.has(track)) this.sets.set(track, this.makeSet(track));
       const { kernels, responses } = this.sets.get(track);
       kernels.idStem = `tile-${k}`;
-      this.title(kernels, "Kernels", track);
-      this.title(responses, track.isOfSignals ? "Frequency responses" : "Responses", track);
+      this.setTitle(kernels, "Kernels", track);
+      this.setTitle(responses, track.isOfSignals ? "Frequency responses" : "Responses", track);
     });
     this.arrange();
   }
@@ -68,9 +76,9 @@ export class Board {
     };
   }
 
-  title(view, what, track) {
+  setTitle(view, what, track) {
     const isOne = this.model.tracks.length === 1;
-    const [first, ...more] = what.split(" "); // of two words a narrow pane has room for one
+    const [first, ...more] = what.split(" "); // a narrow pane shows the first word only
     const words = [first, ...more.map((word) => el("span", { class: "more" }, ` ${word}`))];
     const named = isOne ? words : [el("i", { class: "swatch", style: `--run: ${this.model.colourOf(track)}` }), track.run];
     view.title.replaceChildren(...named);
@@ -85,34 +93,34 @@ export class Board {
     const { model } = this, { lead } = model;
     const dpr = window.devicePixelRatio;
     this.hasResponses = this.mayRespond();
-    const inner = this.innerRoom(), own = inner.width;
-    if (!lead || own <= 0) return;
-    const isNarrow = own < NARROW;
+    const inner = this.innerRoom(), width = inner.width;
+    if (!lead || width <= 0) return;
+    const isNarrow = width < NARROW;
     const inDevice = (room) => ({ width: Math.floor(room.width * dpr), height: Math.floor(room.height * dpr) });
-    const height = isNarrow || this.isOpenEnded() ? own : inner.height;
+    const height = isNarrow || this.isOpenEnded() ? width : inner.height;
     const fitOf = (track, room) => fitTiles({
       count: track.shape[0], tile: tileShape(track.shape, model.channelOf(track)), gap: Math.round(GAP * dpr),
       room: inDevice(room),
       least: leastTile(track, model.channelOf(track)) * dpr, zoom: model.view.zoom && Math.round(model.view.zoom * dpr),
-      responseRoom: track.isOfSignals ? Math.round(GAIN * dpr) : track.whyNoResponse ? 0 : Infinity,
+      responseRoom: track.isOfSignals ? Math.round(GAIN_WIDTH * dpr) : track.whyNoResponse ? 0 : Infinity,
     });
-    const way = isNarrow
-      ? { columns: 1, byRun: true, room: { width: own, height: own } }
+    const layout = isNarrow
+      ? { columns: 1, byRun: true, room: { width, height: width } }
       : arrangePanes({
         runs: model.tracks.length, hasResponses: this.hasResponses, head: HEAD, gapBetween: BETWEEN,
-        room: { width: own, height: this.hasResponses ? height : height - MESSAGE },
+        room: { width, height: this.hasResponses ? height : height - MESSAGE },
         fits: (room) => model.shown.map((track) => fitOf(track, room)),
       });
-    this.panes.style.setProperty("--columns", way.columns);
+    this.panes.style.setProperty("--columns", layout.columns);
     const sets = model.tracks.map((track) => this.sets.get(track));
-    const inOrder = way.byRun
+    const inOrder = layout.byRun
       ? sets.flatMap((set) => [set.kernels.root, set.responses.root])
       : [...sets.map((set) => set.kernels.root), ...sets.map((set) => set.responses.root)];
     this.place(inOrder);
     for (const track of model.tracks) {
       const set = this.sets.get(track);
       if (track.series) {
-        const fit = fitOf(track, way.room), order = this.ordering.of(track);
+        const fit = fitOf(track, layout.room), order = this.ordering.of(track);
         set.kernels.lay(track, fit, order, dpr);
         set.responses.lay(track, fit, order, dpr);
       }
@@ -121,10 +129,10 @@ export class Board {
     this.pick();
     this.actions.unhover();
     this.actions.refresh();
-    this.actions.rested(); // tiles of another size want responses of another
+    this.actions.rested(); // the size of the responses depends on the size of the tiles
   }
 
-  /** In this order, also for the tab key; what has the focus keeps it. */
+  /** Put the panes in this order, for the Tab key too. The focused element keeps the focus. */
   place(roots) {
     const { children } = this.panes;
     if (roots.length === children.length && roots.every((root, k) => root === children[k])) return;
@@ -133,7 +141,7 @@ export class Board {
     if (this.panes.contains(focused)) focused.focus({ preventScroll: true });
   }
 
-  /** Whether any run has a probe that fits: without, kernels have the room to themselves. */
+  /** Whether any run has a probe that fits its layer. Without one, the kernels use the whole board. */
   mayRespond() {
     return this.model.shown.some((track) => !this.probes.adapted(this.model, track, this.model.indexOf(track)).why);
   }
@@ -146,19 +154,19 @@ export class Board {
     };
   }
 
-  /** Whether the page grows with its content, rather than the board scroll. */
+  /** Whether the page grows with its content, instead of a scrolling board. */
   isOpenEnded() {
     return getComputedStyle(this.root).overflowY === "visible";
   }
 
-  /** Draw what the slider shows; what is drawn already is left alone. */
+  /** Draw the step of the slider, where it is not drawn already. */
   paint() {
     this.shareScale();
     for (const track of this.model.tracks) {
       const set = this.sets.get(track);
       if (!set) continue;
       if (track.series) this.paintRun(track, set);
-      else this.sayAbsent(track, set);
+      else this.showAbsent(track, set);
     }
   }
 
@@ -170,13 +178,13 @@ export class Board {
     if (feeds.every((feed) => feed.isDone)) for (const feed of feeds) feed.share(Math.max(...feeds.map((one) => one.largest)));
   }
 
-  sayAbsent(track, { kernels, responses }) {
+  showAbsent(track, { kernels, responses }) {
     const run = this.model.runs.find((one) => one.name === track.run);
     const layers = run.layers.map((layer) => layer.name).join(", ");
-    kernels.say(`This run has no layer ${this.model.layer}. It has ${layers}.`);
-    responses.say("");
-    kernels.sayScale(null);
-    responses.sayScale(null);
+    kernels.showMessage(`This run has no layer ${this.model.layer}. It has ${layers}.`);
+    responses.showMessage("");
+    kernels.showScale(null);
+    responses.showScale(null);
   }
 
   paintRun(track, set) {
@@ -185,15 +193,15 @@ export class Board {
     const isReady = track.isReady(index, view);
     const { kernels, responses } = set;
     const isElsewhere = model.tracks.length > 1 && entry.step !== model.step, reference = track.reference(index, view);
-    kernels.sayNote(isElsewhere && `step ${entry.step}`, reference >= 0 && `− step ${track.entries[reference].step}`, kernels.what);
+    kernels.showNote(isElsewhere && `step ${entry.step}`, reference >= 0 && `− step ${track.entries[reference].step}`, kernels.what);
     kernels.spinner.hidden = isReady;
     kernels.stage.classList.toggle("stale", !isReady && set.painted !== "");
     if (!isReady) {
-      track.require(index, view).then(() => this.actions.refresh(), () => this.sayUnreadable(track, set, index));
+      track.require(index, view).then(() => this.actions.refresh(), () => this.showUnreadable(track, set, index));
       this.paintResponses(track, set, index);
       return;
     }
-    kernels.say(null);
+    kernels.showMessage(null);
     const key = [track.key(index, view), view.channel, view.scale, view.scale === "run" ? model.commonHalfRange : "",
       view.verdict, this.ordering.partners.size].join("\n");
     if (set.painted !== key && kernels.fit) {
@@ -205,9 +213,9 @@ export class Board {
     responses.stage.classList.toggle("loading", set.feed.shown === null);
   }
 
-  sayUnreadable(track, { kernels }, index) {
+  showUnreadable(track, { kernels }, index) {
     const entry = track.entries[index];
-    if (entry && track.series.failed.has(entry.id)) kernels.say(`The snapshot of step ${entry.step} could not be read.`);
+    if (entry && track.series.failed.has(entry.id)) kernels.showMessage(`The snapshot of step ${entry.step} could not be read.`);
   }
 
   paintKernels(track, set, index) {
@@ -217,7 +225,7 @@ export class Board {
     atlas.paint(values, track.shape, ends, channel);
     set.ends = ends;
     set.why = track.whyNoScale(values, index, view);
-    kernels.sayScale(ends, view.scale, isColour(track.shape, channel), set.why);
+    kernels.showScale(ends, view.scale, isColour(track.shape, channel), set.why);
     const { context, fit, order } = kernels;
     context.imageSmoothingEnabled = false;
     context.clearRect(0, 0, fit.width, fit.height);
@@ -227,7 +235,7 @@ export class Board {
       const cell = cellBox(fit, position);
       const wide = atlas.tile.width * fit.zoom, high = atlas.tile.height * fit.zoom;
       const x = cell.x + ((cell.width - wide) >> 1), y = cell.y + ((cell.height - high) >> 1);
-      context.globalAlpha = this.isMeant(track, index, filter) ? 1 : FAINT;
+      context.globalAlpha = this.isBright(track, index, filter) ? 1 : FAINT;
       if (hasVerdicts && bits[filter]) {
         context.fillStyle = model.colourOfVerdict(model.verdictNames[31 - Math.clz32(bits[filter] & -bits[filter])]);
         context.fillRect(x - width, y - width, wide + 2 * width, high + 2 * width);
@@ -239,7 +247,7 @@ export class Board {
     kernels.canvas.dataset.step = track.entries[index].step;
   }
 
-  isMeant(track, index, filter) {
+  isBright(track, index, filter) {
     const { verdict } = this.model.view;
     if (verdict && track.verdicts(index, filter, this.model.verdictNames)?.includes(verdict) === false) return false;
     return this.ordering.isMatched(track, filter);
@@ -254,22 +262,22 @@ export class Board {
     const { responses, feed } = set, { view } = this.model;
     const probe = this.probes.adapted(this.model, track, index);
     responses.spinner.hidden = !probe.isLoading && (!feed.shown || feed.isDone);
-    set.isMute = Boolean(probe.why || set.refusal);
-    if (set.isMute) {
-      responses.say(`${probe.why ?? set.refusal}${probe.isFinal ? "" : " Drop an image on the page to use that."}`);
-      responses.sayScale(null);
-      responses.sayNote(responses.what);
+    set.hasNoResponses = Boolean(probe.why || set.refusal);
+    if (set.hasNoResponses) {
+      responses.showMessage(`${probe.why ?? set.refusal}${probe.isFinal ? "" : " Drop an image on the page to use that."}`);
+      responses.showScale(null);
+      responses.showNote(responses.what);
       if (probe.why) return;
     }
     if (!probe.planes) return;
     const key = this.responseKey(track, index, probe);
     feed.expect(key);
     feed.setScale(view.scale);
-    responses.sayNote(track.part, [responses.what, probe.name && `to ${probe.name}`, probe.note].filter(Boolean).join(" "));
+    responses.showNote(track.part, [responses.what, probe.name && `to ${probe.name}`, probe.note].filter(Boolean).join(" "));
     const drawn = [feed.version, view.verdict, this.ordering.partners.size].join();
     if (set.answered === drawn || !feed.shown || !responses.fit) return;
     set.answered = drawn;
-    responses.say(null);
+    responses.showMessage(null);
     this.drawResponses(track, set, index);
   }
 
@@ -279,18 +287,18 @@ export class Board {
     context.imageSmoothingQuality = "high";
     context.clearRect(0, 0, fit.width, fit.height);
     order.forEach((filter, position) => {
-      const isFaint = feed.isStale(filter) || !this.isMeant(track, index, filter);
+      const isFaint = feed.isStale(filter) || !this.isBright(track, index, filter);
       context.globalAlpha = isFaint ? FAINT : 1;
       feed.draw(context, filter, cellBox(fit, position));
     });
     context.globalAlpha = 1;
     const { view } = this.model;
-    responses.sayScale(feed.ends, view.scale, feed.channel === "rgb", feed.isDone ? why : null, !track.isOfSignals);
+    responses.showScale(feed.ends, view.scale, feed.channel === "rgb", feed.isDone ? why : null, !track.isOfSignals);
     responses.canvas.dataset.state = feed.isDone ? "ready" : "stale";
     if (feed.isDone) responses.canvas.dataset.step = track.entries[index].step;
   }
 
-  /** The slider rests: compute the response grids. */
+  /** Compute the response grids, when the slider rests. */
   rest() {
     if (this.hasResponses !== this.mayRespond()) this.arrange();
     for (const track of this.model.shown) {
@@ -320,32 +328,32 @@ export class Board {
       const index = this.model.indexOf(track);
       if (!track.series.isLoaded(index)) continue;
       this.sets.get(track).kernels.nameTiles(`${track.entries[index].id}`, (filter) =>
-        this.actions.describe(track, filter).join(", "));
+        describeFilter(this.model, this.ordering, track, filter).join(", "));
     }
   }
 
-  /** Light a tile, its response, and its partner in the other runs. */
-  light(track, filter) {
+  /** Mark the tile under the pointer, its response, and its partners in the other runs. */
+  markHovered(track, filter) {
     for (const [other, { kernels, responses }] of this.sets) {
-      const twin = track && other.series && filter >= 0 ? this.ordering.counterpart(track, filter, other) : -1;
-      kernels.ring(kernels.hover, twin);
-      responses.ring(responses.hover, twin);
+      const partner = track && other.series && filter >= 0 ? this.ordering.counterpart(track, filter, other) : -1;
+      kernels.ring(kernels.hover, partner);
+      responses.ring(responses.hover, partner);
     }
   }
 
   pick() {
-    const { track, filter } = this.actions.selection();
+    const { track, filter } = this.model.selection;
     for (const [other, { kernels, responses }] of this.sets) {
-      const twin = track && other.series ? this.ordering.counterpart(track, filter, other) : -1;
-      kernels.pick(twin);
-      responses.pick(twin);
+      const partner = track && other.series ? this.ordering.counterpart(track, filter, other) : -1;
+      kernels.pick(partner);
+      responses.pick(partner);
     }
   }
 
   get isDone() {
     return this.hasResponses === this.mayRespond() && this.model.shown.every((track) => {
       const set = this.sets.get(track);
-      return set && set.painted !== "" && (set.feed.isDone || set.isMute);
+      return set && set.painted !== "" && (set.feed.isDone || set.hasNoResponses);
     });
   }
 }

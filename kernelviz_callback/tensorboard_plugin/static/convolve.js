@@ -1,12 +1,14 @@
 /**
- * The response of filters to a probe, with the numbers of `responses.channel_responses`.
+ * The responses of filters to a probe: the same numbers as `filters.responses.channel_responses`.
  *
- * Averaging r x r pixels of a response is convolving with an average of the probe, taken every r
- * pixels: the same numbers as shrinking afterwards, for a fraction of the work. The average of the
- * probe is made once for all filters.
+ * A response averaged over r x r pixels equals the response to an averaged probe, taken at every r-th
+ * pixel. This needs a fraction of the multiplications. The probe is averaged once for all filters.
  */
 
-/** The shape of what `respond` returns for all filters; throws, for people, if the probe does not fit. */
+/**
+ * The shape of the responses of all filters. Throws an error for the user if the probe does not fit
+ * the layer.
+ */
 export function responseShape(probeShape, shape, { dilation = [1, 1], groups = 1, shrink = 1, summed = false } = {}) {
   if (probeShape[0] % groups || probeShape[0] / groups < shape[1]) {
     throw new Error(`The layer reads ${shape[1] * groups} input channels and the probe has ${probeShape[0]}.`);
@@ -23,11 +25,11 @@ export function responseShape(probeShape, shape, { dilation = [1, 1], groups = 1
 }
 
 /**
- * Responses of the filters from `filters[0]` up to, not including, `filters[1]`.
+ * Compute the responses of the filters from `filters[0]` up to, but not including, `filters[1]`.
  *
- * `planes` are those of the probe, C * groups of them, and `kernels` the weights of all filters.
- * `total`, the filters of a layer of which only the first are given, tells which group one is in.
- * `averages`, of the same probe and shrink, saves making them again.
+ * `planes` are the C * groups planes of the probe, `kernels` the weights of all filters. `total` is
+ * the number of filters in the layer, of which only the first may be given: it determines the group
+ * of a filter. `averages` may hold the result of `averagesOf` for the same probe and shrink factor.
  */
 export function respond(planes, probeShape, kernels, shape, options = {}) {
   const { dilation = [1, 1], groups = 1, shrink = 1, summed = false, total = shape[0] } = options;
@@ -57,10 +59,11 @@ export function respond(planes, probeShape, kernels, shape, options = {}) {
 }
 
 /**
- * Each plane of a probe, averaged over shrink x shrink pixels around every pixel.
+ * Average each plane of a probe over shrink x shrink pixels, at every pixel.
  *
- * Of every row, the columns 0, shrink, 2 shrink ... stand first, then 1, shrink + 1 ...: what one
- * weight meets along a row of responses lies side by side. Equal planes are one and the same array.
+ * Each row holds the columns 0, shrink, 2 shrink ... first, then 1, shrink + 1 ...: the pixels that
+ * one weight is multiplied with, along a row of responses, are neighbours in memory. Equal planes
+ * share one array.
  */
 export function averagesOf(planes, probeShape, shrink) {
   const [count, height, width] = probeShape;
@@ -96,7 +99,7 @@ function averagePlane(plane, height, width, shrink, run) {
   return averages;
 }
 
-/** Where each weight of a kernel finds its first pixel among the averages. */
+/** For each weight of a kernel, the index of its first pixel among the averages. */
 function tapsOf({ run, shrink, stride }, kernelHeight, kernelWidth, dilation) {
   const taps = new Int32Array(kernelHeight * kernelWidth);
   for (let i = 0, at = 0; i < kernelHeight; i++) {
@@ -114,7 +117,10 @@ function summedKernel(kernels, size) {
   return sum;
 }
 
-/** Add a kernel's response to `sums`, eight weights at a time: a sum is read and written once for them. */
+/**
+ * Add a kernel's response to `sums`, eight weights at a time, so that each sum is read and written
+ * once for eight.
+ */
 function addConvolution(sums, height, width, plane, down, taps, kernel) {
   for (let y = 0; y < height; y++) {
     const start = y * width, end = start + width, corner = y * down;

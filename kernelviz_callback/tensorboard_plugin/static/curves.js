@@ -1,9 +1,9 @@
-import { el, say, setText, svg } from "./dom.js";
+import { el, numberText, setText, svg } from "./dom.js";
 
-const ACROSS = 1000, UP = 100; // units of the drawing, stretched to whatever room there is
+const ACROSS = 1000, UP = 100; // units of the drawing; CSS stretches it to the size of its element
 const ENDS = 4; // units kept free above and below
 
-/** A path through (share, value), in units of the drawing; what is not known is bridged. */
+/** An SVG path through the points (share, value), in units of the drawing. Unknown values are skipped. */
 export function curvePath(shares, values, low, high) {
   const y = (value) => (UP - ENDS - ((value - low) / (high - low || 1)) * (UP - 2 * ENDS)).toFixed(2);
   let path = "", bucket = -1, bottom = null, top = null;
@@ -35,7 +35,10 @@ export function curveDrawing(className) {
   return svg("svg", { class: className, viewBox: `0 0 ${ACROSS} ${UP}`, preserveAspectRatio: "none", "aria-hidden": "true" });
 }
 
-/** One quantity of a filter over the steps, a line a run, and where the slider stands. */
+/**
+ * A chart of one quantity of a filter over the steps, one line for each run, with a mark at the
+ * step of the slider.
+ */
 export class CurveView {
   constructor(title, kind, actions) {
     this.value = el("output", { "data-role": `${kind}-now` });
@@ -51,7 +54,7 @@ export class CurveView {
     });
   }
 
-  /** `lines`: [{colour, steps, values(k)}]. */
+  /** `lines` are `[{colour, count, shares, value(k)}]`: `count` points at `shares` of the axis. */
   draw(axis, lines) {
     this.axis = axis;
     let high = 0;
@@ -61,7 +64,7 @@ export class CurveView {
         if (own > high && own < Infinity) high = own;
       }
     }
-    setText(this.top, high ? `up to ${say(high)}` : "");
+    setText(this.top, high ? `up to ${numberText(high)}` : "");
     this.drawing.replaceChildren(...lines.map(({ colour, shares, value }) =>
       svg("path", { class: "line", style: `--run: ${colour}`, d: curvePath(shares, value, 0, high) })));
   }

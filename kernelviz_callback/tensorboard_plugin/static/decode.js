@@ -1,16 +1,16 @@
-/** What the server sends, as numbers: payloads of snapshots, probes, and a user's own image. */
+/** Decode what the server sends, payloads of snapshots and probes, and images of the user. */
 
 const NOT_FINITE_LEVEL = 0;
 const ZERO_LEVEL_STORED = 128;
 const MOST_LEVELS = 127;
-// ITU-R BT.601, as `Probe.for_channels`.
+// Shares of red, green and blue: ITU-R BT.601, as in `Probe.for_channels`.
 const LUMINANCE = [0.2989, 0.587, 0.114];
 
 let halfTable = null;
 
 /**
- * Split a payload into its parts, without decoding the weights: that is for those that are shown.
- * Throws where the length is not that of the layer's shape: such a payload is damaged.
+ * Split a payload into its parts. The weights are not decoded: `weightsOf` does that when they are
+ * shown. Throws if the length does not fit the shape of the layer, because the payload is damaged.
  */
 export function decodePayload(buffer, snapshot, layer) {
   const [filters, ...rest] = layer.shape;
@@ -28,7 +28,10 @@ export function decodePayload(buffer, snapshot, layer) {
   };
 }
 
-/** The weights of a layer, filter by filter; NaN where one is not finite. `into` is written over. */
+/**
+ * Decode the weights of a layer, filter by filter; NaN where a weight is not finite. An array
+ * `into` of the right length is reused.
+ */
 export function weightsOf({ scales, data }, dtype, shape, into) {
   const weights = into?.length === data.length ? into : new Float32Array(data.length);
   const size = data.length / shape[0];
@@ -40,7 +43,7 @@ export function weightsOf({ scales, data }, dtype, shape, into) {
   return weights;
 }
 
-/** Inflate a probe; whole numbers are 255 times the value. */
+/** Inflate a probe. Planes of uint8 hold 255 times the value. */
 export async function decodeProbe(buffer, { name, shape, dtype }) {
   const inflated = new Blob([buffer]).stream().pipeThrough(new DecompressionStream("deflate"));
   const raw = await new Response(inflated).arrayBuffer();
@@ -53,7 +56,7 @@ export async function decodeProbe(buffer, { name, shape, dtype }) {
   return { name, shape, planes: Float32Array.from(new Uint8Array(raw), (level) => level / 255) };
 }
 
-/** The probe as a layer that reads `channels` input channels sees it; null if it does not fit. */
+/** The planes of a probe for a layer of `channels` input channels; null if it does not fit. */
 export function probeForChannels({ name, shape, planes }, channels) {
   const found = shape[0];
   if (found === channels) return planes;
@@ -61,7 +64,7 @@ export function probeForChannels({ name, shape, planes }, channels) {
   return found === 1 ? repeated(planes, channels) : null;
 }
 
-/** A user's image as a probe: shrunk until its longer side has `size` pixels, never enlarged. */
+/** Make a probe of a user's image, shrunk so that its longer side has at most `size` pixels. */
 export function probeOfBitmap(bitmap, size, name) {
   const share = Math.min(1, size / Math.max(bitmap.width, bitmap.height));
   const width = Math.max(1, Math.round(bitmap.width * share));
@@ -75,7 +78,7 @@ export function probeOfBitmap(bitmap, size, name) {
 }
 
 function halves(buffer, start, numbers) {
-  // An odd number of filters puts the weights at an odd byte, where no Uint16Array may begin.
+  // After an odd number of filters the weights begin at an odd byte, where no Uint16Array can begin.
   return start % 2 ? new Uint16Array(buffer.slice(start)) : new Uint16Array(buffer, start, numbers);
 }
 
@@ -111,7 +114,7 @@ function repeated(plane, count) {
   return planes;
 }
 
-/** Halving averages 2x2 pixels in every browser; one long step skips pixels in some. */
+/** Shrink by halves: every browser then averages 2x2 pixels. Some browsers skip pixels in one long step. */
 function shrunk(image, width, height) {
   let from = image;
   while (from.width > 2 * width && from.height > 2 * height) {

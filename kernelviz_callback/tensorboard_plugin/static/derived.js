@@ -1,4 +1,9 @@
-/** What is computed of each snapshot as it arrives, in arrays that grow: a row of numbers a snapshot. */
+import { numberText } from "./dom.js";
+
+/**
+ * Numbers that are computed from each snapshot when it arrives: one row for each snapshot, in
+ * arrays that grow.
+ */
 export class DerivedRows {
   constructor(filters) {
     this.filters = filters;
@@ -21,12 +26,15 @@ export class DerivedRows {
     this.freed.push(row);
   }
 
-  /** Norms, changes and drift from a reference, as `measures.movement` has them; tells the row. */
+  /**
+   * Compute the norms, the changes and the drift from a reference, as `filters.measures.movement`.
+   * Returns the row.
+   */
   add(weights, reference) {
     const row = this.freed.pop() ?? this.count++;
     if (row >= this.drifts.length) this.grow();
     const size = weights.length / this.filters;
-    let way = 0, whole = 0;
+    let allMoved = 0, allBefore = 0;
     for (let filter = 0, at = 0; filter < this.filters; filter++) {
       let energy = 0, moved = 0, before = 0;
       for (const end = at + size; at < end; at++) {
@@ -38,11 +46,11 @@ export class DerivedRows {
       this.allNorms[row * this.filters + filter] = Math.sqrt(energy);
       this.allChanges[row * this.filters + filter] = Math.sqrt(moved) / Math.sqrt(before);
       if (moved < Infinity) {
-        way += moved;
-        whole += before;
+        allMoved += moved;
+        allBefore += before;
       }
     }
-    this.drifts[row] = Math.sqrt(way) / Math.sqrt(whole);
+    this.drifts[row] = Math.sqrt(allMoved) / Math.sqrt(allBefore);
     return row;
   }
 
@@ -59,12 +67,12 @@ export class DerivedRows {
   }
 }
 
-/** Where a verdict began, or had more filters than ever before: [{index, name, count}]. */
+/** The snapshots where a verdict began, or had more filters than in all before: `[{index, name, count}]`. */
 export function verdictMarksOf(entries) {
   const marks = [], most = {};
   let before = {};
   entries.forEach(({ verdicts }, index) => {
-    if (!verdicts) return; // not examined
+    if (!verdicts) return; // health was not examined
     for (const [name, count] of Object.entries(verdicts)) {
       if (count > (most[name] ?? 0) || (count > 0 && !before[name])) marks.push({ index, name, count });
       most[name] = Math.max(count, most[name] ?? 0);
@@ -72,4 +80,40 @@ export function verdictMarksOf(entries) {
     before = verdicts;
   });
   return marks;
+}
+
+/**
+ * Describe a filter at the step shown, a few words each: its numbers, its verdicts, its partners in
+ * other runs.
+ */
+export function describeFilter(model, ordering, track, filter) {
+  const index = model.indexOf(track);
+  const norm = track.series.norms(index)?.[filter], change = track.series.changes(index)?.[filter];
+  const lines = [`filter ${filter}`];
+  if (norm !== undefined) lines.push(`norm ${numberText(norm)}`);
+  if (change !== undefined && index) lines.push(`change ${numberText(change)}`);
+  lines.push(...(track.verdicts(index, filter, model.verdictNames) ?? []));
+  for (const other of ordering.partners.size ? model.shown : []) {
+    if (other !== track) lines.push(describePartner(model, ordering, track, filter, other));
+  }
+  return lines;
+}
+
+function describePartner(model, ordering, track, filter, other) {
+  const partner = ordering.counterpart(track, filter, other);
+  if (partner < 0) return `no partner in ${other.run}`;
+  const one = track.series.weights(model.indexOf(track)), two = other.series.weights(model.indexOf(other));
+  const cosine = one && two ? `, cosine ${numberText(cosineOf(one, two, filter, partner, one.length / track.shape[0]))}` : "";
+  return `${other.run}: filter ${partner}${cosine}`;
+}
+
+/** The cosine of the angle between two filters of `size` weights: 1 if they differ in magnitude alone. */
+function cosineOf(one, other, first, second, size) {
+  let product = 0, ones = 0, others = 0;
+  for (let k = 0, a = first * size, b = second * size; k < size; k++, a++, b++) {
+    product += one[a] * other[b];
+    ones += one[a] ** 2;
+    others += other[b] ** 2;
+  }
+  return product / Math.sqrt(ones * others);
 }

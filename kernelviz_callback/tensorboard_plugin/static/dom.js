@@ -1,13 +1,19 @@
-/** An element. Attributes that are null or false are left out; functions listen; text stays text. */
+/**
+ * Make an HTML element.
+ *
+ * An attribute of null or false is left out, true becomes an empty attribute, and a function becomes
+ * an event listener. Children that are null are left out; strings become text, never HTML.
+ */
 export function el(tag, attributes = {}, ...children) {
-  return dressed(document.createElement(tag), attributes, children);
+  return applyAttributes(document.createElement(tag), attributes, children);
 }
 
+/** Make an SVG element, with the rules of `el`. */
 export function svg(tag, attributes = {}, ...children) {
-  return dressed(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+  return applyAttributes(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
-function dressed(made, attributes, children) {
+function applyAttributes(made, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") made.addEventListener(name, value);
     else if (value !== null && value !== false) made.setAttribute(name, value === true ? "" : value);
@@ -16,17 +22,18 @@ function dressed(made, attributes, children) {
   return made;
 }
 
-/** An icon of one path, 16 x 16, in the colour of the text; what it means is said by its button. */
+/** An icon of one path, 16 x 16, in the colour of the text. The label of its button names the meaning. */
 export function icon(path) {
   return svg("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true", class: "icon" },
     svg("path", { d: path, fill: "currentColor" }));
 }
 
-/** Touches the document only if it has to: setting the same text again costs a layout. */
+/** Set a text, unless the element has it already: setting it again costs a layout. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Set the options of a select element, `[value, text]` each, and choose one. */
 export function setOptions(select, options, chosen) {
   const known = JSON.stringify(options);
   if (select.dataset.options !== known) {
@@ -36,7 +43,8 @@ export function setOptions(select, options, chosen) {
   select.value = chosen;
 }
 
-export function say(number) {
+/** A number with three digits after the point, or in scientific notation; "–" where it is unknown. */
+export function numberText(number) {
   if (number === null || number === undefined || Number.isNaN(number)) return "–";
   if (!Number.isFinite(number)) return number > 0 ? "∞" : "−∞";
   const size = Math.abs(number);
@@ -47,14 +55,19 @@ export function say(number) {
 
 const GROUPING = new Intl.NumberFormat("en-US");
 
+/** A whole number with its digits in groups of three. */
 export const grouped = (number) => GROUPING.format(number);
 
-export const counted = (number, noun) => `${grouped(number)} ${noun}${number === 1 ? "" : "s"}`;
+/** A count with its noun: "1 filter", "2 filters". */
+export const countText = (number, noun) => `${grouped(number)} ${noun}${number === 1 ? "" : "s"}`;
 
 export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
-/** Calls at most once in so many milliseconds, and once more at the end. */
-export function throttled(milliseconds, callback) {
+/**
+ * A function that calls at most once in so many milliseconds; the last request is always followed
+ * by a call.
+ */
+export function throttle(milliseconds, callback) {
   let timer = null, last = -Infinity;
   return () => {
     if (timer !== null) return;
@@ -66,8 +79,8 @@ export function throttled(milliseconds, callback) {
   };
 }
 
-/** Calls when it has not been asked again for so many milliseconds. */
-export function settled(milliseconds, callback) {
+/** A function that calls when it has not been requested again for so many milliseconds. */
+export function debounce(milliseconds, callback) {
   let timer;
   return () => {
     clearTimeout(timer);
@@ -75,8 +88,8 @@ export function settled(milliseconds, callback) {
   };
 }
 
-/** Calls before the next picture is drawn, however often it is asked. */
-export function eachFrame(callback) {
+/** A function that calls once before the next frame, however often it is requested. */
+export function oncePerFrame(callback) {
   let asked = false;
   return () => {
     if (asked) return;

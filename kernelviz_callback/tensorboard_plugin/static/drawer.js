@@ -1,16 +1,20 @@
 import { CurveView } from "./curves.js";
-import { el, icon, say, setText } from "./dom.js";
-import { Film, HealthBars, wordsOfVerdict } from "./film.js";
+import { el, icon, numberText, setText } from "./dom.js";
+import { Film, HealthBars, verdictText } from "./film.js";
 import { Plate } from "./plate.js";
 
 const CROSS = "M3.5 4.6 4.6 3.5 8 6.9l3.4-3.4 1.1 1.1L9.1 8l3.4 3.4-1.1 1.1L8 9.1l-3.4 3.4-1.1-1.1L6.9 8z";
 const BACK = "M10.5 3 5.5 8l5 5z";
-const ON = "M5.5 3l5 5-5 5z";
-const PLATE_SHARE = 3 / 7; // of the drawer's width, for the kernel; the rest is the response's
-const GAP_OF_PLATE = 12; // CSS pixels
-const LIVE_MILLISECONDS = 8; // of a frame, for all responses while the slider moves
+const FORWARD = "M5.5 3l5 5-5 5z";
+const PLATE_SHARE = 3 / 7; // of the drawer's width is for the kernel, the rest for the response
+const PLATE_GAP = 12; // CSS pixels between kernel and response
+const LIVE_MILLISECONDS = 8; // of each frame for all responses, while the slider moves
 
-/** The selected filter, large; closed until there is one. */
+/**
+ * The selected filter, enlarged; hidden while no filter is selected.
+ *
+ * `actions` holds `refresh`, `moveTo`, `moveToStep`, `selectNeighbour` and `closeFilter`.
+ */
 export class Drawer {
   constructor(model, ordering, board, probes, actions) {
     Object.assign(this, { model, ordering, board, probes, actions, parts: new Map(), room: 0 });
@@ -18,9 +22,9 @@ export class Drawer {
     const button = (name, label, path, click) =>
       el("button", { type: "button", class: "icon-button", "data-role": name, "aria-label": label, title: label, click }, icon(path));
     this.head = el("div", { class: "drawer-head" }, this.title,
-      button("previous-filter", "Previous filter ( [ )", BACK, () => actions.step(-1)),
-      button("next-filter", "Next filter ( ] )", ON, () => actions.step(1)),
-      button("close", "Close (Esc)", CROSS, () => actions.escape()));
+      button("previous-filter", "Previous filter ( [ )", BACK, () => actions.selectNeighbour(-1)),
+      button("next-filter", "Next filter ( ] )", FORWARD, () => actions.selectNeighbour(1)),
+      button("close", "Close (Esc)", CROSS, () => actions.closeFilter()));
     this.verdicts = el("ul", { class: "verdicts", "data-role": "verdicts" });
     this.plates = el("div", { class: "plates" });
     this.films = el("div", { class: "films" });
@@ -42,17 +46,17 @@ export class Drawer {
     return !this.root.hidden;
   }
 
-  /** The filter of each run that is shown here: the selected one and its partners. */
+  /** The selected filter and its partners in the other runs: `[track, filter]` each. */
   chosen() {
-    const { track, filter } = this.actions.selection();
+    const { track, filter } = this.model.selection;
     if (!track) return [];
     const ordered = [track, ...this.model.shown.filter((other) => other !== track)];
     return ordered.map((other) => [other, this.ordering.counterpart(track, filter, other)]).filter(([, own]) => own >= 0);
   }
 
-  /** Built for the selection; what follows the slider is drawn in `paint`. */
+  /** Build the drawer for the selection. `paint` draws what depends on the slider. */
   update() {
-    const { track, filter } = this.actions.selection();
+    const { track, filter } = this.model.selection;
     this.root.hidden = !track;
     if (!track) return;
     setText(this.title, `Filter ${filter}`);
@@ -68,7 +72,7 @@ export class Drawer {
       plate.title.hidden = !hasMany;
       plate.title.replaceChildren(el("i", { class: "swatch", style: `--run: ${this.model.colourOf(other)}` }), other.run,
         own === filter ? "" : `, filter ${own}`);
-      plate.answered = "";
+      plate.responseKey = "";
       plate.frame.setAttribute("aria-label", `Kernel of filter ${own}, arrows read its weights`);
     }
     fill(this.plates, parts.map(({ plate }) => plate.root));
@@ -90,7 +94,7 @@ export class Drawer {
     for (const [track, filter] of this.chosen()) this.parts.get(track)?.bars.draw(model, track, filter, model.tracks.length > 1 ? track.run : null);
   }
 
-  /** What follows the slider. */
+  /** Draw what depends on the slider. */
   paint(isResting) {
     if (!this.isOpen) return;
     const { model, room } = this, { view } = model, dpr = window.devicePixelRatio;
@@ -103,38 +107,38 @@ export class Drawer {
       parts.film.place(track.entries[index].step);
       if (!track.isReady(index, view) || !set.painted) continue;
       const values = track.values(index, view), channel = model.channelOf(track);
-      const own = track.shape.length !== 4 ? room : Math.floor((room - GAP_OF_PLATE) * PLATE_SHARE);
+      const own = track.shape.length !== 4 ? room : Math.floor((room - PLATE_GAP) * PLATE_SHARE);
       parts.plate.show(filter, set.atlas, own, dpr);
       parts.plate.read(values, channel);
-      setText(parts.plate.kernelNote, `kernel${track.part && ` ${track.part}`}, ${set.why ?? `±${say(set.ends[filter])}`}`);
+      setText(parts.plate.kernelNote, `kernel${track.part && ` ${track.part}`}, ${set.why ?? `±${numberText(set.ends[filter])}`}`);
       const probe = this.probes.adapted(model, track, index);
       const key = [this.board.responseKey(track, index, probe), filter, view.scale, view.scale === "filter" ? "" : set.feed.end,
         track.isOfSignals ? room * dpr : ""].join("\n");
-      parts.plate.answer(key, values, channel, view, probe, set.feed, isResting ? Infinity : LIVE_MILLISECONDS / chosen.length);
+      parts.plate.respond(key, values, channel, view, probe, set.feed, isResting ? Infinity : LIVE_MILLISECONDS / chosen.length);
     }
     this.placeNeedles(chosen);
-    this.sayVerdicts(chosen);
+    this.showVerdicts(chosen);
   }
 
   placeNeedles(chosen) {
     const { model } = this, share = model.axis.shares[model.position];
-    const now = (read) => chosen.map(([track, filter]) => say(read(track.series, model.indexOf(track))?.[filter])).join(" · ");
+    const now = (read) => chosen.map(([track, filter]) => numberText(read(track.series, model.indexOf(track))?.[filter])).join(" · ");
     this.norm.place(share, now((series, k) => series.norms(k)));
     this.change.place(share, now((series, k) => series.changes(k)));
   }
 
-  sayVerdicts(chosen) {
+  showVerdicts(chosen) {
     const { model } = this;
-    const told = chosen.flatMap(([track, filter]) => (track.verdicts(model.indexOf(track), filter, model.verdictNames) ?? [])
+    const found = chosen.flatMap(([track, filter]) => (track.verdicts(model.indexOf(track), filter, model.verdictNames) ?? [])
       .map((name) => ({ name, run: chosen.length > 1 ? track.run : "" })));
     const isExamined = chosen.some(([track]) => model.entryOf(track).verdicts);
-    const key = JSON.stringify([told, isExamined]);
+    const key = JSON.stringify([found, isExamined]);
     if (key === this.verdicts.dataset.key) return;
     this.verdicts.dataset.key = key;
-    if (!told.length) this.verdicts.replaceChildren(el("li", { class: "none" }, isExamined ? "No verdict at this step." : "Health was not examined at this step."));
-    else this.verdicts.replaceChildren(...told.map(({ name, run }) => el("li", { "data-verdict": name },
+    if (!found.length) this.verdicts.replaceChildren(el("li", { class: "none" }, isExamined ? "No verdict at this step." : "Health was not examined at this step."));
+    else this.verdicts.replaceChildren(...found.map(({ name, run }) => el("li", { "data-verdict": name },
       el("i", { class: "verdict-swatch", style: `--verdict:${model.colourOfVerdict(name)}` }),
-      el("span", {}, el("b", {}, name), ` ${wordsOfVerdict(name)}${run ? ` (${run})` : ""}`))));
+      el("span", {}, el("b", {}, name), ` ${verdictText(name)}${run ? ` (${run})` : ""}`))));
   }
 }
 

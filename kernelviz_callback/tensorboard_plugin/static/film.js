@@ -3,31 +3,34 @@ import { halfRanges } from "./paint.js";
 import { Atlas } from "./pictures.js";
 import { tileShape } from "./tile_layout.js";
 
-const GAP_OF_FRAMES = 6; // CSS pixels
+const FRAME_GAP = 6; // CSS pixels between frames
 const LEAST_FRAME = 30; // CSS pixels
 const HIGHEST_FRAME = 240; // CSS pixels
-const SLENDER = 8; // times as high as wide: such frames never fill the strip
-const MANY_FRAMES = [10, 9, 8, 7, 6];
-const FEW_FRAMES = [5, 4, 3]; // where a filter has so many channels that no more have room
+const SLENDER = 8; // frames that are higher than so many widths never fill the strip
+const MANY_FRAMES = [10, 9, 8, 7, 6]; // the usual numbers of frames, the preferred one first
+const FEW_FRAMES = [5, 4, 3]; // for filters with so many channels that no more frames fit
 
-/** A filter from the first snapshot to the last, on one scale; a click jumps there. */
+/**
+ * Pictures of a filter from the first snapshot to the last, on one colour scale. A click shows the
+ * step of a frame.
+ */
 export class Film {
   constructor(track, actions) {
     Object.assign(this, { track, actions, frames: [], key: "", atlas: new Atlas() });
     this.root = el("div", { class: "film", role: "group", "aria-label": "Film strip", "data-role": "film", "data-run": track.run });
   }
 
-  /** Build it for a filter; frames that are not loaded yet are drawn as they come. */
+  /** Build the strip for a filter. Frames that are not loaded yet are drawn when they arrive. */
   show(model, filter, room, dpr) {
     const { track } = this, { view } = model;
     const key = [filter, track.layer, track.entries.length, track.entries.at(-1).id, view.difference, view.pinned, view.channel, room, dpr].join("\n");
-    if (key === this.key && this.isWhole) return;
+    if (key === this.key && this.isComplete) return;
     const tile = tileShape(track.shape, model.channelOf(track));
     const count = fullestCount(tile, room, dpr);
     const chosen = track.axis.spread(count).map((at) => track.series.indexAt(track.axis.steps[at]));
     const ready = chosen.filter((index) => track.isReady(index, view));
     if (key === this.key && ready.length === this.ready) return;
-    Object.assign(this, { key, ready: ready.length, isWhole: ready.length === chosen.length });
+    Object.assign(this, { key, ready: ready.length, isComplete: ready.length === chosen.length });
     const missing = chosen.filter((index) => !track.isReady(index, view));
     Promise.allSettled(missing.map((index) => track.require(index, view))).then(() => missing.length && this.actions.refresh());
     const zoom = zoomOfFrame(tile, count, room, dpr);
@@ -62,7 +65,7 @@ export class Film {
     });
   }
 
-  /** Which frame the slider stands at, or, in outline, has passed last. */
+  /** Mark the frame at the slider's step; if there is none, outline the last frame before it. */
   place(step) {
     const current = this.frames.findLast((frame) => frame.step <= step) ?? this.frames[0];
     for (const frame of this.frames) {
@@ -74,11 +77,11 @@ export class Film {
 }
 
 function zoomOfFrame(tile, count, room, dpr) {
-  const wide = (room - (count - 1) * GAP_OF_FRAMES) / count;
+  const wide = (room - (count - 1) * FRAME_GAP) / count;
   return Math.max(1, Math.floor(Math.min((wide * dpr) / tile.width, (HIGHEST_FRAME * dpr) / tile.height)));
 }
 
-/** How many frames leave the least of the strip empty, at a whole zoom. */
+/** The number of frames that fills the strip best, at a whole zoom. */
 function fullestCount(tile, room, dpr) {
   if (tile.height > SLENDER * tile.width) return MANY_FRAMES[0];
   const covered = (count) => {
@@ -91,20 +94,20 @@ function fullestCount(tile, room, dpr) {
   return covered(many) ? many : covered(fullest(FEW_FRAMES)) ? fullest(FEW_FRAMES) : FEW_FRAMES.at(-1);
 }
 
-/** In words, what a verdict says of a filter. */
-const VERDICT_WORDS = {
+/** What a verdict says about a filter. */
+const VERDICT_TEXTS = {
   "non-finite": "holds NaN or infinity",
-  "near-zero": "is far weaker than the rest of the layer, and hardly takes part",
+  "near-zero": "is far weaker than the rest of the layer, and hardly contributes",
   silent: "responds to almost nothing in the probe",
   duplicate: "is nearly the same as another filter",
   dominating: "is far stronger than the rest of the layer",
-  frozen: "stands still while the others move",
+  frozen: "does not change while the others do",
   "noise-like": "has no more structure than random weights",
 };
 
-export const wordsOfVerdict = (name) => VERDICT_WORDS[name] ?? "";
+export const verdictText = (name) => VERDICT_TEXTS[name] ?? "";
 
-/** When a filter had which verdict: a bar for each that it ever had. */
+/** The verdicts of a filter over the steps: one row for each verdict that it ever had. */
 export class HealthBars {
   constructor() {
     this.root = el("div", { class: "health", "data-role": "health" });

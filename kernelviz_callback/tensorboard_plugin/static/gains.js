@@ -1,14 +1,14 @@
 import { ResponseFeed } from "./response_feed.js";
 import { paintCurve } from "./taps.js";
 
-/** What 1-D filters let through of each frequency, with the numbers of `curves.frequency_gain`. */
+/** The frequency responses of 1-D filters: the same numbers as `filters.frequency.frequency_gain`. */
 
-const FEWEST_POINTS = 256; // of a transform
-const MOST_POINTS = 2 ** 16; // no screen is as wide
-const GAIN_MILLISECONDS = 8;
-const HIGH_FOR_ITS_WIDTH = 1.5; // a curve is no higher than its width by this
+const FEWEST_POINTS = 256; // of a Fourier transform
+const MOST_POINTS = 2 ** 16; // of a Fourier transform: more than a screen has columns
+const GAIN_MILLISECONDS = 8; // of each turn, spent on frequency responses
+const MOST_SLENDER = 1.5; // a curve is at most so many times as high as wide
 
-/** What to transform for the channels that are shown; of one alone, only its taps. */
+/** Describe what to transform: the taps of all channels, or of the one channel that is shown. */
 export function gainRequest({ series, shape: [filters, channels, taps] }, values, channel) {
   const dilation = series.geometry.dilation?.[0] ?? 1;
   const isOne = typeof channel === "number";
@@ -19,16 +19,16 @@ export function gainRequest({ series, shape: [filters, channels, taps] }, values
   };
 }
 
-/** How many multiplications a filter takes. */
+/** The number of multiplications for one filter. */
 export function gainProducts({ shape: [, , taps], channels: [first, last], size }) {
   return taps * (((last - first) * taps) / 2 + size.width);
 }
 
 /**
- * |H(f)| of one filter, from 0 to half the sampling rate in equal steps; not finite where a weight is not.
+ * |H(f)| of one filter, from 0 to half the sampling rate in equal steps; not finite if a weight is not.
  *
- * Its square, summed over the channels, is the transform of the sum of their autocorrelations: one
- * transform, however many channels there are.
+ * The sum of |H(f)|² over the channels is the Fourier transform of the sum of their autocorrelations,
+ * so that one transform is enough for all channels.
  */
 export function gainOf({ kernels, shape: [, channels, taps], dilation, channels: [first, last], size }, filter) {
   const own = kernels.subarray((filter * channels + first) * taps, (filter * channels + last) * taps);
@@ -43,7 +43,10 @@ export function gainOf({ kernels, shape: [, channels, taps], dilation, channels:
   return gain;
 }
 
-/** The gains of one run: as `ResponseFeed`, computed in slices on the page, and drawn as curves. */
+/**
+ * The frequency responses of one run: a `ResponseFeed` that computes them on the page and draws
+ * them as curves.
+ */
 export class GainFeed extends ResponseFeed {
   constructor(onChange) {
     super({ grid: gainsInSlices }, onChange);
@@ -54,7 +57,7 @@ export class GainFeed extends ResponseFeed {
     if (this.gains.length !== filters) this.gains = new Array(filters).fill(null);
   }
 
-  /** What is drawn of a filter from now on; the one before stays until then. */
+  /** Draw the new response of a filter from now on, instead of its last one. */
   paint(filter, end) {
     this.setEnd(filter, end);
     this.gains[filter] = this.valuesOf(filter);
@@ -62,13 +65,13 @@ export class GainFeed extends ResponseFeed {
 
   draw(context, filter, cell) {
     if (!this.gains[filter]) return;
-    const { width } = cell, height = Math.min(cell.height, Math.floor(width * HIGH_FOR_ITS_WIDTH));
+    const { width } = cell, height = Math.min(cell.height, Math.floor(width * MOST_SLENDER));
     paintGain(this.canvas, this.gains[filter], this.ends[filter], width, height);
     context.drawImage(this.canvas, cell.x, cell.y + ((cell.height - height) >> 1));
   }
 }
 
-/** Bars from the bottom of a canvas, which is given the size. */
+/** Set the size of a canvas and draw a frequency response as bars from its bottom. */
 export function paintGain(canvas, gain, end, width, height) {
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const picture = new ImageData(width, height);
@@ -76,7 +79,7 @@ export function paintGain(canvas, gain, end, width, height) {
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 
-/** All filters, in the chunks of `Responder.grid`; returns a function that ends it. */
+/** Compute all filters, in chunks as `Responder.grid`. Returns a function that stops it. */
 function gainsInSlices(request, onChunk) {
   const [filters] = request.shape;
   let next = 0, timer = setTimeout(slice);
@@ -93,14 +96,14 @@ function gainsInSlices(request, onChunk) {
   return () => clearTimeout(timer);
 }
 
-/** Points of a transform that holds all taps, spread as they are; as `frequency_gain` has it. */
+/** The points of a Fourier transform that holds all dilated taps, as in `frequency_gain`. */
 function pointsOf(taps, dilation) {
   let points = FEWEST_POINTS;
   while (points <= dilation * (taps - 1) && points < MOST_POINTS) points *= 2;
   return points;
 }
 
-/** Of rows of taps, summed, for each lag. */
+/** The autocorrelation of rows of taps, summed over the rows, for each lag. */
 function autocorrelation(rows, taps) {
   const lags = new Float64Array(taps);
   for (let row = 0; row < rows.length; row += taps) {
@@ -113,7 +116,7 @@ function autocorrelation(rows, taps) {
   return lags;
 }
 
-let cosineTable = new Float64Array(0); // of one turn, in the last size asked for
+let cosineTable = new Float64Array(0); // one period of the cosine, in the size that was requested last
 
 function cosineTableOf(points) {
   if (cosineTable.length !== points) cosineTable = Float64Array.from({ length: points }, (_, k) => Math.cos((2 * Math.PI * k) / points));

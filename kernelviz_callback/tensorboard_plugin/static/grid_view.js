@@ -1,12 +1,13 @@
-import { el, say, setText } from "./dom.js";
+import { el, numberText, setText } from "./dom.js";
 import { paintRamp } from "./pictures.js";
 import { cellBox, positionAt } from "./tile_layout.js";
 
 const RING = 2; // CSS pixels between a tile and the ring around it
 
 /**
- * One grid: a canvas with a tile a filter, and above it what a mouse, a finger, a key or a screen
- * reader needs. The canvas's data attributes tell where its tiles are, in its own pixels.
+ * One grid: a canvas with one tile for each filter, and on top of it the elements for mouse, touch,
+ * keyboard and screen reader. Data attributes of the canvas hold the places of its tiles, in pixels
+ * of the canvas. `actions` holds `hover` and `select`.
  */
 export class GridView {
   constructor(kind, actions) {
@@ -47,7 +48,7 @@ export class GridView {
     tiles.addEventListener("keydown", (event) => this.onKey(event));
   }
 
-  /** Arrows move the selection; the slider has shift and the rest of the page. */
+  /** Arrow keys move the selection. With shift, and elsewhere on the page, they move the slider. */
   onKey(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || !this.fit || this.kind !== "kernels") return;
     const at = this.order.indexOf(this.active), last = this.order.length - 1, { columns } = this.fit;
@@ -68,7 +69,7 @@ export class GridView {
     return positionAt(this.fit, (event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio);
   }
 
-  /** Give the canvas its size; what was on it is gone. */
+  /** Set the size of the canvas, which clears it, and the order of its tiles. */
   lay(track, fit, order, dpr) {
     Object.assign(this, { track, fit, order, dpr });
     const { canvas } = this, { width, height, columns, zoom, cell, gap } = fit;
@@ -96,7 +97,7 @@ export class GridView {
     this.names = "";
   }
 
-  /** What a screen reader calls the tiles, said when the slider rests. */
+  /** Set the names of the tiles for screen readers, when the slider rests. */
   nameTiles(key, nameOf) {
     if (key === this.names || this.kind !== "kernels") return;
     this.names = key;
@@ -124,8 +125,11 @@ export class GridView {
     else this.tiles.removeAttribute("aria-activedescendant");
   }
 
-  /** The ends of the colours, in numbers, or why there are none. `ends` are those of the tiles. */
-  sayScale(ends, scale, isGrey, why = null, isSigned = true) {
+  /**
+   * Show the values at the ends of the colours, or why there are none. `ends` holds one value for
+   * each tile.
+   */
+  showScale(ends, scale, isGrey, why = null, isSigned = true) {
     this.scale.hidden = !ends;
     if (!ends) return;
     this.ramp.hidden = why !== null || !isSigned;
@@ -136,22 +140,22 @@ export class GridView {
     let low = Infinity, high = 0;
     for (const end of ends) [low, high] = [Math.min(low, end), Math.max(high, end)];
     const own = scale === "filter" && ends.length > 1;
-    const top = own ? `${say(low)} to ${say(high)}` : say(high);
-    setText(this.low, own || why || !isSigned ? "" : `−${say(high)}`);
+    const top = own ? `${numberText(low)} to ${numberText(high)}` : numberText(high);
+    setText(this.low, own || why || !isSigned ? "" : `−${numberText(high)}`);
     setText(this.high, why ?? (isSigned ? `${own ? "±" : "+"}${top}` : `top: ${top}`));
-    this.scale.title = why ? "" : own ? `Each tile by its own largest value, from ${say(low)} to ${say(high)}` : "One scale for all tiles";
+    this.scale.title = why ? "" : own ? `Each tile by its own largest value, from ${numberText(low)} to ${numberText(high)}` : "One scale for all tiles";
     this.scale.dataset.low = low;
     this.scale.dataset.high = high;
   }
 
-  /** What the picture is of, said in full where the head has no room for it. */
-  sayNote(...parts) {
+  /** Show what the picture shows; the tooltip has the whole text where the title bar is too short. */
+  showNote(...parts) {
     const text = parts.filter(Boolean).join(", ");
     setText(this.note, text);
     if (this.note.title !== text) this.note.title = text;
   }
 
-  say(text) {
+  showMessage(text) {
     this.message.hidden = text === null;
     this.stage.hidden = text !== null;
     if (text !== null) setText(this.message, text);

@@ -1,6 +1,6 @@
 const RELOADED = "experimental.DataReloaded";
 
-/** Dark where TensorBoard is; without it, as the system has it. */
+/** Follow the theme of TensorBoard, or, outside of TensorBoard, of the system. */
 export function followTheme() {
   const outer = outerBody();
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -21,13 +21,13 @@ function outerBody() {
   }
 }
 
-/** Keys work at once, for the tab was just opened; unless somebody types elsewhere. */
+/** Take the focus so that keys work at once, unless the user is typing in another part of TensorBoard. */
 export function takeFocus() {
   const focused = outerBody()?.ownerDocument.activeElement;
   if (!focused?.matches("input, textarea, [contenteditable]")) window.focus();
 }
 
-/** Calls when TensorBoard's reload button was pressed: the handshake of its plugin library. */
+/** Call when TensorBoard's reload button is pressed, with the protocol of TensorBoard's plugin library. */
 export function onReload(callback) {
   if (window.parent === window) return;
   const { port1, port2 } = new MessageChannel();
@@ -40,8 +40,8 @@ export function onReload(callback) {
   window.parent.postMessage("experimental.bootstrap", "*", [port2]);
 }
 
-/** Text for the clipboard; false where the browser does not let us. */
-export async function copied(text) {
+/** Copy a text to the clipboard. Returns false where the browser does not allow it. */
+export async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;

@@ -2,14 +2,22 @@ import { start } from "./app.js";
 import { takeFocus } from "./host.js";
 import { TabSource } from "./source.js";
 
-/** What TensorBoard calls in the frame of the tab. */
+const STYLES = ["theme.css", "style.css"];
+
+/** Show the tab: TensorBoard calls this in the frame of the tab. */
 export function render() {
   document.documentElement.lang = "en";
   document.title = "Kernels";
-  const style = document.createElement("link");
-  Object.assign(style, { rel: "stylesheet", href: "style.css" });
-  // Without its style a page flashes, and grids measure rooms that they will not have.
-  style.onload = style.onerror = () => start(document.body, new TabSource());
-  document.head.append(style);
+  // Without its styles the page would flicker, and the grids would measure wrong sizes.
+  Promise.all(STYLES.map(loadStyle)).then(() => start(document.body, new TabSource()));
   takeFocus();
+}
+
+/** Load a style sheet. Resolves when it is loaded or has failed. */
+function loadStyle(href) {
+  return new Promise((resolve) => {
+    const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href });
+    link.onload = link.onerror = resolve;
+    document.head.append(link);
+  });
 }

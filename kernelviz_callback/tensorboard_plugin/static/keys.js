@@ -1,4 +1,4 @@
-/** Keys for the whole page, never those of a field that has the focus. */
+/** Handle keys of the whole page, but no key that a focused field needs. */
 export function listenToKeys(actions) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return;
@@ -7,33 +7,33 @@ export function listenToKeys(actions) {
     const isRadio = target instanceof HTMLElement && target.closest("input[type=radio]");
     const isPressed = target instanceof HTMLElement && target.closest("button, input, summary, a");
     const by = event.shiftKey ? 10 : 1;
-    const does = {
+    const run = {
       ArrowLeft: isRadio ? null : () => actions.moveBy(-by),
       ArrowRight: isRadio ? null : () => actions.moveBy(by),
       Home: () => actions.moveTo(0),
       End: () => actions.moveTo(Infinity),
-      " ": isPressed ? null : () => actions.toggle(),
-      Escape: () => actions.escape(),
-      "[": () => actions.step(-1),
-      "]": () => actions.step(1),
+      " ": isPressed ? null : () => actions.togglePlay(),
+      Escape: () => actions.closeFilter(),
+      "[": () => actions.selectNeighbour(-1),
+      "]": () => actions.selectNeighbour(1),
     }[event.key];
-    if (!does) return;
+    if (!run) return;
     event.preventDefault();
-    does();
+    run();
   });
 }
 
-/** After a click of a mouse or a finger the arrows and space are the slider's again. */
-export function listenToClicks(actions) {
+/** Focus the slider after a click with a mouse or a finger, so that arrow keys and space control it. */
+export function listenToClicks(focusSlider) {
   let isPointed = false;
   document.addEventListener("pointerdown", () => (isPointed = true), true);
   document.addEventListener("keydown", () => (isPointed = false), true);
   document.addEventListener("click", ({ target }) => {
-    if (isPointed && target.closest(".tiles, input[type=radio], .chip, .film-frame, .mark")) actions.focusSlider();
+    if (isPointed && target.closest(".tiles, input[type=radio], .chip, .film-frame, .mark")) focusSlider();
   });
 }
 
-/** A file dropped anywhere on the page; calls with null when one leaves it again. */
+/** Call with a file that is dropped anywhere on the page. */
 export function listenToDrops(root, onFile) {
   let depth = 0;
   const hasFile = (event) => [...event.dataTransfer.types].includes("Files");

@@ -1,21 +1,21 @@
-/** Loads payloads in few requests: those that someone waits for before the others. */
+/** Loads payloads in few requests, first those that the page waits for. */
 
-const MOST_IDS = 64; // of a request, as the server has it
-const FEW_IDS = 16; // while someone waits
-const FIRST_IDS = 3; // until there is something to see
+const MOST_IDS = 64; // of a request: the server's limit
+const FEW_IDS = 16; // of a request that the page waits for
+const FIRST_IDS = 3; // of the first request
 const REQUESTS_AT_ONCE = 2;
 const REQUEST_BYTES = 4 * 2 ** 20;
-const RETRY_MILLISECONDS = [1000, 4000, 16000]; // for a payload that cannot be read
-const FIRST_PAUSE = 1000; // milliseconds, for a server that does not answer; doubled each time
-const LONGEST_PAUSE = 30000;
-const LANDMARKS = 32; // snapshots, log-spaced, that are loaded before the rest
+const RETRY_MILLISECONDS = [1000, 4000, 16000]; // before a payload that cannot be read is requested again
+const FIRST_PAUSE = 1000; // milliseconds, after a request without an answer; doubled each time
+const LONGEST_PAUSE = 30000; // milliseconds
+const LANDMARKS = 32; // log-spaced snapshots that are loaded before the rest
 
-/** A snapshot on its way: what is known of it, and who waits for it. */
+/** A snapshot with its state of loading, and the promises that wait for it. */
 export class Slot {
   entry = null;
   payload = null;
-  largest = 0; // of its weights
-  row = -1; // of what was derived of it
+  largest = 0; // largest magnitude of its weights
+  row = -1; // index of its row in `DerivedRows`
   retryAt = 0;
   tries = 0;
   isComing = false;
@@ -32,8 +32,10 @@ export class Slot {
 }
 
 /**
- * `ask(ids)` fetches payloads; `take(slot, payload)` is given each and throws if it is damaged;
- * `onProgress` is called after each request.
+ * Loads slots, some at a time.
+ *
+ * `ask(ids)` fetches payloads. `take(slot, payload)` receives each payload, and throws if it is
+ * damaged. `onProgress` is called after each request.
  */
 export class Loader {
   failed = new Set();
@@ -52,14 +54,14 @@ export class Loader {
     this.isClosed = false;
   }
 
-  /** What is to be loaded, most wanted first; takes the place of what was. */
+  /** Replace the queue by these slots, the most wanted first. */
   want(slots, payloadBytes) {
     this.queue = slots.reverse();
     this.fitting = Math.max(1, Math.floor(REQUEST_BYTES / payloadBytes));
     this.next();
   }
 
-  /** Before all others, the last that was asked for first. Rejects if it cannot be read now. */
+  /** Load a slot before all others; the latest such request comes first. Rejects if it cannot be read now. */
   hurry(slot) {
     if (slot.retryAt > performance.now()) return Promise.reject(slot.unreadable());
     return new Promise((resolve, reject) => {
@@ -73,7 +75,7 @@ export class Loader {
     slot.isGone = true;
     this.failed.delete(slot.entry.id);
     this.toRetry.delete(slot);
-    slot.settle(new Error(`A later attempt took the place of the snapshot of step ${slot.entry.step}.`));
+    slot.settle(new Error(`A later attempt replaced the snapshot of step ${slot.entry.step}.`));
   }
 
   close() {
@@ -158,7 +160,7 @@ export class Loader {
     }, this.pause);
   }
 
-  /** When nothing else is left, what failed is tried again as its pause ends. */
+  /** When the queue is empty, request the failed slots again after their pause. */
   awaitRetries() {
     clearTimeout(this.retrying);
     if (this.inFlight || this.toRetry.size === 0) return;
@@ -170,7 +172,10 @@ export class Loader {
   }
 }
 
-/** Indices, most wanted first: every curve and film strip fills in from coarse to fine. */
+/**
+ * Indices of snapshots, the most wanted first, so that curves and film strips appear coarse first
+ * and then get finer.
+ */
 export function loadingOrder(entries, around) {
   if (entries.length === 0) return [];
   const last = entries.length - 1;

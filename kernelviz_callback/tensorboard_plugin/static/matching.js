@@ -1,6 +1,6 @@
-/** Which filter of one layer is which of another, as `comparing.matching` has it. */
+/** Pairs the filters of two layers, with the method of `comparison.matching`. */
 
-/** The partner of each filter, -1 where there is none, and how alike the pairs are on average. */
+/** The partner of each filter, -1 without one, and the mean cosine of the pairs. */
 export function matched(ones, shapeOnes, others, shapeOthers) {
   const [rows] = shapeOnes, [columns] = shapeOthers;
   const similarity = cosines(ones, shapeOnes, others, shapeOthers);
@@ -10,7 +10,10 @@ export function matched(ones, shapeOnes, others, shapeOthers) {
   return { partner, mean: sum / Math.min(rows, columns) };
 }
 
-/** Filters of nothing but noise, always the same for a seed: what pairs are like by chance. */
+/**
+ * Filters of Gaussian noise, the same for the same seed: their pairs show the similarity that
+ * chance alone reaches.
+ */
 export function noiseOf(shape, seed) {
   const values = new Float32Array(shape.reduce((product, side) => product * side, 1));
   let state = seed;
@@ -21,7 +24,7 @@ export function noiseOf(shape, seed) {
   return values.map(() => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()));
 }
 
-/** How alike the weights of each pair of filters are, N x M; 0 for a filter of zeros, or with NaN. */
+/** The cosines of all pairs of filters, N x M; 0 for a filter of zeros or with a NaN. */
 export function cosines(ones, shapeOnes, others, shapeOthers) {
   if (shapeOnes.slice(1).join() !== shapeOthers.slice(1).join()) {
     throw new Error(
@@ -41,9 +44,9 @@ export function cosines(ones, shapeOnes, others, shapeOthers) {
 }
 
 /**
- * Pair filters off so that the sum of their similarities (rows x columns) is largest.
+ * Pair rows with columns so that the sum of their similarities (rows x columns) is largest.
  *
- * Returns the partner of each row, -1 where there are not enough columns. Shortest augmenting
+ * Returns the partner of each row, -1 where columns are too few. The method is shortest augmenting
  * paths: Jonker & Volgenant, Computing 1987; Crouse, IEEE Trans. Aerospace 2016.
  */
 export function assign(similarity, rows, columns) {
@@ -53,7 +56,7 @@ export function assign(similarity, rows, columns) {
     return partner;
   }
   const state = {
-    cost: similarity.map((value) => -value || 0), // NaN is like nothing
+    cost: similarity.map((value) => -value || 0), // NaN counts as 0
     columns,
     rowPrice: new Float64Array(rows),
     columnPrice: new Float64Array(columns),
@@ -67,7 +70,7 @@ export function assign(similarity, rows, columns) {
   return state.partner;
 }
 
-/** Give `start` a column along the cheapest path that moves the partners of others. */
+/** Find a column for the row `start`, along the cheapest path on which other rows change their columns. */
 function augment({ cost, columns, rowPrice, columnPrice, partner, owner, before, distance, open }, start) {
   const reached = [];
   distance.fill(Infinity);

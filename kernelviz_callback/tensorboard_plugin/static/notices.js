@@ -1,9 +1,9 @@
-import { counted, el, grouped, setText } from "./dom.js";
+import { countText, el, grouped, setText } from "./dom.js";
 
-/** What is wrong, or missing, or on its way; each with what to do. */
+/** Messages: what is wrong, what is missing, what is being loaded. `actions` holds `setView`. */
 export class Notices {
-  constructor(model) {
-    Object.assign(this, { model, told: new Map() });
+  constructor(model, actions) {
+    Object.assign(this, { model, actions, sentences: new Map() });
     this.banner = el("p", { class: "banner", role: "status", hidden: true, "data-role": "banner" });
     this.progress = el("progress", { "aria-label": "Snapshots loaded", max: 1, value: 0 });
     this.loaded = el("span", { "data-role": "loaded" });
@@ -15,10 +15,10 @@ export class Notices {
     this.page = el("div", { class: "state", hidden: true, "data-role": "state" });
   }
 
-  /** A sentence, or null: in this matter everything is well again. */
-  say(matter, text) {
-    this.told.set(matter, text);
-    const first = [...this.told.values()].find((one) => one !== null) ?? null;
+  /** Show a sentence about a matter; null ends it. */
+  setNotice(matter, text) {
+    this.sentences.set(matter, text);
+    const first = [...this.sentences.values()].find((one) => one !== null) ?? null;
     this.banner.hidden = first === null;
     setText(this.banner, first ?? "");
   }
@@ -31,7 +31,7 @@ export class Notices {
     setText(this.loaded, `${grouped(now)} of ${grouped(all)} snapshots loaded`);
   }
 
-  /** A page instead of the viewer: `steps` are paragraphs or code to copy. */
+  /** Show a page instead of the viewer: `steps` are paragraphs, or code where they begin with "$ ". */
   showState(title, ...steps) {
     const key = JSON.stringify([title, steps]);
     if (this.page.dataset.key !== key) {
@@ -48,37 +48,37 @@ export class Notices {
       "$ from kernelviz_callback import KernelVizCallback\n\ntrainer = Trainer(callbacks=[KernelVizCallback()])",
       "Then start TensorBoard with the folder that the logger writes to, or one above it:",
       "$ tensorboard --logdir lightning_logs",
-      "This page looks again every few seconds; the first snapshot is written before the first step.");
+      "This page checks again every few seconds. The first snapshot is written before the first step.");
   }
 
-  /** What of the data is not as it should be, in a list that stays folded. */
+  /** List what is wrong with the data. The list stays folded. */
   listNotes(extra) {
     const { model } = this;
-    const notes = extra.concat(model.tracks.flatMap((track) => this.ofRun(track)));
+    const notes = extra.concat(model.tracks.flatMap((track) => this.notesOfRun(track)));
     this.notes.hidden = notes.length === 0;
-    setText(this.count, counted(notes.length, "note"));
+    setText(this.count, countText(notes.length, "note"));
     const key = JSON.stringify(notes);
     if (key === this.list.dataset.key) return;
     this.list.dataset.key = key;
     this.list.replaceChildren(...notes.map((note) => el("li", {}, note)));
   }
 
-  ofRun(track) {
+  notesOfRun(track) {
     const { model } = this;
     const run = model.runs.find((one) => one.name === track.run);
     const notes = [];
     if (run.superseded) {
-      notes.push(`${counted(run.superseded, "snapshot")} of an earlier attempt are left out: the run was started again from an earlier step.`);
+      notes.push(`${countText(run.superseded, "snapshot")} of an earlier attempt are left out: the training was resumed from an earlier step.`);
     }
     for (const { tag, reason } of run.damaged.slice(0, 20)) notes.push(`Skipped ${tag}: ${reason}`);
     if (run.damaged.length > 20) notes.push(`… and ${run.damaged.length - 20} more that were skipped.`);
-    if (track.series) notes.push(...ofLayer(track));
+    if (track.series) notes.push(...notesOfLayer(track));
     return model.tracks.length > 1 ? notes.map((note) => `${track.run}: ${note}`) : notes;
   }
 
-  /** The verdicts of what is shown, with counts; pressing one leaves only its filters bright. */
-  showLegend(actions) {
-    const { model } = this;
+  /** Show the verdicts of the layer with their counts. A click on one makes all other filters faint. */
+  showLegend() {
+    const { model, actions } = this;
     const ever = new Set(model.shown.flatMap((track) => track.series.verdictMarks().map((mark) => mark.name)));
     const names = model.verdictNames.filter((name) => ever.has(name));
     const key = JSON.stringify([names, model.view.verdict]);
@@ -88,7 +88,7 @@ export class Notices {
       const chosen = model.view.verdict;
       this.legend.replaceChildren(...names.map((name) => el("button", {
         type: "button", class: "chip", "aria-pressed": String(name === chosen), "data-verdict": name,
-        title: `Only ${name} filters bright`,
+        title: `Make all filters but the ${name} ones faint`,
         click: () => actions.setView({ verdict: name === model.view.verdict ? null : name }),
       }, el("i", { class: "verdict-swatch", style: `--verdict:${model.colourOfVerdict(name)}` }), name, this.chips.get(name))));
     }
@@ -100,13 +100,13 @@ export class Notices {
   }
 }
 
-function ofLayer({ series, entries, layer, whyNoResponse, isOfSignals }) {
+function notesOfLayer({ series, entries, layer, whyNoResponse, isOfSignals }) {
   const notes = [];
   const { shape: [filters, channels], total } = series;
   if (filters < total.filters) notes.push(`${layer} has ${total.filters} filters, of which the first ${filters} are stored.`);
   const responses = whyNoResponse ? "" : `: responses are ${isOfSignals ? "of" : "to"} these`;
   if (channels < total.channels) notes.push(`${layer} reads ${total.channels} channels, of which the first ${channels} are stored${responses}.`);
   if (entries.every((entry) => !entry.verdicts)) notes.push("Health was not examined, so filters have no verdicts.");
-  if (series.failed.size) notes.push(`${counted(series.failed.size, "snapshot")} could not be read, and will be tried again.`);
+  if (series.failed.size) notes.push(`${countText(series.failed.size, "snapshot")} could not be read, and will be tried again.`);
   return notes;
 }

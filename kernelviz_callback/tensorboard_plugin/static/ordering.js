@@ -1,18 +1,18 @@
 import { grouped } from "./dom.js";
 import { noiseOf } from "./matching.js";
 
-const MOST_MATCHED = 1024; // filters: the time goes with the cube of their number
+const MOST_MATCHED = 1024; // filters: the time grows with the cube of their number
 
 /**
- * In which order tiles stand, and which filter of one run is which of another. Both are found at
- * one step and then kept, so that no tile jumps while the slider moves.
+ * The order of the tiles, and the pairs of filters of different runs. Both are computed at one step
+ * and kept, so that no tile moves to another place while the slider moves.
  */
 export class Ordering {
   constructor(model, onChange) {
     Object.assign(this, { model, onChange, key: "", orders: new Map(), partners: new Map(), alike: new Map(), chances: new Map(), step: null, why: null });
   }
 
-  /** Find them again if what they depend on has changed. */
+  /** Compute order and pairs again if what they depend on has changed. */
   update() {
     const { view, lead, shown } = this.model;
     const key = JSON.stringify([shown.map((track) => [track.run, track.layer, track.shape]), view.order, view.match, view.ordered]);
@@ -24,11 +24,11 @@ export class Ordering {
     this.step = view.ordered ?? lead.entries.at(-1).step;
     this.why = this.whyNoMatch();
     this.find(key).catch(() => {
-      if (this.key === key) this.key = ""; // not readable now; tried again as more arrives
+      if (this.key === key) this.key = ""; // a snapshot cannot be read now: try again when more arrive
     });
   }
 
-  /** Order by what is now the last snapshot, or the one shown. */
+  /** Compute order and pairs again, even if nothing has changed. */
   renew() {
     this.key = "";
     this.update();
@@ -67,7 +67,7 @@ export class Ordering {
     this.onChange();
   }
 
-  /** The mean cosine of pairs of filters of noise, of the shapes of two layers. */
+  /** The mean cosine of the pairs if all filters of two layers were noise. */
   async chanceOf({ responder, shape }, other) {
     const key = `${shape} ${other.shape}`;
     if (!this.chances.has(key)) {
@@ -86,12 +86,12 @@ export class Ordering {
     return paired.concat(Array.from({ length: track.shape[0] }, (_, k) => k).filter((filter) => !used.has(filter)));
   }
 
-  /** Filters by the position of their tiles. */
+  /** The filters of a track in the order of their tiles. */
   of(track) {
     return this.orders.get(track) ?? Array.from({ length: track.shape[0] }, (_, k) => k);
   }
 
-  /** The filter of another run that stands for this one; -1 where there is none. */
+  /** The filter of the run `to` that corresponds to a filter of the run `from`; -1 without one. */
   counterpart(from, filter, to) {
     if (from === to) return filter;
     const { lead } = this.model;
@@ -123,15 +123,4 @@ function sortedFilters(track, index, order) {
   if (!values) throw new Error("not known yet");
   const ranked = (filter) => (Number.isNaN(values[filter]) ? -Infinity : values[filter]);
   return filters.sort((a, b) => ranked(b) - ranked(a) || a - b);
-}
-
-/** How alike two filters are, whatever their strength. */
-export function cosineOf(one, other, first, second, size) {
-  let product = 0, ones = 0, others = 0;
-  for (let k = 0, a = first * size, b = second * size; k < size; k++, a++, b++) {
-    product += one[a] * other[b];
-    ones += one[a] ** 2;
-    others += other[b] ** 2;
-  }
-  return product / Math.sqrt(ones * others);
 }

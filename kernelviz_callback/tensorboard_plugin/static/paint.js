@@ -1,15 +1,16 @@
-/** Weights to pixels, with the numbers of `colour.to_levels` and `grid.paint_tiles`. */
+/** Paint weights as pixels: the same numbers as `drawing.colour.to_levels` and `drawing.tiles.paint_tiles`. */
 
 const ZERO_LEVEL = 128;
-const SMALLEST_SCALE = 2 ** -126; // as a float32 has it, see `to_levels`
-const STRIPE = 3; // pixels
+const SMALLEST_SCALE = 2 ** -126; // the smallest normal float32, as in `to_levels`
+const STRIPE = 3; // pixels: the width of a stripe
+const STRIPED_ZOOM = 8; // pixels a weight: enough for three stripes to be seen
 const STRIPES = [0xffff00ff, 0xff000000]; // magenta and black, as ABGR
 const OPAQUE = 0xff000000;
-const TO_WHOLE = 2 ** 23; // the sum of this and a float32 from 0 to 255 is rounded half to even
-// Below so many quantisation steps of what is stored, a difference is rounding noise.
+const TO_WHOLE = 2 ** 23; // added to a float32 from 0 to 255, it rounds the number half to even
+// A difference below so many quantisation steps of the stored weights is rounding noise.
 const NOISE_STEPS = 16;
-const MOST_CURVES = 8; // of one filter; more would be too small to read
-const LARGEST_STEP = { float16: 2 ** -11, uint8: 1 / 127 }; // in shares of a filter's scale
+const MOST_CURVES = 8; // of one filter: more curves would be too small to read
+const LARGEST_STEP = { float16: 2 ** -11, uint8: 1 / 127 }; // the largest quantisation step, as a share of a filter's scale
 const ANCHORS = // ColorBrewer's RdBu, reversed: blue negative, red positive
   "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f";
 
@@ -20,8 +21,9 @@ const PACKED_COLOURS = packColours();
 /**
  * The magnitude at the ends of each tile's colours.
  *
- * `scale` is "filter" (each its own), "layer" (the largest of all) or a number, widened where the
- * layer exceeds it. `options.floor` (a number, or one a filter) keeps them from being smaller.
+ * `scale` is "filter" (the largest magnitude of each filter), "layer" (the largest of all) or a
+ * number, replaced by the largest magnitude of the layer if that is larger. `options.floor`, one
+ * number or one for each filter, is the least value.
  */
 export function halfRanges(values, shape, scale, { floor = 0 } = {}) {
   const own = new Float32Array(shape[0]);
@@ -39,36 +41,42 @@ export function halfRanges(values, shape, scale, { floor = 0 } = {}) {
   return own.fill(widest);
 }
 
-/** The sides of one kernel; a shape is [N, C, k], [N, C, kH, kW] or, of a 3-D layer, [N, C, kD, kH, kW]. */
+/** The sides of one kernel. A shape is [N, C, k], [N, C, kH, kW] or, for a 3-D layer, [N, C, kD, kH, kW]. */
 export function kernelOf(shape) {
   const [slices, height, width] = [1, 1, ...shape.slice(2)].slice(-3);
   return { slices, height, width };
 }
 
-/** The shape that weights are pictured in: those of a 1-D layer of many channels as a matrix, channels by taps. */
+/**
+ * The shape in which weights are drawn. A 1-D layer of many channels is drawn as a matrix, channels
+ * by taps.
+ */
 export function picturedAs(shape, channel) {
   const isMatrix = shape.length === 3 && typeof channel !== "number" && shape[1] > MOST_CURVES;
   return isMatrix ? [shape[0], 1, shape[1], shape[2]] : shape;
 }
 
-/** Whether three channels are one picture; of a curve they never are. */
+/** Whether three channels are drawn as one colour picture. Curves never are. */
 export function isColour(shape, channel) {
   return channel === "rgb" && shape[1] === 3 && shape.length > 3;
 }
 
-/** How many pictures a filter has: for each channel shown its slices, one after the other. */
+/** The number of pictures of a filter: the slices of each channel that is shown. */
 export function picturesOf(shape, channel) {
   const isOne = typeof channel === "number" || isColour(shape, channel);
   return kernelOf(shape).slices * (isOne ? 1 : shape[1]);
 }
 
-/** Pixels of a tile at zoom 1: `channel` is "rgb" (of three), "all" (side by side) or one index. */
+/**
+ * The pixels of a tile at zoom 1. `channel` is "rgb" (three in one picture), "all" (side by side)
+ * or one index.
+ */
 export function tileSize(shape, channel) {
   const { width, height } = kernelOf(shape);
   return { width: picturesOf(shape, channel) * (width + 1) - 1, height };
 }
 
-/** Where `paintAtlas` puts tiles: tile i at column i % columns, row i / columns, without gaps. */
+/** The layout of `paintAtlas`: tile i is in column i % columns and row i / columns, without gaps. */
 export function atlasLayout(count, tileWidth, tileHeight) {
   const square = Math.ceil(Math.sqrt((count * tileHeight) / tileWidth) - 1e-9);
   const columns = Math.max(1, Math.min(count, square));
@@ -76,18 +84,23 @@ export function atlasLayout(count, tileWidth, tileHeight) {
   return { columns, rows, tileWidth, tileHeight, width: columns * tileWidth, height: rows * tileHeight };
 }
 
-/** Whether any value is NaN or infinite: its stripes want a zoom of 4 or more. */
+/** Whether any value is NaN or infinite. Its stripes are visible at a zoom of 4 or more. */
 export function hasNonFinite(values) {
   let sum = 0;
   for (let at = 0; at < values.length; at++) sum += values[at] - values[at];
   return sum !== 0;
 }
 
+/** The pixels for a weight in a picture of these values: more than one where stripes have to be visible. */
+export function stripedZoom(values) {
+  return hasNonFinite(values) ? STRIPED_ZOOM : 1;
+}
+
 /**
- * Paint a layer, one tile a filter as `atlasLayout` tells, `zoom` pixels a weight.
+ * Paint a layer in the layout of `atlasLayout`, one tile for each filter, `zoom` pixels for a weight.
  *
- * Stripes of what is not finite are 3 pixels wide at any zoom: at zoom 1 a single weight is plain
- * magenta or black. `into`, an ImageData of the right size, is painted again.
+ * A weight that is not finite gets stripes of 3 pixels at any zoom: at zoom 1 it is all magenta or
+ * all black. An ImageData `into` of the right size is reused.
  */
 export function paintAtlas(values, shape, ranges, { channel = "rgb", zoom = 1, into = null } = {}) {
   const [filters, channels] = shape, { slices, height, width } = kernelOf(shape);
@@ -103,24 +116,36 @@ export function paintAtlas(values, shape, ranges, { channel = "rgb", zoom = 1, i
     const row = Math.floor(filter / layout.columns), column = filter % layout.columns;
     const corner = row * layout.tileHeight * layout.width + column * layout.tileWidth;
     const start = (filter * channels * slices + first) * plane;
-    const half = Math.max(ranges[filter], SMALLEST_SCALE);
+    const half = ranges[filter];
     for (let k = 0; k < shown; k++) {
       const left = corner + k * (width + 1) * zoom, from = start + k * plane;
-      if (isRgb) paintRgb(pixels, left, layout.width, values, from, slices * plane, height, width, half, zoom);
-      else paintPlane(pixels, left, layout.width, values, from, height, width, half, zoom);
+      paintPicture(pixels, left, layout.width, values, from, isRgb ? slices * plane : 0, height, width, half, zoom);
     }
   }
   return picture;
 }
 
-/** What changed: a - b. */
+/**
+ * Paint one picture of a filter, `zoom` pixels a weight.
+ *
+ * `corner` is the index of its first pixel, `stride` the width of the whole picture in pixels,
+ * `start` the index of its first weight. `between` is the distance, in weights, from a weight to the
+ * same weight of the next of three colour channels; 0 paints one channel.
+ */
+export function paintPicture(pixels, corner, stride, values, start, between, height, width, half, zoom) {
+  const end = Math.max(half, SMALLEST_SCALE);
+  if (between) paintRgb(pixels, corner, stride, values, start, between, height, width, end, zoom);
+  else paintPlane(pixels, corner, stride, values, start, height, width, end, zoom);
+}
+
+/** The change: a - b. */
 export function difference(a, b) {
   const changed = new Float32Array(a.length);
   for (let at = 0; at < a.length; at++) changed[at] = a[at] - b[at];
   return changed;
 }
 
-/** For `halfRanges` of a difference: what rounding alone may do is not blown up to look like change. */
+/** The `floor` of `halfRanges` for a difference: rounding errors must not look like changes. */
 export function differenceFloor(scales, dtype) {
   return scales.map((scale) => scale * LARGEST_STEP[dtype] * NOISE_STEPS);
 }
@@ -130,7 +155,7 @@ export function shareColour(value, half) {
   return PACKED_COLOURS[levelOf(value, Math.max(half, SMALLEST_SCALE))];
 }
 
-/** What stands for a value that is not finite, in a pixel. */
+/** The colour of a pixel of a value that is not finite. */
 export function stripeColour(u, v) {
   return STRIPES[Math.floor((u + v) / STRIPE) % 2];
 }
@@ -154,7 +179,7 @@ function paintPlane(pixels, corner, stride, values, start, height, width, half, 
   }
 }
 
-/** `between` is how far the same weight of the next channel is. */
+/** `between` is the distance to the same weight of the next channel. */
 function paintRgb(pixels, corner, stride, values, start, between, height, width, half, zoom) {
   for (let y = 0, at = start; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {

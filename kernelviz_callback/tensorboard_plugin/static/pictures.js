@@ -1,10 +1,11 @@
-import { atlasLayout, COLOURS, hasNonFinite, kernelOf, paintAtlas, picturedAs } from "./paint.js";
+import { atlasLayout, COLOURS, kernelOf, paintAtlas, picturedAs, stripedZoom } from "./paint.js";
 import { CurveTiles } from "./taps.js";
 import { planeOf, tileShape } from "./tile_layout.js";
 
-const STRIPED_ZOOM = 8; // enough for the stripes of what is not finite to be seen as stripes
-
-/** All tiles of a layer, one pixel a weight, on a canvas that nobody sees; curves are drawn as they are asked for. */
+/**
+ * All tiles of a layer, one pixel for a weight, on a hidden canvas. Curves are drawn when they are
+ * requested.
+ */
 export class Atlas {
   constructor() {
     this.canvas = document.createElement("canvas");
@@ -17,7 +18,7 @@ export class Atlas {
     Object.assign(this, { tile: tileShape(shape, channel), plane: planeOf(shape), weights: kernelOf(shape) });
     this.curves = shape.length === 3 ? new CurveTiles(values, shape, halfRanges, channel) : null;
     if (this.curves) return;
-    this.zoom = hasNonFinite(values) ? STRIPED_ZOOM : 1;
+    this.zoom = stripedZoom(values);
     this.picture = paintAtlas(values, shape, halfRanges, { channel, zoom: this.zoom, into: this.picture });
     const { width, height } = this.picture;
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
@@ -32,7 +33,7 @@ export class Atlas {
   }
 }
 
-/** Draw a filter out of an atlas, its planes in as many rows as its tile has. */
+/** Copy a filter from an atlas, with its pictures in the rows of its tile. */
 export function drawTile(context, { canvas, layout, tile, plane, zoom: own }, filter, x, y, zoom) {
   const left = (filter % layout.columns) * layout.tileWidth;
   const top = Math.floor(filter / layout.columns) * layout.tileHeight;
@@ -44,7 +45,7 @@ export function drawTile(context, { canvas, layout, tile, plane, zoom: own }, fi
   }
 }
 
-/** The colours from the low to the high end of a scale, one pixel high. */
+/** Paint the colours from the low end to the high end of a scale, one pixel high. */
 export function paintRamp(canvas, isGrey) {
   Object.assign(canvas, { width: 255, height: 1 });
   const strip = new ImageData(255, 1);
@@ -55,7 +56,10 @@ export function paintRamp(canvas, isGrey) {
   canvas.getContext("2d").putImageData(strip, 0, 0);
 }
 
-/** The probe as a person sees it, as `Probe.to_picture`: of other than three channels the average. */
+/**
+ * Paint a probe as an image, as `Probe.to_picture`: three channels in colour, otherwise the mean of
+ * the channels.
+ */
 export function paintProbe(canvas, { shape: [channels, height, width], planes }) {
   Object.assign(canvas, { width, height });
   const picture = new ImageData(width, height), size = width * height;

@@ -1,15 +1,16 @@
-import { el, say, setText } from "./dom.js";
+import { CellGrid } from "./cells.js";
+import { el, numberText, setText } from "./dom.js";
 import { gainOf, gainProducts, gainRequest, paintGain } from "./gains.js";
 import { halfRanges, isColour, kernelOf, paintAtlas, picturedAs } from "./paint.js";
 import { responseOf, responseRequest } from "./probes.js";
 
-const SLENDERNESS_OF_GAIN = 129 / 56; // as `gain_grid` draws it
+const SLENDERNESS_OF_GAIN = 129 / 56; // the width of a frequency response over its height, as in `gain_grid`
 const USUAL_SPEED = 1e6; // multiplications a millisecond, until it has been measured
 
-/** One filter of one run, large: its kernel with values under the pointer, and its response. */
+/** One filter of one run, enlarged: its kernel, the weight under the pointer, and its response. */
 export class Plate {
   constructor(track) {
-    Object.assign(this, { track, filter: -1, cell: null, answered: "", speed: USUAL_SPEED });
+    Object.assign(this, { track, filter: -1, cell: null, cells: null, responseKey: "", speed: USUAL_SPEED });
     this.title = el("h3", {});
     this.kernel = el("canvas", { "data-kind": "kernel", "data-run": track.run });
     this.mark = el("div", { class: "cell-mark", hidden: true });
@@ -31,7 +32,7 @@ export class Plate {
     const { frame } = this;
     frame.addEventListener("pointermove", (event) => {
       const box = this.kernel.getBoundingClientRect();
-      this.point(this.cellAt((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height));
+      this.point(this.cells?.at((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height) ?? null);
     });
     frame.addEventListener("pointerleave", () => this.point(null));
     frame.addEventListener("blur", () => this.point(null));
@@ -40,26 +41,26 @@ export class Plate {
 
   onKey(event) {
     const by = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    if (!by || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey || !this.tile) return;
+    if (!by || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey || !this.cells) return;
     event.preventDefault();
     event.stopPropagation();
     const { y, x, plane } = this.cell ?? { y: 0, x: -by[1], plane: 0 };
-    const { weights: { width, height }, planes } = this.size;
+    const { weights: { width }, count } = this.cells;
     const next = { plane, y: y + by[0], x: x + by[1] };
-    if (next.x >= width && plane + 1 < planes) Object.assign(next, { plane: plane + 1, x: 0 });
+    if (next.x >= width && plane + 1 < count) Object.assign(next, { plane: plane + 1, x: 0 });
     if (next.x < 0 && plane > 0) Object.assign(next, { plane: plane - 1, x: width - 1 });
-    if (next.x >= 0 && next.x < width && next.y >= 0 && next.y < height) this.point(next);
+    if (this.cells.has(next)) this.point(next);
   }
 
-  /** Draw the kernel out of the grid's atlas, with the same colours. */
+  /** Draw the kernel from the atlas of the grid, with the same colours. */
   show(filter, atlas, room, dpr) {
     this.filter = filter;
-    this.tile = atlas.tile;
     this.pair.classList.toggle("alone", this.track.shape.length !== 4);
     this.gainWidth = Math.floor(room * dpr);
-    this.size = { plane: atlas.plane, weights: atlas.weights, planes: atlas.tile.planes };
-    const zoom = Math.max(1, Math.floor((room * dpr) / Math.max(atlas.tile.width, atlas.tile.height)));
-    const width = zoom * atlas.tile.width, height = zoom * atlas.tile.height;
+    const { tile, plane, weights } = atlas;
+    this.cells = new CellGrid({ count: tile.planes, across: tile.across, plane, weights });
+    const zoom = Math.max(1, Math.floor((room * dpr) / Math.max(tile.width, tile.height)));
+    const width = zoom * tile.width, height = zoom * tile.height;
     const { kernel } = this, context = kernel.getContext("2d");
     if (kernel.width !== width || kernel.height !== height) {
       Object.assign(kernel, { width, height });
@@ -72,22 +73,22 @@ export class Plate {
   }
 
   /**
-   * The response, at full size if that takes no longer than so many milliseconds; while the slider
-   * moves it may be a coarser one, or wait.
+   * Draw the response within so many milliseconds: at full size, or coarser, or, if even that takes
+   * too long, not yet.
    */
-  answer(key, values, channel, view, probe, feed, milliseconds) {
-    if (key === this.answered) return;
-    this.sayWhy(probe.why ?? null);
+  respond(key, values, channel, view, probe, feed, milliseconds) {
+    if (key === this.responseKey) return;
+    this.showReason(probe.why ?? null);
     if (!probe.planes) return;
     if (this.track.isOfSignals) {
-      this.answerFrequencies(key, gainRequest(this.track, values, channel), view, feed, milliseconds);
+      this.respondToFrequencies(key, gainRequest(this.track, values, channel), view, feed, milliseconds);
       return;
     }
     let request;
     try {
       request = responseRequest(this.track, values, channel, view.response, probe);
     } catch (error) {
-      this.sayWhy(error.message);
+      this.showReason(error.message);
       return;
     }
     const { size: { height, width }, shape } = request;
@@ -95,7 +96,7 @@ export class Plate {
     const shrink = [1, 2, 3, 4].find((factor) => products <= milliseconds * this.speed * factor ** 2);
     this.response.classList.toggle("stale", shrink === undefined);
     if (shrink === undefined) return;
-    this.answered = shrink === 1 ? key : "";
+    this.responseKey = shrink === 1 ? key : "";
     const began = performance.now();
     const found = responseOf(request, this.filter, shrink, probe);
     this.speed += 0.2 * (products / shrink ** 2 / Math.max(0.1, performance.now() - began) - this.speed);
@@ -114,60 +115,39 @@ export class Plate {
     }
     this.response.getContext("2d").putImageData(picture, 0, 0);
     this.response.dataset.halfRange = end;
-    setText(this.responseNote, `response${track.part && ` ${track.part}`}, ±${say(end)}`);
+    setText(this.responseNote, `response${track.part && ` ${track.part}`}, ±${numberText(end)}`);
   }
 
-  /** The gain at each frequency, or, while the slider moves and it would take too long, none yet. */
-  answerFrequencies(key, request, view, feed, milliseconds) {
+  /** Draw the frequency response, unless it would take longer than so many milliseconds. */
+  respondToFrequencies(key, request, view, feed, milliseconds) {
     const isLate = gainProducts(request) > milliseconds * this.speed;
     this.response.classList.toggle("stale", isLate);
     if (isLate) return;
-    this.answered = key;
+    this.responseKey = key;
     const gain = gainOf(request, this.filter);
     const [end] = halfRanges(gain, [1, 1, 1, gain.length], view.scale === "filter" ? "filter" : feed.end);
     paintGain(this.response, gain, end, this.gainWidth, Math.round(this.gainWidth / SLENDERNESS_OF_GAIN));
     Object.assign(this.response.dataset, { halfRange: end, shrink: 1 });
     const { part } = this.track;
-    setText(this.responseNote, `frequency response${part && ` ${part}`}, 0 to half the sampling rate, top: ${say(end)}`);
+    setText(this.responseNote, `frequency response${part && ` ${part}`}, 0 to half the sampling rate, top: ${numberText(end)}`);
     this.response.setAttribute("aria-label", `Frequency response of filter ${this.filter}, 0 to half the sampling rate`);
   }
 
-  sayWhy(text) {
+  showReason(text) {
     this.why.hidden = text === null;
     this.response.hidden = text !== null;
     setText(this.why, text ?? "");
     if (text !== null) setText(this.responseNote, "");
   }
 
-  cellAt(across, down) {
-    if (!this.tile) return null;
-    const { plane: { width, height }, weights, planes } = this.size;
-    const left = across * this.tile.width, top = down * this.tile.height;
-    const cell = {
-      plane: Math.floor(top / (height + 1)) * this.tile.across + Math.floor(left / (width + 1)),
-      y: Math.floor((top % (height + 1)) * (weights.height / height)),
-      x: Math.floor((left % (width + 1)) * (weights.width / width)),
-    };
-    return cell.plane < planes && cell.y < weights.height && cell.x < weights.width ? cell : null;
-  }
-
   point(cell) {
     this.cell = cell;
     this.mark.hidden = cell === null;
-    if (cell) {
-      const { plane: { width, height }, weights } = this.size, share = (part, whole) => `${(100 * part) / whole}%`;
-      const wide = width / weights.width, high = height / weights.height;
-      const left = (cell.plane % this.tile.across) * (width + 1) + cell.x * wide;
-      const top = Math.floor(cell.plane / this.tile.across) * (height + 1) + cell.y * high;
-      Object.assign(this.mark.style, {
-        left: share(left, this.tile.width), top: share(top, this.tile.height),
-        width: share(wide, this.tile.width), height: share(high, this.tile.height),
-      });
-    }
+    if (cell) Object.assign(this.mark.style, this.cells.boxOf(cell));
     this.read();
   }
 
-  /** The weight under the pointer, as it is at the step shown. */
+  /** Show the weight under the pointer at the step of the slider. */
   read(values = this.values, channel = this.channel) {
     Object.assign(this, { values, channel });
     const { cell } = this;
@@ -177,20 +157,20 @@ export class Plate {
     }
     const { shape } = this.track, { slices, height, width } = kernelOf(shape);
     const place = placeOf(cell, shape, channel);
-    const weight = (c) => say(values[(((this.filter * shape[1] + c) * slices + place.slice) * height + place.row) * width + cell.x]);
-    const told = isColour(shape, channel) ? `R ${weight(0)}  G ${weight(1)}  B ${weight(2)}` : weight(place.channel);
-    setText(this.readout, `${wordsOf(place, cell, shape, channel)}: ${told}`);
+    const weight = (c) => numberText(values[(((this.filter * shape[1] + c) * slices + place.slice) * height + place.row) * width + cell.x]);
+    const text = isColour(shape, channel) ? `R ${weight(0)}  G ${weight(1)}  B ${weight(2)}` : weight(place.channel);
+    setText(this.readout, `${placeText(place, cell, shape, channel)}: ${text}`);
   }
 }
 
-/** Which weight a cell of the picture is. */
+/** The channel, the slice and the row of the weight in a cell. */
 function placeOf({ plane, y }, shape, channel) {
   const { slices } = kernelOf(shape), isMatrix = picturedAs(shape, channel) !== shape;
   const own = isMatrix ? y : typeof channel === "number" ? channel : Math.floor(plane / slices);
   return { channel: own, slice: plane % slices, row: isMatrix ? 0 : y };
 }
 
-function wordsOf({ channel: own, slice, row }, { x }, shape, channel) {
+function placeText({ channel: own, slice, row }, { x }, shape, channel) {
   return [
     shape[1] > 1 && !isColour(shape, channel) && `channel ${own}`, shape.length === 5 && `slice ${slice}`,
     shape.length === 3 ? `tap ${x}` : `row ${row}, column ${x}`,

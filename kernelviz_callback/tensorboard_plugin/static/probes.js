@@ -1,11 +1,11 @@
 import { decodeProbe, probeForChannels } from "./decode.js";
 import { averagesOf, respond, responseShape } from "./convolve.js";
 
-export const OWN_SIDE = 224; // pixels: what the chart and any image file are shrunk to in Python
-const FREQUENCIES = { id: "frequencies", planes: [], note: "0 to half the sampling rate" }; // in place of a probe
-export const MOST_PLANES_SHOWN = 16; // response planes of one filter; of more the sum is shown
+export const OWN_SIDE = 224; // pixels: the size of the test chart, and to which Python shrinks image files
+const FREQUENCIES = { id: "frequencies", planes: [], note: "0 to half the sampling rate" }; // takes the place of a probe for 1-D layers
+export const MOST_PLANES_SHOWN = 16; // response planes of one filter; of more planes only the sum is shown
 
-/** The image that filters are convolved with: the run's own, or one that the user dropped. */
+/** The images that filters are convolved with: those of the runs, or one that the user chose. */
 export class Probes {
   constructor(source, onChange) {
     Object.assign(this, { source, onChange, own: null, ownCount: 0, known: new Map() });
@@ -16,7 +16,7 @@ export class Probes {
     this.onChange();
   }
 
-  /** {probe} as it is, {isLoading} or {why} not; of a snapshot of a run. */
+  /** The probe of a snapshot: `{probe}`, or `{isLoading}`, or `{why}` it is missing. */
   original(model, track, index) {
     if (this.own) return this.own;
     const digest = track.entries[index]?.probe;
@@ -28,14 +28,14 @@ export class Probes {
 
   fetch(key, model, run, digest) {
     const { probes } = model.runs.find((one) => one.name === run);
-    const told = probes.find((probe) => probe.digest === digest);
-    if (!told) {
+    const entry = probes.find((probe) => probe.digest === digest);
+    if (!entry) {
       this.known.set(key, { why: "The probe of this run could not be read." });
       return;
     }
     this.known.set(key, { isLoading: true });
     this.source.probe(run, digest)
-      .then((buffer) => decodeProbe(buffer, told))
+      .then((buffer) => decodeProbe(buffer, entry))
       .then((probe) => this.known.set(key, { id: digest, probe, adapted: new Map() }))
       .catch((error) => {
         this.known.set(key, { why: `The probe could not be read: ${error.message}` });
@@ -44,7 +44,10 @@ export class Probes {
       .finally(this.onChange);
   }
 
-  /** The probe as the layer sees it: {id, planes, probeShape, name, note}, or {isLoading} or {why} not, {isFinal} with any image. */
+  /**
+     * The probe for the channels of the layer: `{id, planes, probeShape, name, note}`, or
+     * `{isLoading}`, or `{why}` it is missing, with `isFinal` if no image can replace it.
+     */
   adapted(model, track, index) {
     if (track.whyNoResponse) return { why: track.whyNoResponse, isFinal: true };
     if (track.isOfSignals) return FREQUENCIES;
@@ -69,7 +72,10 @@ export class Probes {
   }
 }
 
-/** What to convolve for the channels that are shown; throws an Error for people where it cannot be. */
+/**
+ * Describe what to convolve for the channels that are shown. Throws an error for the user if the
+ * probe does not fit.
+ */
 export function responseRequest(track, values, channel, response, { planes, probeShape }) {
   const { series, shape } = track;
   const { dilation = [1, 1], groups = 1 } = series.geometry;
@@ -84,7 +90,7 @@ export function responseRequest(track, values, channel, response, { planes, prob
   return { ...request, size: responseShape(probeShape, shape, request) };
 }
 
-/** The response of one filter, at once. What is made of the probe is kept: the slider asks again. */
+/** Compute the response of one filter at once. The averages of the probe are kept for the next call. */
 export function responseOf(request, filter, shrink, probe) {
   probe.averages ??= new Map();
   if (!probe.averages.has(shrink)) probe.averages.set(shrink, averagesOf(request.planes, request.probeShape, shrink));

@@ -1,12 +1,15 @@
 import { averagesOf, respond, responseShape } from "./convolve.js";
 import { matched } from "./matching.js";
 
-/** Responses for the page: of one filter at once, of all from the worker or, without one, in slices. */
+/**
+ * Responses for the page: of one filter at once, of all filters in a worker or, without a worker,
+ * in slices of time.
+ */
 
-const SLICE_MILLISECONDS = 8;
+const SLICE_MILLISECONDS = 8; // of each turn, spent on responses without a worker
 
 /**
- * The front of a worker. One grid at a time: a new one ends the one before.
+ * Computes responses and pairs in a worker. A new response grid ends the last one.
  *
  * A request is `{planes, probeShape, kernels, shape, dilation, groups, shrink, summed, total}`, the
  * arguments and options of `respond`. Its arrays must not change afterwards.
@@ -23,15 +26,15 @@ export class Responder {
     this.averages = null;
   }
 
-  /** The response of one filter, at once: at full size it takes some milliseconds. */
+  /** Compute the response of one filter at once. At full size this takes some milliseconds. */
   one(request, filter) {
     return this.respondHere(request, filter);
   }
 
   /**
-   * All filters; `onChunk({first, filters, planes, height, width, data, done})` as they come.
+   * Compute the responses of all filters and call `onChunk({first, filters, planes, height, width, data, done})` for each chunk.
    *
-   * Throws at once where the probe does not fit the layer. Returns a function that ends it.
+   * Throws at once if the probe does not fit the layer. Returns a function that stops it.
    */
   grid(request, onChunk) {
     const { planes, probeShape, kernels, shape } = request;
@@ -53,7 +56,7 @@ export class Responder {
     };
   }
 
-  /** Pair the filters of `a` with those of `b` off: resolves to what `matched` returns. */
+  /** Pair the filters of `a` with those of `b`. Resolves to the result of `matched`. */
   match(a, shapeA, b, shapeB) {
     const id = ++this.lastId;
     return new Promise((resolve, reject) => {
@@ -63,7 +66,7 @@ export class Responder {
     });
   }
 
-  /** End the worker, for a page that shows something else. It starts again when needed. */
+  /** End the worker, when the page shows something else. It starts again when needed. */
   close() {
     this.job = null;
     this.matches.clear();
@@ -79,7 +82,7 @@ export class Responder {
       return false;
     }
     this.worker.onmessage = (event) => this.receive(event.data);
-    this.worker.onerror = (event) => this.giveUp(event);
+    this.worker.onerror = (event) => this.replaceWorker(event);
     return true;
   }
 
@@ -89,8 +92,8 @@ export class Responder {
     this.sentPlanes = null;
   }
 
-  /** There is no worker here: what it owes is computed on the page. */
-  giveUp(event) {
+  /** The worker failed: compute on the page what it has not delivered, and everything from now on. */
+  replaceWorker(event) {
     event.preventDefault();
     this.canWork = false;
     this.stop();

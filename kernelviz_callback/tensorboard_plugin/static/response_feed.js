@@ -2,11 +2,11 @@ import { atlasLayout, halfRanges, paintAtlas, tileSize } from "./paint.js";
 import { drawTile } from "./pictures.js";
 import { tileShape } from "./tile_layout.js";
 
-const KEPT_BYTES_OF_RESPONSES = 48 * 2 ** 20;
+const KEPT_BYTES_OF_RESPONSES = 48 * 2 ** 20; // of earlier grids, for each run
 
 /**
- * The response grid of one run: filled in tile by tile when the slider rests; what was there before
- * stays, stale, until its successor comes.
+ * The response grid of one run. Its tiles are computed one after the other when the slider rests. An
+ * old tile stays, marked as stale, until the new one arrives.
  */
 export class ResponseFeed {
   constructor(responder, onChange) {
@@ -17,7 +17,7 @@ export class ResponseFeed {
     this.stale = new Set();
   }
 
-  /** Mark what is shown as that of another step, or not. */
+  /** Set which responses belong to the step of the slider; all others are stale. */
   expect(key) {
     if (key === this.wanted) return;
     this.wanted = key;
@@ -33,8 +33,9 @@ export class ResponseFeed {
   }
 
   /**
-   * Compute, or take from memory, the responses that the key names, averaged over shrink x shrink
-   * pixels. Finer ones at hand do not serve: they have other extremes, and so another scale.
+   * Show the responses of a key, averaged over shrink x shrink pixels. They are computed unless they
+   * are in memory. Finer responses cannot replace them: their largest values differ, so their colour
+   * scale would differ.
    */
   show(key, request, shrink, scale) {
     if (key === this.key && shrink === this.shrink) return;
@@ -59,7 +60,7 @@ export class ResponseFeed {
     this.touch();
   }
 
-  /** Of what is kept. */
+  /** The name of the responses in memory. */
   get name() {
     return `${this.key}\n${this.shrink}`;
   }
@@ -116,14 +117,17 @@ export class ResponseFeed {
     if (this.shown) this.repaint();
   }
 
-  /** The largest response of the runs at this step: the scale "run", as nobody has those of all steps. */
+  /**
+   * Set the largest response of all runs at this step, for the scale "run". Responses of other
+   * steps are not known.
+   */
   share(common) {
     if (common === this.common) return;
     this.common = common;
     if (this.shown && this.scale === "run") this.repaint();
   }
 
-  /** What the colours of all filters end at. */
+  /** The magnitude at the ends of the colours of all filters. */
   get end() {
     return this.scale === "run" ? Math.max(this.common, this.largest) : this.largest;
   }
@@ -156,7 +160,7 @@ export class ResponseFeed {
     return data.subarray(filter * size, (filter + 1) * size);
   }
 
-  /** Draw a tile as large as fits the cell. */
+  /** Draw a tile as large as its cell allows. */
   draw(context, filter, cell) {
     const zoom = Math.min(cell.width / this.tile.width, cell.height / this.tile.height);
     const width = Math.round(this.tile.width * zoom), height = Math.round(this.tile.height * zoom);

@@ -2,15 +2,16 @@ import { decodePayload, weightsOf } from "./decode.js";
 import { DerivedRows, verdictMarksOf } from "./derived.js";
 import { Loader, loadingOrder, Slot } from "./loader.js";
 
-const KEPT_BYTES = 512 * 2 ** 20; // of payloads; beyond, the oldest are asked for again when needed
-const DECODED_BYTES = 16 * 2 ** 20;
-const DERIVING_MILLISECONDS = 6; // at a time
+const KEPT_BYTES = 512 * 2 ** 20; // of payloads; the oldest ones beyond are dropped, and requested again when needed
+const DECODED_BYTES = 16 * 2 ** 20; // of decoded weights
+const DERIVING_MILLISECONDS = 6; // of each turn, spent on derived numbers
 
 /**
- * One layer of one run through all its snapshots, by index in the order of their steps.
+ * One layer of one run in all its snapshots. An index counts the snapshots in the order of their steps.
  *
- * `onChange` is called at most once a frame, when something has arrived or was computed. `error` is
- * a sentence while the server does not answer, `largest` the largest magnitude loaded so far.
+ * `onChange` is called at most once a frame, after something has arrived or was computed. `error` is
+ * a sentence while the server does not answer, else null. `largest` is the largest magnitude that has
+ * been loaded.
  */
 export class Series {
   onChange = null;
@@ -41,7 +42,7 @@ export class Series {
     });
   }
 
-  /** Take over what the timeline tells of the layer; what is loaded stays. */
+  /** Take over the layer's entry in the timeline. Loaded snapshots stay. */
   update(layerInfo) {
     if (layerInfo.name !== this.layer || String(layerInfo.shape) !== String(this.shape)) this.begin(layerInfo);
     this.entries = layerInfo.snapshots;
@@ -59,14 +60,17 @@ export class Series {
     this.changed();
   }
 
-  /** Load everything: the snapshot asked for, the first and the last, landmarks, then the rest. */
+  /**
+   * Load everything: first the snapshot at the index, the first and the last one, then landmarks,
+   * then the rest.
+   */
   load(aroundIndex) {
     this.around = Math.max(0, Math.min(aroundIndex, this.entries.length - 1));
     const slots = loadingOrder(this.entries, this.around).map((index) => this.slots[index]);
     this.loader.want(slots.filter((slot) => slot.row < 0), 2 * this.weightCount());
   }
 
-  /** Resolves once the snapshot is loaded, before others; rejects if it cannot be read now. */
+  /** Load a snapshot before all others. Resolves when it is loaded, rejects if it cannot be read now. */
   async require(index) {
     if (!this.isLoaded(index)) await this.loader.hurry(this.slots[index]);
   }
@@ -75,7 +79,7 @@ export class Series {
     return Boolean(this.slots[index]?.payload);
   }
 
-  /** Ids of snapshots that could not be read; some are tried again. */
+  /** The ids of snapshots that could not be read. Some are requested again later. */
   get failed() {
     return this.loader.failed;
   }
@@ -84,7 +88,7 @@ export class Series {
     return this.loader.error;
   }
 
-  /** The last snapshot at or before a step; the first if none is. */
+  /** The index of the last snapshot at or before a step; 0 if there is none. */
   indexAt(step) {
     let low = 0, high = this.entries.length;
     while (low < high) {
@@ -95,7 +99,7 @@ export class Series {
     return Math.max(0, low - 1);
   }
 
-  /** Shared, kept for a while, and not to be modified. null until loaded. */
+  /** The weights of a snapshot, null until it is loaded. The array is shared: do not modify it. */
   weights(index) {
     if (!this.isLoaded(index)) return null;
     const { id } = this.entries[index];
@@ -108,38 +112,42 @@ export class Series {
     return weights;
   }
 
-  scales(index) {
+  /** The largest magnitude of each filter. Null until the snapshot is loaded. */
+    scales(index) {
     return this.isLoaded(index) ? this.parts(this.slots[index]).scales : null;
   }
 
-  /** A byte a filter: bit b is set if it has verdict b of the timeline's `verdict_names`. */
+  /** One byte for each filter: bit b is set if it has verdict b of the timeline's `verdict_names`. */
   bits(index) {
     return this.isLoaded(index) ? this.parts(this.slots[index]).bits : null;
   }
 
-  /** How strong each filter is. null until known. */
+  /** The norm of each filter. Null until it is known. */
   norms(index) {
     return this.isKnown(index) ? this.derived.norms(this.slots[index].row) : null;
   }
 
-  /** How far each filter has gone from the first snapshot, in lengths of that. null until known. */
+  /**
+   * The distance of each filter from the first snapshot, relative to its norm there. Null until it
+   * is known.
+   */
   changes(index) {
     return this.isKnown(index) ? this.derived.changes(this.slots[index].row) : null;
   }
 
-  /** How far the layer has gone: as was recorded, else of the weights stored. NaN until known. */
+  /** The drift of the layer: the recorded one, else that of the stored weights. NaN until it is known. */
   drift(index) {
     const row = this.slots[index]?.row ?? -1;
     return this.entries[index]?.drift ?? (row < 0 ? NaN : this.derived.drifts[row]);
   }
 
-  /** Where a verdict began, or had more filters than ever before: [{index, name, count}]. */
+  /** The snapshots where a verdict began, or had more filters than in all before: `[{index, name, count}]`. */
   verdictMarks() {
     this.marks ??= verdictMarksOf(this.entries);
     return this.marks;
   }
 
-  /** Stop loading, for a page that shows something else. */
+  /** Stop loading, when the page shows something else. */
   close() {
     this.isClosed = true;
     this.loader.close();
@@ -161,7 +169,7 @@ export class Series {
 
   drop(slot) {
     this.release(slot);
-    this.forget(slot);
+    this.discardDerived(slot);
     this.decoded.delete(slot.entry.id);
     this.loader.drop(slot);
   }
@@ -180,7 +188,7 @@ export class Series {
 
   take(slot, payload) {
     const { scales } = decodePayload(payload, slot.entry, this);
-    slot.largest = scales.reduce((a, b) => (b > a && b < Infinity ? b : a), 0); // damage may be NaN
+    slot.largest = scales.reduce((a, b) => (b > a && b < Infinity ? b : a), 0); // a damaged payload may hold NaN
     this.largest = Math.max(this.largest, slot.largest);
     slot.payload = payload;
     this.loadedCount++;
@@ -219,18 +227,18 @@ export class Series {
     });
   }
 
-  /** Changes are from the first snapshot that can be read. */
+  /** Choose the first snapshot that can be read: changes are measured from it. */
   chooseReference() {
     const first = this.slots.find((slot) => !this.failed.has(slot.entry.id)) ?? null;
     if (first === (this.reference?.slot ?? null)) return;
     this.reference = first && { slot: first, weights: null };
-    for (const slot of this.slots) this.forget(slot);
+    for (const slot of this.slots) this.discardDerived(slot);
     this.underived = this.slots.filter((slot) => slot.payload);
     if (this.around !== null) this.load(this.around);
     this.deriveSoon();
   }
 
-  forget(slot) {
+  discardDerived(slot) {
     if (slot.row >= 0) this.derived.free(slot.row);
     slot.row = -1;
   }

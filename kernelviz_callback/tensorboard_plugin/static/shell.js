@@ -2,7 +2,7 @@ import { el } from "./dom.js";
 
 const WIDE = "(min-width: 1100px)";
 
-/** Where everything stands. The side bar folds away where there is no room for it. */
+/** Put the parts into the page. The side bar is folded in a narrow window. */
 export function buildShell(root, { sidebar, transport, timeline, board, drawer, notices }) {
   const side = el("details", { class: "side", "data-role": "side" }, el("summary", {}, "Runs, layer and colours"), sidebar.root);
   const tip = el("div", { class: "tip", role: "tooltip", hidden: true, "data-role": "tip" });
@@ -21,7 +21,7 @@ export function buildShell(root, { sidebar, transport, timeline, board, drawer, 
   return { viewer, tip };
 }
 
-/** Near the pointer or the element that it explains, always inside the window. */
+/** Show lines in a tooltip near an element or the pointer, inside the window; null hides it. */
 export function placeTip(tip, lines, anchor) {
   tip.hidden = !lines;
   if (!lines) return;

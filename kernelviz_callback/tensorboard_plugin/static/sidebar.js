@@ -1,18 +1,22 @@
-import { counted, el, say, setOptions, setText } from "./dom.js";
+import { countText, el, numberText, setOptions, setText } from "./dom.js";
 import { isColour } from "./paint.js";
 import { paintProbe } from "./pictures.js";
 import { MOST_PLANES_SHOWN } from "./probes.js";
 
 const ZOOMS = [1, 2, 4, 8, 16];
-const MANY_RUNS = 8; // beyond, there is a field to find one
+const MANY_RUNS = 8; // with more runs there is a field to find one
 
-/** What is shown, and how: runs, layer, colours, order, probe. */
+/**
+ * The controls: runs, layer, colours, order, probe.
+ *
+ * `actions` holds `setView`, `reorder` and `useImage`.
+ */
 export class Sidebar {
   constructor(model, ordering, probes, actions) {
     Object.assign(this, { model, ordering, probes, actions, runsKey: "", probeKey: "" });
     const set = (key, read = (value) => value) => (event) => actions.setView({ [key]: read(event.target.value) });
     this.runs = el("ul", { class: "runs", "data-role": "runs" });
-    this.findRun = el("input", { type: "search", placeholder: "Find a run", "aria-label": "Find a run", hidden: true, input: () => this.sift() });
+    this.findRun = el("input", { type: "search", placeholder: "Find a run", "aria-label": "Find a run", hidden: true, input: () => this.filterRuns() });
     this.layer = el("select", { "data-role": "layer", change: set("layer") });
     this.about = el("p", { class: "hint", "data-role": "about-layer" });
     this.scale = segments("scale", "Colour scale", [["filter", "Filter"], ["layer", "Layer"], ["run", "Run"]], set("scale"));
@@ -40,7 +44,7 @@ export class Sidebar {
     this.file = el("input", { type: "file", accept: "image/*", class: "unseen", tabindex: -1, "data-role": "probe-file", "aria-hidden": "true",
       change: (event) => { actions.useImage(event.target.files[0]); event.target.value = ""; } });
     this.chooseImage = el("button", { type: "button", class: "quiet", "data-role": "choose-probe", click: () => this.file.click() }, "Choose an image…");
-    this.backToRun = el("button", { type: "button", class: "quiet", hidden: true, "data-role": "run-probe", click: () => actions.useImage(null) }, "Back to the run’s");
+    this.backToRun = el("button", { type: "button", class: "quiet", hidden: true, "data-role": "run-probe", click: () => actions.useImage(null) }, "Use the probe of the run");
     this.probeGroup = group("Probe", el("div", { class: "probe" }, this.picture, el("div", {}, this.probeName, el("p", { class: "hint" }, "Or drop an image on the page; it stays in your browser."))), this.chooseImage, this.backToRun, this.file);
     this.root = el("div", { class: "controls" },
       group("Runs", this.findRun, this.runs),
@@ -62,15 +66,15 @@ export class Sidebar {
     this.layer.disabled = model.layers.length < 2;
     this.scale.choose(view.scale);
     setText(this.scaleHint, {
-      filter: "Each by its own largest.",
-      layer: "One for all filters of a step.",
-      run: "One for all steps and runs shown; of responses, for the runs at this step.",
+      filter: "Each filter by its own largest weight.",
+      layer: "One scale for all filters of a step.",
+      run: "One scale for all steps and runs shown; for responses, for all runs at this step.",
     }[view.scale]);
-    if (lead) this.ofLayer(lead);
+    if (lead) this.showLayer(lead);
     const pinned = view.pinned === null ? "this step" : `step ${view.pinned}`;
     setOptions(this.difference, [["none", "nothing: the weights"], ["first", "the first snapshot"], ["previous", "the snapshot before"], ["pinned", view.difference === "pinned" ? `pinned: ${pinned}` : "this step, pinned"]], view.difference);
     this.pin.hidden = view.difference !== "pinned" || view.pinned === model.step;
-    setOptions(this.order, [["index", "filter number"], ["norm", "norm"], ["drift", "change from the first"], ["health", "verdicts, gravest first"]], view.order);
+    setOptions(this.order, [["index", "filter number"], ["norm", "norm"], ["drift", "change from the first"], ["health", "verdicts, worst first"]], view.order);
     setOptions(this.zoom, [["", "fit the window"], ...ZOOMS.map((zoom) => [String(zoom), `${zoom} pixels a weight`])], String(view.zoom ?? ""));
     this.orderNote.hidden = view.order === "index" && !view.match;
     setText(this.orderNote, `As of step ${this.ordering.step}.`);
@@ -81,7 +85,7 @@ export class Sidebar {
     setText(this.matchNote, this.ordering.why ?? (view.match ? this.describeMatch() : ""));
   }
 
-  /** What a moving slider changes here. */
+  /** Show the buttons that depend on the step of the slider. */
   showReorder() {
     const { view, step } = this.model;
     const isFixed = view.order === "index" && !view.match;
@@ -89,21 +93,24 @@ export class Sidebar {
     this.pin.hidden = view.difference !== "pinned" || view.pinned === step;
   }
 
-  /** A mean alone would deceive: the best pairs of any filters are somewhat alike. */
+  /**
+   * The mean cosine of the pairs, beside that of random filters: even their best pairs are somewhat
+   * similar.
+   */
   describeMatch() {
     const { tracks } = this.model, { alike } = this.ordering;
-    const told = [...alike].map(([track, { mean, chance }]) =>
-      `Mean cosine of the pairs${tracks.length > 2 ? ` with ${track.run}` : ""} ${say(mean)}; random filters reach ${say(chance)}.`);
-    return [...told, "Filters without a partner are faint, at the end."].join(" ");
+    const sentences = [...alike].map(([track, { mean, chance }]) =>
+      `Mean cosine of the pairs${tracks.length > 2 ? ` with ${track.run}` : ""} ${numberText(mean)}; random filters reach ${numberText(chance)}.`);
+    return [...sentences, "Filters without a partner are faint, at the end."].join(" ");
   }
 
-  ofLayer(lead) {
+  showLayer(lead) {
     const { view } = this.model;
     const { shape: [filters, channels, ...kernel], total } = lead.series;
     const stored = filters < total.filters ? ` The first ${filters} are stored.` : "";
     const partly = channels < total.channels ? ` The first ${channels} channels are stored.` : "";
     const coarsely = lead.entries.some((entry) => entry.dtype === "uint8") ? " Stored with 8 bits." : "";
-    setText(this.about, `${counted(total.filters, "filter")}, ${[total.channels, ...kernel].join(" × ")}; ${counted(lead.entries.length, "snapshot")}.${stored}${partly}${coarsely}`);
+    setText(this.about, `${countText(total.filters, "filter")}, ${[total.channels, ...kernel].join(" × ")}; ${countText(lead.entries.length, "snapshot")}.${stored}${partly}${coarsely}`);
     const channel = String(this.model.channelOf(lead));
     const hasColours = isColour(lead.shape, "rgb");
     this.channels.root.hidden = !hasColours;
@@ -128,11 +135,11 @@ export class Sidebar {
       el("input", { type: "checkbox", "data-run": run.name, ...(chosen.has(run.name) ? { checked: true } : {}), change: (event) => this.chooseRun(run.name, event.target) }),
       el("i", { class: "swatch", style: `--run: var(--run-${k % 8})` }), el("span", {}, run.name)))));
     this.findRun.hidden = model.runs.length <= MANY_RUNS;
-    this.sift();
+    this.filterRuns();
     if (focused !== undefined) this.runs.querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
   }
 
-  /** One run at least stays on the page. */
+  /** Show or hide a run. At least one stays on the page. */
   chooseRun(name, box) {
     const names = this.model.tracks.map((track) => track.run).filter((run) => run !== name);
     if (box.checked) names.push(name);
@@ -140,12 +147,12 @@ export class Sidebar {
     else this.actions.setView({ runs: this.model.runs.map((run) => run.name).filter((run) => names.includes(run)) });
   }
 
-  sift() {
-    const sought = this.findRun.value.toLowerCase();
-    for (const item of this.runs.children) item.hidden = !item.textContent.toLowerCase().includes(sought);
+  filterRuns() {
+    const text = this.findRun.value.toLowerCase();
+    for (const item of this.runs.children) item.hidden = !item.textContent.toLowerCase().includes(text);
   }
 
-  /** The probe of the first run, as a picture. */
+  /** Show the probe of the first run. */
   showProbe() {
     const { model, probes } = this;
     if (!model.lead) return;

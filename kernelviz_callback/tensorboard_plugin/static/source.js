@@ -1,23 +1,25 @@
-/** Where the data comes from: TensorBoard's server, or the report that holds the page itself. */
+import { bytesOfBase64 } from "./base64.js";
 
-/** The plugin's routes. Addresses are relative: the frame's base is `plugin/kernels/`. */
+/** The source of the data: TensorBoard's server, or the report that the page is part of. */
+
+/** Requests to the plugin in TensorBoard. Addresses are relative to the frame's base, `plugin/kernels/`. */
 export class TabSource {
   live = true;
 
-  /** All runs, layers and snapshots; `{unchanged: true}` if that is still `revision`. */
+  /** All runs, layers and snapshots; `{unchanged: true}` if the revision is still the same. */
   async timeline(revision) {
     const query = revision ? `?${new URLSearchParams({ revision })}` : "";
-    return asked(`timeline${query}`, (reply) => reply.json());
+    return fetchTwice(`timeline${query}`, (reply) => reply.json());
   }
 
-  /** The payloads of at most 64 snapshots; null for one that could not be read. */
+  /** The payloads of at most 64 snapshots; null for a snapshot that could not be read. */
   async payloads(run, layer, ids) {
     const query = new URLSearchParams({ run, layer, ids: ids.join(",") });
-    return asked(`snapshots?${query}`, async (reply) => splitPayloads(await reply.arrayBuffer(), ids.length));
+    return fetchTwice(`snapshots?${query}`, async (reply) => splitPayloads(await reply.arrayBuffer(), ids.length));
   }
 
   async probe(run, digest) {
-    return asked(`probe?${new URLSearchParams({ run, digest })}`, (reply) => reply.arrayBuffer());
+    return fetchTwice(`probe?${new URLSearchParams({ run, digest })}`, (reply) => reply.arrayBuffer());
   }
 
   makeWorker() {
@@ -25,7 +27,7 @@ export class TabSource {
   }
 }
 
-/** The data embedded in a report: the same methods, and no network. */
+/** The data that is embedded in a report: the same methods, without a network. */
 export class EmbeddedSource {
   live = false;
 
@@ -39,15 +41,15 @@ export class EmbeddedSource {
   }
 
   async payloads(run, layer, ids) {
-    await new Promise((resolve) => setTimeout(resolve)); // between two requests the page may draw
-    const ofLayer = ownOf(ownOf(this.data.payloads, run), layer);
-    return ids.map((id) => ownOf(ofLayer, id)).map((text) => (text ? fromBase64(text) : null));
+    await new Promise((resolve) => setTimeout(resolve)); // let the page draw between two requests
+    const ofLayer = ownEntry(ownEntry(this.data.payloads, run), layer);
+    return ids.map((id) => ownEntry(ofLayer, id)).map((text) => (text ? bytesOfBase64(text).buffer : null));
   }
 
   async probe(run, digest) {
-    const found = ownOf(ownOf(this.data.probes, run), digest);
+    const found = ownEntry(ownEntry(this.data.probes, run), digest);
     if (!found) throw new Error("This report does not hold the probe of this snapshot.");
-    return fromBase64(found);
+    return bytesOfBase64(found).buffer;
   }
 
   makeWorker() {
@@ -59,30 +61,33 @@ export class EmbeddedSource {
   }
 }
 
-/** Ask, and once more if that failed: the fast loader drops a request now and then. */
-async function asked(address, read) {
+/** Fetch and read; retry once, because TensorBoard's fast loader sometimes drops a request. */
+async function fetchTwice(address, read) {
   try {
-    return await askedOnce(address, read);
+    return await fetchOnce(address, read);
   } catch {
-    return askedOnce(address, read);
+    return fetchOnce(address, read);
   }
 }
 
-async function askedOnce(address, read) {
+async function fetchOnce(address, read) {
   const reply = await fetch(address, { cache: "no-store" }).catch(() => null);
   if (reply === null) throw new Error("TensorBoard does not answer. Is it still running?");
-  if (!reply.ok) throw new Error(await reasonOf(reply));
+  if (!reply.ok) throw new Error(await errorReason(reply));
   return read(reply).catch(() => {
     throw new Error("TensorBoard's answer was cut off.");
   });
 }
 
-async function reasonOf(reply) {
-  const told = await reply.json().catch(() => null);
-  return told?.error ?? `TensorBoard answered with an error (${reply.status} ${reply.statusText}).`;
+async function errorReason(reply) {
+  const answer = await reply.json().catch(() => null);
+  return answer?.error ?? `TensorBoard answered with an error (${reply.status} ${reply.statusText}).`;
 }
 
-/** uint32 count, count lengths, then the payloads; a length of 0 is one that could not be read. */
+/**
+ * Split a reply: a uint32 count, `count` uint32 lengths, the payloads. A payload of length 0 could
+ * not be read.
+ */
 function splitPayloads(reply, expected) {
   const view = new DataView(reply);
   const count = reply.byteLength >= 4 ? view.getUint32(0, true) : 0;
@@ -95,12 +100,7 @@ function splitPayloads(reply, expected) {
   });
 }
 
-/** Not what every object inherits: a layer may be called "constructor". */
-function ownOf(table, name) {
+/** An entry of a table, but no inherited property: a layer may be called "constructor". */
+function ownEntry(table, name) {
   return table && Object.hasOwn(table, name) ? table[name] : null;
-}
-
-function fromBase64(text) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text).buffer;
-  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer;
 }

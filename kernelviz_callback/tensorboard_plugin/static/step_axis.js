@@ -1,7 +1,7 @@
-const BUNCHED = 0.2; // of the way: where the middle snapshot lies, at most, on a logarithmic axis
-const CROWDED = 0.75; // of an even spacing: how far apart the first snapshots are, at most, on one
+const BUNCHED = 0.2; // steps bunch if half of them lie in this share of the axis
+const CROWDED = 0.75; // steps bunch if the first ones are closer than this share of an even spacing
 
-/** The steps of everything on the page, one after the other, and where they lie along the timeline. */
+/** The steps of all snapshots on the page, ascending, and their places along the timeline. */
 export class StepAxis {
   constructor(steps, isLogarithmic = false) {
     this.steps = Float64Array.from(new Set(steps)).sort();
@@ -13,31 +13,40 @@ export class StepAxis {
     this.shares = this.steps.map(this.place);
   }
 
-  /** Whether steps bunch at the beginning, so that on a linear scale nobody could point at them. */
+  /**
+   * Whether steps bunch at the beginning, so closely that the pointer cannot tell them apart on a
+   * linear axis.
+   */
   get isBunched() {
     const { steps, last } = this;
     if (last < 4) return false;
     const first = steps[0], span = steps[last] - first;
     const isCrowded = (steps[3] - first) / 3 < (CROWDED * span) / last;
-    return isCrowded || steps[steps.length >> 1] - first < BUNCHED * span;
+    return isCrowded || this.isMiddleEarly;
+  }
+
+  /** Whether half of the steps lie in the first fifth of the axis. */
+  get isMiddleEarly() {
+    const { steps } = this, first = steps[0];
+    return steps[steps.length >> 1] - first < BUNCHED * (steps[this.last] - first);
   }
 
   get last() {
     return this.steps.length - 1;
   }
 
-  /** The last at or before the step; the first if none is. */
+  /** The position of the last step at or before a step; 0 if there is none. */
   at(step) {
     return Math.max(0, upperBound(this.steps, step) - 1);
   }
 
-  /** The nearest to a point of the timeline. */
+  /** The position that is nearest to a share of the timeline. */
   nearest(share) {
     const after = Math.min(upperBound(this.shares, share), this.last), before = Math.max(0, after - 1);
     return share - this.shares[before] < this.shares[after] - share ? before : after;
   }
 
-  /** At most so many: the first, the last, and between them what is nearest to log-spaced steps. */
+  /** At most `count` positions: the first, the last, and log-spaced ones between them. */
   spread(count) {
     const total = this.steps.length;
     if (total <= count) return Array.from(this.steps.keys());
@@ -52,7 +61,7 @@ export class StepAxis {
   }
 }
 
-/** How many of the ascending values are at most the limit. */
+/** The number of ascending values that are at most the limit. */
 function upperBound(values, limit) {
   let low = 0, high = values.length;
   while (low < high) {

@@ -1,14 +1,14 @@
 import { kernelOf, picturesOf, shareColour, stripeColour } from "./paint.js";
 import { planeOf, tileShape } from "./tile_layout.js";
 
-/** Curves as bars from zero, with the numbers of `curves.draw_curves`. */
+/** Paint curves as bars from zero: the same numbers as `drawing.curves.draw_curves`. */
 
 /**
  * Paint a row of taps, `height` by `width` pixels: red above zero, blue below it.
  *
- * `half` is the magnitude that reaches the edge, and `room` the rows above zero: half of an even
- * height, or, of what is never negative, all. Of taps that share a column of pixels the largest
- * and the smallest are painted; one that is not finite stripes its column.
+ * `half` is the magnitude that reaches the edge. `room` is the number of rows above zero: half of an
+ * even height, or all rows for values that are never negative. Where taps share a column of pixels,
+ * the largest and the smallest are painted. A column with a tap that is not finite is striped.
  */
 export function paintCurve(pixels, corner, stride, taps, height, width, half, room = height / 2) {
   const unit = half > 0 ? half : 1;
@@ -23,7 +23,7 @@ export function paintCurve(pixels, corner, stride, taps, height, width, half, ro
   }
 }
 
-/** The filters of a layer, each drawn at the size that is asked for. */
+/** The filters of a 1-D layer, each drawn at the size that is requested. */
 export class CurveTiles {
   constructor(values, shape, halfRanges, channel) {
     Object.assign(this, { values, shape, halfRanges, channel, tile: tileShape(shape, channel), plane: planeOf(shape) });
@@ -53,7 +53,7 @@ export class CurveTiles {
   }
 }
 
-/** The ends of what lies between zero and some taps; NaN where one is not finite. */
+/** The smallest and the largest of zero and some taps; NaN if a tap is not finite. */
 function extremesOf(taps, from, to) {
   let low = 0, high = 0;
   for (let k = from; k < to; k++) {

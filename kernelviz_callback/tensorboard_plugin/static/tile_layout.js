@@ -1,13 +1,13 @@
 import { kernelOf, picturedAs, picturesOf } from "./paint.js";
 
-const MOST_OBLONG = 2; // a cell is at most so many times as long as wide, for the response beside it
-const LEAST_PANE = 190; // pixels: room for a pane's title
-const PLANES_IN_ROW = 2; // more kernels of one filter stand in several rows
+const MOST_OBLONG = 2; // the long side of a cell over its short side, at most, so that a response fits too
+const LEAST_PANE = 190; // pixels: a pane's title needs this width
+const PLANES_IN_ROW = 2; // more kernels of one filter are arranged in several rows
 const SLICES_IN_ROW = 8; // of a 3-D kernel
-const WIDEST_CURVE = 80; // weights: in a longer one neighbouring taps share a place
-const SLENDERNESS = 1.5; // of a curve, as `curve_width` has it
+const WIDEST_CURVE = 80; // weights: in a longer curve neighbouring taps share a column
+const SLENDERNESS = 1.5; // the width of a curve over its height, as in `curve_width`
 
-/** How large one picture of a filter is, in weights; a curve is given a height. */
+/** The size of one picture of a filter, in weights. A curve gets a height in proportion to its width. */
 export function planeOf(shape) {
   const { width, height } = kernelOf(shape);
   if (shape.length > 3) return { width, height };
@@ -15,7 +15,7 @@ export function planeOf(shape) {
   return { width: wide, height: 2 * Math.max(1, Math.round(wide / SLENDERNESS / 2)) };
 }
 
-/** How the kernels of one filter stand in its tile, in weights, with a line of one between them. */
+/** The arrangement of a filter's pictures in its tile, in weights, with gaps of one weight. */
 export function tileShape(weights, channel) {
   const shape = picturedAs(weights, channel);
   const { width, height } = planeOf(shape), planes = picturesOf(shape, channel);
@@ -24,7 +24,10 @@ export function tileShape(weights, channel) {
   return { planes, across, down, width: across * (width + 1) - 1, height: down * (height + 1) - 1 };
 }
 
-/** How many pictures stand in a row, of which `square` would make a square; slices stay in theirs. */
+/**
+ * The number of pictures in a row, where `square` would make the tile square. Slices of a kernel
+ * share a row if several channels are shown.
+ */
 function acrossOf(planes, slices, square) {
   if (slices === 1) return planes <= PLANES_IN_ROW ? planes : Math.ceil(square);
   if (planes > slices) return slices * Math.max(1, Math.round(square / slices));
@@ -32,8 +35,9 @@ function acrossOf(planes, slices, square) {
 }
 
 /**
- * At a zoom: the cell of a tile, and the gap around it, wider than the lines between its kernels.
- * A cell is made less oblong for a response that wants so much room, in pixels.
+ * The cell of a tile at a zoom, and the gap around it, which is wider than the gaps inside the tile.
+ * The short side of a long cell grows to half of the long side, at most to `responseRoom` pixels, so
+ * that a response fits into a cell of the same size.
  */
 function cellOf(tile, zoom, gap, responseRoom) {
   const width = tile.width * zoom, height = tile.height * zoom;
@@ -45,8 +49,9 @@ function cellOf(tile, zoom, gap, responseRoom) {
 }
 
 /**
- * The largest whole zoom at which all tiles are in sight; where they would be smaller than `least`
- * they are that large, and one scrolls. All in device pixels; `room` is that of the whole canvas.
+ * The layout at the largest whole zoom at which all tiles are visible. If they would be smaller than
+ * `least`, they get that size, and the board scrolls. All lengths are in device pixels; `room` is the
+ * size of the whole canvas.
  */
 export function fitTiles({ count, tile, room, gap: usualGap, least, zoom = null, responseRoom = Infinity }) {
   const at = (chosen) => cellOf(tile, chosen, usualGap, responseRoom);
@@ -71,7 +76,10 @@ export function fitTiles({ count, tile, room, gap: usualGap, least, zoom = null,
   };
 }
 
-/** The most columns that fit; fewer if that makes a full rectangle, or as many rows of which the last is fuller. */
+/**
+ * The most columns that fit; fewer if they fill the rectangle, or fill the last row better without
+ * another row.
+ */
 function evenColumns(count, most, mostRows) {
   let best = most, fewest = Infinity;
   for (let columns = most; columns >= 1; columns--) {
@@ -84,7 +92,7 @@ function evenColumns(count, most, mostRows) {
   return best;
 }
 
-/** Where a tile's cell is on its canvas; there is a gap around all of them, for frames. */
+/** The place of a cell on its canvas. There is a gap around all cells, for frames. */
 export function cellBox({ columns, cell, gap }, position) {
   return {
     x: gap + (position % columns) * (cell.width + gap),
@@ -93,7 +101,10 @@ export function cellBox({ columns, cell, gap }, position) {
   };
 }
 
-/** Which tile is at a point of the canvas; the nearest, so that gaps do not flicker. -1 beside them. */
+/**
+ * The tile that is nearest to a point of the canvas, so that nothing flickers in the gaps; -1
+ * outside of the grid.
+ */
 export function positionAt({ columns, rows, cell, gap, count }, x, y) {
   const column = Math.floor((x - gap / 2) / (cell.width + gap));
   const row = Math.floor((y - gap / 2) / (cell.height + gap));
@@ -102,8 +113,8 @@ export function positionAt({ columns, rows, cell, gap, count }, x, y) {
 }
 
 /**
- * How the panes stand: kernels and responses of each run beside or above each other, whichever
- * shows larger tiles. With several runs a column for each, unless that costs much.
+ * The arrangement of the panes: kernels and responses of a run side by side or below each other, in
+ * the way that makes tiles larger. Several runs get a column each, unless tiles become much smaller.
  */
 export function arrangePanes({ runs, hasResponses, room, head, gapBetween, fits }) {
   const candidates = !hasResponses

@@ -1,11 +1,15 @@
 import { curveDrawing, curvePath } from "./curves.js";
-import { clamp, el, grouped, say, setText, svg } from "./dom.js";
+import { clamp, el, grouped, numberText, setText, svg } from "./dom.js";
 
-const CLOSE = 14; // CSS pixels: marks nearer than that are one
-const TICKS = 5;
-const FAR = 10; // snapshots: what shift and the arrows move by
+const CLOSE = 14; // CSS pixels: marks at a smaller distance become one
+const TICKS = 5; // at most
+const FAR = 10; // snapshots that a key moves by with shift, or Page Up and Page Down
 
-/** The slider: drawn over how far the layer has gone, with marks where verdicts began. */
+/**
+ * The slider over the drift of the layer, with marks where verdicts began.
+ *
+ * `actions` holds `setView`, `moveTo`, `moveBy`, `pause` and `showTip`.
+ */
 export class Timeline {
   constructor(model, actions) {
     Object.assign(this, { model, actions, drawn: "", isDragging: false });
@@ -27,6 +31,10 @@ export class Timeline {
     this.root = el("div", { class: "track", "data-role": "track" }, this.marks, this.lane, this.ticks, this.kind);
     this.listen();
     new ResizeObserver(() => this.resize()).observe(this.lane);
+  }
+
+  focus() {
+    this.lane.focus({ preventScroll: true });
   }
 
   listen() {
@@ -61,7 +69,7 @@ export class Timeline {
     this.place();
   }
 
-  /** Everything but the needle. */
+  /** Draw everything again. */
   draw() {
     const { model } = this, { axis } = model;
     this.lane.setAttribute("aria-valuemin", 0);
@@ -92,7 +100,7 @@ export class Timeline {
     this.drawLoaded();
   }
 
-  /** Which snapshots are in the browser, as a video player shows what it has. */
+  /** Draw a line below the snapshots that are loaded. */
   drawLoaded() {
     const { axis, shown } = this.model;
     let path = "", open = false;
@@ -121,13 +129,13 @@ export class Timeline {
     this.kind.title = `Steps on a ${own === "log" ? "logarithmic" : "linear"} scale; press for ${other}`;
   }
 
-  /** One button for the verdicts that began at about the same place. */
+  /** Place a button for each group of verdicts that began at about the same place. */
   placeMarks() {
     const { model } = this, { axis } = model;
     if (!this.width) return;
     const isOne = model.shown.length === 1;
     const all = model.shown.flatMap((track) => track.series.verdictMarks()
-      .filter(({ index }) => index > 0 || track.entries.length === 1 || this.isTelling(track))
+      .filter(({ index }) => index > 0 || track.entries.length === 1 || this.hasSteps(track))
       .map(({ index, name, count }) => ({
         name, step: track.entries[index].step,
         text: `${isOne ? "" : `${track.run}, `}step ${grouped(track.entries[index].step)}: ${name}, ${count} filter${count > 1 ? "s" : ""}`,
@@ -143,32 +151,32 @@ export class Timeline {
     this.drawn = key;
     this.marks.replaceChildren(...groups.map(({ x, marks }) => {
       const names = [...new Set(marks.map((mark) => mark.name))];
-      const gravest = model.verdictNames.find((name) => names.includes(name));
-      const told = marks.slice(0, 8).map((mark) => mark.text).concat(marks.length > 8 ? [`and ${marks.length - 8} more`] : []);
-      const { step } = marks.find((mark) => mark.name === gravest);
+      const worst = model.verdictNames.find((name) => names.includes(name));
+      const lines = marks.slice(0, 8).map((mark) => mark.text).concat(marks.length > 8 ? [`and ${marks.length - 8} more`] : []);
+      const { step } = marks.find((mark) => mark.name === worst);
       return el("button", {
-        type: "button", class: "mark", style: `left:${x}px;--verdict:${model.colourOfVerdict(gravest)}`,
-        "aria-label": told.join("; "), "data-step": step,
+        type: "button", class: "mark", style: `left:${x}px;--verdict:${model.colourOfVerdict(worst)}`,
+        "aria-label": lines.join("; "), "data-step": step,
         click: () => this.actions.moveTo(axis.at(step)),
-        pointerenter: (event) => event.pointerType !== "touch" && this.actions.tip(told, event.currentTarget),
-        focus: (event) => event.target.matches(":focus-visible") && this.actions.tip(told, event.currentTarget),
-        pointerleave: () => this.actions.tip(null), blur: () => this.actions.tip(null),
+        pointerenter: (event) => event.pointerType !== "touch" && this.actions.showTip(lines, event.currentTarget),
+        focus: (event) => event.target.matches(":focus-visible") && this.actions.showTip(lines, event.currentTarget),
+        pointerleave: () => this.actions.showTip(null), blur: () => this.actions.showTip(null),
       });
     }));
   }
 
-  isTelling(track) {
+  hasSteps(track) {
     return track.entries.length > 1;
   }
 
-  /** The needle: nothing that needs a layout. */
+  /** Move the needle to the step of the slider, without a layout of the page. */
   place() {
     const { model } = this, { axis, position } = model;
     if (!this.width || axis.last < 0) return;
     this.needle.style.transform = `translateX(${(axis.shares[position] * this.width).toFixed(1)}px)`;
     this.lane.setAttribute("aria-valuenow", position);
     this.lane.setAttribute("aria-valuetext", `step ${model.step}`);
-    const drifts = model.shown.map((track) => say(track.series.drift(model.indexOf(track))));
+    const drifts = model.shown.map((track) => numberText(track.series.drift(model.indexOf(track))));
     setText(this.caption, `drift ${drifts.join(" · ")}`);
   }
 }

@@ -4,9 +4,9 @@ import { Series } from "./series.js";
 import { StepAxis } from "./step_axis.js";
 
 const WHY_NO_RESPONSE = "A 3-D convolution reads several images at a time, and the probe is one.";
-const WIDENING_MILLISECONDS = 6; // of each turn, spent on the scale of a whole run
+const WIDENING_MILLISECONDS = 6; // of each turn, spent on the colour scale of a whole run
 
-/** One run on the page: the layer it shows, and the numbers that are drawn of it. */
+/** One run on the page: its layer, and the numbers that are drawn of it. */
 export class Track {
   constructor(source, run, onChange) {
     Object.assign(this, { source, run, onChange, layer: null, series: null, info: null });
@@ -14,7 +14,10 @@ export class Track {
     this.widest = { key: "", value: 0, done: new Map() };
   }
 
-  /** The layer, and of a live run what it has become; null where the run has no such layer. */
+  /**
+   * Set the layer's entry in the timeline, again after each change; null if the run does not have
+   * the layer.
+   */
   setLayer(info) {
     this.info = info;
     if (this.layer !== (info?.name ?? null)) {
@@ -30,23 +33,23 @@ export class Track {
     return this.series.shape;
   }
 
-  /** Whether it reads signals: its filters respond to frequencies, not to a probe. */
+  /** Whether the layer is 1-D: its filters have frequency responses, and no responses to a probe. */
   get isOfSignals() {
     return this.series?.shape.length === 3;
   }
 
-  /** Why there are no responses of its filters, in a sentence; null where there are. */
+  /** Why its filters have no responses, in a sentence; null if they have responses. */
   get whyNoResponse() {
     return this.shape.length === 5 ? WHY_NO_RESPONSE : null;
   }
 
-  /** What there is of a layer of which not all channels are stored, in words. */
+  /** Which channels of the layer are stored, in words; empty if all are. */
   get part() {
     const { shape: [, channels], total } = this.series;
     return channels < total.channels ? `of the first ${channels} of ${total.channels} channels` : "";
   }
 
-  /** Where its own snapshots lie, made once for what there is of them. */
+  /** The axis of its own snapshots, made once for each list of entries. */
   get axis() {
     if (this.axisOf !== this.entries) {
       this.axisOf = this.entries;
@@ -59,7 +62,7 @@ export class Track {
     return this.series?.entries ?? [];
   }
 
-  /** Index of the snapshot that a difference is taken from; -1 where there is none. */
+  /** The index of the snapshot that is subtracted; -1 where the weights themselves are shown. */
   reference(index, { difference: mode, pinned }) {
     if (mode === "first") return 0;
     if (mode === "previous") return Math.max(0, index - 1);
@@ -76,7 +79,7 @@ export class Track {
     return Promise.all([index, reference].filter((at) => at >= 0).map((at) => this.series.require(at)));
   }
 
-  /** What is drawn: the weights, or their difference. Null until they are loaded. */
+  /** The values that are drawn: the weights, or a difference. Null until they are loaded. */
   values(index, view) {
     const reference = this.reference(index, view);
     const now = this.series.weights(index);
@@ -85,26 +88,26 @@ export class Track {
     return then ? difference(now, then) : now;
   }
 
-  /** What names the values: the same key, the same picture. */
+  /** The key of the values: equal keys have equal values. */
   key(index, view) {
     const reference = this.reference(index, view);
     return [this.run, this.layer, this.entries[index]?.id, reference < 0 ? "" : this.entries[reference]?.id].join(" ");
   }
 
-  /** The ends of each tile's colours; `common` is the scale of everything on the page. */
+  /** The magnitude at the ends of each tile's colours; `common` is that of everything on the page. */
   halfRanges(values, index, view, common) {
     const isDifference = this.reference(index, view) >= 0;
     const floor = isDifference ? differenceFloor(this.series.scales(index), this.entries[index].dtype) : 0;
     return halfRanges(values, this.shape, view.scale === "run" ? common : view.scale, { floor });
   }
 
-  /** Why the values have no scale, in words; null where they have one. */
+  /** Why the values have no scale, in words; null if they have one. */
   whyNoScale(values, index, view) {
     if (!values.some(Number.isFinite)) return "not finite";
     return this.reference(index, view) === index ? "no difference" : null;
   }
 
-  /** Take what has been loaded into the scale of the run; true when nothing is left to do. */
+  /** Extend the scale of the run by loaded snapshots, for a limited time. Returns whether all are included. */
   widen(view) {
     if (view.difference === "none") {
       this.widest = { key: "", value: this.series.largest, done: new Map() };
@@ -124,7 +127,7 @@ export class Track {
     return true;
   }
 
-  /** Keep what is known of differences that there still are. */
+  /** Begin a new scale with the differences that are known and still exist. */
   beginWidening(key, view) {
     const before = this.widest.key === key ? this.widest.done : new Map();
     const names = this.entries.map((_, index) => this.key(index, view)).filter((name) => before.has(name));
@@ -136,7 +139,10 @@ export class Track {
     return halfRanges(this.values(index, view), this.shape, "layer")[0];
   }
 
-  /** Names of a filter's verdicts, the gravest first; null where nobody has looked. */
+  /**
+   * The names of a filter's verdicts, the worst first; null if its health was not examined or is
+   * not loaded.
+   */
   verdicts(index, filter, names) {
     if (!this.entries[index]?.verdicts || !this.series.isLoaded(index)) return null;
     const bits = this.series.bits(index)[filter];

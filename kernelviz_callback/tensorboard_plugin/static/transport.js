@@ -4,11 +4,15 @@ const PLAY = "M4 2.5v11l9-5.5z";
 const LINK = "M6.9 9.1a2.6 2.6 0 0 0 3.7 0l2.5-2.5a2.6 2.6 0 0 0-3.7-3.7l-.9.9.9.9.9-.9a1.3 1.3 0 0 1 1.9 1.9L9.7 8.2a1.3 1.3 0 0 1-1.9 0zM9.1 6.9a2.6 2.6 0 0 0-3.7 0L2.9 9.4a2.6 2.6 0 0 0 3.7 3.7l.9-.9-.9-.9-.9.9a1.3 1.3 0 0 1-1.9-1.9l2.5-2.5a1.3 1.3 0 0 1 1.9 0z";
 const PAUSE = "M4 2.5h3v11H4zM9 2.5h3v11H9z";
 
-/** Play and pause, the step in numbers, and how fast. */
+/**
+ * Play and pause, the number of the step, the speed, and the link to the view.
+ *
+ * `actions` holds `setView`, `moveTo`, `togglePlay`, `copyLink` and `focusSlider`.
+ */
 export class Transport {
   constructor(model, actions) {
-    Object.assign(this, { model, actions, isPlaying: false, told: "" });
-    this.button = el("button", { type: "button", class: "play", "data-role": "play", click: () => this.toggle() });
+    Object.assign(this, { model, actions });
+    this.button = el("button", { type: "button", class: "play", "data-role": "play", click: () => actions.togglePlay() });
     this.step = el("input", {
       type: "text", inputmode: "numeric", autocomplete: "off", "data-role": "step", "aria-label": "Step to jump to",
       change: () => this.jump(), focus: (event) => event.target.select(),
@@ -24,60 +28,21 @@ export class Transport {
       el("div", { class: "where" }, el("label", { class: "step" }, el("span", {}, "Step"), this.step), this.of));
     this.link = el("button", {
       type: "button", class: "icon-button", "data-role": "copy-link", "aria-label": "Copy a link to this view",
-      title: "Copy a link to this view", click: () => actions.copyLink(),
+      title: "Copy a link to this view", click: () => actions.copyLink(this.link),
     }, icon(LINK));
     this.aside = el("div", { class: "aside" }, this.speed, this.link);
     this.live = el("div", { class: "unseen", "aria-live": "polite", "data-role": "live" });
-    this.draw();
+    this.showPlaying(false);
   }
 
   update() {
     setOptions(this.speed, this.model.speeds.map((speed) => [String(speed), `${speed} a second`]), String(this.model.speed));
   }
 
-  draw() {
-    this.button.replaceChildren(icon(this.isPlaying ? PAUSE : PLAY));
-    this.button.setAttribute("aria-label", this.isPlaying ? "Pause" : "Play");
-    this.button.title = `${this.isPlaying ? "Pause" : "Play"} (space)`;
-  }
-
-  toggle() {
-    if (this.isPlaying) this.pause();
-    else this.play();
-  }
-
-  play() {
-    if (this.model.axis.last < 1) return;
-    if (this.model.position === this.model.axis.last) this.actions.moveTo(0);
-    this.isPlaying = true;
-    this.due = null;
-    this.draw();
-    requestAnimationFrame((now) => this.tick(now));
-  }
-
-  pause() {
-    if (!this.isPlaying) return;
-    this.isPlaying = false;
-    this.draw();
-    this.actions.rested();
-  }
-
-  /** Keeps time: where a frame comes late, snapshots are left out. What is not loaded is waited for. */
-  tick(now) {
-    if (!this.isPlaying) return;
-    requestAnimationFrame((next) => this.tick(next));
-    this.due ??= now;
-    const { model } = this, period = 1000 / model.speed;
-    const by = Math.floor((now - this.due) / period);
-    if (by < 1) return;
-    const goal = Math.min(model.position + by, model.axis.last);
-    if (!this.actions.isReady(goal)) {
-      this.due = now;
-      return;
-    }
-    this.due += by * period;
-    this.actions.moveTo(goal);
-    if (goal === model.axis.last) this.pause();
+  showPlaying(isPlaying) {
+    this.button.replaceChildren(icon(isPlaying ? PAUSE : PLAY));
+    this.button.setAttribute("aria-label", isPlaying ? "Pause" : "Play");
+    this.button.title = `${isPlaying ? "Pause" : "Play"} (space)`;
   }
 
   jump() {
@@ -86,7 +51,7 @@ export class Transport {
     this.show(true);
   }
 
-  /** The keys that end typing give the arrows back to the slider. */
+  /** Enter and Escape end typing: the focus returns to the slider. */
   leave(key) {
     if (key === "Enter") this.jump();
     if (key === "Escape") this.show(true);
@@ -104,8 +69,12 @@ export class Transport {
     setText(this.of, `of ${grouped(model.axis.steps.at(-1) ?? 0)}${epoch === null ? "" : ` · epoch ${epoch}`}`);
   }
 
-  /** For screen readers, when the slider rests, or something has been done. */
-  tell(text = `Step ${this.model.step} of ${this.model.axis.steps.at(-1) ?? 0}`) {
+  /** Announce a text to screen readers. */
+  announce(text) {
     setText(this.live, text);
+  }
+
+  announceStep() {
+    this.announce(`Step ${this.model.step} of ${this.model.axis.steps.at(-1) ?? 0}`);
   }
 }

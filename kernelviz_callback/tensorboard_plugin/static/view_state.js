@@ -10,22 +10,22 @@ const NAMES = {
 };
 const choice = (...names) => ({ read: (text) => names.includes(text) ? text : undefined, write: String });
 
-/** Everything that a link restores: what it is when nothing is said, and how it is written. */
+/** Everything that a link restores: the default value, and how it is read and written. */
 const VIEW = {
   runs: [null, NAMES],
   layer: [null, TEXT],
-  step: [null, NUMBER], // null: the last, and the next ones as they come
+  step: [null, NUMBER], // null: the last snapshot, also when new ones arrive
   axis: ["auto", choice("auto", "log", "linear")],
   scale: ["filter", choice("filter", "layer", "run")],
   channel: ["rgb", TEXT],
-  response: ["auto", choice("auto", "channels", "sum")], // auto: planes where they make a colour, else the sum
+  response: ["auto", choice("auto", "channels", "sum")], // auto: one plane for each of three channels, else their sum
   difference: ["none", choice("none", "first", "previous", "pinned")],
   pinned: [null, NUMBER],
   order: ["index", choice("index", "norm", "drift", "health")],
-  ordered: [null, NUMBER], // the step that tiles are ordered by; null: the last
+  ordered: [null, NUMBER], // the step by which tiles are ordered; null: the last
   match: [false, FLAG],
   filter: [null, NUMBER],
-  of: [null, TEXT], // the run that the filter's number is of; null: the first one shown
+  of: [null, TEXT], // the run of the selected filter; null: the first one shown
   verdict: [null, TEXT],
   speed: [null, NUMBER],
   zoom: [null, NUMBER],
@@ -41,7 +41,7 @@ function decoded(text) {
   }
 }
 
-/** TensorBoard's own way of writing: the tab, then key=value, joined by "&". */
+/** Read a view from a hash in TensorBoard's format: the tab, then key=value, joined by "&". */
 function viewOfHash(hash, prefix) {
   const view = defaultView();
   for (const pair of hash.replace(/^#/, "").split("&")) {
@@ -53,7 +53,7 @@ function viewOfHash(hash, prefix) {
   return view;
 }
 
-/** The same hash with the view in it, what else is there left alone. */
+/** Write a view into a hash. Other keys of the hash stay as they are. */
 function hashWithView(hash, view, prefix) {
   const others = hash.replace(/^#/, "").split("&").filter((pair) => pair && !(
     pair.includes("=") && decoded(pair.split("=")[0]).startsWith(prefix)
@@ -64,8 +64,8 @@ function hashWithView(hash, view, prefix) {
 }
 
 /**
- * The address that carries the view: TensorBoard's, which a person copies, not that of the frame;
- * our own where there is no TensorBoard.
+ * The address that holds the view. In TensorBoard it is TensorBoard's own address, which people copy,
+ * not that of the frame; in a report it is that of the page.
  */
 export class ViewLink {
   constructor(isTab) {
@@ -79,7 +79,7 @@ export class ViewLink {
     return viewOfHash(this.page.location.hash, this.prefix);
   }
 
-  /** Browsers refuse an address that changes at each frame: the last view is written at rest. */
+  /** Write a view after a short pause, because browsers refuse an address that changes with every frame. */
   write(view) {
     this.view = { ...view };
     this.timer ??= setTimeout(() => {
@@ -91,7 +91,7 @@ export class ViewLink {
     }, 300);
   }
 
-  /** Calls with a view that somebody else put into the address: a link followed, or edited. */
+  /** Call with a view that was not written by the page: the user followed or edited a link. */
   listen(callback) {
     this.page.addEventListener("hashchange", () => {
       const hash = this.page.location.hash, isOurs = !this.isTab || hash.startsWith("#kernels");

@@ -1,14 +1,14 @@
 import { averagesOf, respond } from "./convolve.js";
 import { matched } from "./matching.js";
 
-/** Computes beside the page: responses chunk by chunk, matchings at once. */
+/** The worker: it computes responses in chunks, and pairs of filters at once. */
 
-const CHUNK_MILLISECONDS = 30;
+const CHUNK_MILLISECONDS = 30; // the time that a chunk should take
 
 let currentGrid = 0;
 let currentProbe = null;
 
-/** Answer a message of the `Responder`; a newer grid ends an older one. */
+/** Answer a message of the `Responder`. A new grid ends the last one. */
 export async function answer(message) {
   try {
     if (message.kind === "match") answerMatch(message);
@@ -26,7 +26,7 @@ function answerMatch({ id, a, shapeA, b, shapeB }) {
 
 async function answerGrid({ id, planes, probeShape, kernels, shape, options }) {
   currentGrid = id;
-  currentProbe = planes ?? currentProbe; // null is the one before
+  currentProbe = planes ?? currentProbe; // null stands for the last probe
   const averages = averagesOf(currentProbe, probeShape, options.shrink ?? 1);
   let count = 1;
   for (let first = 0; first < shape[0] && currentGrid === id; ) {
@@ -40,7 +40,7 @@ async function answerGrid({ id, planes, probeShape, kernels, shape, options }) {
   }
 }
 
-/** One that waits may end this grid. */
+/** Let the worker read waiting messages, which may end this grid. */
 function messagesAreRead() {
   return new Promise((resolve) => {
     const { port1, port2 } = new MessageChannel();

@@ -1,11 +1,11 @@
-"""One colour scale for all steps of a run: that of the snapshots there are, whatever there was."""
+"""The colour scale of a whole run covers the present snapshots, not those that were replaced."""
 
 import pytest
 from engine_page import Engine
 
 pytestmark = pytest.mark.browser
 
-# A run of one filter with one weight, the number that its id begins with.
+# A run of one filter with one weight: the number at the beginning of its id.
 RUN = """
 const { Track } = await import(new URL("tracks.js", document.baseURI));
 const source = {
@@ -36,7 +36,7 @@ const widest = async (ids) => {
 @pytest.mark.parametrize(
     ("difference", "expected"), [("none", [9, 4, 5]), ("first", [8, 3, 4]), ("previous", [7, 2, 4])]
 )
-def test_the_scale_of_a_run_forgets_what_a_later_attempt_replaced(
+def test_the_scale_of_a_run_excludes_replaced_snapshots(
     engine: Engine, difference: str, expected: list[int]
 ) -> None:
     script = f"""{RUN}
@@ -48,7 +48,7 @@ def test_the_scale_of_a_run_forgets_what_a_later_attempt_replaced(
     assert engine(script, view={"difference": difference, "pinned": None}) == expected
 
 
-def test_a_damaged_scale_does_not_spoil_that_of_the_run(engine: Engine) -> None:
+def test_a_damaged_scale_does_not_change_that_of_the_run(engine: Engine) -> None:
     script = f"""{RUN}
     return widest(["1-a", "damaged", "3-a", "Infinity"]);"""
     assert engine(script, view={"difference": "none", "pinned": None}) == 3

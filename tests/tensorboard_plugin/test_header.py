@@ -1,4 +1,4 @@
-"""The headers of the Kernels tab's events: what is in them, and that nothing else is believed."""
+"""The headers of our events: their fields, and the rejection of everything else."""
 
 import contextlib
 import json
@@ -115,7 +115,7 @@ def test_the_header_of_a_convolution_of_any_dimensions(kind: Any) -> None:
 def test_a_header_has_all_its_fields_and_no_others(header: Any) -> None:
     for field in header:
         rest = {name: value for name, value in header.items() if name != field}
-        with pytest.raises(ValueError, match=f"{field}|no JSON|version|kind"):
+        with pytest.raises(ValueError, match=f"{field}|not JSON|version|kind"):
             parse_header(tag_of(header), json.dumps(rest).encode())
     with pytest.raises(ValueError, match="more"):
         parse_header(tag_of(header), json.dumps({**header, "more": 1}).encode())
@@ -156,7 +156,7 @@ def test_the_header_of_a_probe_is_read_strictly(field: str, wrong: object) -> No
         to_content(SNAPSHOT).replace(b"1.5", b"Infinity"),
     ],
 )
-def test_what_is_no_header_is_refused_in_a_short_sentence(content: bytes) -> None:
+def test_invalid_headers_are_refused_with_a_short_reason(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"^its") as caught:
         parse_header(tag_of(SNAPSHOT), content)
     assert len(str(caught.value)) < 300
@@ -170,7 +170,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from([SNAPSHOT, PROBE]), st.data())
-def test_no_header_whatever_fails_in_another_way(header: Any, data: st.DataObject) -> None:
+def test_any_invalid_header_raises_a_value_error(header: Any, data: st.DataObject) -> None:
     field = data.draw(st.sampled_from([*header]))
     content = json.dumps({**header, field: data.draw(JSON)}).encode()
     for each in (content, data.draw(st.binary(max_size=30)), json.dumps(data.draw(JSON)).encode()):

@@ -1,4 +1,4 @@
-"""How the Kernels tab loads snapshots: in what order, how often, and what it makes of faults."""
+"""How the Kernels tab loads snapshots: the order, the number of requests, and failures."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from kernelviz_callback.tensorboard_plugin.codec import pack_snapshot, unpack_sn
 
 pytestmark = pytest.mark.browser
 
-# A server of a layer of two filters with two weights each, all of them the step and one.
+# A server with a layer of two filters of two weights each. All weights are the step plus one.
 SERVER = """
 const layerOf = (steps, attempt = 1) => ({
   name: "conv", shape: [2, 1, 1, 2], filters: 2, channels: 1, geometry: {},
@@ -47,7 +47,7 @@ def _serve(engine: Engine, script: str, **given: Any) -> Any:
     return engine(f"{SERVER}{script}", **given)
 
 
-def test_what_is_seen_first_is_loaded_first(engine: Engine) -> None:
+def test_visible_snapshots_are_loaded_first(engine: Engine) -> None:
     asked, most, loaded = _serve(
         engine,
         """series.update(layerOf(upTo(1000)));
@@ -63,12 +63,12 @@ def test_what_is_seen_first_is_loaded_first(engine: Engine) -> None:
     assert len(asked) <= 1000 / 64 + 4
     early = sorted(step for ids in asked[:3] for step in ids)
     logarithms = np.log1p(np.array(early))
-    assert np.diff(logarithms).max() < 1.0  # from one to the next a factor of e at most
+    assert np.diff(logarithms).max() < 1.0  # each is at most a factor of e after the last
     third = sorted(step for ids in asked[:5] for step in ids)
     assert np.diff(third).max() <= 64
 
 
-def test_who_waits_is_served_first(engine: Engine) -> None:
+def test_required_snapshots_are_loaded_before_others(engine: Engine) -> None:
     asked, values = _serve(
         engine,
         """series.update(layerOf(upTo(1000)));
@@ -84,7 +84,7 @@ def test_who_waits_is_served_first(engine: Engine) -> None:
     assert values
 
 
-def test_a_live_run_loads_what_is_new(engine: Engine) -> None:
+def test_a_live_run_loads_new_snapshots(engine: Engine) -> None:
     found = _serve(
         engine,
         """series.update(layerOf(upTo(50)));
@@ -101,7 +101,7 @@ def test_a_live_run_loads_what_is_new(engine: Engine) -> None:
     assert found["value"] == 53
 
 
-def test_what_a_later_attempt_replaced_is_dropped(engine: Engine) -> None:
+def test_replaced_snapshots_are_dropped(engine: Engine) -> None:
     found = _serve(
         engine,
         """series.update(layerOf(upTo(50)));
@@ -123,7 +123,7 @@ def test_what_a_later_attempt_replaced_is_dropped(engine: Engine) -> None:
     assert (found["at"], found["value"]) == (31, 41)
 
 
-def test_a_damaged_snapshot_is_told_and_tried_again(engine: Engine) -> None:
+def test_a_damaged_snapshot_is_reported_and_requested_again(engine: Engine) -> None:
     found = _serve(
         engine,
         """server.damaged = new Set(["0-1", "7-1"]);
@@ -145,12 +145,12 @@ def test_a_damaged_snapshot_is_told_and_tried_again(engine: Engine) -> None:
     )
     assert found["said"] == found["again"] == "The snapshot of step 7 could not be read."
     assert found["failed"] == ["0-1", "7-1"]
-    assert found["drift"] == 18 / 2  # from step 1, the first that could be read
+    assert found["drift"] == 18 / 2  # relative to step 1, the first that could be read
     assert found["tries"] == 2
     assert (found["stillFailed"], found["value"], found["error"]) == (0, 8, None)
 
 
-def test_a_server_that_is_away_is_waited_for(engine: Engine) -> None:
+def test_loading_continues_when_the_server_answers_again(engine: Engine) -> None:
     found = _serve(
         engine,
         """series.update(layerOf(upTo(20)));
@@ -169,7 +169,7 @@ def test_a_server_that_is_away_is_waited_for(engine: Engine) -> None:
     assert (found["after"], found["failed"]) == (None, 0)
 
 
-def test_changes_are_told_once_a_frame(engine: Engine) -> None:
+def test_changes_are_reported_once_a_frame(engine: Engine) -> None:
     calls, frames = _serve(
         engine,
         """const tellings = [];
@@ -188,7 +188,7 @@ def test_changes_are_told_once_a_frame(engine: Engine) -> None:
     assert len(set(calls)) == len(calls)
 
 
-def test_a_closed_series_asks_no_more(engine: Engine) -> None:
+def test_a_closed_series_sends_no_requests(engine: Engine) -> None:
     before, after, calls = _serve(
         engine,
         """series.update(layerOf(upTo(1000)));
@@ -205,7 +205,7 @@ def test_a_closed_series_asks_no_more(engine: Engine) -> None:
     assert calls == 0
 
 
-def test_payloads_beyond_the_bound_are_asked_for_again(engine: Engine) -> None:
+def test_payloads_beyond_the_memory_limit_are_requested_again(engine: Engine) -> None:
     found = _serve(
         engine,
         """series.keptBytes = 2 ** 29 - 10 * 18;
@@ -225,7 +225,7 @@ def test_payloads_beyond_the_bound_are_asked_for_again(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("filters", [8, 7])
-def test_what_is_derived_is_what_python_measures(engine: Engine, filters: int) -> None:
+def test_derived_numbers_equal_those_of_python(engine: Engine, filters: int) -> None:
     rng = np.random.default_rng(filters)
     start = rng.normal(0, 0.1, (filters, 3, 5, 5)).astype(np.float32)
     layers = [start + rng.normal(0, 0.02 * k, start.shape).astype(np.float32) for k in range(6)]
@@ -264,7 +264,7 @@ def test_what_is_derived_is_what_python_measures(engine: Engine, filters: int) -
         assert drift == pytest.approx(moved.drift, nan_ok=True)
 
 
-def test_marks_stand_where_verdicts_begin(engine: Engine) -> None:
+def test_marks_are_where_verdicts_begin(engine: Engine) -> None:
     verdicts = [None, {}, {"a": 2}, {"a": 2, "b": 1}, {"a": 3}, None, {"b": 1}, {"a": 1}, {"a": 4}]
     marks, at = engine(
         """const series = new Series({}, "run");

@@ -1,4 +1,4 @@
-"""The pixels of the Kernels tab: those of the weights and responses that Python draws."""
+"""The pixels of the Kernels tab equal those that Python draws for weights and responses."""
 
 import base64
 import io
@@ -45,7 +45,7 @@ def _ends(values: Tensor, scale: str, run: dict[int, np.ndarray]) -> Tensor:
 def _check_kernels(
     tab: Tab, run: str, values: Tensor, ends: Tensor, *, filters: Any = SOME, is_rgb: bool = False
 ) -> None:
-    """Hold tiles against filters: as one colour picture, or channel by channel, in rows."""
+    """Compare tiles with filters: as one colour picture, or channel by channel, in rows."""
     grid = tab.grid("kernels", run)
     assert grid.step == tab.step
     _, channels, height, width = values.shape
@@ -103,7 +103,7 @@ def test_tiles_are_differences(opened: Open, kind: str, of: int) -> None:
         assert set(np.unique(grid.tile(0, 7 * grid.zoom, 7 * grid.zoom)[..., 0])) == {247}
 
 
-def test_what_has_no_scale_is_said(opened: Open) -> None:
+def test_values_without_a_scale_are_explained(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=16, filter=3)
     tab.select("difference", "pinned")
     tab.rest()
@@ -130,13 +130,13 @@ def test_layers_of_one_and_of_five_channels(opened: Open) -> None:
     _check_kernels(tab, "base", weights[:, 3:4], ends, filters=range(6))
 
 
-def test_a_large_layer_is_kept_in_fewer_bits(opened: Open) -> None:
+def test_a_large_layer_is_drawn_from_eight_bits(opened: Open) -> None:
     tab = opened(runs=["large"], step=10)
     weights = torch.from_numpy(LARGE[10])
     _check_kernels(tab, "large", weights, _ends(weights, "filter", LARGE), filters=(0, 31))
 
 
-def test_what_is_not_finite_is_striped(opened: Open) -> None:
+def test_weights_that_are_not_finite_are_striped(opened: Open) -> None:
     tab = opened(runs=["spoilt"], step=10)
     grid = tab.grid("kernels", "spoilt")
     zoom = grid.zoom
@@ -182,7 +182,7 @@ def _check_responses(
 
 
 @pytest.mark.parametrize(("zoom", "shrink"), [(8, 1), (4, 2)])
-def test_response_tiles_are_those_of_torch(opened: Open, zoom: int, shrink: int) -> None:
+def test_response_tiles_equal_those_of_torch(opened: Open, zoom: int, shrink: int) -> None:
     tab = opened(runs=["base"], layer="conv1", zoom=zoom)
     for step in (LAST, FIRST):
         tab.go(step)
@@ -255,7 +255,7 @@ def _png(image: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("way", ["dropped", "chosen"])
-def test_an_image_of_ones_own_stays_in_the_browser(opened: Open, way: str) -> None:
+def test_a_chosen_image_stays_in_the_browser(opened: Open, way: str) -> None:
     tab = opened(runs=["base"], layer="conv1", filter=2, step=30, zoom=8)
     tab.rest()
     own = picture(3, 62, 62)[::-1, ::-1].copy()
@@ -275,7 +275,7 @@ def test_an_image_of_ones_own_stays_in_the_browser(opened: Open, way: str) -> No
     large = tab.pixels('canvas[data-kind="response"]')
     assert_painted(large, expected[2], float(expected[2].abs().max()))
     other = own[:, ::-1].copy()
-    _drop(tab, _png(other), "mine.png")  # of the same name and size
+    _drop(tab, _png(other), "mine.png")  # with the same name and size
     tab.frame.wait_for_function("document.body.dataset.responses === 'stale'")
     expected = channel_responses(_probe(other), weights)
     _check_responses(tab, "base", expected, largest_magnitude(expected))
@@ -287,7 +287,7 @@ def test_an_image_of_ones_own_stays_in_the_browser(opened: Open, way: str) -> No
     _check_responses(tab, "base", expected, largest_magnitude(expected))
 
 
-def test_a_dropped_image_serves_a_layer_that_no_photograph_fits(opened: Open) -> None:
+def test_a_dropped_image_is_converted_for_any_number_of_channels(opened: Open) -> None:
     tab = opened(runs=["base"], layer="deep", step=30, filter=4)
     message = tab.frame.locator('.pane.responses [data-role="pane-message"]')
     assert "reads 5 input channels; the probe (image) has 3" in message.text_content()
@@ -301,7 +301,7 @@ def test_a_dropped_image_serves_a_layer_that_no_photograph_fits(opened: Open) ->
     assert_painted(found, expected, float(expected.abs().max()))
 
 
-def test_what_is_no_image_is_said(opened: Open) -> None:
+def test_a_file_that_is_not_an_image_is_reported(opened: Open) -> None:
     tab = opened(runs=["base"], step=0)
     _drop(tab, b"no image", "notes.txt")
-    tab.frame.get_by_text("notes.txt is no image").wait_for()
+    tab.frame.get_by_text("notes.txt is not an image").wait_for()

@@ -1,4 +1,4 @@
-"""The bytes of the Kernels tab's events: held against loops, limits, and everything unexpected."""
+"""The bytes of our events, compared with loops; their limits; and unexpected input."""
 
 import math
 import struct
@@ -26,12 +26,12 @@ from kernelviz_callback.tensorboard_plugin.codec import (
 )
 from kernelviz_callback.tensorboard_plugin.header import parse_header, tag_of, to_content
 
-FEW = 2.0**-11  # of the largest weight of its filter: what float16 may lose
+FEW = 2.0**-11  # of the largest weight of its filter: the largest error of float16
 LEVEL = 1 / 127
 
 
 def packed_slowly(weights: np.ndarray, bits: list[int], dtype: str) -> bytes:
-    """The payload as the top of the module describes it, number by number."""
+    """Make the payload number by number, as the docstring of the module describes it."""
     scales = []
     for kernels in weights:
         finite = [abs(float(w)) for w in kernels.ravel() if math.isfinite(w)]
@@ -74,7 +74,7 @@ def peculiar_weights(filters: int = 8) -> np.ndarray:
     return weights
 
 
-def test_a_payload_is_what_the_format_says() -> None:
+def test_a_payload_has_the_documented_format() -> None:
     weights = peculiar_weights()
     bits = bits_of({3: ["non-finite"], 1: ["near-zero", "frozen"]}, 8)
     header, payload = packed(weights, verdict_bits=bits)
@@ -84,7 +84,7 @@ def test_a_payload_is_what_the_format_says() -> None:
     assert np.array_equal(stored.verdict_bits, bits)
 
 
-def test_a_payload_of_a_large_layer_is_what_the_format_says() -> None:
+def test_a_payload_of_a_large_layer_has_the_documented_format() -> None:
     weights = np.tile(peculiar_weights(), (240, 1, 1, 1))
     header, payload = packed(weights, room=weights.size)
     assert header["dtype"] == "uint8"
@@ -95,7 +95,7 @@ def test_a_payload_of_a_large_layer_is_what_the_format_says() -> None:
     assert np.allclose(stored.weights(), slowly, rtol=1e-6, atol=1e-45, equal_nan=True)
 
 
-def test_eight_bits_are_those_of_the_pictures() -> None:
+def test_eight_bit_levels_equal_those_of_pictures() -> None:
     weights = np.random.default_rng(2).normal(0, 0.1, (700, 3, 5, 5)).astype(np.float32)
     header, payload = packed(weights, room=weights.size)
     stored = unpack_snapshot(header, payload)
@@ -112,7 +112,7 @@ def test_eight_bits_are_those_of_the_pictures() -> None:
         elements=st.floats(width=32),
     )
 )
-def test_any_weights_survive_within_what_float16_can_hold(weights: np.ndarray) -> None:
+def test_weights_are_stored_with_the_precision_of_float16(weights: np.ndarray) -> None:
     before = weights.copy()
     header, payload = packed(weights)
     assert np.array_equal(weights, before, equal_nan=True)
@@ -127,7 +127,7 @@ def test_any_weights_survive_within_what_float16_can_hold(weights: np.ndarray) -
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16])
-def test_weights_may_come_in_another_precision(dtype: type) -> None:
+def test_weights_of_another_precision_are_packed(dtype: type) -> None:
     weights = np.random.default_rng(3).normal(0, 1, (2, 3, 5, 5)).astype(dtype)
     assert packed(weights)[1] == packed(weights.astype(np.float32))[1]
     assert np.isnan(unpack_snapshot(*packed(np.full((1, 1, 1, 1), 1e300))).weights()).all()
@@ -145,7 +145,7 @@ def test_weights_may_come_in_another_precision(dtype: type) -> None:
         ((2048, 3, 16, 16), [341, 3, 16, 16], "uint8"),  # the colours are kept
         ((5000, 1, 16, 16), [1024, 1, 16, 16], "uint8"),  # the first filters
         ((40000, 64, 3, 3), [9709, 3, 3, 3], "uint8"),
-        ((2, 3, 700, 700), [1, 1, 700, 700], "uint8"),  # one kernel, in any case
+        ((2, 3, 700, 700), [1, 1, 700, 700], "uint8"),  # at least one kernel
         ((1, 1, 1024, 1024), [1, 1, 1024, 1024], "uint8"),
         ((32, 1, 31), [32, 1, 31], "float16"),
         ((64, 1, 4000), [64, 1, 4000], "uint8"),
@@ -154,7 +154,7 @@ def test_weights_may_come_in_another_precision(dtype: type) -> None:
         ((64, 64, 3, 7, 7), [64, 27, 3, 7, 7], "uint8"),
     ],
 )
-def test_what_is_stored_of_a_large_layer(shape: Any, stored: list[int], dtype: str) -> None:
+def test_how_much_of_a_large_layer_is_stored(shape: Any, stored: list[int], dtype: str) -> None:
     n, c = stored[:2]
     weights = np.zeros(shape, np.float32)
     weights.reshape(len(weights), -1)[:, 0] = 1
@@ -176,10 +176,10 @@ def test_what_is_stored_of_a_large_layer(shape: Any, stored: list[int], dtype: s
     assert parse_header(tag_of(header), to_content(header)) == header
 
 
-def test_what_cannot_be_packed_is_refused() -> None:
+def test_invalid_weights_are_refused() -> None:
     with pytest.raises(ValueError, match="1025x1024"):
         packed(np.zeros((1, 1, 1025, 1024)))
-    with pytest.raises(ValueError, match="kernel of 1048577 is more"):
+    with pytest.raises(ValueError, match="kernel of 1048577 is too large"):
         packed(np.zeros((1, 1, 2**20 + 1)))
     with pytest.raises(ValueError, match="found"):
         packed(np.zeros((2, 3, 1, 1, 1, 1)))
@@ -194,7 +194,7 @@ def test_what_cannot_be_packed_is_refused() -> None:
 
 
 def test_an_event_is_small_in_the_file(tmp_path: Path) -> None:
-    """64x3x7x7 with many verdicts and a long name: at most 25 KB, frame and all."""
+    """An event of 64x3x7x7 weights, many verdicts and a long name has at most 25 KB in the file."""
     name = "model.backbone.features.stem.conv.parametrizations.weight"
     verdicts = {each: list(VERDICT_NAMES) for each in range(64)}
     sizes = []
@@ -207,7 +207,7 @@ def test_an_event_is_small_in_the_file(tmp_path: Path) -> None:
     assert 18_816 < sizes[1] - sizes[0] <= 25_000
 
 
-def test_an_event_is_what_tensorboard_keeps() -> None:
+def test_tensorboard_keeps_the_event_unchanged() -> None:
     header, payload = packed(np.ones((2, 1, 3, 3), np.float32))
     value = value_of(header, payload)
     assert value.tag == tag_of(header)
@@ -218,7 +218,7 @@ def test_an_event_is_what_tensorboard_keeps() -> None:
     assert unpacked.item() == payload
 
 
-def test_a_photograph_is_kept_in_bytes_and_anything_else_exactly() -> None:
+def test_a_photograph_is_stored_as_bytes_and_other_images_exactly() -> None:
     levels = np.random.default_rng(0).integers(0, 256, (3, 9, 7), dtype=np.uint8)
     photograph = levels.astype(np.float32) / np.float32(255)
     header, payload = pack_probe(photograph, name="a.png", digest=DIGEST, attempt=ATTEMPT)
@@ -242,13 +242,13 @@ def test_a_photograph_is_kept_in_bytes_and_anything_else_exactly() -> None:
         assert parse_header(tag_of(header), to_content(header)) == header
 
 
-def test_the_chart_is_kept_exactly() -> None:
+def test_the_test_chart_is_stored_exactly() -> None:
     chart = load_probe().image.numpy()
     packed = pack_probe(chart, name="chart", digest=DIGEST, attempt=ATTEMPT)
     assert np.array_equal(unpack_probe(*packed), chart)
 
 
-def test_a_probe_that_does_not_fit_is_refused() -> None:
+def test_an_invalid_probe_is_refused() -> None:
     with pytest.raises(ValueError, match=r"12\.5 MiB"):
         pack_probe(np.zeros((3, 1025, 1064)), name="", digest=DIGEST, attempt=1)
     with pytest.raises(ValueError, match=r"found \(3, 4\)"):
@@ -259,12 +259,12 @@ def test_a_probe_that_does_not_fit_is_refused() -> None:
     ("payload", "reason"),
     [
         (b"", "11 bytes|165 are float16|holds 0 bytes"),
-        (b"x" * 1000, "holds 1000 bytes, and .* float16 weights of the shape"),
-        (3.0, "no packed bytes but float"),
+        (b"x" * 1000, "holds 1000 bytes instead of .* float16 weights of the shape"),
+        (3.0, "holds float instead of packed bytes"),
         (ValueError("odd size"), "cannot unpack it: odd size"),
     ],
 )
-def test_a_payload_that_is_not_what_its_header_says_is_refused(payload: Any, reason: str) -> None:
+def test_a_payload_that_does_not_fit_its_header_is_refused(payload: Any, reason: str) -> None:
     header, right = packed(np.ones((2, 1, 3, 3), np.float32))
     check_payload(header, right)
     with pytest.raises(ValueError, match=reason):

@@ -1,4 +1,4 @@
-"""Where the data of the Kernels tab comes from: a real TensorBoard, or the report itself."""
+"""The sources of the data: a real TensorBoard, or a report."""
 
 import base64
 import json
@@ -70,7 +70,7 @@ def _check(found: dict[str, Any]) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("flags", [(), ("--load_fast=false", "--path_prefix=/some/where")])
-def test_a_real_tensorboard_is_read_whole(
+def test_all_data_of_a_real_tensorboard_is_read(
     browser: Any, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
     write_run(tmp_path / "run & more", random_weights(STEPS, SHAPE), layer=HOSTILE, probe=PROBE)
@@ -96,7 +96,7 @@ def test_a_real_tensorboard_is_read_whole(
 
 
 @pytest.mark.browser
-def test_a_request_that_fails_is_sent_again(browser: Any, tmp_path: Path) -> None:
+def test_a_failed_request_is_sent_again(browser: Any, tmp_path: Path) -> None:
     write_run(tmp_path / "run", random_weights(range(3), SHAPE))
     log = tmp_path / "said.txt"
     with served(f"--logdir={tmp_path}", log=log) as board, _opened(browser, board) as page:
@@ -115,7 +115,7 @@ def test_a_request_that_fails_is_sent_again(browser: Any, tmp_path: Path) -> Non
 
 @contextmanager
 def _opened(browser: Any, board: Board) -> Iterator[Any]:
-    """The document that TensorBoard puts in the tab's frame, without the tab's own doings."""
+    """Open the document of the tab's frame, without starting the tab."""
     page = browser.new_page()
     nothing = "export const render = () => {};"
     page.route("**/index.js", lambda route: route.fulfill(body=nothing, content_type=_JAVASCRIPT))
@@ -125,7 +125,7 @@ def _opened(browser: Any, board: Board) -> Iterator[Any]:
 
 
 def _wait(is_true: Callable[[], Any]) -> None:
-    """TensorBoard reads the runs after it has begun to answer."""
+    """Wait for a condition: TensorBoard reads the runs after it has begun to answer."""
     end = time.monotonic() + 30
     while not is_true():
         assert time.monotonic() < end
@@ -146,7 +146,7 @@ def _text(name: str) -> str:
 
 
 def _bundled(*names: str) -> str:
-    """Modules as one script, each after those that it imports."""
+    """Join modules into one script, each after the modules that it imports."""
     ordered: dict[str, str] = {}
 
     def take(name: str) -> None:
@@ -160,7 +160,7 @@ def _bundled(*names: str) -> str:
     return "\n".join(ordered.values())
 
 
-def test_modules_can_be_one_script() -> None:
+def test_modules_can_be_joined_into_one_script() -> None:
     names = [name for module in MODULES for name in _TOP_LEVEL.findall(_text(module))]
     twice = {name for name in names if names.count(name) > 1}
     assert not twice

@@ -1,4 +1,4 @@
-"""When and where TensorBoard offers the Kernels tab, and what it makes of data that fails."""
+"""When TensorBoard offers the Kernels tab, and what the tab does when reading data fails."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from tensorboard import errors
 
 
 @pytest.mark.parametrize("loader", ["--load_fast=true", "--load_fast=false"])
-def test_a_snapshot_appears_while_the_training_goes_on(loader: str, tmp_path: Path) -> None:
+def test_a_snapshot_appears_during_the_training(loader: str, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
     flags = [f"--logdir={logs}", loader, "--reload_interval=1"]
@@ -62,7 +62,7 @@ def test_the_tab_is_offered_where_there_is_data(tmp_path: Path) -> None:
     assert board.run("damaged")["damaged"][0]["tag"] == "k/x"
 
 
-def test_it_lives_below_a_prefix_and_in_an_experiment(tmp_path: Path) -> None:
+def test_the_tab_works_with_a_path_prefix_and_an_experiment(tmp_path: Path) -> None:
     write_run(tmp_path / "a", {0: LONG[0]})
     board = in_process(f"--logdir={tmp_path}", "--path_prefix=/tb")
     assert board.get(f"/tb{ROUTE}/timeline").json()["runs"][0]["name"] == "a"
@@ -71,7 +71,7 @@ def test_it_lives_below_a_prefix_and_in_an_experiment(tmp_path: Path) -> None:
 
 
 class Through:
-    """TensorBoard's data, with something in between."""
+    """TensorBoard's data provider, with a hook that a test can set."""
 
     def __init__(self, provider: Any) -> None:
         self.provider = provider
@@ -92,7 +92,7 @@ class Through:
 
 @pytest.fixture
 def tampered(tmp_path: Path) -> tuple[Board, Through]:
-    """A board with a run ``a`` of three snapshots, and what stands between it and its data."""
+    """A board with a run ``a`` of three snapshots, and the hook in its data provider."""
     write_run(tmp_path / "a", random_weights(range(3), SMALL))
     made: list[Through] = []
 
@@ -103,7 +103,7 @@ def tampered(tmp_path: Path) -> tuple[Board, Through]:
     return in_process(f"--logdir={tmp_path}", wrap=wrap), made[0]
 
 
-def test_a_request_that_fails_once_is_made_again(tampered: tuple[Board, Through]) -> None:
+def test_a_request_that_fails_once_is_repeated(tampered: tuple[Board, Through]) -> None:
     board, data = tampered
     data.failing = 1
     assert len(ids_of(board.run("a"))) == 3
@@ -111,7 +111,7 @@ def test_a_request_that_fails_once_is_made_again(tampered: tuple[Board, Through]
     assert all(board.payloads("a", "conv1", [id_of(0), id_of(1)]))
 
 
-def test_a_fault_is_one_answer_and_no_more(tampered: tuple[Board, Through]) -> None:
+def test_an_error_affects_one_answer_only(tampered: tuple[Board, Through]) -> None:
     board, data = tampered
     data.failing = 2
     answer = board.ask("timeline")
@@ -125,7 +125,7 @@ def test_a_fault_is_one_answer_and_no_more(tampered: tuple[Board, Through]) -> N
     assert board.run("a")["damaged"] == []
 
 
-def test_who_may_not_read_is_told_so(tampered: tuple[Board, Through]) -> None:
+def test_a_refused_permission_is_reported(tampered: tuple[Board, Through]) -> None:
     board, data = tampered
     assert board.run("a")
     data.failing, data.error = 100, errors.PermissionDeniedError("not yours")
@@ -149,7 +149,7 @@ def test_weights_are_read_without_listing_everything_again(
     assert data.asked == ["read_tensors"] * 3
 
 
-def test_experiments_are_kept_apart(tampered: tuple[Board, Through]) -> None:
+def test_experiments_are_separate(tampered: tuple[Board, Through]) -> None:
     board, data = tampered
     plain = data.provider.list_tensors
 

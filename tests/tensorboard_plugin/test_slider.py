@@ -1,4 +1,4 @@
-"""The step of the Kernels tab: the slider over all snapshots, play, keys, and the step typed in."""
+"""Changing the step: the slider over all snapshots, play, keys, and a typed step."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ FRAMES = """(count) => new Promise((done) => {
   const next = () => (count-- ? requestAnimationFrame(next) : done());
   next();
 })"""
-# From how many snapshots a second the slider went, by its own clock, over so many of them.
+# How many snapshots a second the slider showed, by the clock of the page, over so many of them.
 PACE = """(over) => new Promise((done) => {
   const slider = document.querySelector('[data-role="slider"]');
   const at = () => Number(slider.getAttribute("aria-valuenow"));
@@ -30,7 +30,7 @@ def _press(tab: Tab, key: str, step: int) -> None:
     tab.wait("Number(body.step) === given", step)
 
 
-def test_every_snapshot_is_there_and_both_ends_are_reached(opened: Open) -> None:
+def test_the_slider_reaches_every_snapshot(opened: Open) -> None:
     tab = opened(runs=["long"])
     assert (tab.data("loaded"), tab.data("snapshots")) == ("1000", "1000")
     assert "1,000 snapshots" in tab.role("about-layer").text_content()
@@ -71,7 +71,7 @@ def test_keys_move_the_slider(opened: Open) -> None:
     tab.frame.locator('[data-role="live"]', has_text="Step 0 of 9990").wait_for(state="attached")
 
 
-def test_a_step_is_typed(opened: Open) -> None:
+def test_a_step_can_be_typed(opened: Open) -> None:
     tab = opened(runs=["long"])
     field = tab.role("step")
     for typed, step in (("120", 120), ("129", 120), ("1,234", 1230), ("99999999", 9990), ("-5", 0)):
@@ -90,7 +90,7 @@ def test_a_step_is_typed(opened: Open) -> None:
     _press(tab, "ArrowRight", 20)
 
 
-def test_keys_are_the_sliders_after_a_click(opened: Open) -> None:
+def test_keys_control_the_slider_after_a_click(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=16)
     tab.click_tile(5)
     _press(tab, "ArrowRight", 30)
@@ -106,7 +106,7 @@ def test_keys_are_the_sliders_after_a_click(opened: Open) -> None:
     tab.wait("Number(body.step) > 0")
 
 
-def test_keys_typed_into_a_field_are_its_own(opened: Open) -> None:
+def test_keys_in_a_text_field_do_not_move_the_slider(opened: Open) -> None:
     tab = opened(runs=["base"], step=16)
     field = tab.role("step")
     field.focus()
@@ -123,7 +123,7 @@ def test_keys_typed_into_a_field_are_its_own(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("speed", [20, 60])
-def test_play_keeps_its_pace_and_pause_stops_it(opened: Open, speed: int) -> None:
+def test_play_keeps_its_speed_and_pause_stops_it(opened: Open, speed: int) -> None:
     tab = opened(runs=["long"], step=0)
     tab.role("speed").select_option(str(speed))
     tab.role("play").click()
@@ -140,7 +140,7 @@ def test_play_keeps_its_pace_and_pause_stops_it(opened: Open, speed: int) -> Non
     assert tab.grid("responses", "long").step == stopped
 
 
-def test_space_plays_to_the_end_and_from_the_end_all_of_it(opened: Open) -> None:
+def test_space_plays_to_the_end_and_again_from_the_start(opened: Open) -> None:
     tab = opened(runs=["base"], speed=20)
     seen = tab.frame.evaluate_handle(
         """() => {
@@ -162,7 +162,7 @@ def test_space_plays_to_the_end_and_from_the_end_all_of_it(opened: Open) -> None
     assert tab.role("play").get_attribute("aria-label") == "Play"
 
 
-def test_moving_the_slider_ends_play(opened: Open) -> None:
+def test_moving_the_slider_stops_play(opened: Open) -> None:
     tab = opened(runs=["long"], step=0, speed=10)
     tab.page.keyboard.press("Space")
     tab.wait("Number(body.step) > 0")
@@ -170,7 +170,7 @@ def test_moving_the_slider_ends_play(opened: Open) -> None:
     assert tab.role("play").get_attribute("aria-label") == "Play"
 
 
-def test_the_axis_says_and_changes_its_scale(opened: Open) -> None:
+def test_the_axis_shows_and_changes_its_scale(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=16)
     kind, needle = tab.role("axis"), tab.frame.locator(".lane .needle")
     assert kind.text_content() == "log"
@@ -189,11 +189,11 @@ def test_the_axis_says_and_changes_its_scale(opened: Open) -> None:
     assert opened(runs=["long"]).role("axis").text_content() == "linear"
 
 
-def test_marks_stand_where_verdicts_began(opened: Open) -> None:
+def test_marks_are_placed_where_verdicts_began(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=0)
     marks = tab.frame.get_by_role("group", name="Where verdicts began").get_by_role("button")
-    told = [mark.get_attribute("aria-label") for mark in marks.all()]
-    assert told == [
+    labels = [mark.get_attribute("aria-label") for mark in marks.all()]
+    assert labels == [
         "step 4: near-zero, 1 filter",
         "step 30: silent, 1 filter",
         "step 100: duplicate, 1 filter; step 100: frozen, 1 filter",
@@ -217,7 +217,7 @@ def test_marks_stand_where_verdicts_began(opened: Open) -> None:
     assert slider["x"] < needle["x"] < slider["x"] + slider["width"]
 
 
-def test_a_snapshot_that_is_on_its_way_is_waited_for(site: Site, opened: Open) -> None:
+def test_a_snapshot_that_is_still_loading_is_waited_for(site: Site, opened: Open) -> None:
     held: list[Any] = []
     page = site.page()
     page.route("**/kernels/snapshots?*", lambda route: held.append(route))
@@ -228,7 +228,7 @@ def test_a_snapshot_that_is_on_its_way_is_waited_for(site: Site, opened: Open) -
         tab.frame.evaluate(FRAMES, 1)
     held.pop(0).continue_()  # the first request: the last snapshot and the first
     tab.wait("body.state === 'ready' && body.responses === 'ready'")
-    tab.role("legend").get_by_role("button").first.click()  # verdicts that are not there yet
+    tab.role("legend").get_by_role("button").first.click()  # verdicts that are not loaded yet
     for step in (100, 30):
         tab.role("step").fill(str(step))
         tab.role("step").press("Enter")

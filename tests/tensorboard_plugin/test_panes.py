@@ -1,4 +1,4 @@
-"""The panes of the Kernels tab: the same for the same view, whatever was on the page before."""
+"""The panes of the Kernels tab: a view always looks the same, independent of earlier views."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from tab_prepared import STEPS
 
 pytestmark = pytest.mark.browser
 
-SMALL = {"width": 1150, "height": 500}  # the side bar is unfolded, as where it is larger
+SMALL = {"width": 1150, "height": 500}  # wide enough for an unfolded side bar
 
 
 @pytest.fixture
 def with_image(opened: Open, tmp_path: Path) -> Open:
-    """Opens tabs with responses to an image so large that they are shrunk to the tiles."""
+    """Open tabs with responses to an image so large that they are shrunk to the tiles."""
     pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
 
@@ -31,13 +31,13 @@ def with_image(opened: Open, tmp_path: Path) -> Open:
 
 
 def _responses(tab: Tab) -> tuple[str, np.ndarray]:
-    """The end of their scale, and what is drawn."""
+    """Return the end of the scale of the responses, and their pixels."""
     said = tab.frame.locator('.pane.responses [data-role="scale-high"]').text_content()
     return said, tab.grid("responses", "large").pixels
 
 
 def _await(tab: Tab, expected: tuple[str, np.ndarray]) -> None:
-    """Wait for responses: that they are to be others is known only when the page rests."""
+    """Wait for responses. The page begins to compute them only when the slider rests."""
     tab.frame.locator(".pane.responses").get_by_text(expected[0], exact=True).wait_for()
     tab.rest()
     np.testing.assert_array_equal(_responses(tab)[1], expected[1])
@@ -58,7 +58,7 @@ def test_responses_are_the_same_for_the_same_view(with_image: Open, scale: str) 
     _await(tab, small)
 
 
-def test_what_has_the_focus_keeps_it_when_a_run_is_added_before_it(opened: Open) -> None:
+def test_the_focus_stays_when_a_run_is_added_before_it(opened: Open) -> None:
     tab = opened(runs=["other"], layer="conv1")
     tab.frame.locator('.pane.kernels [data-role="tiles"]').focus()
     link = link_to(runs=["base", "other"], layer="conv1")
@@ -74,7 +74,7 @@ def test_what_has_the_focus_keeps_it_when_a_run_is_added_before_it(opened: Open)
     ]
 
 
-def test_a_layer_shown_again_is_drawn_before_it_is_loaded_again(opened: Open) -> None:
+def test_a_layer_shown_again_is_drawn_at_once(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=STEPS[4], verdict="near-zero")
     held: list[Any] = []
     tab.page.route("**/kernels/snapshots?*", lambda route: held.append(route))

@@ -1,4 +1,4 @@
-"""What a training leaves for the Kernels tab: every snapshot, in the event file of its logger."""
+"""A training writes every snapshot for the Kernels tab into the event file of its logger."""
 
 import shutil
 import time
@@ -26,7 +26,7 @@ from kernelviz_callback.tensorboard_plugin.timeline import RunTimeline
 from kernelviz_callback.training import run_folder
 from kernelviz_callback.training.run_lock import RunLock, lock_run_folder
 
-HALF = 2.0**-11  # what a float16 may be off, of the largest weight of its filter
+HALF = 2.0**-11  # the largest error of float16, relative to the largest weight of its filter
 
 
 class Found(NamedTuple):
@@ -54,7 +54,7 @@ def shown_of(log_dir: str | Path) -> list[RunTimeline]:
     return RunTimeline.of_trainings([found.header for found in events_of(log_dir)], [])
 
 
-def test_every_snapshot_of_a_training_with_its_verdicts(fit) -> None:
+def test_every_snapshot_of_a_training_is_logged_with_its_verdicts(fit) -> None:
     dead = nn.Conv2d(3, 8, 5)
     nn.init.zeros_(dead.weight[3])
     dead.weight.register_hook(lambda g: g * (torch.arange(8) != 3)[:, None, None, None])
@@ -80,21 +80,21 @@ def test_every_snapshot_of_a_training_with_its_verdicts(fit) -> None:
 
 
 class OfRows(nn.Conv1d):
-    """Reads the rows of an image, averaged, as a signal."""
+    """A network that reads the mean of the rows of an image as a signal."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.mean(2)).unsqueeze(2)
 
 
 class OfClip(nn.Conv3d):
-    """Reads an image as three equal ones."""
+    """A network that reads an image as three equal slices."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.unsqueeze(2).expand(-1, -1, 3, -1, -1)).squeeze(2)
 
 
 @pytest.mark.parametrize("conv", [OfRows(3, 8, 5), OfClip(3, 8, (3, 7, 7))])
-def test_a_training_with_a_convolution_of_other_than_two_dimensions(fit, conv: Any) -> None:
+def test_1d_and_3d_convolutions_are_logged(fit, conv: Any) -> None:
     trainer = fit(KernelVizCallback(), model=TinyNet(conv))
     snapshots = list_snapshots(Path(trainer.log_dir) / "kernelviz")
     found = snapshots_of(trainer.log_dir)
@@ -109,7 +109,7 @@ def test_a_training_with_a_convolution_of_other_than_two_dimensions(fit, conv: A
     assert list(run.layers["conv"].values()) == [each.header for each in found]
 
 
-def test_the_probe_is_there_exactly_and_once(fit) -> None:
+def test_the_probe_is_logged_exactly_and_once(fit) -> None:
     probe = torch.rand(3, 20, 24)
     trainer = fit(KernelVizCallback(probe=probe))
     [found] = [each for each in events_of(trainer.log_dir) if each.header["kind"] == "probe"]
@@ -118,12 +118,12 @@ def test_the_probe_is_there_exactly_and_once(fit) -> None:
     assert found.header["digest"] == load_saved_probe(Path(trainer.log_dir) / "kernelviz").digest
 
 
-def test_without_health_nothing_is_said_of_verdicts(fit) -> None:
+def test_without_health_there_are_no_verdicts(fit) -> None:
     trainer = fit(KernelVizCallback(health=False))
     assert {str(each.header["verdicts"]) for each in snapshots_of(trainer.log_dir)} == {"None"}
 
 
-def test_every_watched_layer_and_an_event_of_a_first_layer_is_small(fit) -> None:
+def test_every_watched_layer_is_logged_and_a_first_layer_is_small(fit) -> None:
     class Deep(TinyNet):
         def __init__(self) -> None:
             super().__init__(nn.Conv2d(3, 64, 7))
@@ -136,7 +136,7 @@ def test_every_watched_layer_and_an_event_of_a_first_layer_is_small(fit) -> None
     assert max(each.size for each in found if each.header["layer"] == "conv") <= 25_000
 
 
-def test_an_attempt_that_goes_on_is_a_later_one(fit, tmp_path: Path) -> None:
+def test_a_resumed_training_is_a_later_attempt(fit, tmp_path: Path) -> None:
     board = TensorBoardLogger(tmp_path, name="run", version="0")
     trainer = fit(KernelVizCallback(), logger=board, max_epochs=1)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -149,7 +149,7 @@ def test_an_attempt_that_goes_on_is_a_later_one(fit, tmp_path: Path) -> None:
     assert len(set(attempts)) == 2
 
 
-def test_after_a_kill_what_cannot_be_read_again_is_shown_as_it_was_logged(fit, tmp_path) -> None:
+def test_after_a_crash_logged_snapshots_are_kept(fit, tmp_path) -> None:
     board = TensorBoardLogger(tmp_path, name="run", version="0")
     every_step = {"every_n_train_steps": 1, "every_n_epochs": None}
     trainer = fit(KernelVizCallback(**every_step), logger=board, max_epochs=1)
@@ -173,7 +173,7 @@ def test_after_a_kill_what_cannot_be_read_again_is_shown_as_it_was_logged(fit, t
     assert run.superseded == 0
 
 
-def test_two_trainings_in_one_folder_are_told_apart(fit, tmp_path: Path) -> None:
+def test_two_trainings_in_one_folder_are_distinguished(fit, tmp_path: Path) -> None:
     for epochs in (2, 1):
         board = TensorBoardLogger(tmp_path, name="run", version="0")
         fit(KernelVizCallback(), logger=board, max_epochs=epochs)
@@ -184,7 +184,7 @@ def test_two_trainings_in_one_folder_are_told_apart(fit, tmp_path: Path) -> None
     assert [*one.probes] == [*other.probes]
 
 
-def test_the_drift_is_that_of_the_exact_weights(fit) -> None:
+def test_the_drift_is_computed_from_exact_weights(fit) -> None:
     trainer = fit(KernelVizCallback())
     first, *later = (
         load_snapshot(path).weights["conv"].double()
@@ -196,13 +196,13 @@ def test_the_drift_is_that_of_the_exact_weights(fit) -> None:
     assert drifts[1:] == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_events_stand_in_the_one_file_of_the_logger(fit) -> None:
+def test_events_are_in_the_file_of_the_logger(fit) -> None:
     trainer = fit(KernelVizCallback(every_n_train_steps=1))
     assert len(list(Path(trainer.log_dir).glob("events*"))) == 1
     assert len(snapshots_of(trainer.log_dir)) == STEPS + 1
 
 
-def test_many_layers_share_the_room_of_a_snapshot() -> None:
+def test_many_layers_share_the_size_limit_of_a_snapshot() -> None:
     layers = {f"conv{i}": torch.rand(256, 256, 3, 3) for i in range(20)}
     snapshot = Snapshot(
         0, 0, 0.0, layers, {n: plain_geometry(tuple(w.shape)) for n, w in layers.items()}
@@ -213,7 +213,7 @@ def test_many_layers_share_the_room_of_a_snapshot() -> None:
 
 
 @pytest.mark.loses_something
-def test_a_store_that_fails_while_the_folder_is_begun_costs_no_events(fit, monkeypatch) -> None:
+def test_a_failing_storage_at_the_start_loses_no_events(fit, monkeypatch) -> None:
     look, calls = run_folder.load_saved_probe, []
 
     def fail_once(*args: Any) -> Any:
@@ -225,11 +225,11 @@ def test_a_store_that_fails_while_the_folder_is_begun_costs_no_events(fit, monke
     monkeypatch.setattr(run_folder, "load_saved_probe", fail_once)
     with pytest.warns(UserWarning, match="the store is gone"):
         trainer = fit(KernelVizCallback())
-    # The first had its file lost: it was on its way to the folder that failed.
+    # The file of the first snapshot is lost: it was written into the folder that failed.
     assert [each.step for each in snapshots_of(trainer.log_dir)][-4:] == DEFAULT_STEPS[1:]
 
 
-def test_a_resume_is_later_though_its_folder_is_gone_and_its_clock_behind(fit, tmp_path) -> None:
+def test_a_resume_is_later_even_without_folder_and_with_a_slow_clock(fit, tmp_path) -> None:
     board = TensorBoardLogger(tmp_path, name="run", version="0")
     trainer = fit(KernelVizCallback(), logger=board, max_epochs=1)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -249,7 +249,7 @@ def test_a_resume_is_later_though_its_folder_is_gone_and_its_clock_behind(fit, t
 
 
 class Usurp(Callback):
-    """Deletes the folder in the middle of a training, and claims it as another training."""
+    """Delete the folder during a training, and lock it as another training."""
 
     lock: RunLock | None = None
 
@@ -262,7 +262,7 @@ class Usurp(Callback):
             self.lock = lock_run_folder(trainer.log_dir)
 
 
-def test_a_training_whose_folder_is_taken_stays_one(fit) -> None:
+def test_a_training_whose_folder_is_replaced_stays_one_training(fit) -> None:
     usurp = Usurp()
     callback = KernelVizCallback(every_n_train_steps=1, every_n_epochs=None)
     with pytest.warns(UserWarning, match="it was deleted"):

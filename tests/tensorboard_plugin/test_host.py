@@ -1,4 +1,4 @@
-"""What the Kernels tab does to the page that it is a frame of."""
+"""What the Kernels tab does to TensorBoard's page around its frame."""
 
 import pytest
 from engine_page import Engine
@@ -23,5 +23,5 @@ return found;
 @pytest.mark.parametrize(
     ("tag", "is_taken"), [("button", True), ("input", False), ("textarea", False)]
 )
-def test_the_focus_is_taken_from_nobody_who_types(engine: Engine, tag: str, is_taken: bool) -> None:
+def test_the_focus_is_not_taken_from_a_text_field(engine: Engine, tag: str, is_taken: bool) -> None:
     assert engine(FRAME, tag=tag) == [True, is_taken]

@@ -1,4 +1,4 @@
-"""The Kernels tab for everybody: names, focus, contrast, and a narrow window."""
+"""The accessibility of the Kernels tab: names, focus, contrast, and a narrow window."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ CONTROLS = {
     "slider",
     "textbox",
 }
-# Texts whose contrast with what is behind them is too low: WCAG 2.2, 1.4.3.
+# Texts whose contrast with their background is too low: WCAG 2.2, 1.4.3.
 LOW_CONTRAST = """() => {
   const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -58,7 +58,7 @@ LOW_CONTRAST = """() => {
   }
   return low;
 }"""
-# What has the focus: what it is called, and whether that is to be seen.
+# The name of the focused element, and whether its focus is visible.
 FOCUSED = """() => {
   const element = document.activeElement;
   const next = element.nextElementSibling ?? element; // of a radio, where its text is
@@ -73,7 +73,7 @@ FOCUSED = """() => {
 }"""
 
 
-# All that the page has: two runs, a selected filter, verdicts, a pinned step, another order.
+# A view with everything: two runs, a selected filter, verdicts, a pinned step, another order.
 FULL: dict[str, Any] = {
     "runs": ["base", "other"],
     "layer": "conv1",
@@ -87,7 +87,7 @@ FULL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("view", [{"runs": ["long"]}, {"runs": ["base"], "layer": "deep"}, FULL])
-def test_everything_has_a_name(opened: Open, view: dict[str, Any]) -> None:
+def test_every_control_has_a_name(opened: Open, view: dict[str, Any]) -> None:
     tab = opened(**view)
     tab.frame.wait_for_selector("[role=option][aria-label]", state="attached")
     tree = tab.page.context.new_cdp_session(tab.page).send("Accessibility.getFullAXTree")
@@ -113,7 +113,7 @@ def test_a_tile_is_named_with_its_numbers(opened: Open) -> None:
     assert name.endswith("near-zero, silent")
 
 
-def test_the_tab_key_reaches_everything_and_shows_where_it_is(opened: Open) -> None:
+def test_the_tab_key_reaches_every_control_with_a_visible_focus(opened: Open) -> None:
     tab = opened(**FULL)
     seen: dict[str, Any] = {}
     for _ in range(90):
@@ -129,7 +129,7 @@ def test_the_tab_key_reaches_everything_and_shows_where_it_is(opened: Open) -> N
     assert expected <= set(seen)
 
 
-def test_escape_closes_the_filter_wherever_the_focus_is(opened: Open) -> None:
+def test_escape_closes_the_filter_from_any_focus(opened: Open) -> None:
     for role in ("tiles", "close", "slider"):
         tab = opened(runs=["base"], layer="conv1", step=30, filter=3)
         tab.role(role).first.focus()
@@ -138,7 +138,7 @@ def test_escape_closes_the_filter_wherever_the_focus_is(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_is_read_in_light_and_dark(opened: Open, scheme: str) -> None:
+def test_text_has_enough_contrast_in_light_and_dark(opened: Open, scheme: str) -> None:
     tab = opened(settings={"color_scheme": scheme}, **FULL)
     assert tab.frame.evaluate("document.documentElement.dataset.theme") == scheme
     assert tab.frame.evaluate(LOW_CONTRAST) == []
@@ -147,7 +147,7 @@ def test_text_is_read_in_light_and_dark(opened: Open, scheme: str) -> None:
     assert tab.frame.evaluate(LOW_CONTRAST) == []
 
 
-def test_dark_is_taken_from_tensorboard(opened: Open) -> None:
+def test_the_theme_follows_tensorboard(opened: Open) -> None:
     tab = opened(whole=True, runs=["base"])
     theme = "document.documentElement.dataset.theme"
     assert tab.frame.evaluate(theme) == "light"
@@ -158,7 +158,7 @@ def test_dark_is_taken_from_tensorboard(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
-def test_there_is_no_scrolling_sideways(opened: Open, width: int) -> None:
+def test_no_horizontal_scrolling(opened: Open, width: int) -> None:
     tab = opened(settings={"viewport": {"width": width, "height": 800}}, **FULL)
     fits = "document.documentElement.scrollWidth <= innerWidth"
     assert tab.frame.evaluate(fits)
@@ -172,7 +172,7 @@ def test_there_is_no_scrolling_sideways(opened: Open, width: int) -> None:
     assert wide == []
 
 
-def test_a_phone_is_enough_to_look_and_choose(opened: Open) -> None:
+def test_the_page_is_usable_on_a_phone(opened: Open) -> None:
     settings = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "is_mobile": True}
     tab = opened(settings=settings, runs=["base"], layer="conv1", step=16)
     canvas = tab.frame.locator('canvas[data-kind="kernels"]')

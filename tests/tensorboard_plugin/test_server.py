@@ -1,4 +1,4 @@
-"""What the server of the Kernels tab answers, in a real TensorBoard, with either loader."""
+"""The answers of the server in a real TensorBoard, with both of its data loaders."""
 
 import http.client
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ import kernelviz_callback.tensorboard_plugin as package
 from kernelviz_callback.tensorboard_plugin.codec import unpack_probe, unpack_snapshot
 
 STATIC = Path(package.__file__).parent / "static"
-# Of what is damaged the page is told this before it asks for weights.
-AT_ONCE = {"no JSON", "the version 2", "belongs to the tag", "a layer that is"}
+# Faults that the timeline lists before any weights are requested.
+AT_ONCE = {"not JSON", "the version 2", "belongs to the tag", "other snapshots of the layer"}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["fast", "python", "spec"])
 def board(request: pytest.FixtureRequest, logs: Path, tmp_path_factory: Any) -> Iterator[Board]:
-    """A server, started as users do, that has read everything."""
+    """A server, started as users start it, that has read everything."""
     flags = {
         "fast": [f"--logdir={logs}", "--load_fast=true"],
         "python": [f"--logdir={logs}", "--load_fast=false"],
@@ -53,7 +53,7 @@ def board(request: pytest.FixtureRequest, logs: Path, tmp_path_factory: Any) -> 
         yield board
 
 
-def test_every_snapshot_comes_back_bit_for_bit(board: Board) -> None:
+def test_every_snapshot_is_served_bit_for_bit(board: Board) -> None:
     name = board.prefix + "long"
     run = board.run(name)
     assert ids_of(run) == [id_of(step) for step in LONG]
@@ -62,11 +62,11 @@ def test_every_snapshot_comes_back_bit_for_bit(board: Board) -> None:
     bits = {10: np.array([0, 2, 6, 0], np.uint8)}
     for (step, weights), payload in zip(LONG.items(), payloads, strict=True):
         assert payload == payload_of(weights, verdict_bits=bits.get(step)), step
-    told = [each["verdicts"] for each in run["layers"][0]["snapshots"][:3]]
-    assert told == [{}, {"near-zero": 2, "silent": 1}, None]
+    counts = [each["verdicts"] for each in run["layers"][0]["snapshots"][:3]]
+    assert counts == [{}, {"near-zero": 2, "silent": 1}, None]
 
 
-def test_stored_weights_are_those_of_the_layer(board: Board) -> None:
+def test_served_weights_equal_those_of_the_layer(board: Board) -> None:
     run = board.run(board.prefix + "long")
     layer = run["layers"][0]
     [payload] = board.payloads(run["name"], "conv1", [id_of(1230)])
@@ -75,7 +75,7 @@ def test_stored_weights_are_those_of_the_layer(board: Board) -> None:
     assert np.allclose(stored.weights(), LONG[1230], atol=2.0**-11 * np.abs(LONG[1230]).max())
 
 
-def test_every_one_of_ten_thousand_is_there(board: Board) -> None:
+def test_all_of_ten_thousand_snapshots_are_served(board: Board) -> None:
     name = board.prefix + "many"
     ids = ids_of(board.run(name))
     assert ids == [id_of(step) for step in MANY]
@@ -86,7 +86,7 @@ def test_every_one_of_ten_thousand_is_there(board: Board) -> None:
         assert payload == payload_of(MANY[step]), step
 
 
-def test_the_probe_comes_back(board: Board) -> None:
+def test_the_probe_is_served(board: Board) -> None:
     name = board.prefix + "long"
     run = board.run(name)
     [probe] = run["probes"]
@@ -102,7 +102,7 @@ def test_only_runs_with_kernels_are_listed(board: Board) -> None:
     assert names == sorted(board.prefix + name for name in expected)
 
 
-def test_layers_stand_in_the_order_in_which_they_were_written(board: Board) -> None:
+def test_layers_are_in_the_order_in_which_they_were_written(board: Board) -> None:
     run = board.run(board.prefix + "layers/version_0")
     assert [layer["name"] for layer in run["layers"]] == ["stem", "a.conv", ""]
     assert [layer["shape"] for layer in run["layers"]] == [[*SMALL], [2, 4, 3, 3], [*SMALL]]
@@ -110,7 +110,7 @@ def test_layers_stand_in_the_order_in_which_they_were_written(board: Board) -> N
     assert payload == payload_of(LONG[2990])
 
 
-def test_names_come_back_verbatim(board: Board) -> None:
+def test_names_are_served_unchanged(board: Board) -> None:
     name = board.prefix + SCRIPT
     run = board.run(name)
     assert [layer["name"] for layer in run["layers"]] == [SCRIPT]
@@ -118,7 +118,7 @@ def test_names_come_back_verbatim(board: Board) -> None:
     assert board.ask("timeline").mime_type == "application/json"
 
 
-def test_of_a_resumed_run_the_later_attempt_counts(board: Board) -> None:
+def test_the_later_attempt_of_a_resumed_run_is_shown(board: Board) -> None:
     run = board.run(board.prefix + "resumed")
     steps = [(0, 1000), (10, 1000), (15, 2000), (20, 2000)]
     assert ids_of(run) == [id_of(*each) for each in steps]
@@ -128,7 +128,7 @@ def test_of_a_resumed_run_the_later_attempt_counts(board: Board) -> None:
     assert payloads == [payload_of(later[20]), b""]
 
 
-def test_damaged_events_are_told_and_the_rest_is_shown(board: Board, tmp_path: Path) -> None:
+def test_damaged_events_are_reported_and_the_others_shown(board: Board, tmp_path: Path) -> None:
     reasons = write_damaged_run(tmp_path)
     name = board.prefix + "damaged"
     before = board.run(name)
@@ -150,7 +150,7 @@ def test_damaged_events_are_told_and_the_rest_is_shown(board: Board, tmp_path: P
     assert len(board.payloads(board.prefix + "long", "conv1", [id_of(0)])[0]) > 0
 
 
-def test_what_a_file_that_is_cut_off_still_holds_is_shown(board: Board) -> None:
+def test_the_readable_part_of_a_truncated_file_is_shown(board: Board) -> None:
     run = board.run(board.prefix + "cut")
     steps = [each["step"] for each in run["layers"][0]["snapshots"]]
     assert 140 <= len(steps) <= 160
@@ -186,7 +186,7 @@ def test_an_unchanged_timeline_is_not_sent_again(board: Board) -> None:
         ("probe", {"run": "none", "digest": DIGEST}, 404, "no run 'none'"),
     ],
 )
-def test_what_cannot_be_answered_is_said_in_a_sentence(
+def test_invalid_requests_are_answered_with_the_reason(
     board: Board, name: str, query: dict[str, str], status: int, reason: str
 ) -> None:
     run = query.get("run", "none")
@@ -196,7 +196,7 @@ def test_what_cannot_be_answered_is_said_in_a_sentence(
     assert reason in answer.json()["error"]
 
 
-def test_an_unknown_id_is_empty_and_repeated_ones_are_repeated(board: Board) -> None:
+def test_an_unknown_id_has_an_empty_payload_and_ids_may_repeat(board: Board) -> None:
     ids = [id_of(0), "0", "", "../0", id_of(1), id_of(0)]
     whole = payload_of(LONG[0], verdict_bits=np.zeros(4, np.uint8))
     found = board.payloads(board.prefix + "long", "conv1", ids)

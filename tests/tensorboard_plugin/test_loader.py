@@ -1,4 +1,4 @@
-"""What TensorBoard gets of the Kernels tab at its start: next to nothing, and never a failure."""
+"""TensorBoard's entry point: it imports almost nothing and never raises."""
 
 import argparse
 import json
@@ -16,13 +16,13 @@ from tab_server_runs import LONG, id_of, ids_of
 from kernelviz_callback.tensorboard_plugin.loader import KernelsLoader
 
 
-def test_the_users_own_flags_stay_and_change_nothing(tmp_path: Path) -> None:
+def test_flags_of_the_user_are_kept(tmp_path: Path) -> None:
     write_run(tmp_path / "a", LONG)
     board = in_process(f"--logdir={tmp_path}", "--samples_per_plugin=kernels=1,images=3")
     assert ids_of(board.run("a")) == [id_of(step) for step in LONG]
 
 
-def test_every_event_is_asked_for_unless_the_user_has_said_otherwise() -> None:
+def test_all_events_are_kept_unless_the_user_sets_a_limit() -> None:
     for given, wanted in (
         ({}, {"kernels": 0}),
         ({"images": 3}, {"images": 3, "kernels": 0}),
@@ -51,7 +51,7 @@ class Explosive:
         Explosive(),
     ],
 )
-def test_no_flags_whatever_stop_tensorboard(flags: Any) -> None:
+def test_no_flags_make_the_entry_point_raise(flags: Any) -> None:
     KernelsLoader().fix_flags(flags)
 
 
@@ -95,10 +95,10 @@ Started = dict[str, tuple[Any, list[str], str]]
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Started:
-    """Start TensorBoard whole and with each breakage, each time in a process of its own.
+    """Start TensorBoard as it is and with each breakage, each time in its own process.
 
     Returns:
-        Breakage, "" for none, to the plugins, all modules, and what was said.
+        For each breakage ("" for none) the plugins, the imported modules, and the output.
     """
     folder = tmp_path_factory.mktemp("started")
     (folder / "logs").mkdir()
@@ -113,7 +113,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Started:
     return found
 
 
-def test_tensorboard_starts_without_what_a_training_needs(started: Started) -> None:
+def test_tensorboard_starts_without_torch_and_lightning(started: Started) -> None:
     plugins, modules, _ = started[""]
     assert "kernels" in plugins
     assert "kernelviz_callback.tensorboard_plugin.plugin" in modules
@@ -122,7 +122,7 @@ def test_tensorboard_starts_without_what_a_training_needs(started: Started) -> N
     assert {name.split(".")[0] for name in modules} == {name.split(".")[0] for name in without}
 
 
-def test_what_tensorboard_imports_in_any_case_is_next_to_nothing() -> None:
+def test_the_entry_point_imports_only_itself() -> None:
     code = """
 import sys, tensorboard.plugins.base_plugin, tensorboard.util.tb_logging
 before = set(sys.modules)
@@ -132,14 +132,13 @@ print(*set(sys.modules) - before)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name for name in done.stdout.split() if name.startswith("kernelviz_callback")}
     ours = "kernelviz_callback.tensorboard_plugin"
-    assert loaded == {"kernelviz_callback", ours, f"{ours}.loader"}
+    base = {"kernelviz_callback", "kernelviz_callback._version"}
+    assert loaded == {*base, ours, f"{ours}.loader"}
     assert "numpy" not in done.stdout.split()
 
 
 @pytest.mark.parametrize("broken", BREAKAGES)
-def test_if_the_tab_does_not_load_tensorboard_starts_without_it(
-    broken: str, started: Started
-) -> None:
+def test_tensorboard_starts_if_the_tab_does_not_load(broken: str, started: Started) -> None:
     plugins, _, said = started[broken]
     assert "kernels" not in plugins
     assert {"scalars", "images", "graphs", "timeseries"} <= set(plugins)

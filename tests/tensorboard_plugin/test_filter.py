@@ -17,13 +17,13 @@ def _numbers(text: str) -> list[float]:
 
 
 def _read(tab: Tab, across: float, down: float) -> str:
-    """What is said with the mouse at a place of the enlarged kernel, in shares of it."""
+    """Return the readout with the mouse at a place of the enlarged kernel, in shares of it."""
     box = tab.frame.locator('canvas[data-kind="kernel"]').bounding_box()
     tab.page.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"])
     return tab.role("weight").text_content()
 
 
-def test_a_tile_opens_its_filter_with_values_under_the_mouse(opened: Open) -> None:
+def test_a_click_on_a_tile_opens_its_filter_with_values_under_the_mouse(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=16)
     assert not tab.role("drawer").is_visible()
     tab.click_tile(7)
@@ -36,7 +36,7 @@ def test_a_tile_opens_its_filter_with_values_under_the_mouse(opened: Open) -> No
         assert _numbers(values) == pytest.approx(BASE[16][7, :, row, column].tolist(), abs=2e-3)
     tab.go(200)
     said = tab.role("weight").text_content()
-    if said:  # the mouse still stands there
+    if said:  # the mouse is still there
         assert _numbers(said)[2:] == pytest.approx(BASE[200][7, :, 6, 6].tolist(), abs=2e-3)
     pixels = unzoomed(
         tab.pixels('canvas[data-kind="kernel"]'),
@@ -66,7 +66,7 @@ def test_values_are_read_by_keyboard(opened: Open) -> None:
     assert tab.step == 16
 
 
-def test_verdicts_are_said_in_words(opened: Open) -> None:
+def test_verdicts_are_described_in_words(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=30, filter=3)
     items = tab.role("verdicts").locator("[data-verdict]")
     assert [one.get_attribute("data-verdict") for one in items.all()] == ["near-zero", "silent"]
@@ -81,7 +81,7 @@ def test_verdicts_are_said_in_words(opened: Open) -> None:
     assert items.all_text_contents() == ["duplicate is nearly the same as another filter"]
 
 
-def test_the_film_strip_spans_the_run_on_one_scale(opened: Open) -> None:
+def test_the_film_strip_covers_the_run_on_one_scale(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=16, filter=9)
     frames = tab.role("film").locator("button")
     steps = [int(frame.get_attribute("data-step")) for frame in frames.all()]
@@ -105,14 +105,16 @@ def test_the_film_strip_spans_the_run_on_one_scale(opened: Open) -> None:
     assert int(passed) == max(step for step in steps if step < between)
 
 
-def test_curves_are_the_numbers_of_the_filter(opened: Open) -> None:
+def test_curves_show_the_numbers_of_the_filter(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", filter=4)
     first = BASE[0][4]
     norms = [float(np.linalg.norm(BASE[step][4])) for step in STEPS]
     moved = [float(np.linalg.norm(BASE[s][4] - first) / np.linalg.norm(first)) for s in STEPS]
     for kind, values in (("norm", norms), ("change", moved)):
         line = tab.role(f"{kind}-curve").locator("path")
-        while len(_numbers(line.get_attribute("d") or "")) < 2 * len(STEPS):  # drawn now and then
+        while len(_numbers(line.get_attribute("d") or "")) < 2 * len(
+            STEPS
+        ):  # the curve is redrawn at intervals
             tab.drawn()
         points = np.array(_numbers(line.get_attribute("d"))).reshape(-1, 2)
         np.testing.assert_allclose(
@@ -134,7 +136,7 @@ def test_curves_are_the_numbers_of_the_filter(opened: Open) -> None:
     assert _numbers(tab.role("drift").text_content()) == pytest.approx([drifts[8]], abs=2e-3)
 
 
-def test_keys_go_from_filter_to_filter(opened: Open) -> None:
+def test_keys_select_the_next_filter(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=16)
     title = tab.role("filter-title")
     for key, name in (("]", "Filter 0"), ("]", "Filter 1"), ("[", "Filter 0"), ("[", "Filter 0")):
@@ -159,7 +161,7 @@ def test_keys_go_from_filter_to_filter(opened: Open) -> None:
     assert tab.step == 16
 
 
-def test_hovering_a_tile_lights_its_twin(opened: Open) -> None:
+def test_hovering_a_tile_marks_its_response(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=30)
     for kind in ("kernels", "responses"):
         tab.page.mouse.move(*tab.tile_at(kind, "base", 8))
@@ -190,7 +192,7 @@ def test_hovering_a_tile_lights_its_twin(opened: Open) -> None:
     assert not tab.role("tip").is_visible()
 
 
-def test_a_verdict_of_the_legend_leaves_only_its_filters_bright(opened: Open) -> None:
+def test_a_click_on_a_verdict_makes_other_filters_faint(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=100)
     chip = tab.role("legend").get_by_role("button", name="duplicate")
     chip.click()

@@ -1,4 +1,4 @@
-"""The Kernels tab while a real training writes: what is new appears, and nobody is moved by it."""
+"""The Kernels tab during a real training: new snapshots appear, and a chosen step stays."""
 
 import threading
 from pathlib import Path
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 
 
 class Gate(Callback):
-    """Lets a training take a step only when the test has allowed it."""
+    """A callback that blocks each training step until the test allows it."""
 
     def __init__(self) -> None:
         self._allowed = threading.Semaphore(0)
@@ -31,7 +31,7 @@ class Gate(Callback):
         assert self._allowed.acquire(timeout=SECONDS / 1000)
 
 
-def test_a_training_is_watched_as_it_goes(browser: Any, tmp_path: Path) -> None:
+def test_snapshots_appear_during_a_training(browser: Any, tmp_path: Path) -> None:
     gate = Gate()
     logger = TensorBoardLogger(tmp_path / "logs", name="run", version="0")
     trainer = Trainer(
@@ -54,11 +54,11 @@ def test_a_training_is_watched_as_it_goes(browser: Any, tmp_path: Path) -> None:
             tab.wait("body.state === 'ready' && Number(body.step) === 0")
             tab.frame.evaluate("() => { window.isTheSamePage = true; }")
             gate.allow(2)
-            _await_last(tab, 2, count=3)  # 0, 1, 2: the slider follows the end
+            _await_last(tab, 2, count=3)  # steps 0, 1, 2: the slider follows the last one
             tab.role("slider").press("Home")
             tab.wait("Number(body.step) === 0")
             gate.allow(4)
-            _await_last(tab, 0, count=5)  # 4, 6: whoever stands elsewhere stays
+            _await_last(tab, 0, count=5)  # steps 4, 6 arrive: a slider at another step stays there
             assert tab.grid("kernels", "run/0").step == 0
             assert tab.role("of").text_content().startswith("of 6")
             tab.role("slider").press("End")
@@ -81,7 +81,7 @@ def _await_last(tab: Tab, step: int, count: int) -> None:
 
 
 def _check_pictures(tab: Tab, folder: Path) -> None:
-    """Hold what is on the page against the snapshots that the training has written."""
+    """Compare the page with the snapshots that the training has written."""
     snapshots = list_snapshots(folder)
     assert list(snapshots) == [0, 1, 2, 4, 6, 8, 10, 12]
     for step in (0, 12):

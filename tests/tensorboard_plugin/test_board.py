@@ -1,4 +1,4 @@
-"""The Kernels tab inside TensorBoard: opened, linked to, and what happens when something fails."""
+"""The Kernels tab inside TensorBoard: opening it, links to a view, and failures."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def test_an_address_restores_the_view(site: Site, opened: Open) -> None:
     assert again.page.url == tab.page.url
 
 
-def test_an_address_edited_by_hand_is_followed(opened: Open) -> None:
+def test_an_edited_address_changes_the_view(opened: Open) -> None:
     tab = opened(whole=True, runs=["base"], step=16)
     tab.page.evaluate("location.hash = '#kernels&p.kernels.runs=other&p.kernels.step=50'")
     tab.wait("Number(body.step) === 50")
@@ -83,7 +83,7 @@ def test_a_link_is_copied(site: Site, opened: Open) -> None:
         assert part in copied
 
 
-def test_what_a_link_asks_for_and_there_is_not_is_said(opened: Open) -> None:
+def test_a_missing_run_of_a_link_is_reported(opened: Open) -> None:
     tab = opened(runs=["gone", "base"], layer="missing", step=7)
     assert tab.step == 4
     notes = tab.role("notes").locator("li").all_text_contents()
@@ -107,13 +107,13 @@ def test_other_tabs_work_and_coming_back_keeps_the_view(opened: Open) -> None:
         assert tab.role("filter-title").text_content() == "Filter 5"
 
 
-def test_the_reload_button_of_tensorboard_asks_again(opened: Open) -> None:
+def test_the_reload_button_of_tensorboard_requests_the_timeline(opened: Open) -> None:
     tab = opened(whole=True, runs=["base"], step=0)
     with tab.page.expect_request("**/kernels/timeline?*", timeout=2000):
         tab.page.locator("button.reload-button").click()
 
 
-def test_a_module_that_does_not_load_leaves_other_tabs_alone(site: Site) -> None:
+def test_other_tabs_work_if_a_module_does_not_load(site: Site) -> None:
     with opening(site):
         page = site.page()
         page.route("**/plugin/kernels/index.js", lambda route: route.abort())
@@ -126,7 +126,7 @@ def test_a_module_that_does_not_load_leaves_other_tabs_alone(site: Site) -> None
         site.complaints.clear()
 
 
-def test_a_server_that_goes_away_and_comes_back(site: Site, opened: Open) -> None:
+def test_a_server_that_stops_and_starts_again(site: Site, opened: Open) -> None:
     tab = opened(runs=["base"], step=16)
     before = tab.grid("kernels", "base").pixels
     tab.page.route(DATA, lambda route: route.abort())
@@ -141,7 +141,7 @@ def test_a_server_that_goes_away_and_comes_back(site: Site, opened: Open) -> Non
     tab.rest()
 
 
-def test_a_server_that_is_away_from_the_start(site: Site) -> None:
+def test_a_server_that_does_not_answer_at_first(site: Site) -> None:
     with opening(site):
         page = site.page()
         page.route(DATA, lambda route: route.abort(), times=4)

@@ -1,4 +1,4 @@
-"""What the Kernels tab shows of runs with odd names, of damaged ones, and of none at all."""
+"""Runs with unusual names, damaged runs, and an empty folder in the Kernels tab."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def odd(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Runs with names like scripts, and one with damaged snapshots."""
+    """A server with runs whose names look like scripts, and one with damaged snapshots."""
     folder = tmp_path_factory.mktemp("odd")
     weights = moving_weights(STEPS, (4, 3, 3, 3), 1)
     verdicts = {step: {1: ["near-zero"]} for step in STEPS}
@@ -36,7 +36,7 @@ def odd(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site
         yield made
 
 
-def test_names_are_text_and_nothing_else(odd: Site) -> None:
+def test_names_are_shown_as_text(odd: Site) -> None:
     with opening(odd) as look:
         tab = look(whole=True, runs=[HOSTILE], layer=HOSTILE, filter=1)
         assert tab.role("runs").get_by_text(HOSTILE, exact=True).is_visible()
@@ -56,8 +56,8 @@ def test_damaged_snapshots_are_skipped_and_reported(odd: Site) -> None:
     with opening(odd) as look:
         tab = look(runs=["damaged"], step=1)
         tab.role("notes").locator("summary").click()
-        told = tab.role("notes").locator("li").all_text_contents()
-        assert any(re.search(r"Skipped k/conv1/weights/0+20-\d+: .*no JSON", one) for one in told)
+        notes = tab.role("notes").locator("li").all_text_contents()
+        assert any(re.search(r"Skipped k/conv1/weights/0+20-\d+: .*not JSON", one) for one in notes)
         assert tab.grid("kernels", "damaged").step == 1
         tab.page.keyboard.press("End")
         tab.frame.get_by_text(
@@ -68,7 +68,7 @@ def test_damaged_snapshots_are_skipped_and_reported(odd: Site) -> None:
         assert tab.data("snapshots") == "3"
 
 
-def test_a_layer_too_large_to_store_says_what_it_is_of(browser: Any, tmp_path: Path) -> None:
+def test_a_partly_stored_layer_says_which_part_is_shown(browser: Any, tmp_path: Path) -> None:
     weights = moving_weights((0, 10), (32, 700, 7, 7), 1)
     write_run(tmp_path / "logs" / "run", weights, probe=picture(700, 16, 16))
     with (
@@ -87,7 +87,7 @@ def test_a_layer_too_large_to_store_says_what_it_is_of(browser: Any, tmp_path: P
         assert "Stored with 8 bits." in tab.role("about-layer").text_content()
 
 
-def test_an_attempt_that_was_given_up_is_said(browser: Any, tmp_path: Path) -> None:
+def test_replaced_snapshots_are_reported(browser: Any, tmp_path: Path) -> None:
     for attempt, steps in ((1000, STEPS), (2000, (30, 45, 60))):
         weights = moving_weights(steps, (4, 3, 3, 3), attempt)
         write_run(tmp_path / "logs" / "run", weights, attempt=attempt)
@@ -102,7 +102,9 @@ def test_an_attempt_that_was_given_up_is_said(browser: Any, tmp_path: Path) -> N
         assert said in tab.role("notes").text_content()
 
 
-def test_an_empty_folder_says_what_to_do_and_fills(browser: Any, tmp_path: Path) -> None:
+def test_an_empty_folder_shows_instructions_until_a_run_appears(
+    browser: Any, tmp_path: Path
+) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
     soon = "--reload_interval=1"

@@ -1,4 +1,4 @@
-"""The timeline of the Kernels tab, of headers alone: what counts, in which order, what does not."""
+"""The timeline, from headers alone: which snapshots are listed, and in which order."""
 
 import json
 from collections.abc import Sequence
@@ -89,14 +89,14 @@ def test_a_run_is_described_for_the_page() -> None:
     }
 
 
-def test_layers_stand_in_the_order_of_their_appearance_and_snapshots_by_step() -> None:
+def test_layers_are_in_order_of_appearance_and_snapshots_by_step() -> None:
     headers = [snapshot(step, layer=layer) for step in (10, 9, 100) for layer in ("stem", "conv")]
     run = described(headers)
     assert [layer["name"] for layer in run["layers"]] == ["stem", "conv"]
     assert ids_of(run, 1) == [f"9-{ATTEMPT}", f"10-{ATTEMPT}", f"100-{ATTEMPT}"]
 
 
-def test_a_resumed_training_takes_the_place_of_what_it_repeats() -> None:
+def test_a_resumed_training_replaces_the_steps_that_it_repeats() -> None:
     first = [snapshot(step, 1) for step in (0, 10, 20, 30)]
     second = [snapshot(step, 2, began_at=15) for step in (15, 20)]
     run = described([*first, *second])
@@ -104,8 +104,8 @@ def test_a_resumed_training_takes_the_place_of_what_it_repeats() -> None:
     assert run["superseded"] == 2
 
 
-def test_what_is_logged_again_replaces_only_itself() -> None:
-    """After a kill: one that could not be read again, 20, is shown as it was logged before."""
+def test_a_snapshot_logged_again_replaces_only_itself() -> None:
+    """After a crash, step 20 is shown as it was logged before, because it was not logged again."""
     first = [snapshot(step, 1) for step in (0, 10, 20, 30, 40)]
     second = [snapshot(step, 2, began_at=30) for step in (10, 30, 35)]
     run = described([*first, *second])
@@ -117,9 +117,7 @@ def test_what_is_logged_again_replaces_only_itself() -> None:
     st.lists(st.integers(0, 12), min_size=4, max_size=4),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, unique=True),
 )
-def test_what_is_shown_was_not_given_up_and_is_the_latest_of_its_step(
-    began_at: list[int], events: Any
-) -> None:
+def test_the_latest_snapshot_of_each_step_is_shown(began_at: list[int], events: Any) -> None:
     valid = [
         (step, attempt)
         for attempt, step in events
@@ -132,7 +130,7 @@ def test_what_is_shown_was_not_given_up_and_is_the_latest_of_its_step(
     assert run["superseded"] == len(events) - len(valid)
 
 
-def test_a_layer_has_one_form_that_of_its_last_attempt() -> None:
+def test_a_layer_has_the_form_of_its_last_attempt() -> None:
     other = {**GEOMETRY, "dilation": (2, 2)}
     late = {"filters": 4, "began_at": 2}
     headers = [snapshot(0, 1), snapshot(1, 1, geometry=other), snapshot(2, 2, **late)]
@@ -140,22 +138,22 @@ def test_a_layer_has_one_form_that_of_its_last_attempt() -> None:
     assert ids_of(run) == ["2-2", "3-2"]
     assert run["layers"][0]["filters"] == 4
     assert [each["tag"] for each in run["damaged"]] == [tag_of(header) for header in headers[:2]]
-    assert "does not fit a layer that is 4x3x5x5" in run["damaged"][0]["reason"]
+    assert "other snapshots of the layer, which have 4x3x5x5" in run["damaged"][0]["reason"]
 
 
-def test_one_odd_snapshot_does_not_discredit_the_others() -> None:
+def test_one_different_snapshot_does_not_exclude_the_others() -> None:
     odd = snapshot(3, filters=4)
     run = described([snapshot(0), snapshot(1), snapshot(2), odd])
     assert ids_of(run) == [f"{step}-{ATTEMPT}" for step in range(3)]
     assert [each["tag"] for each in run["damaged"]] == [tag_of(odd)]
 
 
-def test_a_probe_is_told_once_as_it_was_last() -> None:
+def test_a_probe_is_listed_once_in_its_last_version() -> None:
     run = described([probe(2, "new.png"), probe(1, "old.png")])
     assert [each["name"] for each in run["probes"]] == ["new.png"]
 
 
-def test_the_timeline_has_runs_by_name_and_what_verdicts_are_called() -> None:
+def test_the_timeline_has_runs_by_name_and_the_names_of_verdicts() -> None:
     runs = {name: RunTimeline.of([snapshot(0)]) for name in ("b", 'a"\udcff', "c")}
     revision, text = timeline_of(runs)
     timeline = json.loads(text)
@@ -171,7 +169,7 @@ def test_the_timeline_has_runs_by_name_and_what_verdicts_are_called() -> None:
     assert timeline_of(runs)[0] != revision
 
 
-def test_a_catalogue_understands_what_it_knows_once() -> None:
+def test_a_catalogue_parses_each_header_once() -> None:
     early = Catalogue().updated(contents_of(a=[snapshot(0)], b=[snapshot(0)]))
     assert early.updated(contents_of(a=[snapshot(0)], b=[snapshot(0)])) is early
     late = early.updated(contents_of(a=[snapshot(0), snapshot(1)], b=[snapshot(0)]))
@@ -187,7 +185,7 @@ def test_a_catalogue_understands_what_it_knows_once() -> None:
 
 
 def test_two_trainings_in_one_folder_are_two_runs() -> None:
-    """None takes the place of anything of the other, whichever was read first."""
+    """No snapshot replaces one of the other training, in whichever order they are read."""
     old = [snapshot(step, 1, training="x") for step in (0, 10, 20)]
     new = [snapshot(step, 2, training="y") for step in (0, 10)]
     again = [snapshot(step, 3, training="x", began_at=10) for step in (10, 15)]
@@ -202,7 +200,7 @@ def test_two_trainings_in_one_folder_are_two_runs() -> None:
     assert [*one.probes] == [*other.probes] == [DIGEST]
 
 
-def test_a_name_that_is_given_is_not_given_to_another_training() -> None:
+def test_a_used_run_name_is_not_given_to_another_training() -> None:
     both = [snapshot(0, 1, training="x"), snapshot(0, 2, training="y")]
     contents = {"a": both, "a (2)": both, "a (2) (2)": both}
     catalogue = Catalogue().updated(contents_of(**contents))
@@ -217,7 +215,7 @@ def test_a_name_that_is_given_is_not_given_to_another_training() -> None:
     }
 
 
-def test_a_catalogue_lists_what_is_damaged_until_it_is_gone() -> None:
+def test_a_catalogue_lists_damaged_events_while_they_exist() -> None:
     headers = [snapshot(0), snapshot(1)]
     tags = [tag_of(header) for header in headers]
     contents = contents_of(a=headers, b=headers)
@@ -235,7 +233,7 @@ def test_a_catalogue_lists_what_is_damaged_until_it_is_gone() -> None:
     assert part.without("gone", {tags[0]: "no"}) is part.without("a", {"k/gone": "no"}) is part
 
 
-def test_a_layer_without_a_readable_snapshot_is_no_layer() -> None:
+def test_a_layer_without_a_readable_snapshot_is_not_listed() -> None:
     contents = contents_of(a=[snapshot(0)])
     run = Catalogue().updated(contents).without("a", {tag_of(snapshot(0)): "no"}).runs["a"].timeline
     assert run.layers == {}

@@ -1,4 +1,4 @@
-"""What 16 bits a weight cost in the Kernels tab: responses of stored weights, and of exact ones."""
+"""The error of 16 bits a weight: responses of stored weights against those of exact weights."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def noise(*shape: int) -> Tensor:
 
 
 def checks(*shape: int) -> Tensor:
-    """Filters that answer least to a photograph: they change sign at every pixel, around zero."""
+    """Make filters with small responses to a photograph: they change sign at every pixel."""
     y, x = torch.meshgrid(torch.arange(shape[2]), torch.arange(shape[3]), indexing="ij")
     sign = 1 - 2 * ((x + y) % 2)
     weights = sign * (1 + 0.1 * noise(*shape))
@@ -37,7 +37,7 @@ SHAPES = [(64, 3, 7, 7), (96, 3, 11, 11), (64, 3, 16, 16), (64, 3, 3, 3)]
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("make", [noise, checks])
 @pytest.mark.parametrize("respond", [channel_responses, summed_responses])
-def test_responses_are_off_by_less_than_a_colour(
+def test_errors_of_responses_are_smaller_than_a_colour_level(
     photograph: Tensor, shape: tuple[int, ...], make, respond
 ) -> None:
     weights = make(*shape)

@@ -1,4 +1,4 @@
-"""What a browser makes of the Kernels tab's bytes: the numbers and pixels of the Python side."""
+"""Decoding and painting in a browser give the same numbers and pixels as in Python."""
 
 import itertools
 import struct
@@ -29,7 +29,7 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def _spoilt(weights: Tensor) -> Tensor:
-    """With what may go wrong: a filter of zeros, NaN and infinity, a tiny and a huge filter."""
+    """Make weights with difficult filters: zeros, NaN and infinity, very small and very large."""
     spoilt = weights.clone()
     spoilt[0] = 0
     spoilt[-1].view(-1)[::3] = torch.nan
@@ -41,7 +41,7 @@ def _spoilt(weights: Tensor) -> Tensor:
     return spoilt
 
 
-# What the server sends.
+# Data from the server.
 
 DECODE = """
 const layer = {shape};
@@ -51,7 +51,7 @@ return {weights: weightsOf(decoded, dtype, shape), scales: decoded.scales, bits:
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (256, 32, 5, 5)])
-def test_payloads_are_decoded_as_python_does(engine: Engine, shape: tuple[int, ...]) -> None:
+def test_decoded_payloads_equal_those_of_python(engine: Engine, shape: tuple[int, ...]) -> None:
     weights = _spoilt(_random(*shape)).numpy()
     bits = np.arange(shape[0], dtype=np.uint8) * 7
     header, payload = pack_snapshot(
@@ -101,7 +101,7 @@ def test_probes_are_inflated(engine: Engine, in_levels: bool) -> None:
 
 @pytest.mark.parametrize(("name", "planes"), [(CHART, 3), ("photo.png", 3), ("grey", 1), ("x", 5)])
 @pytest.mark.parametrize("channels", [1, 3, 5, 16])
-def test_probes_fit_the_layers_that_they_fit_in_python(
+def test_probes_fit_the_same_layers_as_in_python(
     engine: Engine, name: str, planes: int, channels: int
 ) -> None:
     probe = Probe(_random(planes, 6, 7).abs(), name)
@@ -147,7 +147,7 @@ def test_an_image_of_the_user_becomes_a_probe(
 # Pixels.
 
 
-def test_colours_are_those_of_the_pictures(engine: Engine) -> None:
+def test_colours_equal_those_of_pictures(engine: Engine) -> None:
     expected = diverging(torch.arange(256, dtype=torch.uint8)[None])[:, 0].T
     np.testing.assert_array_equal(engine("return COLOURS"), expected.numpy().ravel())
 
@@ -155,7 +155,7 @@ def test_colours_are_those_of_the_pictures(engine: Engine) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scale", ["filter", "layer", 0.37, 1e31])
 @pytest.mark.parametrize("is_spoilt", [False, True])
-def test_tiles_are_those_of_the_grid(
+def test_tiles_equal_those_of_the_grid(
     engine: Engine, shape: tuple[int, int, int, int], scale: Any, is_spoilt: bool
 ) -> None:
     weights = _spoilt(_random(*shape)) if is_spoilt else _random(*shape)
@@ -198,7 +198,7 @@ def test_tiles_are_those_of_the_grid(
 
 
 def _tiles(picture: dict[str, Any]) -> np.ndarray:
-    """Shape (N, 4, H, W): the tiles of an atlas, where its layout says that they are."""
+    """Cut the tiles out of an atlas, shape (N, 4, H, W)."""
     layout, pixels = picture["layout"], picture["pixels"]
     assert pixels.shape == (layout["height"], layout["width"], 4)
     height, width = layout["tileHeight"], layout["tileWidth"]
@@ -208,21 +208,21 @@ def _tiles(picture: dict[str, Any]) -> np.ndarray:
 
 
 def _rules(shape: torch.Size, zoom: int, *, is_rgb: bool) -> np.ndarray:
-    """Which columns of a tile part planes: as wide as a weight, at any zoom."""
+    """Find the columns between the planes of a tile. They are as wide as a weight, at any zoom."""
     planes = 1 if is_rgb else shape[1]
     columns = np.arange(planes * (shape[3] + 1) - 1) % (shape[3] + 1) == shape[3]
     return np.repeat(columns, zoom)
 
 
 def _ruled_once(painted: Tensor, shape: torch.Size, zoom: int, is_rgb: bool) -> np.ndarray:
-    """`paint_tiles` without its rules, which are one pixel wide."""
+    """Call `paint_tiles` and remove the gaps between planes, which are one pixel wide."""
     planes = 1 if is_rgb else shape[1]
     wide = shape[3] * zoom
     keep = np.arange(painted.shape[3]) % (wide + 1) != wide if planes > 1 else slice(None)
     return painted.numpy()[:, :, :, keep]
 
 
-def test_an_atlas_is_painted_again(engine: Engine) -> None:
+def test_an_atlas_reuses_its_picture(engine: Engine) -> None:
     first, second = _random(6, 3, 5, 5), _spoilt(_random(6, 3, 5, 5, seed=1))
     same, pixels, fresh = engine(
         """const ranges = halfRanges(first, shape, "filter");
@@ -237,7 +237,7 @@ def test_an_atlas_is_painted_again(engine: Engine) -> None:
     np.testing.assert_array_equal(pixels, fresh)
 
 
-def test_levels_are_rounded_as_torch_rounds_them(engine: Engine) -> None:
+def test_levels_are_rounded_like_those_of_torch(engine: Engine) -> None:
     half_way = torch.arange(-127, 127).float() + 0.5
     beside = torch.nextafter(half_way, torch.full_like(half_way, torch.inf))
     values = torch.cat([half_way, beside, half_way * 0.1, half_way / 3]).reshape(4, 1, 1, -1)
@@ -250,7 +250,7 @@ def test_levels_are_rounded_as_torch_rounds_them(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "uint8"])
-def test_rounding_is_not_shown_as_change(engine: Engine, dtype: str) -> None:
+def test_rounding_errors_are_not_shown_as_change(engine: Engine, dtype: str) -> None:
     weights = _random(64, 3, 5, 5)
     scales = largest_magnitude(weights)
     shares = weights / scales[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Runs side by side in the Kernels tab, and in which order their filters stand."""
+"""Runs side by side in the Kernels tab, and the order of their filters."""
 
 import re
 from typing import Any
@@ -15,7 +15,7 @@ from kernelviz_callback.filters.responses import channel_responses
 
 pytestmark = pytest.mark.browser
 
-FAINT, BRIGHT = range(40, 100), 255  # of 255: how opaque a tile is
+FAINT, BRIGHT = range(40, 100), 255  # opacity of a tile, of 255
 
 
 def _check(tab: Tab, run: str, weights: np.ndarray, filters: Any) -> None:
@@ -27,7 +27,7 @@ def _check(tab: Tab, run: str, weights: np.ndarray, filters: Any) -> None:
 
 
 def _ordered(tab: Tab, expected: Any, run: str = "base") -> None:
-    """Wait until tiles stand in an order, which is found beside the page."""
+    """Wait until the tiles have an order, which the page computes in a worker."""
     tab.frame.wait_for_selector(
         f'canvas[data-kind="kernels"][data-run="{run}"]'
         f'[data-order="{",".join(str(i) for i in expected)}"]',
@@ -75,7 +75,7 @@ def test_two_runs_on_one_scale(opened: Open) -> None:
             assert_painted(found, torch.from_numpy(weights[i]), float(end))
 
 
-def test_responses_of_two_runs_on_one_scale_whatever_was_seen_before(opened: Open) -> None:
+def test_the_scale_of_responses_does_not_depend_on_earlier_views(opened: Open) -> None:
     tab = opened(runs=["base", "other"], layer="conv1", step=300, scale="run")
     for step in (300, 4):
         tab.go(step)
@@ -94,7 +94,7 @@ def test_responses_of_two_runs_on_one_scale_whatever_was_seen_before(opened: Ope
         again.page.close()
 
 
-def test_a_run_that_is_not_read_yet_does_not_keep_the_scale_of_another_step(
+def test_a_run_that_is_not_loaded_does_not_keep_the_scale_of_another_step(
     site: Site, opened: Open
 ) -> None:
     page = site.page()
@@ -118,7 +118,7 @@ def test_a_run_that_is_not_read_yet_does_not_keep_the_scale_of_another_step(
     assert float(said) == pytest.approx(own.item(), abs=2e-3)
 
 
-def test_the_tab_key_goes_through_panes_in_the_order_of_their_places(opened: Open) -> None:
+def test_the_tab_key_visits_panes_in_their_order(opened: Open) -> None:
     tab = opened(runs=["other"], layer="conv1")
     tab.role("runs").get_by_label("base").check()
     tab.rest()
@@ -136,7 +136,7 @@ def _partners(one: np.ndarray, other: np.ndarray) -> dict[int, int]:
 
 
 def _chance() -> float:
-    """What matched filters of noise have in common, on average of many draws."""
+    """Return the mean cosine of matched filters of noise, over many draws."""
     rng = np.random.default_rng(0)
     means = []
     for _ in range(100):
@@ -146,7 +146,7 @@ def _chance() -> float:
     return float(np.mean(means))
 
 
-def test_filters_are_matched_as_scipy_does(opened: Open) -> None:
+def test_pairs_of_filters_equal_those_of_scipy(opened: Open) -> None:
     tab = opened(runs=["base", "other"], layer="conv1")
     tab.role("match").check()
     partners = _partners(BASE[200], OTHER[120])
@@ -175,8 +175,8 @@ def test_filters_are_matched_as_scipy_does(opened: Open) -> None:
         assert_painted(unzoomed(tab.pixels(selector), zoom), own, float(own.abs().max()))
     tab.page.mouse.move(*tab.tile_at("kernels", "base", some))
     lines = tab.role("tip").locator("span").all_text_contents()
-    [told] = [line for line in lines if line.startswith("other: ")]
-    number, cosine = re.fullmatch(r"other: filter (\d+), cosine ([−\d.]+)", told).groups()
+    [partner_line] = [line for line in lines if line.startswith("other: ")]
+    number, cosine = re.fullmatch(r"other: filter (\d+), cosine ([−\d.]+)", partner_line).groups()
     both = torch.from_numpy(BASE[200][some]).ravel(), torch.from_numpy(OTHER[300][int(number)])
     expected = torch.cosine_similarity(both[0], both[1].ravel(), dim=0)
     assert int(number) == partners[some]
@@ -185,7 +185,7 @@ def test_filters_are_matched_as_scipy_does(opened: Open) -> None:
     tab.role("tip").get_by_text("no partner in other").wait_for()
 
 
-def test_a_run_without_the_layer_says_so(opened: Open) -> None:
+def test_a_run_without_the_layer_shows_a_message(opened: Open) -> None:
     tab = opened(runs=["base", "grey"], layer="conv1", step=16)
     _check(tab, "base", BASE[16], (0, 5))
     said = tab.frame.get_by_text("This run has no layer conv1. It has grey.")
@@ -195,7 +195,7 @@ def test_a_run_without_the_layer_says_so(opened: Open) -> None:
     tab.frame.get_by_text("This run has no layer grey. It has conv1, deep.").wait_for()
 
 
-def test_filters_of_unlike_sizes_are_not_matched(opened: Open, site: Site) -> None:
+def test_filters_of_different_sizes_are_not_matched(opened: Open, site: Site) -> None:
     tab = opened(runs=["base", "long"], layer="conv1")
     assert tab.role("match").is_disabled()
     assert tab.frame.get_by_text("Filters of 3 × 7 × 7 and 3 × 5 × 5 weights").is_visible()
@@ -209,7 +209,7 @@ def _lengths(weights: np.ndarray) -> np.ndarray:
     return np.linalg.norm(weights.reshape(len(weights), -1), axis=1)
 
 
-def test_filters_in_the_order_of_a_number(opened: Open) -> None:
+def test_filters_are_ordered_by_a_number(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1")
     by_norm = _ranked(_lengths(BASE[200]))
     by_change = _ranked(_lengths(BASE[200] - BASE[0]) / _lengths(BASE[0]))
@@ -220,21 +220,21 @@ def test_filters_in_the_order_of_a_number(opened: Open) -> None:
         assert tab.grid("responses", "base").order == list(expected)
     tab.select("order", "norm")
     tab.go(0)
-    _ordered(tab, by_norm)  # tiles stay while the slider moves
+    _ordered(tab, by_norm)  # tiles keep their places while the slider moves
     assert tab.frame.get_by_text("As of step 200.").is_visible()
     tab.role("reorder").click()
     _ordered(tab, _ranked(_lengths(BASE[0])))
     tab.role("reorder").wait_for(state="hidden")
 
 
-def test_filters_with_the_gravest_verdict_first(opened: Open) -> None:
+def test_filters_with_the_worst_verdict_come_first(opened: Open) -> None:
     tab = opened(runs=["base"], layer="conv1", step=100, order="health", ordered=100)
     _ordered(tab, [3, 5, 1, 0, 2, 4, *range(6, 12)])
     grid = tab.grid("kernels", "base")
     assert grid.cell(3)[:2] == (grid.gap, grid.gap)
 
 
-def test_a_layer_that_changes_under_the_mouse_is_no_fault(opened: Open) -> None:
+def test_a_layer_change_under_the_mouse_raises_no_error(opened: Open) -> None:
     tab = opened(runs=["base", "grey"], layer="conv1", filter=3)
     tab.frame.evaluate(
         """() => {

@@ -1,4 +1,4 @@
-"""When the Kernels tab refuses to match the filters of two runs, and in which words."""
+"""The limit beyond which the Kernels tab does not match the filters of two runs."""
 
 import pytest
 from engine_page import Engine
@@ -27,11 +27,11 @@ return [ordering.why, asked, found, ordering.alike.size];
 """
 
 
-def test_so_many_filters_are_matched_and_no_more(engine: Engine) -> None:
+def test_filters_are_matched_up_to_a_limit(engine: Engine) -> None:
     why, asked, found, left = engine(MATCHING, counts=[1024, 1000])
-    assert (found, left) == (1, 0)  # how alike they are is forgotten with the pairs
+    assert (found, left) == (1, 0)  # the similarity is removed together with the pairs
     assert why is None
-    assert asked == [[1024, 1000]] * 2  # those, and noise, for what chance does
+    assert asked == [[1024, 1000]] * 2  # these filters, and filters of noise for the chance level
     for counts in ([1025, 8], [8, 1025]):
         why, asked, *_ = engine(MATCHING, counts=counts)
         assert why == "Up to 1,024 filters can be matched here; kernelviz compare matches more."
