@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from kernelviz_callback import KernelVizCallback, effective_weight, geometry_of, load_probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.training.background_thread import Worker
 from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_monitor import HealthMonitor
+from kernelviz_callback.training.job_queue import JobQueue
 from kernelviz_callback.training.renderer import Renderer
 
 LOOKS = (200, 1_000, 2_000, 5_000, 10_000)
@@ -53,7 +53,7 @@ def processor_time(filters: int, size: int, rounds: int) -> float:
         taken.append(time.thread_time() - start)
         assert not failures.found, failures.found
 
-    worker = Worker("benchmark", most_jobs=rounds + 1, most_bytes=1, on_error=print)
+    worker = JobQueue("benchmark", most_jobs=rounds + 1, most_bytes=1, on_error=print)
     for _ in range(rounds + 1):
         worker.submit(draw)
     worker.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kernelviz_callback._version import __version__
-from kernelviz_callback.comparison.conditions import Condition, parse_condition
+from kernelviz_callback.comparison.fail_conditions import Condition, parse_condition
 
 _SAVED_AS = (".png", ".svg", ".pdf", ".jpg")
 _COMPARED_AS = (".png", ".svg", ".pdf", ".html", ".json", ".csv")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, plain_geometry
+from kernelviz_callback.drawing.caption_text import Scale
 from kernelviz_callback.drawing.layer_pictures import Response, kernel_picture, response_picture
-from kernelviz_callback.drawing.notes import Scale
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.health.examine import kernel_health
 from kernelviz_callback.health.kernel_health import KernelHealth

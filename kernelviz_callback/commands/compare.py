@@ -8,10 +8,10 @@ from rich.console import Console
 from tqdm import tqdm
 
 from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
-from kernelviz_callback.commands.failures import Failures, check_folders
+from kernelviz_callback.commands.file_errors import Failures, check_folders
 from kernelviz_callback.comparison.compare import Comparer
 from kernelviz_callback.comparison.comparison import Comparison
-from kernelviz_callback.comparison.conditions import Condition
+from kernelviz_callback.comparison.fail_conditions import Condition
 from kernelviz_callback.comparison.save import (
     PICTURE_SUFFIXES,
     log_comparison,

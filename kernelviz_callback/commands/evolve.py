@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from kernelviz_callback.commands.failures import Failures, check_folders
+from kernelviz_callback.commands.file_errors import Failures, check_folders
 from kernelviz_callback.commands.history import LayerHistory, order_by_step
 from kernelviz_callback.commands.resumed_runs import describe_order_change, find_training
 from kernelviz_callback.drawing.animation.animate import evolution_gif, moving_pictures

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from kernelviz_callback.checkpoints.find import find_checkpoints
-from kernelviz_callback.commands.failures import Failures
+from kernelviz_callback.commands.file_errors import Failures
 from kernelviz_callback.commands.history import LayerHistory
 from kernelviz_callback.comparison.matching import cosines, has_same_order
 from kernelviz_callback.drawing.animation.sampling import choose_steps

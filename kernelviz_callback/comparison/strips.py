@@ -13,9 +13,9 @@ from torch import Tensor
 
 from kernelviz_callback.comparison.shared_plane import mix_channels
 from kernelviz_callback.drawing.arrangement import square_columns
-from kernelviz_callback.drawing.caption import BACKGROUND, draw_caption
+from kernelviz_callback.drawing.caption_layout import BACKGROUND, draw_caption
+from kernelviz_callback.drawing.caption_text import kernel_note
 from kernelviz_callback.drawing.curves import curve_width, draw_curves
-from kernelviz_callback.drawing.notes import kernel_note
 from kernelviz_callback.drawing.picture import Layout, Picture
 from kernelviz_callback.drawing.tile_style import TileStyle, colour_bar, tile_style
 from kernelviz_callback.drawing.tiles import paint_tiles

@@ -14,9 +14,8 @@ from kernelviz_callback.drawing.arrangement import (
     arrange_tiles,
     curve_height,
 )
-from kernelviz_callback.drawing.caption import draw_caption
-from kernelviz_callback.drawing.curves import curve_width, draw_curves
-from kernelviz_callback.drawing.notes import (
+from kernelviz_callback.drawing.caption_layout import draw_caption
+from kernelviz_callback.drawing.caption_text import (
     Scale,
     kernel_note,
     non_finite_note,
@@ -24,6 +23,7 @@ from kernelviz_callback.drawing.notes import (
     response_note,
     scale_note,
 )
+from kernelviz_callback.drawing.curves import curve_width, draw_curves
 from kernelviz_callback.drawing.picture import Layout, Picture
 from kernelviz_callback.drawing.tile_style import (
     GAIN_STYLE,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback.drawing.arrangement import fitting_shrink
+from kernelviz_callback.drawing.caption_text import Scale
 from kernelviz_callback.drawing.grid import MOST_PLANES, gain_grid, kernel_grid, response_grid
-from kernelviz_callback.drawing.notes import Scale
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.drawing.tile_style import response_style
 from kernelviz_callback.drawing.verdict_frames import flag_filters

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kernelviz_callback.drawing.caption import BACKGROUND
+from kernelviz_callback.drawing.caption_layout import BACKGROUND
 from kernelviz_callback.drawing.colour import diverging, paint_non_finite, to_levels
 
 

@@ -12,10 +12,10 @@ from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder
-from kernelviz_callback.training.background_thread import Worker
 from kernelviz_callback.training.cuda_stream import SideStream
 from kernelviz_callback.training.failures import BackOff, FailureReporter, Failures
 from kernelviz_callback.training.health_monitor import HealthMonitor
+from kernelviz_callback.training.job_queue import JobQueue
 from kernelviz_callback.training.loggers.base import Destination
 from kernelviz_callback.training.publisher import Publisher
 from kernelviz_callback.training.renderer import Renderer
@@ -86,10 +86,10 @@ class Recorder:
         self._waits = 0
         self._waited = 0.0  # seconds
         self._side = SideStream(device)
-        self._file_thread = Worker(
+        self._file_thread = JobQueue(
             "kernelviz-files", most_jobs=1, most_bytes=MOST_WAITING_BYTES, on_error=_warn_lost
         )
-        self._picture_thread = Worker(
+        self._picture_thread = JobQueue(
             "kernelviz-pictures",
             most_jobs=MOST_WAITING,
             most_bytes=MOST_WAITING_BYTES,

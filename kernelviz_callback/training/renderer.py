@@ -2,6 +2,7 @@
 
 from typing import Literal, TypeAlias
 
+from kernelviz_callback.drawing.caption_text import Scale
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.drawing.layer_pictures import (
     Response,
@@ -9,7 +10,6 @@ from kernelviz_callback.drawing.layer_pictures import (
     kernel_picture,
     response_picture,
 )
-from kernelviz_callback.drawing.notes import Scale
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.model.feature_maps import FeatureMaps
 from kernelviz_callback.probe.probe import Probe, readable_by_layer

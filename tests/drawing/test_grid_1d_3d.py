@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback import gain_grid, kernel_grid
+from kernelviz_callback.drawing.caption_text import kernel_note
 from kernelviz_callback.drawing.colour import diverging, to_levels
 from kernelviz_callback.drawing.curves import draw_curves
-from kernelviz_callback.drawing.notes import kernel_note
 from kernelviz_callback.drawing.tile_style import tile_style
 from kernelviz_callback.filters.principal import principal_planes
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernelviz_callback.drawing.caption import BACKGROUND
+from kernelviz_callback.drawing.caption_layout import BACKGROUND
 from kernelviz_callback.drawing.colour import diverging, to_levels
 from kernelviz_callback.drawing.tiles import paint_tiles
 

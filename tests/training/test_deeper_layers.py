@@ -145,16 +145,16 @@ def test_the_queue_counts_the_bytes_of_weights_and_feature_maps(
     fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The training waits if the queued pictures hold too many bytes."""
-    from kernelviz_callback.training.background_thread import Worker
+    from kernelviz_callback.training.job_queue import JobQueue
 
     sizes: list[int] = []
-    submit = Worker.submit
+    submit = JobQueue.submit
 
-    def counted(self: Worker, job: Any, size: int = 0) -> float:
+    def counted(self: JobQueue, job: Any, size: int = 0) -> float:
         sizes.append(size)
         return submit(self, job, size)
 
-    monkeypatch.setattr(Worker, "submit", counted)
+    monkeypatch.setattr(JobQueue, "submit", counted)
     fit(KernelVizCallback("*", probe_size=48, health=False), model=Deep())
     weights = 4 * (6 * 3 * 9 + 8 * 6 * 9)
     maps = 4 * 8 * 44 * 44

@@ -31,7 +31,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
-from kernelviz_callback.training import background_thread, renderer
+from kernelviz_callback.training import job_queue, renderer
 from kernelviz_callback.training.failures import FailureReporter, Failures
 from kernelviz_callback.training.run_lock import lock_run_folder
 
@@ -327,7 +327,7 @@ def test_queued_snapshots_are_written_after_an_exception(trainer_for, error) -> 
 
 
 def test_an_interrupt_at_the_end_loses_no_snapshot(fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    close = background_thread.Worker.close
+    close = job_queue.JobQueue.close
     interrupts = [KeyboardInterrupt()]
 
     def interrupted(self: Any) -> None:
@@ -335,7 +335,7 @@ def test_an_interrupt_at_the_end_loses_no_snapshot(fit, monkeypatch: pytest.Monk
             raise interrupts.pop()
         close(self)
 
-    monkeypatch.setattr(background_thread.Worker, "close", interrupted)
+    monkeypatch.setattr(job_queue.JobQueue, "close", interrupted)
     trainer = interrupted_trainer(fit)
     assert not interrupts
     assert_seen(trainer, list(range(STEPS + 1)))

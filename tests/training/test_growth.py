@@ -18,7 +18,7 @@ from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_monitor import HealthMonitor
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.training.background_thread import Worker
+from kernelviz_callback.training.job_queue import JobQueue
 
 def resident(peak):
     status = open("/proc/self/status").read()
@@ -38,7 +38,7 @@ def draw(probe, weights, geometry):
 
 small = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), 1)
 probe = Probe(torch.rand(channels * groups, size, size), "tensor")
-worker = Worker("test", most_jobs=1, most_bytes=1, on_error=lambda e: print(repr(e)))
+worker = JobQueue("test", most_jobs=1, most_bytes=1, on_error=lambda e: print(repr(e)))
 worker.submit(lambda: draw(Probe(torch.rand(3, 64, 64), "tensor"), torch.randn(16, 3, 7, 7), small))
 worker.drain()
 before = resident(False)

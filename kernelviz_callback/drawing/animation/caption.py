@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kernelviz_callback.drawing.animation.crop import Crop
 from kernelviz_callback.drawing.animation.sampling import FilterSequence, SequenceScale
-from kernelviz_callback.drawing.caption import draw_caption
-from kernelviz_callback.drawing.notes import non_finite_note
+from kernelviz_callback.drawing.caption_layout import draw_caption
+from kernelviz_callback.drawing.caption_text import non_finite_note
 from kernelviz_callback.drawing.picture import Layout
 from kernelviz_callback.drawing.tile_style import colour_bar
 

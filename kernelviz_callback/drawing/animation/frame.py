@@ -15,7 +15,7 @@ from kernelviz_callback.drawing.animation.caption import HEADER, Canvas, add_cap
 from kernelviz_callback.drawing.animation.crop import Crop
 from kernelviz_callback.drawing.animation.sampling import FilterSequence, Frame, SequenceScale
 from kernelviz_callback.drawing.arrangement import GAP, square_columns
-from kernelviz_callback.drawing.caption import BACKGROUND
+from kernelviz_callback.drawing.caption_layout import BACKGROUND
 from kernelviz_callback.drawing.colour import STRIPE, diverging, to_levels
 from kernelviz_callback.drawing.picture import Layout
 

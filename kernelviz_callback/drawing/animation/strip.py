@@ -15,7 +15,7 @@ from torch import Tensor
 from kernelviz_callback.drawing.animation.caption import HEADER, Canvas, add_caption
 from kernelviz_callback.drawing.animation.crop import WIDEST_ROW, Crop
 from kernelviz_callback.drawing.animation.sampling import FilterSequence, SequenceScale
-from kernelviz_callback.drawing.caption import BACKGROUND
+from kernelviz_callback.drawing.caption_layout import BACKGROUND
 from kernelviz_callback.drawing.picture import Layout, Picture
 from kernelviz_callback.drawing.tiles import paint_tiles
 

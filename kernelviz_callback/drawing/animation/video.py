@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kernelviz_callback.drawing.animation.caption import Canvas
-from kernelviz_callback.drawing.caption import BACKGROUND
+from kernelviz_callback.drawing.caption_layout import BACKGROUND
 
 _CODEC = "libx264"
 _OPTIONS = {"crf": "14", "preset": "veryfast", "tune": "animation"}  # without visible loss

@@ -6,7 +6,7 @@ import torch
 from filter_sequences import drawn, renderer_of, sequence_of
 
 from kernelviz_callback.drawing.animation.frame import paint_kernels, text_colours
-from kernelviz_callback.drawing.caption import BACKGROUND
+from kernelviz_callback.drawing.caption_layout import BACKGROUND
 
 
 def test_the_time_line_is_logarithmic() -> None:

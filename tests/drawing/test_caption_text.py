@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernelviz_callback.drawing.notes import (
+from kernelviz_callback.drawing.caption_text import (
     kernel_note,
     non_finite_note,
     principal_note,

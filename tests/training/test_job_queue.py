@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 import torch
 
-from kernelviz_callback.training import background_thread
-from kernelviz_callback.training.background_thread import NICENESS, Worker
+from kernelviz_callback.training import job_queue
+from kernelviz_callback.training.job_queue import NICENESS, JobQueue
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def errors() -> list[Exception]:
 
 @pytest.fixture
 def worker(errors):
-    worker = Worker("test", most_jobs=3, most_bytes=100, on_error=errors.append)
+    worker = JobQueue("test", most_jobs=3, most_bytes=100, on_error=errors.append)
     yield worker
     worker.close()
     assert not any(t.name == "test" for t in threading.enumerate())
@@ -82,10 +82,10 @@ def test_no_exception_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*_: object) -> None:
         raise PermissionError("not in this sandbox")
 
-    monkeypatch.setattr(background_thread, "openmp_libraries", forbidden)
+    monkeypatch.setattr(job_queue, "openmp_libraries", forbidden)
     monkeypatch.setattr(os, "setpriority", forbidden)
     done: list[int] = []
-    worker = Worker("test", most_jobs=1, most_bytes=100, on_error=forbidden)
+    worker = JobQueue("test", most_jobs=1, most_bytes=100, on_error=forbidden)
     for error in (SystemExit, ValueError):
         worker.submit(partial(sys.exit) if error is SystemExit else partial(int, "no number"))
     worker.submit(lambda: done.append(1))
@@ -129,7 +129,7 @@ def test_the_thread_has_a_low_priority(worker) -> None:
 
 def test_an_interrupt_during_close_loses_no_job() -> None:
     done: list[int] = []
-    worker = Worker("slow", most_jobs=4, most_bytes=100, on_error=print)
+    worker = JobQueue("slow", most_jobs=4, most_bytes=100, on_error=print)
     for i in range(3):
         worker.submit(lambda i=i: (time.sleep(0.3), done.append(i)))
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kernelviz_callback.drawing.caption import BACKGROUND, draw_caption
+from kernelviz_callback.drawing.caption_layout import BACKGROUND, draw_caption
 from kernelviz_callback.drawing.picture import Layout
 
 BAR = torch.tensor([[0, 0, 255], [0, 255, 0], [255, 0, 0]], dtype=torch.uint8)

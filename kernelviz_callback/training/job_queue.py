@@ -20,7 +20,7 @@ _CHECK_INTERVAL = 1.0  # seconds between checks whether the thread is alive
 NICENESS = 10
 
 
-class Worker:
+class JobQueue:
     """Runs jobs in a thread, in the order in which they were submitted.
 
     The thread uses one processor at a low priority, so that it does not slow the training.
@@ -35,10 +35,10 @@ class Worker:
 
     Example:
         >>> done = []
-        >>> worker = Worker("example", most_jobs=2, most_bytes=2**20, on_error=print)
+        >>> queue = JobQueue("example", most_jobs=2, most_bytes=2**20, on_error=print)
         >>> for i in range(5):
-        ...     _ = worker.submit(lambda i=i: done.append(i))
-        >>> worker.close()
+        ...     _ = queue.submit(lambda i=i: done.append(i))
+        >>> queue.close()
         >>> done
         [0, 1, 2, 3, 4]
     """

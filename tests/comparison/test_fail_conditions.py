@@ -5,7 +5,7 @@ import torch
 from convolutions import conv, random_weight
 
 from kernelviz_callback.comparison.compare import compare
-from kernelviz_callback.comparison.conditions import NUMBERS, parse_condition
+from kernelviz_callback.comparison.fail_conditions import NUMBERS, parse_condition
 
 
 @pytest.fixture
