@@ -1,10 +1,11 @@
 """Read a pickle as plain data: no class in it is imported, and no function in it is called.
 
-A pickle is a program for a stack machine. This module is such a machine, but it cannot import and
-cannot call. It makes dicts, lists, tuples, strings and numbers, and a `Placeholder` for every other
-object. So it needs no list of safe classes, it opens files whose classes are not installed, and its
-memory is bounded by the size of the file. torch's own ``weights_only`` unpickler does not have this
-bound, and before torch 2.10 a file could make it corrupt memory (CVE-2026-24747).
+A pickle is a program for a stack machine. This module is a stack machine that cannot import modules
+and cannot call functions. It makes dicts, lists, tuples, strings and numbers, and a `Placeholder`
+for every other object. So it needs no list of safe classes, it reads files whose classes are not
+installed, and its memory is limited by the size of the file. torch's own ``weights_only`` unpickler
+does not have this limit, and before torch 2.10 a file could make it corrupt memory
+(CVE-2026-24747).
 """
 
 import pickletools
@@ -15,16 +16,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-# Reading this many takes some seconds. The checkpoint of a large network has a hundredth of them.
+# A pickle with this many instructions is read in some seconds. The pickle in the checkpoint of a
+# large network has a hundredth of this number.
 _MOST_INSTRUCTIONS = 5_000_000
-# Functions that run programs. No ordinary checkpoint calls them.
+# Functions that can run programs or change files, and others of the same modules. No ordinary
+# checkpoint calls them.
 _PROGRAMS = re.compile(
     r"(os|posix|nt|subprocess|pty|runpy|shutil|socket|ctypes|importlib|code|pdb|timeit)\..*"
     r"|builtins\.(eval|exec|compile|open|breakpoint|__import__)"
 )
 _LONGEST_NAME = 1_000  # characters of the name of a class or function
 _MOST_QUOTED = 60  # characters of a name in a message
-# Instructions that push their argument have one of these in their name.
+# An instruction that only pushes its argument has one of these words in its name.
 _CONSTANTS = ("INT", "LONG", "FLOAT", "STRING", "BYTES", "BYTEARRAY", "UNICODE")
 
 
@@ -38,13 +41,14 @@ class Name(str):
 
 @dataclass(eq=False, repr=False, slots=True)
 class Placeholder:
-    """Replaces an object that a pickle would make by calling a class or function.
+    """An object that is not built, because that would need a call of a class or function.
 
     Attributes:
-        name: Name of the class or function.
+        name: Name of the class or function. Empty for a persistent id.
         arguments: Arguments of the call.
         state: The state of the object in the file, often a dict of its attributes.
-        items: The items of the object if it is a mapping, else None.
+        items: The items that the file adds to the object, if it is a mapping. If one of the first
+            three arguments is a dict, its items are included. None if there are no items.
     """
 
     name: str
@@ -54,19 +58,20 @@ class Placeholder:
 
 
 def read_pickle(file: BinaryIO) -> tuple[Any, list[Any]]:
-    """Read one pickle. Bytes after its end are not read.
+    """Read one pickle. The bytes after the end of the pickle are not read.
 
     Args:
         file: The file, at the first byte of the pickle.
 
     Returns:
         The object in the pickle, and the persistent ids in their order. The object consists of
-        dicts (only string and object keys are kept), lists (also for sets), tuples, strings,
-        numbers, bytes, None, `Name` and `Placeholder`. Each persistent id is replaced by a
-        `Placeholder` with the name ``""`` and the id as its argument.
+        dicts, lists, tuples, strings, numbers, bytes, None, `Name` and `Placeholder`. A set becomes
+        a list. A dict keeps only the items whose key is a string or a `Placeholder`. A persistent
+        id becomes a `Placeholder` with the name ``""`` and the id as its argument.
 
     Raises:
-        ValueError: If the pickle is damaged, runs programs, or does not end.
+        ValueError: If the pickle is damaged, calls a function that can run programs, or has too
+            many instructions.
 
     Example:
         >>> import pickle
@@ -78,7 +83,7 @@ def read_pickle(file: BinaryIO) -> tuple[Any, list[Any]]:
     machine = _Machine()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in strings are deprecated
+            warnings.simplefilter("ignore")  # Python warns of invalid escapes in strings
             for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
                 if count == _MOST_INSTRUCTIONS:
                     raise _RefusedError(f"its pickle has more than {count:,} instructions")
@@ -94,7 +99,8 @@ def whole_numbers(node: Any) -> tuple[int, ...]:
     """Return the integers in a tuple, list or ``torch.Size``.
 
     Raises:
-        TypeError: If the node is something else, or an integer is too large for a position.
+        TypeError: If the node is something else, or an integer has more than 62 bits.
+        ValueError: If the node is a placeholder without exactly one argument.
 
     Example:
         >>> whole_numbers(Placeholder("torch.Size", ((8, 3),)))
@@ -117,7 +123,7 @@ def quoted(name: str) -> str:
 
 
 class _Machine:
-    """The stack machine: the stack, the marks in it, and the memo."""
+    """The stack machine. Its state is the stack with its marks, the memo and the persistent ids."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -154,14 +160,15 @@ class _Machine:
         return items
 
     def call(self, called: Any, arguments: Any) -> None:
-        """Push a placeholder for a call. Only classes and functions have a name."""
+        """Push a placeholder for a call. It has the name "" if ``called`` is not a `Name`."""
         name = called if isinstance(called, Name) else ""
         if _PROGRAMS.fullmatch(name):
             raise _RefusedError(
                 f"hostile: it calls {quoted(name)}; no checkpoint needs that, and nothing was run"
             )
         given = arguments if isinstance(arguments, tuple) else (arguments,)
-        # Old protocols pass the items of a dict subclass as an argument; newer ones add them later.
+        # Old protocols pass the items of a dict subclass as an argument. Newer protocols add the
+        # items after the call.
         items = next((argument for argument in given[:3] if isinstance(argument, dict)), None)
         self.stack.append(Placeholder(str(name), given, items=items))
 
@@ -177,7 +184,9 @@ class _Machine:
 
     def extend(self, items: list[Any]) -> None:
         extended = self.stack[-1]
-        if not isinstance(extended, Placeholder):  # a list subclass; weights are never in one
+        # A placeholder here replaces a subclass of list or set. These never hold weights, so their
+        # items are dropped.
+        if not isinstance(extended, Placeholder):
             extended.extend(items)
 
     def fill(self, items: list[Any]) -> None:
@@ -185,7 +194,8 @@ class _Machine:
         if isinstance(filled, Placeholder):
             filled.items = filled.items or {}
             filled = filled.items
-        # Weights have string keys. Other keys are dropped: they can be slow to hash.
+        # Weights have string keys, and a placeholder is quick to hash. An item with another key is
+        # dropped, because the key can be slow to hash.
         if len(items) % 2:
             raise IndexError
         pairs = zip(items[::2], items[1::2], strict=True)

@@ -4,14 +4,19 @@ import { weightsOf } from "../tensorboard_plugin/static/decode.js";
 import { paintPicture, stripedZoom } from "../tensorboard_plugin/static/paint.js";
 import { paintCurve } from "../tensorboard_plugin/static/taps.js";
 
-const ZERO = 128; // the level of a weight of zero
+const ZERO = 128; // the level that stands for a weight of zero
 const CURVE_HEIGHT = 96; // pixels
 
-/** The width of a curve in pixels; points of a very long curve share pixels. */
+/** The width of a curve in pixels. In a very long curve, several points fall on one pixel. */
 const curveWidth = (points) =>
   points > 3 * CURVE_HEIGHT ? 3 * CURVE_HEIGHT : points * Math.max(1, Math.round(1.5 * CURVE_HEIGHT / points));
 
-/** The tiles of one checkpoint, or of the difference between the last and the first. */
+/**
+ * The tiles of one checkpoint, or of the difference between the last and the first checkpoint.
+ *
+ * `levels` holds the weights as 8-bit numbers, on the scale of their own tile. `mend` corrects them
+ * on the scale "all" by -1, 0 or 1, as the digits 0, 1 and 2 of base three: five digits in a byte.
+ */
 export class Plate {
   constructor(given) {
     Object.assign(this, given);
@@ -29,16 +34,16 @@ export class Plate {
   }
 
   /**
-   * The magnitude at the ends of a tile's colours.
+   * The magnitude at the two ends of a tile's colour scale.
    *
    * `scale` is "all", "filter" or "tile". `rowEnd` is the largest magnitude in all tiles of the
-   * filter, or null where the plate does not share a scale with others.
+   * filter. It is null if the tiles of this plate do not share a scale with those of other plates.
    */
   halfRange(tile, scale, rowEnd) {
     return scale === "all" ? this.common : scale === "filter" && rowEnd ? rowEnd : this.own[tile];
   }
 
-  /** Levels of a tile on a scale, plane by plane: 1 to 255, 128 for zero, 0 for a value that is not finite. */
+  /** Levels of a tile on a scale, plane by plane: 1 to 255, where 128 is zero; 0 for a weight that is not finite. */
   levelsOf(tile, scale, rowEnd) {
     const size = this.planes * this.area, start = tile * size;
     const ratio = this.own[tile] / this.halfRange(tile, scale, rowEnd) || 0;
@@ -47,13 +52,17 @@ export class Plate {
       level && ZERO + Math.floor((level - ZERO) * ratio + 0.5) + correction(start + k));
   }
 
-  /** Weights of a tile, plane by plane, as its levels on a scale hold them; NaN where they are not finite. */
+  /** Weights of a tile, plane by plane, computed from its levels on a scale; NaN where they are not finite. */
   weightsOf(tile, scale = "tile", rowEnd = null) {
     const levels = this.levelsOf(tile, scale, rowEnd);
     return weightsOf({ scales: [this.halfRange(tile, scale, rowEnd)], data: levels }, "uint8", [1]);
   }
 
-  /** Paint a tile, one pixel a weight, or as curves. The gaps between pictures stay transparent. */
+  /**
+   * Paint a tile as pictures or as curves. The gaps between pictures stay transparent.
+   *
+   * A picture has one pixel for each weight, or more if some weights are not finite.
+   */
   paint(canvas, tile, scale, rowEnd) {
     const { cells, isCurve } = this, half = this.halfRange(tile, scale, rowEnd);
     const values = this.weightsOf(tile, scale, rowEnd), zoom = isCurve ? 1 : stripedZoom(values);
@@ -73,7 +82,7 @@ export class Plate {
     canvas.getContext("2d").putImageData(picture, 0, 0);
   }
 
-  /** The weights of a cell: three of a colour picture, one of any other. */
+  /** The weights at one place of a picture: three for a colour picture, one for any other. */
   weightsAt(tile, { plane, y, x }) {
     const values = this.weightsOf(tile), at = y * this.width + x;
     const planes = this.rgb ? [3 * plane, 3 * plane + 1, 3 * plane + 2] : [plane];

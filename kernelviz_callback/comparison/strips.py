@@ -27,14 +27,15 @@ from kernelviz_callback.probe.probe import Probe
 
 StripScale: TypeAlias = Literal["layer", "filter"]
 
-MOST_STRIPS = 256  # filters in one picture; above this, those that changed most
-_KERNEL_SIDE = 49  # pixels that a kernel is enlarged to, about
+# The largest number of filters in one picture. Of more filters, those that changed most are drawn.
+MOST_STRIPS = 256
+_KERNEL_SIDE = 49  # a kernel is enlarged to about this many pixels on each side
 _CURVE_HEIGHT = 48  # pixels
-_RESPONSE_SIDE = 96  # pixels that a response is shrunk to, about
+_RESPONSE_SIDE = 96  # a response is shrunk to about this many pixels on its longer side
 _GAP = 10  # pixels between strips
-_RULE = 2  # pixels between the tiles of a strip, ...
-_WIDE_RULE = 6  # ... if each is a row of curves or slices
-_HEADER = 19  # pixels: height of the line of letters above the strips
+_RULE = 2  # pixels between the tiles of a strip
+_WIDE_RULE = 6  # pixels between the tiles of a strip if each tile is a row of curves or slices
+_HEADER = 19  # height in pixels of the line of letters above the strips
 _TEXT = (200, 200, 208)
 
 
@@ -44,8 +45,8 @@ class StripColumn:
 
     Attributes:
         label: Name of the checkpoint.
-        values: Weights or responses of the filters that are drawn, in the order of the first
-            checkpoint's filters, NaN where a filter has no partner. Shape (N, C, ...).
+        values: Weights or responses of the filters that are drawn, shape (N, C, ...). They have the
+            order of the filters in the first checkpoint. NaN for a filter without a partner.
     """
 
     label: str
@@ -56,7 +57,7 @@ class _Place(NamedTuple):
     """What one place of each strip shows: a checkpoint, or the difference of two.
 
     Attributes:
-        letter: Name of the place, in the header.
+        letter: Name of the place in the line above the strips.
         values: Weights or responses that are drawn there, shape (N, C, ...).
     """
 
@@ -81,12 +82,13 @@ def draw_strips(
         columns: The checkpoints, in their order.
         title: Name of the layer.
         filters: Numbers of the filters that are drawn, in the first checkpoint.
-        partners: The partner of every filter in the last checkpoint, -1 for none: also of the
-            filters that are not drawn.
+        partners: For every filter of the first checkpoint, drawn or not, the number of its partner
+            in the last checkpoint; -1 without a partner.
         shape: Shape of the weights of the layer in the first checkpoint.
-        scale: "layer" for the largest magnitude of all tiles, "filter" for that of each strip.
+        scale: Which magnitude the ends of the colour scale have: "layer" for the largest one in all
+            tiles, "filter" for the largest one in the strip of each filter.
         responses_to: Name of the probe if the values are responses to it; None for weights.
-        hidden: Number of checkpoints between these that are not drawn.
+        hidden: Number of checkpoints between the first and the last that are not drawn.
     """
     values = [column.values for column in columns]
     mixed = mix_channels(values) if responses_to is None else None
@@ -132,17 +134,17 @@ def strip_responses(
 
     Args:
         weights: Weights of the layer, shape (M, C, kH, kW).
-        partners: The filter of this checkpoint for each filter of the first one, -1 for none:
-            shape (N,).
-        geometry: How the layer slides its filters.
+        partners: For each filter of the first checkpoint, the number of its partner in this one; -1
+            without a partner. Shape (N,).
+        geometry: Dilation and groups of the layer.
         probe: The image.
-        label: Name of the checkpoint, for the error.
+        label: Name of the checkpoint in the error message.
 
     Returns:
-        Shape (N, planes, H, W), NaN where a filter has no partner.
+        Shape (N, planes, H, W), NaN for a filter without a partner.
 
     Raises:
-        ValueError: If the filters do not respond to one image.
+        ValueError: If the layer is 1-D or 3-D: its filters have no response to a single image.
     """
     reason = why_no_image(weights.shape)
     if reason is not None:
@@ -162,7 +164,7 @@ def strip_responses(
 
 
 def _style(values: Tensor) -> TileStyle:
-    """How values are drawn: the first four channels, if there are more."""
+    """Return how values are drawn. Of more than four channels, only the first four are drawn."""
     count, channels, *size = values.shape
     return tile_style((count, min(channels, MOST_CHANNELS), *size))
 
@@ -225,7 +227,7 @@ def _join_tiles(
 
 
 def _clear_numbers(pixels: Tensor, layout: Layout) -> None:
-    """Erase the numbers at the sides of the grid, because each strip has its own number."""
+    """Erase the numbers above and beside the grid, because each strip has its own number."""
     background = pixels.new_tensor(BACKGROUND)
     pixels[layout.top - _HEADER : layout.top] = background
     pixels[layout.top :, : layout.left] = background
@@ -255,7 +257,7 @@ def _caption_lines(
     shape: Sequence[int],
     hidden: int,
 ) -> list[str]:
-    """Write the lines on the layer, the checkpoints, and how to read a tile.
+    """Write the lines about the layer, about the checkpoints, and about how to read a tile.
 
     Args:
         title: What the picture shows.

@@ -1,4 +1,7 @@
-"""The lines below the title of a grid: how to read a tile, the scale, and non-finite filters."""
+"""The lines below the title of a grid.
+
+They explain how to read a tile, describe the colour scale, and name filters with NaN or infinity.
+"""
 
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
@@ -16,9 +19,9 @@ def kernel_note(style: TileStyle, shown: int) -> str:
     """Explain how to read the kernels of a layer.
 
     Args:
-        style: How the kernels are drawn, not as principal planes.
-        shown: Number of planes of each filter that are drawn; of a 3-D filter, slices times
-            channels.
+        style: How the kernels are drawn. For principal planes use `principal_note`.
+        shown: Number of planes of each filter that are drawn. For a 3-D filter, this is the number
+            of slices times the number of channels.
     """
     if style.kind == "matrix":
         return (
@@ -34,7 +37,7 @@ def kernel_note(style: TileStyle, shown: int) -> str:
 
 
 def response_note(style: TileStyle) -> str:
-    """Explain how to read the responses of a layer, all of which are drawn."""
+    """Explain how to read the responses of a layer. All channels and slices must be drawn."""
     if style.slices is not None:
         return _slices_note("responses", style, style.channels * style.slices, style.slices)
     return _tile_note("responses", style, style.channels)
@@ -46,7 +49,8 @@ def principal_note(style: TileStyle, channels: int, explained: Tensor) -> str:
     Args:
         style: How the planes are drawn.
         channels: Number of channels of each filter.
-        explained: The share of each filter that its plane explains, see `PrincipalPlanes`.
+        explained: For each filter, the share that its principal plane explains; NaN for a filter
+            without such a share. See `PrincipalPlanes`.
     """
     known = explained[~explained.isnan()]
     share = f", explaining {known.median().item():.0%} of a filter (median)" if len(known) else ""
@@ -60,15 +64,15 @@ def principal_note(style: TileStyle, channels: int, explained: Tensor) -> str:
 
 
 def scale_note(half_ranges: Tensor, scale: Scale, noun: str) -> tuple[tuple[str, str], str]:
-    """Write the numbers at the ends of the colour bar, and explain the scale.
+    """Write the words at the ends of the colour bar, and the line that explains the scale.
 
     Args:
         half_ranges: The magnitude at the ends of each tile's scale, shape (N,).
         scale: The option of `kernel_grid`.
-        noun: What is drawn, "weight" for example.
+        noun: Name of the numbers that are drawn, in the singular: "weight" for example.
 
     Returns:
-        The words at the low and at the high end of the bar, and the line of the caption.
+        The words at the low end and at the high end of the bar, and the line of the caption.
     """
     high = half_ranges.max().item()
     if scale == "filter":
@@ -80,10 +84,10 @@ def scale_note(half_ranges: Tensor, scale: Scale, noun: str) -> tuple[tuple[str,
 
 
 def non_finite_note(bad: Sequence[int], count: int) -> list[str]:
-    """Name the filters with NaN or infinity in one line; return no line if there are none.
+    """Name the first eight filters with NaN or infinity in one line; no line if there are none.
 
     Args:
-        bad: Numbers of these filters, ascending.
+        bad: Numbers of all filters with NaN or infinity, ascending.
         count: Number of filters in the picture.
     """
     if not bad:

@@ -10,11 +10,12 @@ _FEWEST_POINTS = 256  # of a Fourier transform
 
 
 def frequency_gain(weights: Tensor, *, dilation: int = 1) -> Tensor:
-    """Compute the gain of each 1-D filter at each frequency: a low, band or high pass.
+    """Compute the gain of each 1-D filter at each frequency.
 
-    The gain is the magnitude of the transfer function, |H(f)| = |sum over t of w[t]
-    exp(-2 pi i f t)|. For a filter with several channels it is the square root of the sum of the
-    squared gains of the channels. This is the gain for uncorrelated signals in the channels.
+    The gain shows whether a filter is a low pass, a band pass or a high pass. It is the magnitude
+    of the transfer function, |H(f)| = |sum over t of w[t] exp(-2 pi i f t)|. For a filter with
+    several channels it is the square root of the sum of the squared gains of the channels. This is
+    the gain for uncorrelated signals in the channels.
 
     Args:
         weights: Shape (N, C, k), floating point, not modified.
@@ -38,8 +39,8 @@ def frequency_gain(weights: Tensor, *, dilation: int = 1) -> Tensor:
         )
     filters, _, taps = weights.shape
     points = max(_FEWEST_POINTS, 2 ** (dilation * (taps - 1)).bit_length())
-    # Dilation repeats the spectrum: its value at f is that of the kernel without dilation at
-    # dilation * f.
+    # The spectrum of a dilated kernel at the frequency f equals the spectrum of the same kernel
+    # without dilation at the frequency dilation * f.
     places = torch.arange(points // 2 + 1, device=weights.device) * dilation % points
     places = torch.minimum(places, points - places)
     largest = largest_magnitude(weights)

@@ -1,8 +1,9 @@
 """Measure filters by their power spectrum: the dominant stripes, and the distance from noise.
 
 All numbers are computed from one power spectrum per filter, summed over its kernels, at
-2 kH - 1 by 2 kW - 1 frequencies. These determine the power at every other frequency, because the
-Fourier transform of the power is the autocorrelation of the kernel, which has the same size.
+2 kH - 1 by 2 kW - 1 frequencies. These determine the power at every other frequency. The reason:
+the Fourier transform of the power is the autocorrelation of the kernels, and it has 2 kH - 1 by
+2 kW - 1 values, too.
 """
 
 from functools import lru_cache
@@ -12,12 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# The peak is searched on a fine grid of frequencies from 0 to 1 cycle per pixel along each axis: at
-# least this many, and more for large kernels. At half its power, the peak of a kernel of k pixels
-# is at least 0.9 / k wide (the width for a constant kernel: Harris, Proc. IEEE 1978, table I).
+# The peak is searched on a fine grid of frequencies from 0 to 1 cycle per pixel along each axis. An
+# axis has at least _FEWEST_FINE frequencies, and at least _FINE_PER_PIXEL for each pixel of the
+# kernel. That is fine enough: at half its power, the peak of a kernel of k pixels has a width of at
+# least 0.9 / k, the width for a constant kernel (Harris, Proc. IEEE 1978, table I).
 _FEWEST_FINE = 32
 _FINE_PER_PIXEL = 2
-_FINE_PER_TAP = 8  # for kernels with one row or column, where the bandwidth is counted on this grid
+# Replaces _FINE_PER_PIXEL for kernels with one row or column: their bandwidth is a number of steps
+# of this grid.
+_FINE_PER_TAP = 8
 _MOST_NUMBERS = 2**18  # numbers of a transform that are in memory at once
 
 
@@ -25,13 +29,14 @@ class Stripes(NamedTuple):
     """The dominant wave of each filter: three tensors of shape (N,).
 
     Attributes:
-        frequency: In cycles per pixel: 0 for a blob, 1/2 for a sign change at every pixel.
+        frequency: In cycles per pixel. 0 for a blob, 1/2 for vertical or horizontal stripes whose
+            sign changes at every pixel.
         orientation: Direction of the stripes, in degrees [0, 180): 0 is horizontal, 90 vertical, 45
             rising to the right. NaN if the frequency is 0.
-        bandwidth: Size of the connected region of frequencies around the peak that have at least
-            half of its power, in cycles per pixel. It is the diameter of a circle of the same area,
-            or the width of the region for kernels with one row or column. For a kernel of k pixels
-            it is at least about 0.9 / k.
+        bandwidth: Size of a region of frequencies, in cycles per pixel. The region is connected,
+            contains the peak, and has at least half the power of the peak everywhere. Its size is
+            the diameter of a circle of the same area, or its width for kernels with one row or
+            column. For a kernel of k pixels it is at least about 0.9 / k.
     """
 
     frequency: Tensor
@@ -49,8 +54,8 @@ def power_spectrum(weights: Tensor) -> Tensor:
 
     Returns:
         Shape (N, 2 kH - 1, kW), in the type of the weights. Row i has the vertical frequency
-        i / (2 kH - 1), column j the horizontal frequency j / (2 kW - 1), in cycles per pixel: the
-        order of `torch.fft.rfft2`.
+        i / (2 kH - 1), and column j has the horizontal frequency j / (2 kW - 1), in cycles per
+        pixel. This is the order of `torch.fft.rfft2`.
     """
     filters, channels, height, width = weights.shape
     frequencies = (2 * height - 1) * width
@@ -72,18 +77,19 @@ def concentration(power: Tensor) -> Tensor:
         power: The result of `power_spectrum`.
 
     Returns:
-        Shape (N,): the mean of the squared power divided by the square of its mean. 1 means a flat
-        spectrum. Random filters have slightly more, stripes and blobs several times as much. The
-        number equals the sum of the squared autocorrelation over all lags, so every regular pattern
-        increases it. NaN for a filter of zeros.
+        Shape (N,): the mean of the squared power, divided by the square of the mean power. A flat
+        spectrum has the concentration 1. Random filters have slightly more, and stripes and blobs
+        several times as much. The concentration equals the sum of the squared autocorrelation over
+        all lags, so every regular pattern increases it. NaN for a filter of zeros.
 
     Source: the portmanteau statistic of Box & Pierce, JASA 1970, in two dimensions.
     """
-    # Each number also stands for its mirror image through zero, unless ``power`` contains that too.
+    # Opposite frequencies have the same power. In column 0 both are in ``power``. In the other
+    # columns one of them is not, so the numbers count twice.
     twice = torch.full_like(power[0], 2)
     twice[:, 0] = 1
     count = twice.sum()
-    # Normed first, because the fourth power of a small weight would be zero.
+    # The power is normed before it is squared: the fourth power of a small weight would be zero.
     normed = power / power.amax((1, 2), keepdim=True)
     mean = (normed * twice).sum((1, 2)) / count
     return (normed.square() * twice).sum((1, 2)) / count / mean.square()
@@ -111,9 +117,10 @@ def dominant_stripes(power: Tensor, kernel: tuple[int, int]) -> Stripes:
 
 
 def _fine_count(size: int, is_line: bool) -> int:
-    """Return the number of fine frequencies along an axis of a kernel, 1 for one pixel.
+    """Return the number of fine frequencies along an axis of a kernel.
 
-    It is a power of two, so that the frequencies have no rounding errors.
+    The number is a power of two, so that the frequencies have no rounding errors. It is 1 for an
+    axis of one pixel.
     """
     if size == 1:
         return 1
@@ -122,21 +129,24 @@ def _fine_count(size: int, is_line: bool) -> int:
 
 
 def _stripes(fine: Tensor) -> Stripes:
-    """Find the waves from the power at the fine frequencies, shape (N, Mh, Mw), from (0, 0) on.
+    """Find the strongest waves.
 
     Frequencies are periodic: 1/2 is the same as -1/2.
+
+    Args:
+        fine: The power at the fine frequencies, shape (N, Mh, Mw). The first one is (0, 0).
     """
     counts = fine.shape[1:]
     peak, at = fine.flatten(1).max(1)
     top = at // counts[1], at % counts[1]
-    # Shift the peak to the middle, with frequencies up to 1/2 away from it on each side.
+    # Shift the peak to the middle. The frequencies on each side of it are less than 1/2 away.
     reach = [(count - 1) // 2 for count in counts]
     away = [torch.arange(-most, most + 1) for most in reach]
     down, across = ((t[:, None] + a) % m for t, a, m in zip(top, away, counts, strict=True))
     places = down[:, :, None] * counts[1] + across[:, None, :]
     centred = fine.flatten(1).gather(1, places.flatten(1)).reshape(places.shape)
     lobe = _connected_to_middle(centred >= peak[:, None, None] / 2)
-    # The power is symmetric about zero: of each mirrored pair keep the frequency near the peak.
+    # Opposite frequencies have the same power. Keep the one of them that is nearer to the peak.
     image_down, image_across = (
         _wrapped((2 * t[:, None] + a).float() / m).square()
         for t, a, m in zip(top, away, counts, strict=True)
@@ -148,7 +158,8 @@ def _stripes(fine: Tensor) -> Stripes:
     rows, columns = share.sum(2), share.sum(1)
     mean = torch.stack([rows @ cycles[0], columns @ cycles[1]], dim=1) / rows.sum(1, keepdim=True)
     tops = torch.stack([t.float() / m for t, m in zip(top, counts, strict=True)], dim=1)
-    # A peak that is its own mirror image has a symmetric lobe, so it is not shifted.
+    # If the opposite of the peak's frequency is the same frequency, the region is symmetric about
+    # the peak, and the frequency of the peak is used as it is.
     is_symmetric = (_wrapped(2 * tops) == 0).all(1)
     frequency = _wrapped(tops + mean.masked_fill(is_symmetric[:, None], 0))
     is_blob = (tops == 0).all(1)
@@ -175,7 +186,8 @@ def _connected_to_middle(mask: Tensor) -> Tensor:
     region = torch.zeros_like(mask)
     region[:, :, across] = _run_through_middle(mask[:, :, across])
     region[:, down] |= _run_through_middle(mask[:, down])
-    while True:  # grows by one pixel each time; a lobe is small and round, so few times are needed
+    # The region grows by one pixel in each pass. It is small and round, so few passes are needed.
+    while True:
         grown = region.clone()
         grown[:, 1:] |= region[:, :-1]
         grown[:, :-1] |= region[:, 1:]
@@ -188,7 +200,7 @@ def _connected_to_middle(mask: Tensor) -> Tensor:
 
 
 def _run_through_middle(line: Tensor) -> Tensor:
-    """Return the run of each line, shape (N, odd), that contains its middle pixel."""
+    """Return the run of true pixels around the middle of each line, shape (N, odd)."""
     middle = line.shape[1] // 2
     before = line[:, : middle + 1].flip(1).byte().cumprod(1).flip(1)
     after = line[:, middle:].byte().cumprod(1)
@@ -199,7 +211,8 @@ def _refined(power: Tensor, kernel: tuple[int, int], fine: tuple[int, int]) -> T
     """Interpolate the power at the fine frequencies, shape (N, Mh, Mw), float32."""
     height, width = kernel
     autocorrelation = torch.fft.irfft2(power.double(), s=(2 * height - 1, 2 * width - 1))
-    # Vertical lags from 0 on, then the negative ones. Negative horizontal lags are not needed.
+    # The vertical lags from 0 on come first, then the negative ones. Negative horizontal lags are
+    # not needed, because the autocorrelation is symmetric.
     padded = power.new_zeros(len(power), fine[0], width, dtype=torch.float64)
     padded[:, :height] = autocorrelation[:, :height, :width]
     padded[:, fine[0] - height + 1 :] = autocorrelation[:, height:, :width]
@@ -208,7 +221,7 @@ def _refined(power: Tensor, kernel: tuple[int, int], fine: tuple[int, int]) -> T
 
 
 def _fast_power(weights: Tensor) -> Tensor:
-    """Compute `power_spectrum` of large kernels, for which `_transform` would need much memory."""
+    """Compute the `power_spectrum` of large kernels, whose `_transform` would need much memory."""
     _, _, height, width = weights.shape
     waves = torch.fft.rfft2(weights, s=(2 * height - 1, 2 * width - 1))
     return torch.view_as_real(waves).square().sum((1, 4))

@@ -1,8 +1,8 @@
-"""Compute the null model: the numbers that random filters of a given shape have.
+"""Compute the null model: limits for the cosines, norms and spectra of random filters.
 
 A cosine of 0.9 between two filters is common among 32 random filters of 1x3x3, and practically
-impossible among 64 random filters of 3x7x7. So a fixed limit is not enough for a verdict: the
-numbers of a filter are also compared with those of independent Gaussian filters of the same shape.
+impossible among 64 random filters of 3x7x7. So a verdict needs more than a fixed limit: it also
+compares a filter with independent Gaussian filters of the same shape.
 """
 
 from collections.abc import Callable
@@ -23,31 +23,35 @@ FALSE_ALARM_RATE = 0.005
 _RATE_EACH = FALSE_ALARM_RATE / 3
 # Share of random filters that are not recognized as noise.
 NOISE_MISS_RATE = 0.02
-# There is a verdict on noise only if at least this share of smooth filters differs from noise.
+# A filter can get the verdict on noise only if at least this share of smooth filters of the same
+# shape differs from noise.
 LEAST_POWER = 0.95
-# Up to this many channels are colours: the kernels of a filter are multiples of one pattern.
+# Filters with up to this many channels are simulated as colour filters: all kernels of a filter are
+# multiples of one pattern.
 _MOST_COLOURS = 4
 _NOISE_OF_SMOOTH = 0.1  # RMS of the noise, as a share of the RMS of the pattern
 _SEED = 7
 _MOST_DRAWS = 4000
-_MOST_DRAWN = 4_000_000  # random numbers for one limit
+_MOST_DRAWN = 4_000_000  # random numbers for one limit; large filters need more
 _MOST_NUMBERS = 2**18  # random numbers that are in memory at once
 
 
 @dataclass(frozen=True)
 class NullModel:
-    """Limits for the numbers of independent Gaussian filters of one shape.
+    """Limits within which independent Gaussian filters of one shape usually are.
 
     Attributes:
         largest_cosine: Two filters with a larger cosine are more similar than random filters. NaN
-            if there are no two filters to compare, or if filters have one weight.
+            if there are no two filters to compare, or if a filter has only one weight.
         smallest_norm: A filter with a smaller norm is weaker than random filters. The norm is a
             share of the layer's median norm.
         largest_norm: A filter with a larger norm is stronger than random filters. The norm is a
             share of the layer's median norm.
         noise_concentration: The `spectrum.concentration` that 98 % of random filters do not exceed.
-        noise_power: Share of smooth filters with 10 % noise that exceed ``noise_concentration``. It
-            is the smaller one of the shares for Gabor functions and for blobs.
+            NaN for 1x1 kernels.
+        noise_power: Share of smooth filters with 10 % noise that exceed ``noise_concentration``.
+            The share is computed for Gabor functions and for blobs, and this is the smaller one. 0
+            for 1x1 kernels.
     """
 
     largest_cosine: float
@@ -104,13 +108,13 @@ def smooth_filters(
 
     Args:
         count: Number of filters.
-        channels: Number of channels. Up to four channels are one pattern times random numbers;
-            with more channels, each channel has a different pattern.
+        channels: Number of channels. With up to four channels, each channel is the same pattern
+            times a random number. With more channels, each channel has a different pattern.
         height: Height of a kernel, in pixels.
         width: Width of a kernel, in pixels.
-        stripes: True for Gabor functions with at least one period per kernel and at most 0.3 cycles
-            per pixel. Their direction is random, except in kernels with one row or column. False
-            for Gaussian blobs.
+        stripes: True for Gabor functions. Their frequency is between one period per kernel and 0.3
+            cycles per pixel; in kernels of up to 3 pixels it is 0.3. Their direction is random,
+            except in kernels with one row or column. False for Gaussian blobs.
         generator: The random generator.
 
     Returns:
@@ -197,7 +201,12 @@ def _noise_limits(channels: int, height: int, width: int) -> tuple[float, float]
 
 
 def _in_parts(draws: int, numbers: int) -> list[int]:
-    """Split a number of draws into parts whose random numbers fit into the memory limit."""
+    """Split ``draws`` into parts, so that the random numbers of a part fit into memory.
+
+    Args:
+        draws: How many times random numbers are drawn.
+        numbers: Random numbers for each draw.
+    """
     at_once = max(1, _MOST_NUMBERS // numbers)
     return [min(at_once, draws - done) for done in range(0, draws, at_once)]
 

@@ -6,10 +6,10 @@ The payload of a snapshot is little endian and has three parts:
 2. ``verdict_bits``, uint8[n]: bit b is set if the filter has the verdict ``VERDICT_NAMES[b]``.
 3. The weights divided by the scale of their filter: [n, c, h, w], or [n, c, k] for a 1-D layer, or
    [n, c, d, h, w] for a 3-D layer. They are float16, or uint8 as in `colour.to_levels`: -1 is
-   stored as 1, zero as 128, +1 as 255, and a value that is not finite as 0.
+   stored as 1, zero as 128, and +1 as 255. In uint8, a value that is not finite is stored as 0.
 
-The payload of a probe holds its planes, [C, H, W], compressed with deflate (RFC 1950). They are
-uint8 of 255 times the value if that is exact, otherwise float32.
+The payload of a probe holds its planes, [C, H, W], compressed with zlib (RFC 1950). Each value is
+multiplied by 255 and stored as uint8 if that loses nothing; otherwise it is stored as float32.
 
 `kernelviz_callback.tensorboard_plugin.header` defines the size limits.
 """
@@ -43,14 +43,14 @@ from kernelviz_callback.tensorboard_plugin.header import (
 
 PLUGIN_NAME = "kernels"
 
-_ZERO_LEVEL = 128  # of 8-bit weights; the ends of the scale are 127 levels away
-_BYTES_A_FILTER = 5  # the scale and the verdicts of a filter
+_ZERO_LEVEL = 128  # the 8-bit number for zero; the ends of the scale are 127 levels away
+_BYTES_A_FILTER = 5  # for the scale and the verdicts of a filter
 _RGB = 3
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """The weights of a layer as an event holds them; the docstring of the module has the format.
+    """The weights of a layer in the format of an event, see the docstring of the module.
 
     Attributes:
         scales: Shape (n,), float32.
@@ -63,7 +63,7 @@ class StoredWeights:
     data: npt.NDArray[np.float16] | npt.NDArray[np.uint8]
 
     def weights(self) -> npt.NDArray[np.float32]:
-        """Decode the weights: the shape of ``data``, float32; NaN where they are not finite."""
+        """Decode the weights: float32, in the shape of ``data``; NaN where they are not finite."""
         shares = self.data.astype(np.float32)
         if self.data.dtype == np.uint8:
             shares = np.where(self.data == 0, np.nan, (shares - _ZERO_LEVEL) / 127)
@@ -90,7 +90,8 @@ def pack_snapshot(
     """Pack a layer at one step, with 16 bits for each weight, or with 8 bits if 16 do not fit.
 
     16 bits keep 11 significant bits of a weight. If 8 bits do not fit either, only the first
-    channels are packed, at least three. If that is not enough, only the first filters are packed.
+    channels are packed: at least three, if three kernels fit. If that is not enough, only the first
+    filters are packed.
 
     Args:
         weights: Filters, shape (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW), floating point,
@@ -99,23 +100,24 @@ def pack_snapshot(
         step: ``trainer.global_step``.
         epoch: Number of the epoch, from 0.
         wall_time: Seconds since 1970.
-        attempt: When this attempt began, in milliseconds since 1970. A later attempt of the same
-            training replaces earlier ones from its step ``began_at`` on.
+        attempt: Time at which this attempt began, in milliseconds since 1970. From its step
+            ``began_at`` on, an attempt replaces the earlier attempts of the same training.
         geometry: Result of `Geometry.to_dict`.
         training: Identifier of the training, the same in all its attempts.
         began_at: Step at which this attempt began.
         probe: `Probe.digest`, or None without a probe.
-        drift: Distance of the layer from the first snapshot, divided by the norm of that; None or
-            NaN if it is not known.
+        drift: Distance of the layer's weights from those in the first snapshot, divided by the norm
+            of the latter. None or NaN if it was not computed.
         verdict_bits: Shape (N,), uint8. Bit b is set if the filter has the verdict
             ``VERDICT_NAMES[b]``. None if the filters were not examined.
-        room: Bytes that the weights may take. A single kernel may take more.
+        room: Largest number of bytes for the weights. A single kernel may be larger.
 
     Returns:
         The header and the payload.
 
     Raises:
-        ValueError: If the shape is not supported, or a kernel is larger than 1 MiB.
+        ValueError: If the shape is not supported, if a kernel with 8 bits for each weight is larger
+            than 1 MiB, or if ``verdict_bits`` have another shape.
     """
     if weights.ndim not in (3, 4, 5) or 0 in weights.shape:
         raise ValueError(
@@ -182,7 +184,7 @@ def pack_probe(
         image: Shape (C, H, W), floating point, not modified.
         name: `Probe.name`.
         digest: `Probe.digest`.
-        attempt: When this attempt began, in milliseconds since 1970.
+        attempt: Time at which this attempt began, in milliseconds since 1970.
 
     Returns:
         The header and the payload.
@@ -196,7 +198,7 @@ def pack_probe(
     if planes.nbytes > MOST_PROBE_BYTES:
         raise ValueError(
             f"the probe of shape {image.shape} has {planes.nbytes / 2**20:.1f} MiB, and the Kernels"
-            f" tab takes {MOST_PROBE_BYTES // 2**20}; pass a smaller image"
+            f" tab takes at most {MOST_PROBE_BYTES // 2**20} MiB; pass a smaller image"
         )
     with np.errstate(all="ignore"):
         levels = np.clip(np.rint(planes * 255), 0, 255).astype(np.uint8)
@@ -234,10 +236,11 @@ def check_payload(header: Header, payload: object) -> None:
 
     Args:
         header: Header of the event.
-        payload: Content of the event, of any type; or the exception that reading it raised.
+        payload: Content of the event, of any type; or an exception that was raised when the content
+            was read.
 
     Raises:
-        ValueError: If it does not fit. The message says what the event holds.
+        ValueError: If the payload does not fit. The message describes what the event holds.
     """
     if isinstance(payload, Exception):
         raise ValueError(f"TensorBoard cannot unpack it: {payload}")

@@ -1,4 +1,4 @@
-"""The Lightning callback. It decides when snapshots are taken; other modules do the work."""
+"""The Lightning callback. It determines when snapshots are taken; `Session` takes them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,8 +35,8 @@ _AVERAGING = ("WeightAveraging", "StochasticWeightAveraging")
 class KernelVizCallback(Callback):
     """Show how the filters of a network's first convolution develop during training.
 
-    Add it to a Trainer and start TensorBoard: the Kernels tab shows the filters of every snapshot,
-    so that filters can be seen to form, to die, to become duplicates or to stay noise.
+    Add it to a Trainer and start TensorBoard. The Kernels tab shows the filters of every snapshot.
+    You see which filters form, which die, which become duplicates and which stay noise.
 
     **When:** a snapshot is taken at the start of training (step 0, before the first update), after
     the optimizer steps 1, 2, 4, 8, ... of the first epoch, at the end of each epoch, and at the
@@ -59,12 +59,12 @@ class KernelVizCallback(Callback):
 
     Deeper layers (see ``layers``) are shown differently. Their filters have many input channels and
     are drawn as principal planes. Their responses are feature maps: the outputs of the layer when
-    the model reads the probe in evaluation mode.
+    the probe is the input of the model, in evaluation mode.
 
     Args:
         layers: The layers to watch. None for the first 2-D convolution of the model, or for its
-            first 1-D or 3-D convolution if it has no 2-D one. Otherwise a dotted name, a glob such
-            as ``"backbone.*.conv1"`` or ``"*"`` for all convolutions, or a list of names and globs.
+            first 1-D or 3-D convolution if it has no 2-D one. Otherwise a dotted name; a glob such
+            as ``"backbone.*.conv1"``, or ``"*"`` for all convolutions; or a list of both.
         probe: The image that the filters respond to. None for the built-in test chart. Otherwise
             the path of an image, a PIL image, a tensor or array of shape (C, H, W), or
             ``"train_batch"`` or ``"val_batch"`` for the first image of the first batch.
@@ -74,21 +74,21 @@ class KernelVizCallback(Callback):
             the probe's channel c convolved with ``weight[o, c]``. "sum" to draw the sum of these
             planes: the linear response of the filter.
         scale: What the two ends of the colour scale stand for: the largest magnitude of each
-            "filter", of the whole "layer", or of the "run". The scale of the "run" is set by the
-            first snapshot and widened when a later value exceeds it. A resumed training keeps it.
-        every_n_epochs: Take a snapshot at the end of every n-th epoch; None for no epoch.
-        every_n_train_steps: Take a snapshot also after every n-th optimizer step; None for no step.
+            "filter", of the whole "layer", or of the "run". The first snapshot sets the scale of
+            the "run", and a later value that exceeds it widens it. A resumed training keeps it.
+        every_n_epochs: Take a snapshot at the end of every n-th epoch; None for never.
+        every_n_train_steps: Take a snapshot also after every n-th optimizer step; None for never.
         early_steps: Whether to take snapshots also after the optimizer steps 1, 2, 4, 8, ... of the
             first epoch. Filters change fastest then.
         health: Whether to examine the filters. Filters with a verdict, such as "near-zero", are
             framed in the pictures. Numbers are logged, and `EarlyStopping` and `ModelCheckpoint`
-            can monitor them. A warning says when a verdict begins. The snapshot's file holds the
-            numbers of every filter.
-        live: Whether to show the newest pictures also in the notebook cell that trains.
+            can monitor them. A warning is given when filters of a layer have a new verdict at two
+            snapshots in a row. The file of a snapshot holds the numbers of every filter.
+        live: Whether to show the newest pictures also in the notebook cell that runs the training.
 
     Raises:
-        ValueError: If an argument has a bad value. At the start of fit, if a layer cannot be found
-            or cannot read the probe.
+        ValueError: If an argument has a bad value. At the start of fit, if a layer cannot be found,
+            or if the probe does not fit a layer.
         TypeError: If an argument has a wrong type.
         FileNotFoundError: If the path of the probe does not exist.
 
@@ -121,9 +121,9 @@ class KernelVizCallback(Callback):
         self._reset()
 
     def __getstate__(self) -> dict[str, Any]:
-        """State for copies and spawned processes: no threads, no model."""
-        at_rest = {"_watched": None, "_session": None, "_health_log": HealthLog()}
-        return {**vars(self), **at_rest, "_restored": self._state(), "_is_fitting": False}
+        """Return the state for copies and spawned processes, without threads and the model."""
+        cleared = {"_watched": None, "_session": None, "_health_log": HealthLog()}
+        return {**vars(self), **cleared, "_restored": self._state(), "_is_fitting": False}
 
     @override
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
@@ -218,7 +218,7 @@ class KernelVizCallback(Callback):
             module, self.layers, trained=trainer.strategy.model, map_shrink=map_shrink
         )
         if self._probe is None and not self._watched.reads_images:
-            self._probe = load_probe()  # a session needs a probe, even if no layer reads it
+            self._probe = load_probe()  # a session needs a probe, even if no layer uses it
         if self._probe is not None:
             self._watched.check_fit(self._probe)
 
@@ -282,7 +282,10 @@ class KernelVizCallback(Callback):
             self._probe = Probe(state.batch_probe, source)
 
     def _due_session(self, trainer: "Trainer") -> Session | None:
-        """Return the session if this step is due, else None. All processes get the same answer."""
+        """Return the session if this step is due, else None.
+
+        All processes agree on whether the step is due.
+        """
         if not self._is_fitting or self._probe is None:
             return None
         if self._session is None:
@@ -314,7 +317,8 @@ class KernelVizCallback(Callback):
     ) -> None:
         if self._is_fitting and self.style.health and self._session is not None:
             failures = Failures()
-            with failures.survive("give numbers to Lightning", "pictures and snapshots are kept"):
+            losing = "pictures and snapshots are kept"
+            with failures.survive("log health numbers with Lightning", losing):
                 self._health_log.log(trainer, failures, log=log, at_epoch_end=at_epoch_end)
             self._session.reporter.report(failures, trainer.global_step)
 
@@ -337,7 +341,7 @@ class KernelVizCallback(Callback):
         self._close()
 
     def _may_misread_weights(self, trainer: "Trainer") -> bool:
-        """Whether the trained weights cannot be read after an exception.
+        """Whether it may be impossible to read the trained weights after an exception.
 
         Sharded weights cannot be gathered if the other processes do not take part. During
         validation, averaged weights may have replaced the trained ones.

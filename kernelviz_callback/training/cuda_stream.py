@@ -1,7 +1,7 @@
 """A second CUDA stream on the device of the training.
 
-The training's stream copies the weights. All other work on the copies runs on the side stream. On
-a device without CUDA streams the same code runs and does nothing.
+The weights are copied on the stream of the training. All other work on the copies runs on the side
+stream. On a device without CUDA there is no side stream, and the same code runs without one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,14 +11,16 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-Mark: TypeAlias = torch.cuda.Event | None  # a point in the work of the training's stream
+# A point in the work of the training's stream. None if the device is not CUDA.
+Mark: TypeAlias = torch.cuda.Event | None
 
 
 class SideStream:
     """A CUDA stream that runs in parallel to the stream of the training.
 
     Args:
-        device: The device of the tensors. On a device that is not CUDA, all methods do nothing.
+        device: The device of the tensors. If it is not a CUDA device, `mark` returns None and
+            `after` only runs its body.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -27,7 +29,10 @@ class SideStream:
         self._stream = torch.cuda.Stream(device) if is_cuda else None  # type: ignore[no-untyped-call]
 
     def mark(self) -> Mark:
-        """Record an event on the training's stream, without waiting for the device."""
+        """Record an event on the current stream of the calling thread, that of the training.
+
+        The method does not wait for the device.
+        """
         if self._stream is None:
             return None
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -36,17 +41,18 @@ class SideStream:
 
     @contextmanager
     def after(self, mark: Mark, used: Iterable[Tensor]) -> Iterator[None]:
-        """Run the body's work on this stream, after ``mark``.
+        """Run the device work of the body on the side stream, after the work before ``mark``.
 
         Args:
-            mark: Result of `mark`, which was called after ``used`` were written.
+            mark: Result of `mark`. The method `mark` must be called after ``used`` are written.
             used: Tensors of the training's stream that the body reads. Their memory is not reused
-                before the body's work is done.
+                before the work of the body is done.
         """
         if self._stream is None or mark is None:
             yield
             return
-        # A new thread uses device 0. `torch.cuda.stream` would switch back to device 0 at its end.
+        # A new thread uses device 0, and `torch.cuda.stream` ends by switching back to the device
+        # that was used before. So the device is set first; else device 0 would be used, too.
         torch.cuda.set_device(self._device)
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(mark)

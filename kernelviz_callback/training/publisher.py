@@ -19,11 +19,12 @@ from kernelviz_callback.training.loggers.base import Destination
 from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.snapshot_files import Recording
 
-# The first films are drawn after this many epochs, the next after twice as many, and so on. The
-# columns of a film are spaced in the same way: a film of 64 epochs is complete until epoch 128.
+# The first films are drawn in this epoch, counted from 1, the next ones in epoch 8, 16, and so on.
+# The columns of a film are spaced in the same way, so a film of 64 epochs lacks only a few columns
+# just before epoch 128.
 FIRST_FILM = 4
 
-_NO_PICTURES = "its pictures are lost; snapshot files are kept"
+_NO_PICTURES = "pictures for that logger are lost; snapshot files are kept"
 
 
 class Publisher:
@@ -34,15 +35,15 @@ class Publisher:
     Args:
         probe: The fixed image.
         renderer: Draws the pictures.
-        probe_is_new: Whether the picture of the probe is logged too. False if an earlier attempt
-            of the training has logged it.
+        probe_is_new: Whether the picture of the probe is logged, too. False if an earlier attempt
+            of the training logged it.
     """
 
     def __init__(self, probe: Probe, renderer: Renderer, *, probe_is_new: bool = True) -> None:
         self._probe = probe
         self._renderer = renderer
         self._probe_is_new = probe_is_new
-        # Lists instead of sets and dicts, because a user's own logger may have no hash.
+        # These are lists, not sets or dicts, because a user's own logger may not be hashable.
         self._have_probe: list[Destination] = []
         self._back_offs: list[tuple[Destination, BackOff]] = []
         self._next_film = FIRST_FILM
@@ -67,7 +68,7 @@ class Publisher:
             numbers: Health numbers, tag to value.
             destinations: Where the pictures go.
             recording: The run folder and the attempt.
-            failures: Collects what fails.
+            failures: Receives the failures.
         """
         images = self._renderer.draw(snapshot, failures)
         events = self._pack_layers(snapshot, recording, failures)
@@ -93,14 +94,16 @@ class Publisher:
         folder: Folder,
         failures: Failures,
     ) -> None:
-        """Publish the films with the first snapshot after 4, 8, 16, ... finished epochs.
+        """Publish the films with the first snapshot of epoch 4, 8, 16, ..., counted from 1.
+
+        If that epoch has no snapshot, the films are published with the next one.
 
         Args:
             epoch: Epoch of the last snapshot, from 0.
             step: Step of the last snapshot.
             destinations: Where the films go.
             folder: The run folder.
-            failures: Collects what fails.
+            failures: Receives the failures.
         """
         if epoch + 1 >= self._next_film:
             self._next_film = 2 ** (epoch + 1).bit_length()
@@ -111,13 +114,13 @@ class Publisher:
     ) -> None:
         """Draw films of all snapshots in the folder and log them.
 
-        Films are published once for a step: a second call with the same step does nothing.
+        A second call with the same step does nothing.
 
         Args:
-            step: Step of the last snapshot, at which the films are logged.
+            step: Step of the last snapshot. The films are logged at this step.
             destinations: Where the films go.
             folder: The run folder.
-            failures: Collects what fails.
+            failures: Receives the failures.
         """
         if step == self._filmed_step:
             return
@@ -125,7 +128,7 @@ class Publisher:
         with failures.survive("draw the films", "snapshot files and pictures are kept"):
             films = draw_films(folder)
             self._filmed_step = step
-        losing = "they are lost; snapshot files are kept"
+        losing = "films for that logger are lost; snapshot files are kept"
         for destination in destinations if films else ():
             with (
                 failures.survive(f"log films to {destination.name}", losing),
@@ -136,7 +139,7 @@ class Publisher:
             self._write(films, "", folder, failures)
 
     def flush(self, destinations: Sequence[Destination], failures: Failures) -> None:
-        """Make the destinations write what was logged to them."""
+        """Write out what was logged to the destinations, see `Destination.flush`."""
         for destination in destinations:
             with (
                 failures.survive(f"log to {destination.name}", _NO_PICTURES),
@@ -145,8 +148,11 @@ class Publisher:
                 destination.flush()
 
     def _attempt_to_use(self, destination: Destination) -> AbstractContextManager[None]:
-        """Run the body, unless an earlier one with this destination took long to fail."""
-        back_off = next((b for known, b in self._back_offs if known == destination), None)
+        """Run the body, unless an earlier failure of this destination caused a pause.
+
+        See `BackOff`.
+        """
+        back_off = next((b for used, b in self._back_offs if used == destination), None)
         if back_off is None:
             back_off = BackOff()
             self._back_offs.append((destination, back_off))
@@ -155,9 +161,9 @@ class Publisher:
     def _pack_layers(
         self, snapshot: Snapshot, recording: Recording, failures: Failures
     ) -> list[Summary.Value]:
-        """Pack the layers for the Kernels tab, without those that it cannot show."""
+        """Pack the layers for the Kernels tab. A layer that the tab cannot show is left out."""
         events: list[Summary.Value] = []
-        losing = "the Kernels tab lacks it; pictures and snapshot files are kept"
+        losing = "the Kernels tab does not show that layer; pictures and snapshot files are kept"
         for layer in snapshot.weights:
             with failures.survive(f"pack {layer}", losing):
                 packed = pack_layer(snapshot, layer, recording.attempt, began_at=recording.began_at)
@@ -169,7 +175,7 @@ class Publisher:
     ) -> None:
         """Log the probe, before the first responses to it."""
         events: list[Summary.Value] = []
-        losing = "the Kernels tab has no responses before an image is dropped on it"
+        losing = "the Kernels tab shows no responses until an image is dropped on it"
         with failures.survive("pack the probe", losing):
             events.append(value_of(*pack_image(self._probe, recording.attempt)))
         pictures = {"probe": self._probe_picture} if self._probe_is_new else {}

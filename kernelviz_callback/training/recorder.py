@@ -1,4 +1,4 @@
-"""Record snapshots in background threads: first an exact file, then pictures."""
+"""Record snapshots in background threads: first a file with the exact weights, then pictures."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -23,18 +23,19 @@ from kernelviz_callback.training.run_folder import RunFolder, open_run_folder
 from kernelviz_callback.training.snapshot_files import SnapshotFiles
 from kernelviz_callback.training.snapshot_pictures import Scalars, SnapshotJob, SnapshotPictures
 
-# Most snapshots that wait for their pictures, and most bytes of their tensors.
+# Limits for the snapshots that wait until their pictures are drawn: their number, and the bytes of
+# their tensors.
 MOST_WAITING = 16
 MOST_WAITING_BYTES = 64 * 2**20
-# Most snapshots whose pictures are lost if the process is killed: those that wait, the one being
-# drawn, and those in the queue of TensorBoard's writer.
+# The largest number of snapshots whose pictures are lost if the process is killed: those that wait,
+# the one that is being drawn, and those in the queue of TensorBoard's writer.
 MOST_UNLOGGED = MOST_WAITING + 8
-_MOST_STEPS_NAMED = 8  # in the closing line
+_MOST_STEPS_NAMED = 8  # steps of lost snapshots in the closing line
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """What exists once the run folder is open."""
+    """The objects that need the open run folder."""
 
     files: SnapshotFiles
     pictures: SnapshotPictures
@@ -43,17 +44,18 @@ class _Opened:
 class Recorder:
     """Records snapshots of the same layers, with the same probe, into one run folder.
 
-    `record` does not wait for the work. One thread writes files, a second thread draws and logs
-    pictures, both in the order of the snapshots. The next snapshot is taken only when the file of
-    the one before is written. So a process that is killed loses at most one snapshot.
+    `record` does not wait for the work. One thread writes files, and a second thread draws and logs
+    pictures, both in the order of the snapshots. Before a snapshot is taken, `wait_for_turn` waits
+    until the file of the previous snapshot is written. So a process that is killed loses at most
+    one snapshot.
 
-    The first thread opens the run folder with the first snapshot. If that fails, it tries again
-    with the next snapshot.
+    The thread that writes files opens the run folder when it writes the first snapshot. If that
+    fails, it tries again with a later snapshot.
 
     Args:
         log_dir: Parent of the run folder, see `lock_run_folder`.
         probe: The fixed image.
-        last: The last attempt of a resumed training, None for a new training.
+        last: The last attempt of a resumed training; None for a new training.
         device: The device of the snapshots.
         renderer: Draws the pictures.
         reporter: Reports failures to the user.
@@ -100,14 +102,14 @@ class Recorder:
     def attempt(self) -> Attempt | None:
         """The attempt that is recorded. Waits until the first snapshot is written.
 
-        The last attempt, as given, if the run folder could not be opened.
+        If the run folder could not be opened, this is the argument ``last``.
         """
         if self._opened is None:
             self._count_wait(self._file_thread.drain())
         return self._last if self._opened is None else self._opened.files.recording.attempt
 
     def wait_for_turn(self) -> None:
-        """Wait until the file of the snapshot before is written and the next may be taken."""
+        """Wait until the previous snapshot's file is written, so that the next may be taken."""
         self._count_wait(self._file_thread.wait_for_room())
 
     def record(
@@ -118,14 +120,15 @@ class Recorder:
         The first snapshot of a resumed training is skipped if the run folder holds it already.
 
         Args:
-            snapshot: Its tensors belong to the recorder from now on.
-            destinations: Where the pictures go. The run folder, if none of them keeps pictures.
-            failures: The failures of this snapshot so far. They are reported together with those
-                that follow.
+            snapshot: The snapshot. The caller must not change its tensors afterwards.
+            destinations: Where the pictures go. If none of them keeps pictures, the pictures are
+                written to the run folder.
+            failures: The failures of this snapshot so far. Later failures of the snapshot are added
+                to them, and all are reported together.
 
         Returns:
-            Its health numbers, ``kernelviz/<layer>/<number>`` to the value, once they are known.
-            Empty if the snapshot is not examined.
+            A future for the health numbers of the snapshot, ``kernelviz/<layer>/<number>`` to the
+            value. Its result is empty if the snapshot is not examined.
         """
         scalars: Future[Scalars] = Future()
         job = SnapshotJob(snapshot, self._side.mark(), list(destinations), failures, scalars)
@@ -142,7 +145,7 @@ class Recorder:
         If ``KeyboardInterrupt`` ends this method early, it may be called again.
 
         Returns:
-            The closing line: what was recorded, in a sentence.
+            The closing line, which says what was recorded.
         """
         self._file_thread.close()
         if self._opened is not None and not self._picture_thread.is_closed:
@@ -153,9 +156,11 @@ class Recorder:
         return self._closing_line()
 
     def _write(self, job: SnapshotJob) -> None:
-        """Write the file of a snapshot, then hand the snapshot to the second thread."""
+        """Write the file of a snapshot, then queue its pictures for the second thread."""
         snapshot, opened, is_recorded = job.snapshot, self._opened, False
-        losing = "snapshots are lost until it can be written again; what was written is kept"
+        losing = (
+            "snapshots are lost until the folder can be written again; what was written is kept"
+        )
         self._lost.append(snapshot.step)
         with job.failures.survive(f"write to {self._place}", losing), self._back_off.attempt():
             if opened is None:
@@ -212,7 +217,7 @@ class Recorder:
             parts.append(f"{len(self._lost)} lost (steps {steps}{more})")
         if self._waits:
             parts.append(
-                f"training waited for them {self._waits} times, {self._waited:.2g} s in all"
+                f"training waited for snapshots {self._waits} times, {self._waited:.2g} s in all"
             )
         return "; ".join(parts)
 
@@ -223,12 +228,13 @@ def _announce(found: RunFolder, step: int, destinations: Sequence[Destination], 
     if found.lock.avoided is not None:
         warn(
             f"another training is writing to {found.lock.avoided} right now; the snapshots of "
-            f"this one go to {folder}"
+            f"this training go to {folder}"
         )
     if found.set_aside:
         say(
             f"resuming at step {step}; {len(found.set_aside)} snapshots of later steps, from an "
-            "attempt that was cut off, were moved to its folders cut-off-1, cut-off-2, ..."
+            f"attempt that was cut off, were moved to a subfolder of {folder}: cut-off-1, or the "
+            "next free number"
         )
     parts = [f"watching {about}", f"snapshots go to {folder}"]
     if not any(destination.keeps_pictures for destination in destinations):

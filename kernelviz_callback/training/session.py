@@ -25,13 +25,13 @@ from kernelviz_callback.training.watched_layers import WatchedLayers
 
 @dataclass(frozen=True)
 class Style:
-    """How snapshots are shown. `KernelVizCallback` explains the options.
+    """How snapshots are shown. The options are explained at `KernelVizCallback`.
 
     Attributes:
         response: "channels" or "sum".
         scale: "filter", "layer" or "run".
         health: Whether filters are examined.
-        live: Whether a notebook shows the newest pictures.
+        live: Whether the newest pictures are shown in a notebook.
 
     Raises:
         ValueError: If ``response`` or ``scale`` is not one of the choices.
@@ -53,10 +53,10 @@ class _Held:
     """A snapshot that is not recorded yet.
 
     Attributes:
-        step: Its step.
-        snapshot: The snapshot. None if the weights could not be read, and on processes other than
-            rank zero.
-        failures: What failed so far.
+        step: Step of the snapshot.
+        snapshot: The snapshot. None if the weights could not be read, or if this process does not
+            record.
+        failures: The failures of the snapshot so far.
     """
 
     step: int
@@ -72,11 +72,12 @@ class Session:
         probe: The fixed image.
         log_dir: Parent of the run folder, see `lock_run_folder`.
         style: How snapshots are shown.
-        state: State of a resumed training. The default `RunState` for a new one.
-        keep: Whether this process records. Other processes only take part in gathering weights.
+        state: State of a resumed training; ``RunState()`` for a new training.
+        keep: Whether this process records snapshots. The other processes only take part when
+            weights are gathered.
 
     Attributes:
-        seen_step: The last step that was recorded, None before the first.
+        seen_step: Step of the last call of `record`; None before the first call.
         reporter: Reports failures to the user.
     """
 
@@ -106,7 +107,10 @@ class Session:
 
     @property
     def state(self) -> RunState:
-        """What a resumed training needs. Waits for all pictures if they share one colour scale."""
+        """The state that a resumed training needs.
+
+        If the scale is "run", this waits for all pictures, because they can widen the scale.
+        """
         if not self._watched.is_ready:
             return self._state
         if self._recorder is not None:
@@ -121,7 +125,7 @@ class Session:
         )
 
     def is_due(self, step: int) -> bool:
-        """Whether a step can be recorded and is not recorded yet. Equal on all processes."""
+        """Whether a step can be recorded and is not recorded yet. The same on all processes."""
         return step != self.seen_step and self._watched.is_ready
 
     def holds(self, step: int) -> bool:
@@ -129,9 +133,10 @@ class Session:
         return self._held is not None and self._held.step == step
 
     def hold(self, step: int, epoch: int) -> None:
-        """Copy the weights of a step now, because something may replace them before `record`.
+        """Copy the weights of a step now, so that `record` can use the copy later.
 
-        A second call with the same step does nothing.
+        Call this if the model may have other weights, such as averaged ones, when `record` is
+        called. A second call with the same step does nothing.
 
         Args:
             step: ``trainer.global_step``.
@@ -141,7 +146,7 @@ class Session:
             self._held = self._take(step, epoch)
 
     def record(self, step: int, epoch: int, loggers: Iterable[Any]) -> "Future[Scalars] | None":
-        """Copy the weights of a step, if `hold` has not, and record them in the background.
+        """Copy the weights of a step, unless `hold` did so, and record them in the background.
 
         Args:
             step: ``trainer.global_step``.
@@ -149,7 +154,7 @@ class Session:
             loggers: Loggers of any kind. Those that take images get the pictures.
 
         Returns:
-            The health numbers, once they are known. None if nothing is recorded.
+            A future for the health numbers. None if nothing is recorded.
         """
         if self._recorder is not None:
             self._recorder.wait_for_turn()
@@ -162,7 +167,8 @@ class Session:
             return None
         if snapshot is not None:
             destinations = _destinations(loggers, failures) + self._notebook(failures)
-            with failures.survive("record a snapshot", "it is lost; what was written is kept"):
+            losing = "that snapshot is lost; what was written is kept"
+            with failures.survive("record a snapshot", losing):
                 if self._recorder is None:
                     self._recorder = self._start_recorder(snapshot)
                 return self._recorder.record(snapshot, destinations, failures)
@@ -180,7 +186,7 @@ class Session:
         if self._recorder is not None:
             failures = Failures()
             with failures.survive(
-                "finish", "the last snapshots may be lost; earlier ones are kept"
+                "finish the recording", "the last snapshots may be lost; earlier ones are kept"
             ):
                 say(self._recorder.close())
             self.reporter.report(failures, self.seen_step or 0)
@@ -189,7 +195,7 @@ class Session:
 
     def _take(self, step: int, epoch: int) -> _Held:
         failures, snapshot = Failures(), None
-        losing = "this snapshot is lost, and later ones until the weights can be read"
+        losing = "snapshots are lost until the weights can be read; earlier ones are kept"
         with failures.survive("read the weights", losing):
             snapshot = self._watched.take(
                 step=step, epoch=epoch, probe=self._probe, keep=self._keep
@@ -197,7 +203,7 @@ class Session:
         return _Held(step, snapshot, failures)
 
     def _notebook(self, failures: Failures) -> list[Destination]:
-        """The notebook cell in which the training runs, if it runs in one."""
+        """Return the notebook cell in which the training runs, or nothing outside notebooks."""
         if self._view is None and self._style.live and is_in_notebook():
             with failures.survive("show pictures in the notebook", "they are logged and kept"):
                 self._view = NotebookView()
@@ -228,7 +234,8 @@ def _destinations(loggers: Iterable[Any], failures: Failures) -> list[Destinatio
     found: list[Destination | None] = []
     for logger in loggers:
         name = type(logger).__name__
-        with failures.survive(f"reach {name}", "its pictures are lost; snapshot files are kept"):
+        losing = "pictures for that logger are lost; snapshot files are kept"
+        with failures.survive(f"reach {name}", losing):
             found.append(destination_of(logger))
     return [destination for destination in found if destination is not None]
 

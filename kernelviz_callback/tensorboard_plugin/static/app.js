@@ -16,10 +16,10 @@ import { Transport } from "./transport.js";
 import { ViewLink } from "./view_state.js";
 
 const UNREACHABLE = "Cannot reach TensorBoard; trying again.";
-const REST_MILLISECONDS = 120; // the slider rests when it has not moved for so long
-const ANNOUNCE_MILLISECONDS = 500; // for screen readers, the step is announced when it is kept so long
-const MISSING_MILLISECONDS = 8000; // enough to read a sentence
-const PROGRESS_MILLISECONDS = 250; // between two updates of what shows the loading
+const REST_MILLISECONDS = 120; // the slider rests when it has not moved for this long
+const ANNOUNCE_MILLISECONDS = 500; // screen readers announce the step when it has not changed for this long
+const MISSING_MILLISECONDS = 8000; // long enough to read a sentence
+const PROGRESS_MILLISECONDS = 250; // between two updates of the parts that show how much is loaded
 
 /** Start the viewer, in TensorBoard's tab or in a report; `source` provides the data. */
 export function start(root, source) {
@@ -28,7 +28,7 @@ export function start(root, source) {
   return viewer;
 }
 
-/** Builds the parts of the page, connects them, and decides when each is drawn. */
+/** Builds the parts of the page, connects them, and determines when each part is drawn. */
 class Viewer {
   constructor(root, source) {
     Object.assign(this, { root, source, isOutdated: true, isResting: false, extraNotes: [] });
@@ -51,7 +51,7 @@ class Viewer {
     this.buildParts();
   }
 
-  /** What actions do with the page. */
+  /** The functions through which `Actions` changes the page. */
   pageFunctions() {
     return {
       restructure: () => this.restructure(),
@@ -71,7 +71,7 @@ class Viewer {
     };
   }
 
-  /** Each part receives the functions that it calls. */
+  /** Build the parts of the page. Each part receives the functions that it calls. */
   buildParts() {
     const { model, ordering, probes, refresh, rested } = this;
     const { setView, moveTo, moveToStep, moveBy, togglePlay, pause, hover, unhover, select } = this.actions;
@@ -104,7 +104,7 @@ class Viewer {
     this.notices.page.hidden = state !== "empty" && state !== "error";
   }
 
-  /** Show a new timeline; null where nothing has changed. */
+  /** Show a new timeline. `timeline` is null if nothing has changed. */
   take(timeline) {
     this.notices.setNotice("timeline", null);
     if (timeline === null) return;
@@ -128,7 +128,7 @@ class Viewer {
     this.setState("error");
   }
 
-  /** Say which runs or which layer of the link do not exist, because the page shows others instead. */
+  /** Show a notice with the runs and the layer of the link that do not exist: the page shows others instead. */
   showMissing() {
     if (!this.model.runs.length) return;
     const missing = this.model.missing(), text = missing.join(" ");
@@ -141,7 +141,7 @@ class Viewer {
     setTimeout(() => this.notices.setNotice("missing", null), MISSING_MILLISECONDS);
   }
 
-  /** Build all parts again before the next picture: the view or the timeline has changed. */
+  /** Update all parts when the page is next drawn, because the view or the timeline has changed. */
   restructure() {
     this.isOutdated = true;
     this.refresh();
@@ -173,7 +173,7 @@ class Viewer {
     this.showProgress();
   }
 
-  /** Extend the scale of whole runs by the snapshots that have been loaded, for a limited time. */
+  /** Extend the scale of whole runs to loaded snapshots, for a few milliseconds; continue in the next frame. */
   widen() {
     const { shown, view } = this.model;
     if (!shown.map((track) => track.widen(view)).every(Boolean)) setTimeout(this.refresh);
@@ -191,7 +191,7 @@ class Viewer {
     this.notices.setNotice("snapshots", isFailing ? UNREACHABLE : null);
   }
 
-  /** The slider rests: compute what takes long. */
+  /** Start the slow computations, because the slider rests. */
   rest() {
     const { model } = this;
     if (!model.lead || this.actions.playback.isPlaying) return;

@@ -27,7 +27,7 @@ export class TabSource {
   }
 }
 
-/** The data that is embedded in a report: the same methods, without a network. */
+/** The data that is embedded in a report. This class has the methods of `TabSource`, without requests. */
 export class EmbeddedSource {
   live = false;
 
@@ -61,7 +61,7 @@ export class EmbeddedSource {
   }
 }
 
-/** Fetch and read; retry once, because TensorBoard's fast loader sometimes drops a request. */
+/** Fetch an address and read the reply. Retry once, because TensorBoard's fast loader sometimes drops a request. */
 async function fetchTwice(address, read) {
   try {
     return await fetchOnce(address, read);
@@ -85,14 +85,18 @@ async function errorReason(reply) {
 }
 
 /**
- * Split a reply: a uint32 count, `count` uint32 lengths, the payloads. A payload of length 0 could
- * not be read.
+ * Split a reply into payloads. A payload of length 0 could not be read and becomes null.
+ *
+ * The reply has three parts: the number of payloads as a uint32, the length of each payload as a
+ * uint32, and the payloads.
  */
 function splitPayloads(reply, expected) {
   const view = new DataView(reply);
   const count = reply.byteLength >= 4 ? view.getUint32(0, true) : 0;
   let at = 4 + 4 * count;
-  if (count !== expected || at > reply.byteLength) throw new Error(`${reply.byteLength} bytes of ${expected} payloads`);
+  if (count !== expected || at > reply.byteLength) {
+    throw new Error(`A reply of ${reply.byteLength} bytes does not hold ${expected} payloads.`);
+  }
   return Array.from({ length: count }, (_, k) => {
     const length = view.getUint32(4 + 4 * k, true);
     at += length;
@@ -100,7 +104,7 @@ function splitPayloads(reply, expected) {
   });
 }
 
-/** An entry of a table, but no inherited property: a layer may be called "constructor". */
+/** An entry of a table, or null. Inherited properties do not count: a layer may have the name "constructor". */
 function ownEntry(table, name) {
   return table && Object.hasOwn(table, name) ? table[name] : null;
 }
