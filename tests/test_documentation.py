@@ -127,7 +127,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     start = (tmp_path / "index.html").read_text()
-    assert "Five minutes" in start
+    assert "Quick start" in start
     fetched = re.findall(
         r'<(?:script|img|link rel="stylesheet")[^>]* (?:src|href)="(https?:[^"]+)"', start
     )
