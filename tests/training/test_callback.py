@@ -375,7 +375,7 @@ def test_a_copy_has_the_settings_and_the_state_but_no_model(fit, copied) -> None
         ({"layers": ["a", 1]}, TypeError, "layers must be"),
         ({"response": "mean"}, ValueError, "response must be one of 'channels', 'sum'"),
         ({"scale": 1.0}, ValueError, "scale must be one of 'filter', 'layer', 'run'"),
-        ({"probe": "nowhere.png"}, FileNotFoundError, "no file"),
+        ({"probe": "nowhere.png"}, FileNotFoundError, "is not a file"),
         ({"probe": 7}, TypeError, "probe must be"),
         ({"probe_size": 0}, ValueError, "probe_size must be a whole number"),
         ({"probe_size": 8}, ValueError, "at least 16"),

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -127,6 +128,15 @@ def test_the_thread_has_a_low_priority(worker) -> None:
     assert found == [max(own, NICENESS)]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, also in a process that was started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_during_close_loses_no_job() -> None:
     done: list[int] = []
     worker = JobQueue("slow", most_jobs=4, most_bytes=100, on_error=print)
