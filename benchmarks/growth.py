@@ -88,7 +88,7 @@ class Inventory(Callback):
         if trainer.global_step in self.at:
             for callback in trainer.callbacks:
                 if isinstance(callback, KernelVizCallback):
-                    callback._session.drain()
+                    callback.state_dict()  # waits for the scale of all snapshots so far
             trainer.logger.experiment.flush()
             process = psutil.Process(os.getpid())
             self.found[trainer.global_step] = (
@@ -108,7 +108,10 @@ def many_snapshots(count: int, at: Sequence[int]) -> dict[int, tuple[float, int,
             accelerator="cpu",
             max_steps=count,
             logger=TensorBoardLogger(folder),
-            callbacks=[KernelVizCallback(probe_size=64, every_n_train_steps=1), inventory],
+            callbacks=[
+                KernelVizCallback(probe_size=64, every_n_train_steps=1, scale="run"),
+                inventory,
+            ],
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=False,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kernelviz_callback import kernel_health, load_probe, measure_probe
-from kernelviz_callback.health.null_model import _noise_limits, null_model, smooth_filters
+from kernelviz_callback.health.null_model import noise_limits, null_model, smooth_filters
 
 SHAPES = [
     (8, 1, 3, 3),
@@ -114,7 +114,7 @@ def seconds(shape: tuple[int, ...], rounds: int) -> tuple[float, float, float]:
         The median examination with earlier weights to compare with; the median examination with
         earlier weights and a probe; the null model.
     """
-    for of_shape in (null_model, _noise_limits):
+    for of_shape in (null_model, noise_limits):
         of_shape.cache_clear()
     start = time.thread_time()
     null_model(shape, 1)

@@ -100,7 +100,7 @@ class Meter(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the processor times of the threads before the threads end."""
         if isinstance(self.measured, KernelVizCallback):
-            self.measured._session.drain()
+            self.measured.state_dict()  # waits for the scale of all snapshots so far
         trainer.logger.experiment.flush()
         self.cpu += self._beside()
 
@@ -167,7 +167,7 @@ def compare(rounds: int, epochs: int, batches: int, *, each_step: bool) -> None:
     photo = photo_of(data.astronaut())
     contenders: dict[str, Callable[[], Callback | None]] = {
         "without": lambda: None,
-        "ours": lambda: KernelVizCallback(probe=photo, early_steps=False, **ours),
+        "ours": lambda: KernelVizCallback(probe=photo, early_steps=False, scale="run", **ours),
         "blog post": lambda: InTheHook(blog_post, each_step),
         "pasted snippet": lambda: InTheHook(pasted_snippet, each_step),
     }

@@ -11,4 +11,8 @@ import lazy_loader
 
 from kernelviz_callback._version import __version__ as __version__
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

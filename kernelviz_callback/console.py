@@ -8,7 +8,12 @@ from torch import distributed
 
 # Environment variables in which launchers set the rank, before torch.distributed is initialized.
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+
 _log = logging.getLogger("kernelviz_callback")
+_log.setLevel(logging.INFO)
+if not logging.getLogger().hasHandlers():  # without a handler no message would be shown
+    _log.addHandler(logging.StreamHandler())
+    _log.propagate = False
 
 
 def say(message: str) -> None:

@@ -57,7 +57,7 @@ def pytest_sessionfinish() -> None:
 
 
 class TinyNet(LightningModule):
-    """Dropout, BatchNorm and a shuffled loader: all that an observer could disturb."""
+    """Dropout, BatchNorm and a shuffled loader: the callback could disturb each of them."""
 
     def __init__(self, conv: nn.Module | None = None) -> None:
         super().__init__()
@@ -194,6 +194,15 @@ def opened(site: Site) -> Iterator[Callable[..., Tab]]:
     """Opens tabs of the site; nothing may be complained of in them."""
     with opening(site) as look:
         yield look
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Let torch use two threads, also in a worker of pytest-xdist, so that a change shows."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

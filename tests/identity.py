@@ -17,6 +17,7 @@ def fingerprint(model: LightningModule) -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "numpy": np.random.get_state()[1],
         "python": random.getstate(),
+        "threads": torch.get_num_threads(),
         "hooks": {n: len(m._forward_hooks) for n, m in model.named_modules()},
     }
 

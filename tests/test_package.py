@@ -61,8 +61,22 @@ def private_imports(folder: Path) -> Iterator[str]:
 
 
 def test_no_module_and_no_test_imports_a_private_name() -> None:
-    assert not list(private_imports(PACKAGE))
-    assert not list(private_imports(TESTS))
+    root = TESTS.parent
+    for folder in (PACKAGE, TESTS, root / "benchmarks", root / "examples"):
+        assert not list(private_imports(folder))
+
+
+def test_the_filters_package_imports_torch_and_the_standard_library_alone() -> None:
+    for path in (PACKAGE / "filters").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                is_allowed = name.split(".")[0] in {"torch", *sys.stdlib_module_names}
+                assert is_allowed or name.startswith("kernelviz_callback.filters."), path.name
 
 
 def test_the_public_names_resolve_and_are_documented() -> None:

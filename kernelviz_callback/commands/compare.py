@@ -8,7 +8,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
-from kernelviz_callback.commands.file_errors import Failures, check_folders
+from kernelviz_callback.commands.file_errors import FileErrors, check_folders
 from kernelviz_callback.comparison.compare import Comparer
 from kernelviz_callback.comparison.comparison import Comparison
 from kernelviz_callback.comparison.fail_conditions import Condition
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
     check_folders(options.output)
     _check_responses(options)
-    failures = Failures()
+    failures = FileErrors()
     names = failures.expand(options.files)
     if options.list:
         for name in names:

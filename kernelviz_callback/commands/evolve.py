@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from kernelviz_callback.commands.file_errors import Failures, check_folders
+from kernelviz_callback.commands.file_errors import FileErrors, check_folders
 from kernelviz_callback.commands.history import LayerHistory, order_by_step
 from kernelviz_callback.commands.resumed_runs import describe_order_change, find_training
 from kernelviz_callback.drawing.animation.animate import evolution_gif, moving_pictures
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--probe is for a report; add -o NAME.html")
     if ".mp4" in suffixes:
         check_encoder()
-    failures = Failures()
+    failures = FileErrors()
     files, notes = find_training(options.files, failures)
     names, more = order_by_step(_progress(files, "step"), failures.catch, options.layer)
     notes += more
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
 class _Layer:
     """One layer in all snapshots. A snapshot that cannot be read is reported once and left out."""
 
-    def __init__(self, history: LayerHistory, steps: Sequence[int], failures: Failures) -> None:
+    def __init__(self, history: LayerHistory, steps: Sequence[int], failures: FileErrors) -> None:
         self.name = history.layer
         self._history = history
         self._steps = steps
@@ -149,7 +149,7 @@ class _Layer:
 
 
 def _save_report(
-    history: LayerHistory, path: Path, probe: str | None, notes: Sequence[str], failures: Failures
+    history: LayerHistory, path: Path, probe: str | None, notes: Sequence[str], failures: FileErrors
 ) -> None:
     from kernelviz_callback.commands.report import save_report
     from kernelviz_callback.probe.probe import load_probe
@@ -168,7 +168,7 @@ def _progress(items: Sequence[Any] | None, unit: str, total: int | None = None) 
     return tqdm(items, unit=unit, total=total, delay=_QUICK, leave=False, disable=None)
 
 
-def _open_first(names: dict[int, str], failures: Failures) -> Checkpoint:
+def _open_first(names: dict[int, str], failures: FileErrors) -> Checkpoint:
     """Open the first checkpoint that can be opened; report and remove those before it."""
     for step, name in list(names.items()):
         with failures.catch():

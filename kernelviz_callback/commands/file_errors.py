@@ -10,7 +10,7 @@ from tqdm import tqdm
 from kernelviz_callback.checkpoints.find import find_checkpoints
 
 
-class Failures:
+class FileErrors:
     """Reports errors, and keeps the exit status of the command.
 
     Attributes:

@@ -11,7 +11,7 @@ from kernelviz_callback.drawing.animation.sampling import Reading
 from kernelviz_callback.snapshots.format import LayerRecord
 from kernelviz_callback.snapshots.names import snapshot_step
 
-# Makes a context that reports a `ValueError` or `OSError` and continues, see `Failures.catch`.
+# Makes a context that reports a `ValueError` or `OSError` and continues, see `FileErrors.catch`.
 CatchErrors: TypeAlias = Callable[[], AbstractContextManager[None]]
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from kernelviz_callback.checkpoints.find import find_checkpoints
-from kernelviz_callback.commands.file_errors import Failures
+from kernelviz_callback.commands.file_errors import FileErrors
 from kernelviz_callback.commands.history import LayerHistory
 from kernelviz_callback.comparison.matching import cosines, has_same_order
 from kernelviz_callback.drawing.animation.sampling import choose_steps
@@ -32,7 +32,7 @@ class Training(NamedTuple):
     notes: list[str]
 
 
-def find_training(files: Iterable[str], failures: Failures) -> Training:
+def find_training(files: Iterable[str], failures: FileErrors) -> Training:
     """List the checkpoints of one training.
 
     Several run folders with snapshots belong to one training if each begins at another step: a
@@ -101,7 +101,7 @@ def describe_order_change(history: LayerHistory) -> str | None:
     return None
 
 
-class _Recording(NamedTuple):
+class _RunFolder(NamedTuple):
     """The snapshots in one run folder.
 
     Attributes:
@@ -115,7 +115,7 @@ class _Recording(NamedTuple):
     snapshots: dict[int, str]
 
 
-def _order_recordings(folders: Mapping[str, list[str]]) -> list[_Recording] | None:
+def _order_recordings(folders: Mapping[str, list[str]]) -> list[_RunFolder] | None:
     """Sort run folders by their first steps.
 
     Returns:
@@ -126,7 +126,7 @@ def _order_recordings(folders: Mapping[str, list[str]]) -> list[_Recording] | No
         snapshots = {step: name for name in names if (step := snapshot_step(name)) is not None}
         if None in map(snapshot_step, names):
             return None
-        recordings.append(_Recording(min(snapshots), folder, snapshots))
+        recordings.append(_RunFolder(min(snapshots), folder, snapshots))
     recordings.sort(key=lambda recording: recording.start)
     starts = {recording.start for recording in recordings}
     return recordings if len(starts) == len(recordings) else None

@@ -1,4 +1,4 @@
-import { Plate } from "./page_tiles.js";
+import { CheckpointTiles } from "./page_tiles.js";
 
 /** The comparison that is embedded in the page, and what follows from it. */
 
@@ -10,7 +10,7 @@ for (const checkpoint of checkpoints) {
   checkpoint.partner ??= Array.from({ length: first.shape[0] }, (_, k) => k);
 }
 
-export const plates = data.plates.map((given) => new Plate(given));
+export const plates = data.plates.map((given) => new CheckpointTiles(given));
 /** The plates of checkpoints, without the difference. */
 export const pictured = plates.filter((plate) => !plate.isDifference);
 /** The place of each filter among all, most changed first. */

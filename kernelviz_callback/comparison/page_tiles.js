@@ -17,7 +17,7 @@ const curveWidth = (points) =>
  * `levels` holds the weights as 8-bit numbers, on the scale of their own tile. `mend` corrects them
  * on the scale "all" by -1, 0 or 1, as the digits 0, 1 and 2 of base three: five digits in a byte.
  */
-export class Plate {
+export class CheckpointTiles {
   constructor(given) {
     Object.assign(this, given);
     const { height, width, planes, across } = given;

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, lru_cache
-from math import ceil
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from kernelviz_callback.drawing.fonts import load_font, text_width
 from kernelviz_callback.drawing.picture import Layout
 
 BACKGROUND = (28, 28, 34)  # not a colour of zero and not an end of a scale
@@ -125,7 +125,7 @@ def _write(image: Image.Image, text: str, x: int, y: int) -> None:
 def _word_mask(word: str) -> Image.Image:
     """Draw a word as a mask. Cached: drawing is slow, and snapshots share most of their words."""
     mask = Image.new("L", (_word_length(word) + 1, _LINE))
-    ImageDraw.Draw(mask).text((0, 0), word, 255, _font())
+    ImageDraw.Draw(mask).text((0, 0), word, 255, load_font(_FONT_SIZE))
     return mask
 
 
@@ -142,7 +142,7 @@ def _numbers(layout: Layout, width: int) -> tuple[Image.Image, Image.Image]:
     for column in range(0, layout.columns, every_column):
         _, columns = layout.box(column)
         at = ((columns.start + columns.stop) // 2, layout.top - 3)
-        draw.text(at, f"+{column}", _FAINT, _font(), anchor="ms")
+        draw.text(at, f"+{column}", _FAINT, load_font(_FONT_SIZE), anchor="ms")
 
     side = Image.new("RGB", (layout.left, layout.height - layout.top), BACKGROUND)
     draw = ImageDraw.Draw(side)
@@ -150,7 +150,7 @@ def _numbers(layout: Layout, width: int) -> tuple[Image.Image, Image.Image]:
     for row in range(0, layout.rows, every_row):
         rows, _ = layout.box(row * layout.columns)
         at = (layout.left - 6, (rows.start + rows.stop) // 2 - layout.top)
-        draw.text(at, str(row * layout.columns), _FAINT, _font(), anchor="rm")
+        draw.text(at, str(row * layout.columns), _FAINT, load_font(_FONT_SIZE), anchor="rm")
     return top, side
 
 
@@ -167,11 +167,6 @@ def _wrap(line: str, width: int) -> list[str]:
     return lines
 
 
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(_FONT_SIZE)
-
-
 def _length(text: str) -> int:
     """Width of a line of text, in pixels."""
     words = text.split(" ")
@@ -180,4 +175,4 @@ def _length(text: str) -> int:
 
 @lru_cache(maxsize=1024)
 def _word_length(word: str) -> int:
-    return ceil(_font().getlength(word))
+    return text_width(word, _FONT_SIZE)

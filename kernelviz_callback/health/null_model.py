@@ -85,7 +85,7 @@ def null_model(shape: tuple[int, int, int, int], groups: int = 1) -> NullModel:
     filters, channels, height, width = shape
     size = channels * height * width
     smallest, largest = _norm_limits(filters, size)
-    limit, power = _noise_limits(channels, height, width)
+    limit, power = noise_limits(channels, height, width)
     return NullModel(
         largest_cosine=_cosine_limit(filters, groups, size),
         smallest_norm=smallest,
@@ -174,7 +174,7 @@ def _norm_limits(filters: int, size: int) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=128)
-def _noise_limits(channels: int, height: int, width: int) -> tuple[float, float]:
+def noise_limits(channels: int, height: int, width: int) -> tuple[float, float]:
     """Return the limit of `concentration`, and the share of smooth filters above it."""
     if height * width == 1:
         return float("nan"), 0.0

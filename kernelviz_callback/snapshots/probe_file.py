@@ -54,12 +54,12 @@ def load_saved_probe(folder: Location, digest: str | None = None) -> Probe | Non
         try:
             content = (folder / name).read_bytes()
             image = from_safetensors(content)["probe"]
-        except (OSError, SafetensorError, KeyError):
+            image = image.float() / 255 if image.dtype == torch.uint8 else image
+            probe = Probe(image, read_metadata(content).get("name", "image"))
+            if digest in (None, probe.digest):
+                return probe
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             continue
-        image = image.float() / 255 if image.dtype == torch.uint8 else image
-        probe = Probe(image, read_metadata(content).get("name", "image"))
-        if digest in (None, probe.digest):
-            return probe
     return None
 
 

@@ -1,18 +1,11 @@
 """Failures that a training survives. Each cause is reported once: what is lost, what is kept."""
 
-import logging
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kernelviz_callback.console import say, warn
-
-_LOGGER = logging.getLogger("kernelviz_callback")
-_LOGGER.setLevel(logging.INFO)
-if not logging.getLogger().hasHandlers():  # without a handler no message would be shown
-    _LOGGER.addHandler(logging.StreamHandler())
-    _LOGGER.propagate = False
 
 # Seconds. An attempt that takes longer than this to fail starts a pause.
 LONG_FAILURE = 1.0

@@ -39,7 +39,7 @@ class Publisher:
             of the training logged it.
     """
 
-    def __init__(self, probe: Probe, renderer: Renderer, *, probe_is_new: bool = True) -> None:
+    def __init__(self, probe: Probe, renderer: Renderer, *, probe_is_new: bool) -> None:
         self._probe = probe
         self._renderer = renderer
         self._probe_is_new = probe_is_new

@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import dataclass, field
 
+from kernelviz_callback.console import warn
 from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.snapshots.format import load_snapshot
 from kernelviz_callback.snapshots.names import list_snapshots, set_aside
@@ -59,7 +60,7 @@ def open_run_folder(
     """
     lock = lock_run_folder(log_dir, last=last)
     try:
-        has_probe = load_saved_probe(lock.folder, first.probe_digest) is not None
+        has_probe = _has_probe(lock.folder, first.probe_digest)
         if not lock.is_resumed:
             return RunFolder(lock, has_probe)
         moved = set_aside(lock.folder, after=first.step)
@@ -77,6 +78,15 @@ def open_run_folder(
     except BaseException:
         lock.release(finished=not lock.was_killed)
         raise
+
+
+def _has_probe(folder: Folder, digest: str | None) -> bool:
+    """Return whether the folder holds the probe. A probe that cannot be read is written again."""
+    try:
+        return load_saved_probe(folder, digest) is not None
+    except Exception as error:  # of a remote storage: a class of its own
+        warn(f"could not read the probe in {folder}: {error!r}; it is written again")
+        return False
 
 
 def _maybe_unlogged(folder: Folder, kept: dict[int, Folder], most: int) -> list[Folder]:

@@ -86,7 +86,7 @@ def test_shapes_that_are_too_small_for_a_limit() -> None:
 def test_the_null_model_is_computed_once_for_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     null = null_model((10, 2, 5, 5), 1)
     monkeypatch.setattr(null_model_module, "_norm_limits", None)
-    monkeypatch.setattr(null_model_module, "_noise_limits", None)
+    monkeypatch.setattr(null_model_module, "noise_limits", None)
     assert null_model((10, 2, 5, 5), 1) is null
     kernel_health(normal(10, 2, 5, 5))
     with pytest.raises(TypeError):

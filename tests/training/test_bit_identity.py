@@ -61,6 +61,11 @@ def test_with_every_kind_of_option(fit, options, sanity) -> None:
     both(fit, watch=options, num_sanity_val_steps=sanity)
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_with_two_threads(fit) -> None:
+    both(fit, watch={"every_n_train_steps": 1})
+
+
 def normed() -> TinyNet:
     model = TinyNet()
     model.conv = spectral_norm(model.conv)

@@ -18,7 +18,7 @@ def test_without_cuda_the_body_runs_and_there_is_no_mark() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_body_runs_on_another_stream_after_the_mark() -> None:
-    device = torch.device("cuda")
+    device = torch.device("cuda", 0)
     side, values = SideStream(device), torch.zeros(1000, device=device)
     training_stream = torch.cuda.current_stream()
     for _ in range(1000):

@@ -105,8 +105,10 @@ def test_close_runs_the_queued_jobs_first(worker) -> None:
         worker.submit(lambda: None)
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_only_the_background_thread_is_limited_to_one_processor(worker) -> None:
     before = torch.get_num_threads()
+    assert before == 2
     found: list[int] = []
     worker.submit(lambda: found.append(torch.get_num_threads()))
     worker.drain()

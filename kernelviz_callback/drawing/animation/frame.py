@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from kernelviz_callback.drawing.animation.caption import HEADER, Canvas, add_caption
@@ -17,6 +17,7 @@ from kernelviz_callback.drawing.animation.sampling import FilterSequence, Frame,
 from kernelviz_callback.drawing.arrangement import GAP, square_columns
 from kernelviz_callback.drawing.caption_layout import BACKGROUND
 from kernelviz_callback.drawing.colour import STRIPE, diverging, to_levels
+from kernelviz_callback.drawing.fonts import load_font, text_width
 from kernelviz_callback.drawing.picture import Layout
 
 SMALL_SIDE = 350  # pixels: height and width, about, of the kernels in an animation that is logged
@@ -90,7 +91,7 @@ class FrameRenderer:
             columns,
             tile_height=height * self.zoom,
             tile_width=pictures * (width * self.zoom + _RULE) - _RULE,
-            left=_length(str(crop.shape[0]), _NUMBER_SIZE) + 6,
+            left=text_width(str(crop.shape[0]), _NUMBER_SIZE) + 6,
             top=HEADER,
             gap=GAP if pictures == 1 else 3 * GAP,
         )
@@ -140,7 +141,7 @@ class FrameRenderer:
         mask = Image.new("L", (width, _TIME_LINE))
         draw = ImageDraw.Draw(mask)
         epoch = "" if frame.epoch is None else f" · epoch {frame.epoch}"
-        draw.text((0, 12), f"step {frame.step}{epoch}", 255, _font(_FONT_SIZE), anchor="lm")
+        draw.text((0, 12), f"step {frame.step}{epoch}", 255, load_font(_FONT_SIZE), anchor="lm")
         span = self._end - self._start
         share = (log1p(frame.step) - self._start) / span if span else 1.0
         at = round(share * (width - 1))
@@ -180,14 +181,14 @@ def _numbered(layout: Layout, filters: Sequence[int]) -> Canvas:
     """Draw the numbers of the filters around empty tiles, with room for the time line below."""
     image = Image.new("RGB", (layout.width, layout.height + _TIME_LINE), BACKGROUND)
     draw = ImageDraw.Draw(image)
-    font = _font(_NUMBER_SIZE)
+    font = load_font(_NUMBER_SIZE)
     every = ceil((_NUMBER_SIZE + 2) / (layout.tile_height + layout.gap))
     for row in range(0, layout.rows, every):
         rows, columns = layout.box(row * layout.columns)
         at = columns.start - 5, (rows.start + rows.stop) // 2
         draw.text(at, str(filters[row * layout.columns]), _FAINT, font, anchor="rm")
     if list(filters) == list(range(len(filters))):
-        widest = _length(f"+{layout.columns}", _NUMBER_SIZE) + 4
+        widest = text_width(f"+{layout.columns}", _NUMBER_SIZE) + 4
         every = ceil(widest / (layout.tile_width + layout.gap))
         for column in range(0, layout.columns, every):
             _, columns = layout.box(column)
@@ -201,12 +202,3 @@ def _text_ramp() -> Canvas:
     share = np.linspace(0, 1, 256)[:, None]
     ramp: Canvas = ((1 - share) * BACKGROUND + share * _TEXT).round().astype(np.uint8)
     return ramp
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _length(text: str, size: int) -> int:
-    return ceil(_font(size).getlength(text))

@@ -5,17 +5,17 @@ Source: Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks",
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from math import ceil, log, sqrt
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from kernelviz_callback.drawing.animation.caption import HEADER, Canvas, add_caption
 from kernelviz_callback.drawing.animation.crop import WIDEST_ROW, Crop
 from kernelviz_callback.drawing.animation.sampling import FilterSequence, SequenceScale
 from kernelviz_callback.drawing.caption_layout import BACKGROUND
+from kernelviz_callback.drawing.fonts import load_font, text_width
 from kernelviz_callback.drawing.picture import Layout, Picture
 from kernelviz_callback.drawing.tiles import paint_tiles
 
@@ -161,9 +161,9 @@ def _assemble(
         The picture without a caption, and its layout.
     """
     filters, _, height, width = columns[0].shape
-    room = max(map(_length, labels)) + 6
+    room = max(text_width(label, _FONT_SIZE) for label in labels) + 6
     pitch = width + rule
-    in_two_lines = max(map(_length, steps)) > pitch - 3
+    in_two_lines = max(text_width(step, _FONT_SIZE) for step in steps) > pitch - 3
     header = HEADER + _STAGGER * in_two_lines
     strip = len(columns) * pitch - rule
     layout = FilmLayout(
@@ -179,7 +179,7 @@ def _assemble(
         rule=rule,
         block_gap=_BLOCK_GAP + room,
     )
-    overhang = max(0, _length(steps[-1]) - width) // 2 + 1
+    overhang = max(0, text_width(steps[-1], _FONT_SIZE) - width) // 2 + 1
     canvas = Image.new("RGB", (layout.width + overhang, layout.height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     every = ceil(_LEAST_PITCH / (height + _RULE))
@@ -187,13 +187,15 @@ def _assemble(
         for row in range(0, min(layout.rows, filters - block * layout.rows), every):
             down, across = layout.box(block * layout.rows + row)
             at = across.start - 5, (down.start + down.stop) // 2
-            draw.text(at, labels[block * layout.rows + row], _FAINT, _font(), anchor="rm")
+            draw.text(
+                at, labels[block * layout.rows + row], _FAINT, load_font(_FONT_SIZE), anchor="rm"
+            )
         for column, step in enumerate(steps):
             text = _shorten(step, (1 + in_two_lines) * pitch - 3)
             _, across = layout.frame(block * layout.rows, column)
             lower = _STAGGER * (column % 2) if in_two_lines else 0
             at = (across.start + across.stop) // 2, HEADER - 5 + lower
-            draw.text(at, text, _TEXT, _font(), anchor="ms")
+            draw.text(at, text, _TEXT, load_font(_FONT_SIZE), anchor="ms")
     body = np.array(canvas)
     for block in range(layout.columns):
         of_block = slice(block * layout.rows, (block + 1) * layout.rows)
@@ -235,16 +237,7 @@ def _shorten(step: str, room: int) -> str:
         >>> _shorten("1234567", room=40)
         '1.23M'
     """
-    if _length(step) <= room:
+    if text_width(step, _FONT_SIZE) <= room:
         return step
     thousands = (len(step) - 1) // 3
     return f"{int(step) / 1000**thousands:.3g}{' kMGTPE'[thousands]}"
-
-
-def _length(text: str) -> int:
-    return ceil(_font().getlength(text))
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(_FONT_SIZE)

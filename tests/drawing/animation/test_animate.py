@@ -158,6 +158,7 @@ def test_a_size_limit_below_one_frame_is_an_error() -> None:
         evolution_gif(sequence, most_bytes=3000)
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_equal_weights_give_equal_bytes_and_global_state_is_unchanged() -> None:
     sequence = sequence_of({step: drawn(64, 3, 7, 7, seed=step) for step in range(6)})
     state = torch.get_rng_state(), np.random.get_state()[1].tolist(), torch.get_num_threads()
