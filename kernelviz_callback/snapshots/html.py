@@ -1,30 +1,43 @@
 """How a snapshot is shown in a notebook: the kernels of its layers as HTML."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.drawing.layer_pictures import kernel_picture
-
-if TYPE_CHECKING:
-    from kernelviz_callback.snapshots.snapshot import Snapshot
+from kernelviz_callback.health.kernel_health import KernelHealth
+from kernelviz_callback.model.convolutions import Geometry
 
 _MOST_LAYERS = 4  # layers of a snapshot that are shown
 
 
-def snapshot_html(snapshot: "Snapshot") -> str:
-    """Draw the kernels of the first layers of a snapshot, and return them as HTML."""
-    when = f"step {snapshot.step} · epoch {snapshot.epoch}"
+def kernels_html(
+    weights: Mapping[str, Tensor],
+    geometry: Mapping[str, Geometry],
+    health: Mapping[str, KernelHealth],
+    *,
+    when: str,
+) -> str:
+    """Draw the kernels of the first layers of a snapshot, and return them as HTML.
+
+    Args:
+        weights: Layer name to filters.
+        geometry: Layer name to geometry, for the same layers.
+        health: Layer name to health, for the layers that were examined.
+        when: Step and epoch of the snapshot, for the captions.
+    """
     pictures = {
         layer: kernel_picture(
-            weights,
+            filters,
             layer=layer,
-            groups=snapshot.geometry[layer].groups,
+            groups=geometry[layer].groups,
             when=when,
-            health=snapshot.health.get(layer),
+            health=health.get(layer),
         )
-        for layer, weights in list(snapshot.weights.items())[:_MOST_LAYERS]
+        for layer, filters in list(weights.items())[:_MOST_LAYERS]
     }
-    more = len(snapshot.weights) - len(pictures)
+    more = len(weights) - len(pictures)
     rest = f"<p>and {more} more layers</p>" if more else ""
     return rest + "".join(
         EncodedImage.png(picture.pixels).to_html(f"kernels of {layer}, {when}")

@@ -54,7 +54,8 @@ class Snapshot:
 
     def _repr_html_(self) -> str:
         """Show the kernels of the layers in a notebook."""
-        # Imported here, so that the record is plain data: reading a file needs no pictures.
-        from kernelviz_callback.snapshots.html import snapshot_html
+        # Imported here, so that a snapshot can be read without the code that draws.
+        from kernelviz_callback.snapshots.html import kernels_html
 
-        return snapshot_html(self)
+        when = f"step {self.step} · epoch {self.epoch}"
+        return kernels_html(self.weights, self.geometry, self.health, when=when)
