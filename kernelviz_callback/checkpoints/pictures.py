@@ -21,10 +21,10 @@ def checkpoint_pictures(
     response: Response = "channels",
     scale: Scale = "filter",
 ) -> Mapping[str, Picture]:
-    """Picture a layer of a checkpoint: its kernels, and their responses to a probe.
+    """Draw the kernels of a layer in a checkpoint, and their responses to a probe.
 
-    For a snapshot, these are the pictures that were logged, with the recorded verdicts. For any
-    other checkpoint, the filters are examined now, without earlier weights to compare with.
+    A snapshot that has recorded verdicts is drawn with them. For any other checkpoint, the filters
+    are examined now, without earlier weights to compare with.
 
     Args:
         checkpoint: An open checkpoint.
@@ -37,13 +37,13 @@ def checkpoint_pictures(
         The pictures "kernels" and "responses".
 
     Raises:
-        ValueError: If no layer matches, or the probe is smaller than the kernels.
+        ValueError: If no layer matches, or the probe does not fit the layer.
     """
     name = checkpoint.resolve(layer)
     stored = checkpoint.layers[name]
     weights, geometry = checkpoint.read(name), stored.geometry or plain_geometry(stored.shape)
     numbers = (("step", checkpoint.step), ("epoch", checkpoint.epoch))
-    when = " · ".join(f"{what} {number}" for what, number in numbers if number is not None)
+    when = " · ".join(f"{unit} {number}" for unit, number in numbers if number is not None)
     return {
         "kernels": kernel_picture(
             weights,

@@ -1,4 +1,4 @@
-"""Open safetensors files: snapshots of this package, and any other."""
+"""Open safetensors files: the snapshots of this package, and other files."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from kernelviz_callback.snapshots.format import read_description, read_record, w
 _BAD_HEADER = "damaged: its header is not valid"
 _LENGTH_BYTES = 8  # the file begins with the length of the header
 _LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
-_LARGEST_STRIDE = 1 << 16  # pixels: largest stride, dilation or number of groups that is accepted
+_LARGEST_NUMBER = 1 << 16  # largest stride, dilation and number of groups that is accepted
 _DTYPES = {
     "F64": "torch.float64",
     "F32": "torch.float32",
@@ -49,8 +49,8 @@ def open_safetensors(source: Source) -> tuple[Layers, Mapping[str, Any]]:
     """Find the layers of a safetensors file without reading their weights.
 
     Returns:
-        The layers, and the description if the file is a snapshot, else an empty mapping; see
-        `kernelviz_callback.snapshots.format`.
+        The layers and the description, see `kernelviz_callback.snapshots.format`. The description
+        is empty if the file is not a snapshot.
 
     Raises:
         ValueError: If the file is damaged.
@@ -72,7 +72,9 @@ def _open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str,
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         start = _LENGTH_BYTES + length
         if start > size or length > _LONGEST_HEADER:
-            raise ValueError(f"damaged: its header claims {length:,} of its {size:,} bytes")
+            raise ValueError(
+                f"damaged: its header cannot have {length:,} bytes; the file has {size:,} bytes"
+            )
         header = file.read(length)
     try:
         entries = json.loads(header.decode())  # json.loads alone would accept other encodings
@@ -104,15 +106,15 @@ def _snapshot_layer(
 
 
 def _check_geometry(geometry: Geometry, shape: Shape) -> None:
-    """Refuse a geometry that does not fit the weights, or whose responses would fill the memory."""
+    """Refuse a geometry that does not fit the weights, or that has an implausibly large number."""
     count, _, *kernel = shape
     dimensions = len(kernel)
-    steps = whole_numbers((*geometry.stride, *geometry.dilation, geometry.groups))
+    numbers = whole_numbers((*geometry.stride, *geometry.dilation, geometry.groups))
     if (
         not 1 <= dimensions <= 3
         or (len(geometry.stride), len(geometry.dilation)) != (dimensions, dimensions)
-        or min(steps) < 1
-        or max(steps) > _LARGEST_STRIDE
+        or min(numbers) < 1
+        or max(numbers) > _LARGEST_NUMBER
         or count % geometry.groups
     ):
         raise ValueError("its geometry is impossible")

@@ -1,4 +1,4 @@
-"""``kernelviz evolve``: show how the filters of a training changed, in the requested files."""
+"""``kernelviz evolve``: write files that show how the filters of a training changed."""
 
 import argparse
 import sys
@@ -29,19 +29,19 @@ from kernelviz_callback.drawing.animation.strip import MOST_COLUMNS, film_strip
 from kernelviz_callback.drawing.animation.video import check_encoder, save_mp4
 from kernelviz_callback.storage import replace_when_complete
 
-# A picture that is requested may be larger than one that is logged during a training.
+# Larger than the limit for the films that are logged during a training.
 _MOST_MOVING_PIXELS = 2**17
 _MOST_GIF_FRAMES = 120
-_MOST_GIF_BYTES = 8_000_000  # what mail and issue trackers take
-_SECONDS = 20  # seconds of a video, if the frame rate stays within the limits below
+_MOST_GIF_BYTES = 8_000_000  # mail and issue trackers accept a file of this size
+_SECONDS = 20  # length of a video, if the frame rate stays within the limits below
 _SLOWEST, _FASTEST = 4, 60  # frames per second
 _HOLD = 2  # seconds for which the last frame stays
-_QUICK = 1.0  # seconds of work before a progress bar is shown
+_QUICK = 1.0  # seconds before a progress bar is shown
 _KINDS = "film.png (.svg, .pdf), evolution.gif, evolution.mp4 or report.html"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command; return its exit status."""
+    """Run the command and return its exit status."""
     check_folders(options.output)
     suffixes = {path.suffix.lower() for path in options.output}
     if options.probe and ".html" not in suffixes:
@@ -50,8 +50,8 @@ def run(options: argparse.Namespace) -> int:
         check_encoder()
     failures = FileErrors()
     files, notes = find_training(options.files, failures)
-    names, more = order_by_step(_progress(files, "step"), failures.catch, options.layer)
-    notes += more
+    names, step_notes = order_by_step(_progress(files, "step"), failures.catch, options.layer)
+    notes += step_notes
     first = _open_first(names, failures)
     print("\n".join(_summary(names, notes)))
     if options.list or not options.output:
@@ -82,10 +82,10 @@ class _Layer:
         self._history = history
         self._steps = steps
         self._failures = failures
-        self._unread: dict[int, Exception] = {}
+        self._unreadable: dict[int, Exception] = {}
 
     def save(self, path: Path, scale: SequenceScale) -> None:
-        """Write the film, the animation or the video, as the suffix asks."""
+        """Write a film, an animation or a video, depending on the suffix."""
         suffix = path.suffix.lower()
         if suffix == ".mp4":
             self._save_video(path, scale)
@@ -111,10 +111,10 @@ class _Layer:
         return sequences[self.name]
 
     def _save_video(self, path: Path, scale: SequenceScale) -> None:
-        """All snapshots are frames: they are read once for the scale, and again to be drawn."""
+        """Write a video of all snapshots. They are read twice: for the scale and for the frames."""
         ends = self._sequence(2, _MOST_MOVING_PIXELS)
         largest, clipped = typical_magnitudes(self._frames(ends, self._steps))
-        steps = [step for step in self._steps if step not in self._unread]
+        steps = [step for step in self._steps if step not in self._unreadable]
         half_ranges = to_half_ranges(largest, scale)
         ends = replace(ends, unreadable=ends.available - len(steps), clipped=clipped)
         renderer = FrameRenderer(
@@ -138,12 +138,12 @@ class _Layer:
             yield Frame(step, reading.epoch, ends.crop.apply(reading.weights[self.name]))
 
     def _read(self, step: int) -> Reading:
-        if step in self._unread:
-            raise self._unread[step]
+        if step in self._unreadable:
+            raise self._unreadable[step]
         try:
             return self._history.read(step)
         except (ValueError, OSError) as error:
-            self._unread[step] = error
+            self._unreadable[step] = error
             self._failures.report(error)
             raise
 
@@ -169,7 +169,7 @@ def _progress(items: Sequence[Any] | None, unit: str, total: int | None = None) 
 
 
 def _open_first(names: dict[int, str], failures: FileErrors) -> Checkpoint:
-    """Open the first checkpoint that can be opened; report and remove those before it."""
+    """Open the first checkpoint that can be opened. Those before it are reported and removed."""
     for step, name in list(names.items()):
         with failures.catch():
             return open_checkpoint(name)

@@ -36,10 +36,10 @@ from kernelviz_callback.storage import Location
 
 Comparable: TypeAlias = Location | nn.Module | Checkpoint
 
-# Side of the default probe, in pixels: a quarter of the work of the callback's chart, and responses
-# still differ enough.
+# Side of the default probe, in pixels. This is half the side of the callback's chart: the work is a
+# quarter, and the responses of different filters still differ enough.
 _CHART_SIZE = 112
-_PHOTO_SIZE = 224  # pixels: side of a probe that the user gives
+_PHOTO_SIZE = 224  # pixels: largest side of an image that the user gives
 
 
 def compare(
@@ -51,13 +51,14 @@ def compare(
     """Find what changed between checkpoints of a training, or how similar two networks are.
 
     Args:
-        checkpoints: Two or more checkpoints, in any form that `open_checkpoint` takes. All others
-            are compared with the first. A folder or a glob stands for all its checkpoints, in the
-            order of their steps.
+        checkpoints: Two or more checkpoints, in any form that `open_checkpoint` accepts. The first
+            is compared with each of the others. A folder or a glob means all checkpoints in it, in
+            the order of their steps.
         layer: Name of the layer in the first checkpoint, None for the first convolution. In the
-            others, the layer with the corresponding name is taken.
+            others, the layer with the corresponding name is used.
         match: How filters are matched: "index" matches filter i with filter i, "weights" and
-            "responses" match the filters that are most similar. None decides for each checkpoint.
+            "responses" match the filters that are most similar. If None, one of the three is chosen
+            for each checkpoint.
         probe: Image on which responses are compared, see `load_probe`.
 
     Raises:
@@ -71,26 +72,27 @@ def compare(
         >>> compare(one, other).last.drift
         0.0
     """
-    named = [one for given in checkpoints for one in expand(given)]
-    comparer = Comparer(len(named), layer=layer, match=match, probe=probe)
-    for given in named:
-        comparer.add(given)
+    expanded = [checkpoint for given in checkpoints for checkpoint in expand(given)]
+    comparer = Comparer(len(expanded), layer=layer, match=match, probe=probe)
+    for checkpoint in expanded:
+        comparer.add(checkpoint)
     return comparer.result()
 
 
 def expand(given: Comparable) -> Sequence[Comparable]:
-    """List the checkpoints that one argument of `compare` stands for.
+    """List the checkpoints that one argument of `compare` means.
 
     Raises:
-        FileNotFoundError: If there are none.
+        FileNotFoundError: If there are no such checkpoints.
     """
     return [given] if isinstance(given, Checkpoint | nn.Module) else find_checkpoints(given)
 
 
 def distinct_labels(names: Sequence[str]) -> list[str]:
-    """Shorten paths to distinct labels, without common leading folders and a common suffix.
+    """Shorten paths to distinct labels.
 
-    Equal names are numbered.
+    Leading folders that all paths share are removed, and so is a suffix that all share. Equal
+    labels are numbered.
 
     Example:
         >>> distinct_labels(["runs/a/last.ckpt", "runs/b/last.ckpt"])
@@ -114,14 +116,14 @@ def distinct_labels(names: Sequence[str]) -> list[str]:
 class Comparer:
     """Compares checkpoints one by one.
 
-    The weights of most checkpoints are dropped after the comparison, so that memory does not grow
-    with the number of checkpoints.
+    If the weights of all checkpoints together are large, most of them are dropped after the
+    comparison, so that memory does not grow with the number of checkpoints.
 
     Attributes:
         probe: The loaded probe.
 
     Args:
-        count: Number of checkpoints that will be added, those that fail included.
+        count: Number of checkpoints that will be added, including those that fail.
         layer: See `compare`.
         match: See `compare`.
         probe: See `compare`.
@@ -139,7 +141,7 @@ class Comparer:
         self._layer = layer
         self._match = match
         self._count = count
-        self._indices: list[int] = []  # of the columns, among all checkpoints
+        self._indices: list[int] = []  # for each column, its index among all checkpoints
         self._added = 0
         self._columns: list[Column] = []
         self._first: _LayerWeights | None = None
@@ -151,7 +153,7 @@ class Comparer:
         """Read the layer in the next checkpoint and compare it with the earlier checkpoints.
 
         Raises:
-            ValueError: See `compare`. The checkpoint is left out then; others can be added.
+            ValueError: See `compare`. This checkpoint is then left out; others can still be added.
             OSError: If the checkpoint cannot be read.
         """
         self._added += 1
@@ -159,7 +161,8 @@ class Comparer:
         now = self._read(checkpoint)
         first = self._first or now
         column = self._compare(now, first)
-        # The column before may lose its weights only now: it could have been the last one.
+        # The weights of the last checkpoint are always kept. Only now is it certain that the
+        # previous column is not the last one.
         if len(self._columns) > 1:
             kept = indices_to_keep(self._count, first.layer.weights.nbytes)
             if self._indices[-1] not in kept:
@@ -197,8 +200,8 @@ class Comparer:
         if first is not None and len(first.shape) != len(stored.shape):
             raise ValueError(
                 f"{name!r} of {checkpoint.name} has {len(stored.shape) - 2} dimensions and "
-                f"{first.name!r} of {first.checkpoint.name} {len(first.shape) - 2}; name a layer "
-                "of a kind that both have"
+                f"{first.name!r} of {first.checkpoint.name} has {len(first.shape) - 2}; name a "
+                "layer that has the same number of dimensions in both"
             )
         geometry = stored.geometry
         if geometry is None:
@@ -258,12 +261,12 @@ class Comparer:
         correlations: Tensor | None,
         notes: list[str],
     ) -> tuple[Match, Tensor]:
-        same = torch.arange(first.shape[0])
+        unchanged = torch.arange(first.shape[0])
         if now is first:
-            return "index", same
+            return "index", unchanged
         self._check_match(now, first)
         if self._match == "index":
-            return "index", same
+            return "index", unchanged
         if self._match == "responses" or now.shape[1:] != first.shape[1:]:
             if correlations is None:
                 has_same_kernels = now.shape[1:] == first.shape[1:]
@@ -281,26 +284,26 @@ class Comparer:
         if is_same_order is None:
             notes.append(ORDER_ASSUMED)
         if is_same_order is not False:
-            return "index", same
+            return "index", unchanged
         before = self._previous
         if before and before.shape == now.shape and has_same_order(_cosines(before, now)):
-            # This checkpoint continues the training of the one before: keep its order, even if the
-            # filters no longer resemble those of the first checkpoint.
+            # This checkpoint continues the training of the previous checkpoint. Its filters have
+            # the same partners, even if they are no longer similar to the first checkpoint's.
             return self._columns[-1].match, before.partner
         return "weights", assign(similarity)
 
     def _check_match(self, now: "_LayerWeights", first: "_LayerWeights") -> None:
-        is_fitting = {
+        can_match = {
             "index": now.shape == first.shape,
             "weights": now.shape[1:] == first.shape[1:],
         }
-        if self._match and not is_fitting.get(self._match, True):
+        if self._match and not can_match.get(self._match, True):
             reason = why_no_image(first.shape) or why_no_image(now.shape)
             advice = 'use match="responses"'
             if reason is not None:
                 advice = (
                     'use match="weights"'
-                    if is_fitting["weights"]
+                    if can_match["weights"]
                     else f"their responses cannot be compared either: {reason}"
                 )
             raise ValueError(
@@ -339,7 +342,11 @@ class Comparer:
 
 @dataclass(eq=False)
 class _LayerWeights:
-    """A layer in one checkpoint. ``partner`` has the index of each partner, -1 for none."""
+    """A layer in one checkpoint.
+
+    ``partner[i]`` is the index of the filter of this layer that is matched with filter i of the
+    first checkpoint, or -1 if there is none.
+    """
 
     checkpoint: Checkpoint
     name: str
@@ -353,7 +360,7 @@ class _LayerWeights:
 
 
 def _movement(now: _LayerWeights, then: _LayerWeights) -> Movement:
-    """Measure the change between two checkpoints of the filters that match the first's filters."""
+    """Measure how the partners of the first filters changed between ``then`` and ``now``."""
     paired = (now.partner >= 0) & (then.partner >= 0)
     if now.shape[1:] != then.shape[1:] or now is then or not paired.any():
         missing = torch.full((len(now.partner),), torch.nan)
@@ -366,10 +373,10 @@ def _movement(now: _LayerWeights, then: _LayerWeights) -> Movement:
 
 
 def _fill_in(values: Tensor, where: Tensor) -> Tensor:
-    """Put values at the True elements of ``where``, and NaN elsewhere."""
-    whole = torch.full((len(where),), torch.nan)
-    whole[where] = values.float()
-    return whole
+    """Return a tensor that has ``values`` where ``where`` is True, and NaN elsewhere."""
+    filled = torch.full((len(where),), torch.nan)
+    filled[where] = values.float()
+    return filled
 
 
 def _partner_values(similarity: Tensor | None, partner: Tensor) -> Tensor:

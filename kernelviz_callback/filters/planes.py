@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-# Up to this many channels, kernels are drawn separately: colours with alpha, or 2 x 2 sensors. With
-# more channels, one picture stands for all kernels of a filter.
+# With up to this many channels, each kernel of a filter is drawn. Four are enough for RGB with
+# alpha, or for the 2 x 2 pixels of a camera sensor. With more channels, one picture represents the
+# whole filter.
 MOST_CHANNELS = 4
 
 
@@ -18,8 +19,8 @@ def as_planes(filters: Tensor) -> Tensor:
 
     Returns:
         Shape (N, C, kH, kW); (N, C, 1, k) for a 1-D layer; (N, kD * C, kH, kW) for a 3-D layer,
-        with the C kernels of the first slice, then those of the second slice, and so on. A view of
-        ``filters`` if possible.
+        with the C kernels of the first slice, then those of the second slice, and so on. It is a
+        view of ``filters`` if possible.
 
     Example:
         >>> from torch import rand
@@ -32,7 +33,7 @@ def as_planes(filters: Tensor) -> Tensor:
 
 
 def why_no_image(shape: Sequence[int]) -> str | None:
-    """Return why filters of this shape have no response to one image, or None if they have one."""
+    """Return why filters of this shape have no response to one image; None if they have one."""
     if len(shape) == 3:
         return "a 1-D convolution reads signals, not images"
     if len(shape) == 5:
@@ -41,7 +42,7 @@ def why_no_image(shape: Sequence[int]) -> str | None:
 
 
 def check_filters(shape: Sequence[int]) -> None:
-    """Raise a `ValueError` unless this is the shape of the filters of a layer."""
+    """Raise a `ValueError` if the filters of a layer cannot have this shape."""
     if len(shape) not in (3, 4, 5) or 0 in shape:
         raise ValueError(
             "expected filters of shape (N, C, kH, kW), (N, C, k) of a 1-D layer or "

@@ -16,7 +16,8 @@ from kernelviz_callback.tensorboard_plugin.header import (
     SnapshotHeader,
 )
 
-# Bytes of all layers of a snapshot together. TensorBoard keeps 1,000 such snapshots in 1 GiB.
+# Largest size of a packed snapshot with all its layers, in bytes. TensorBoard keeps 1,000 snapshots
+# of this size in 1 GiB.
 MOST_BYTES = 2**20
 
 _NO_ATTEMPT = Attempt("", 0)
@@ -30,10 +31,10 @@ def pack_layer(
     Args:
         snapshot: The snapshot. The verdicts of an examined layer are packed with it.
         layer: Name of the layer.
-        attempt: The attempt that took the snapshot. None where all snapshots that are shown
-            together come from one attempt, as in a report.
-        began_at: Step of the attempt's first snapshot. Snapshots of earlier attempts from this step
-            on are outdated.
+        attempt: The attempt that took the snapshot. None if all snapshots that are shown
+            together are from one attempt, as in a report.
+        began_at: Step of the first snapshot of the attempt. Snapshots that earlier attempts took at
+            this step or later are outdated.
 
     Raises:
         ValueError: If a kernel is too large.
@@ -62,7 +63,7 @@ def pack_image(probe: Probe, attempt: Attempt | None = None) -> tuple[ProbeHeade
 
     Args:
         probe: The probe.
-        attempt: As for `pack_layer`.
+        attempt: See `pack_layer`.
 
     Raises:
         ValueError: If the image is too large.
@@ -72,10 +73,10 @@ def pack_image(probe: Probe, attempt: Attempt | None = None) -> tuple[ProbeHeade
 
 
 def verdict_bits(health: KernelHealth | None) -> npt.NDArray[np.uint8] | None:
-    """Encode the verdicts on each filter as bits, in the order of `VERDICT_NAMES`.
+    """Encode the verdicts on each filter: bit i is set for the verdict ``VERDICT_NAMES[i]``.
 
     Returns:
-        One byte a filter, shape (N,), uint8. None for a layer that was not examined.
+        One byte for each filter, shape (N,), uint8. None for a layer that was not examined.
 
     Example:
         >>> from torch import randn

@@ -1,4 +1,4 @@
-"""Take the probe from the data of the training, without changing the data that follows."""
+"""Take the probe from the training's data, without changing which batches the training gets."""
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from kernelviz_callback.probe.probe import Probe, probe_of_tensor
 from kernelviz_callback.training.lightning_compat import isolate_rng
 
-_MOST_LEVELS = 8  # how many levels of nested collections are searched for an image
+_MOST_LEVELS = 8  # nested collections are searched for an image down to this level
 
 
 def probe_of_batch(batch: Any, name: str) -> Probe:
@@ -51,15 +51,15 @@ def probe_of_loader(loaders: Any) -> Probe:
     """Take the first validation image directly from the data set.
 
     This is used when no validation batch has been read yet. The global random generators and those
-    of the loader are restored afterwards, so the loader gives the same batches as before. If the
-    data set itself has a random generator, that one is not restored.
+    of the loader are restored afterwards, so the loader gives the same batches as before. A
+    random generator of the data set itself is not restored.
 
     Args:
         loaders: ``Trainer.val_dataloaders``: a loader, or loaders in lists, tuples and mappings.
 
     Raises:
-        ValueError: If there is no loader, if it is empty, or if its data set is iterable: such a
-            data set can be read only by consuming it.
+        ValueError: If there is no loader, if it is empty, if its data set is iterable (the training
+            would not get an item that was read here), or if the item has no image.
     """
     loader = next((x for x in _leaves(loaders) if isinstance(x, DataLoader)), None)
     if loader is None or isinstance(loader.dataset, IterableDataset):
@@ -106,7 +106,7 @@ def _leaves(loaders: Any) -> Iterable[Any]:
 
 
 def _tensors(batch: Any, depth: int = 0) -> Iterable[Tensor]:
-    """Yield the tensors of a batch in order. Iterators are skipped, so that none is consumed."""
+    """Yield the tensors of a batch in order. Iterators are skipped: reading would use them up."""
     if isinstance(batch, Tensor):
         yield batch
         return

@@ -1,4 +1,4 @@
-"""Failures that a training survives. Each cause is reported once: what is lost, what is kept."""
+"""Failures that do not stop a training. Each is reported once: what is lost, what is kept."""
 
 import threading
 import time
@@ -9,8 +9,8 @@ from kernelviz_callback.console import say, warn
 
 # Seconds. An attempt that takes longer than this to fail starts a pause.
 LONG_FAILURE = 1.0
-# A pause lasts this many times as long as the failed attempt. Without it, a network that times out
-# would slow the training at every snapshot.
+# A pause lasts this many times as long as the failed attempt. Without pauses, a network that times
+# out would slow the training at every snapshot.
 _PAUSE_FACTOR = 10
 
 _reporting = threading.Lock()  # the training's thread and the background threads report failures
@@ -20,8 +20,8 @@ class Failures:
     """The failures of one snapshot.
 
     Attributes:
-        found: What was attempted, to the reason of the failure and its consequence.
-        succeeded: What was attempted without a failure.
+        found: For each attempt that failed, the reason and the consequence.
+        succeeded: The attempts that did not fail.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,10 @@ class Failures:
 
     @contextmanager
     def survive(self, attempt: str, consequence: str) -> Iterator[None]:
-        """Note an `Exception` that the body raises, and continue after the body.
+        """Note an `Exception` that the ``with`` body raises, and continue after the body.
 
         Args:
-            attempt: What the body does. The warning says "could not <attempt>".
+            attempt: What the body does, as in the warning "could not <attempt>".
             consequence: What is lost if the body fails, and what is kept.
         """
         try:
@@ -48,29 +48,35 @@ class Failures:
 
 
 class FailureReporter:
-    """Reports failures to the user: one warning for each cause, one message when it works again."""
+    """Reports failures to the user.
+
+    The first failure of an attempt gives a warning. When the attempt succeeds again, a message says
+    so.
+    """
 
     def __init__(self) -> None:
         self._reported: set[str] = set()
         self._failing: set[str] = set()
 
     def report(self, failures: Failures, step: int) -> None:
-        """Report the new failures of the snapshot of ``step``, and what works again since it."""
+        """Report the new failures of the snapshot at ``step``, and the attempts that work again."""
         with _reporting:
-            new = {a: why for a, why in failures.found.items() if a not in self._reported}
-            over = self._failing & failures.succeeded - failures.found.keys()
+            new = {key: why for key, why in failures.found.items() if key not in self._reported}
+            recovered = self._failing & failures.succeeded - failures.found.keys()
             self._reported |= new.keys()
-            self._failing = (self._failing - over) | failures.found.keys()
+            self._failing = (self._failing - recovered) | failures.found.keys()
         if new:
-            causes = "; ".join(f"could not {attempt}: {why}" for attempt, (why, _) in new.items())
+            causes = "; ".join(
+                f"could not {attempt}: {reason}" for attempt, (reason, _) in new.items()
+            )
             lost = "; ".join(dict.fromkeys(consequence for _, consequence in new.values()))
             warn(f"at step {step} {causes}. Training goes on. {lost[0].upper()}{lost[1:]}.")
-        if over:
-            say(f"at step {step} it worked again to {', '.join(sorted(over))}")
+        if recovered:
+            say(f"at step {step} could again {', '.join(sorted(recovered))}")
 
 
 class BackOff:
-    """Pauses the attempts to use a folder or a logger that took long to fail.
+    """Pauses the use of a folder or a logger after an attempt that took long to fail.
 
     Example:
         >>> folder = BackOff()
@@ -83,14 +89,16 @@ class BackOff:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Run the body, unless a pause has not ended yet.
+        """Run the ``with`` body, but not during a pause.
 
         Raises:
-            TimeoutError: If a pause has not ended yet. The body does not run.
+            TimeoutError: During a pause. The body does not run.
         """
         start = time.monotonic()
         if start < self._paused_until:
-            raise TimeoutError("the last attempt took long to fail; the next one comes later")
+            raise TimeoutError(
+                "the last attempt took long to fail; there is a pause before the next one"
+            )
         try:
             yield
         except Exception:

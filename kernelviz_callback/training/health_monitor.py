@@ -39,11 +39,11 @@ class HealthMonitor:
         self._logged: dict[str, set[str]] = {}
 
     def recall(self, snapshots: Iterable[Snapshot], failures: Failures) -> None:
-        """Examine the snapshots of an earlier attempt, in order, without warnings.
+        """Continue after the snapshots of earlier attempts, without warnings.
 
         Args:
-            snapshots: The snapshots. A snapshot that has health is not examined again.
-            failures: Gets the failures.
+            snapshots: The snapshots in order. Those that have no recorded health are examined.
+            failures: Receives the failures.
         """
         for snapshot in snapshots:
             if snapshot.health:
@@ -59,27 +59,28 @@ class HealthMonitor:
 
         Args:
             snapshot: The snapshot, which must be later than the previous one.
-            failures: Gets the reason for each layer that cannot be examined.
+            failures: Receives the reason for each layer that cannot be examined.
 
         Returns:
-            Layer name to health, without the layers that cannot be examined.
+            A mapping from layer name to health, without the layers that cannot be examined.
         """
         weights = _weights_on_host(snapshot)
         steps = None if self._previous_step is None else snapshot.step - self._previous_step
-        losing = "its health is not known; snapshot files and pictures are kept"
+        consequence = "the health of these filters is unknown; snapshot files and pictures are kept"
         found = {}
         for name, weight in weights.items():
-            with failures.survive(f"examine the filters of {name}", losing):
+            with failures.survive(f"examine the filters of {name}", consequence):
                 found[name] = self._examine(name, weight, snapshot.geometry[name], steps)
         self._keep(weights, snapshot.step)
         self.news += self._update_alerts(found, snapshot.step)
         return found
 
     def numbers(self, found: Mapping[str, KernelHealth]) -> dict[str, float]:
-        """Return the numbers of an examined snapshot, ``<layer>/<number>`` to the value.
+        """Return the numbers of an examined snapshot, as ``<layer>/<number>`` and the value.
 
-        A number that an earlier snapshot had and this one lacks is NaN. `EarlyStopping` and similar
-        callbacks then do not act on its last value.
+        If an earlier snapshot had a number that this snapshot does not have, the value is NaN.
+        Otherwise `EarlyStopping` and similar callbacks would still use the earlier value. An update
+        ratio is NaN only if all filters are non-finite: most snapshots have no update ratio.
         """
         numbers: dict[str, float] = {}
         for layer, health in found.items():
@@ -88,7 +89,8 @@ class HealthMonitor:
             missing = logged - values.keys()
             logged.update(values)
             if not health.filters.norm.isnan().all():
-                missing -= {"update_ratio"}  # it exists only for snapshots one step apart
+                # An update ratio exists only if the previous snapshot is one step earlier.
+                missing -= {"update_ratio"}
             values |= dict.fromkeys(sorted(missing), nan)
             numbers |= {f"{layer}/{name}": value for name, value in values.items()}
         return numbers
@@ -121,7 +123,7 @@ class HealthMonitor:
         self._previous, self._previous_step = weights, step
 
     def _update_alerts(self, found: Mapping[str, KernelHealth], step: int) -> list[str]:
-        """Return a warning for each verdict that has begun."""
+        """Keep the health of each layer, and return a warning for each new verdict."""
         warnings = []
         for name, health in found.items():
             warnings += self._alerts.setdefault(name, LayerAlerts()).update(health, step)
@@ -134,7 +136,7 @@ def _weights_on_host(snapshot: Snapshot) -> dict[str, Tensor]:
 
 
 def _same_shape(reference: Tensor | None, weights: Tensor) -> Tensor | None:
-    """Return the reference if it has the shape of ``weights``: a layer may have been replaced."""
+    """Return the reference, or None if its shape differs because the layer was replaced."""
     return reference if reference is not None and reference.shape == weights.shape else None
 
 

@@ -1,9 +1,9 @@
 """Lock the run folder against other trainings.
 
-A run folder holds two files. ``.run`` has the identity of its training and the number of the last
-attempt. ``.lock`` is locked while the training runs; the operating system unlocks it when the
-process ends, even after ``kill -9``. Remote storage has no locks: there ``.run`` alone keeps
-trainings apart.
+Two files in the run folder are used for this. ``.run`` has the identity of the training and the
+number of its last attempt. ``.lock`` is locked while the training runs; the operating system
+unlocks it when the process ends, even after ``kill -9``. Remote storage has no locks: there, only
+``.run`` separates the trainings.
 """
 
 import contextlib
@@ -30,22 +30,23 @@ _FOLDER_NAME = "kernelviz"
 _IDENTITY_FILE = ".run"
 _LOCK_FILE = ".lock"
 _MOST_FOLDERS = 1000
-_BUSY = -1  # in place of a file descriptor
+_BUSY = -1  # what `_lock` returns if the folder is locked already
 
 _locked: set[int] = set()  # file descriptors of the lock files that this process has locked
 
 
 @dataclass(frozen=True)
 class RunLock:
-    """The lock of a run folder: until its release, other trainings write to other folders.
+    """The lock of a run folder. Until it is released, other trainings write to other folders.
 
     Attributes:
-        folder: ``<log_dir>/kernelviz``, or ``kernelviz-2``, ... if the ones before are taken.
+        folder: ``<log_dir>/kernelviz``, or ``kernelviz-2``, ... if the folders before it are taken.
         attempt: Identity of the recording that begins here.
         is_resumed: Whether an earlier attempt of this training used the folder.
-        avoided: The folder that this training would have got, if another training did not hold its
-            lock. None if there was no such folder.
-        was_killed: Whether the last attempt in the folder ended without releasing its lock.
+        avoided: The first folder that was not used because another training had locked it. None if
+            there was no such folder.
+        was_killed: Whether the last attempt in the folder was killed, or released its lock with
+            ``finished=False``.
     """
 
     folder: Folder
@@ -56,7 +57,7 @@ class RunLock:
     _descriptor: int | None
 
     def is_lost(self) -> bool:
-        """Whether the folder was deleted, even if another training has made it again since."""
+        """Check whether the folder was deleted, even if another training has made it again."""
         try:
             if _read_identity(self.folder).training != self.attempt.training:
                 return True
@@ -73,8 +74,7 @@ class RunLock:
         """Let other trainings lock the folder. A second call changes nothing.
 
         Args:
-            finished: Whether everything was written. If not, the next attempt finds the folder as
-                after a kill.
+            finished: Whether everything was written. If not, the next attempt has ``was_killed``.
         """
         if self._descriptor in _locked:
             if finished:
@@ -86,15 +86,15 @@ class RunLock:
 def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLock:
     """Choose the run folder of a training and lock it.
 
-    A resumed training gets its folder again. If another process has locked that folder, the
-    training gets another folder and a new identity. A new training gets a folder without snapshots.
+    A resumed training gets the folder that it used before. If that folder is locked, the training
+    gets another folder and a new identity. A new training gets a folder without snapshots.
 
     Args:
         log_dir: Path or URL of the parent folder. It is made if it does not exist.
         last: The last attempt of a resumed training, None for a new training.
 
     Raises:
-        OSError: If nothing can be written there.
+        OSError: If nothing can be written there, or if too many run folders are taken or locked.
     """
     log_dir = as_folder(log_dir)
     log_dir.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLoc
 
 
 def _candidates(log_dir: Folder, training: str | None) -> Iterator[Folder]:
-    """The folders to try: those that the training used before, then every folder in order."""
+    """Yield the folders to try: those that the training used before, then every one by number."""
     if training is not None:
         for folder in log_dir.glob(f"{_FOLDER_NAME}*"):
             found = _identity_in(folder)
@@ -143,7 +143,7 @@ def _candidates(log_dir: Folder, training: str | None) -> Iterator[Folder]:
 
 
 def _identity_in(folder: Folder) -> Attempt | None:
-    """The last attempt that used a folder. None if the folder does not say."""
+    """Return the last attempt that used a folder; None if it cannot be read."""
     try:
         return _read_identity(folder)
     except OSError:
@@ -159,7 +159,7 @@ def _lock(folder: Path) -> int | None:
     """Lock a folder.
 
     Returns:
-        The file descriptor of the lock file. None where the file system has no locks. ``_BUSY`` if
+        The file descriptor of the lock file. None if the file system has no locks. ``_BUSY`` if
         the folder is locked already.
     """
     descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
@@ -173,16 +173,16 @@ def _lock(folder: Path) -> int | None:
 
 
 def _mark_locked(descriptor: int | None) -> bool:
-    """Write a mark into a lock file, which `RunLock.release` removes.
+    """Write a mark into a lock file. `RunLock.release` removes the mark.
 
     Returns:
-        Whether the file had a mark already, because the last training was killed.
+        Whether the file had a mark already, see `RunLock.was_killed`.
     """
     if descriptor is None:
         return False
-    before = os.read(descriptor, 1)
+    old_mark = os.read(descriptor, 1)
     os.write(descriptor, b"held")
-    return bool(before)
+    return bool(old_mark)
 
 
 def _unlock(descriptor: int | None) -> None:

@@ -15,7 +15,7 @@ from kernelviz_callback.training.run_lock import RunLock, lock_run_folder
 
 @dataclass(frozen=True)
 class Recording:
-    """Where an attempt is recorded, and since when.
+    """Where an attempt is recorded, and from which step on.
 
     Attributes:
         folder: The run folder.
@@ -31,17 +31,17 @@ class Recording:
 class SnapshotFiles:
     """Writes snapshots and the probe into a locked run folder.
 
-    If the folder is deleted while the training runs, a new folder is locked. That begins a new
-    attempt of the same training.
+    If the folder is deleted while the training runs, another folder is locked, and a
+    new attempt begins.
 
     Args:
-        lock: The lock of the folder. It belongs to this object from now on.
+        lock: The lock of the folder. Only this object releases it.
         probe: The fixed image.
         began_at: Step of the first snapshot.
 
     Attributes:
         recording: The folder and the attempt at present.
-        written: Number of snapshots written into the present folder.
+        written: Number of snapshots that were written into the present folder.
         deleted: Number of snapshots that were deleted together with their folder.
     """
 
@@ -88,7 +88,7 @@ class SnapshotFiles:
         if self.written:
             warn(
                 f"at step {step} could not find {folder}: it was deleted. Training goes on. "
-                f"The {self.written} snapshots in it are lost; the next go to a new folder."
+                f"The {self.written} snapshots in it are lost; later ones go to a new folder."
             )
         self.deleted += self.written
         self.written = 0

@@ -1,4 +1,4 @@
-"""Examine snapshots and publish their pictures, in one background thread."""
+"""Examine snapshots and publish their pictures. This runs in one background thread."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -23,7 +23,7 @@ from kernelviz_callback.training.snapshot_files import SnapshotFiles
 Scalars: TypeAlias = dict[str, float]
 
 # Number of earlier snapshots that are read after a resume, besides the first one. They show which
-# verdicts were there before, so that no alert is repeated.
+# verdicts are not new, so that no alert is repeated.
 _MOST_RECALLED = 3
 
 
@@ -34,9 +34,11 @@ class SnapshotJob:
     Attributes:
         snapshot: The snapshot.
         mark: Point in the stream of the training after which its tensors are complete.
-        destinations: Where the pictures go. The run folder, if none of them keeps pictures.
+        destinations: Where the pictures go. If none of them keeps pictures, the pictures go to the
+            run folder.
         failures: Collects the failures of this snapshot.
-        scalars: Receives its health numbers, ``kernelviz/<layer>/<number>`` to the value.
+        scalars: Receives the health numbers of the snapshot, as a mapping from
+            ``kernelviz/<layer>/<number>`` to the value.
     """
 
     snapshot: Snapshot
@@ -50,7 +52,8 @@ class SnapshotPictures:
     """Examines the snapshots of a training and publishes their pictures, in the order of the steps.
 
     Args:
-        files: The run folder. The health of a snapshot is added to its file.
+        files: Writes to the run folder. The health of a snapshot is added to the file of that
+            snapshot.
         publisher: Publishes the pictures.
         monitor: Examines the filters. None if they are not examined.
         side: The CUDA stream on which tensors are read.
@@ -110,7 +113,7 @@ class SnapshotPictures:
                 )
 
     def catch_up(self, found: RunFolder, destinations: Sequence[Destination]) -> None:
-        """Read what earlier attempts recorded, and log the pictures again that may be missing.
+        """Read what earlier attempts recorded, and log again the pictures that may be missing.
 
         Args:
             found: The run folder as this attempt found it.
@@ -124,24 +127,24 @@ class SnapshotPictures:
         if found.maybe_unlogged:
             with self._reported(0) as failures:
                 self._publisher.flush(destinations, failures)
-                losing = "the same pictures are logged again after the next resume"
-                with failures.survive(f"write to {self._files.recording.folder}", losing):
+                consequence = "the same pictures are logged once more after the next resume"
+                with failures.survive(f"write to {self._files.recording.folder}", consequence):
                     found.mark_logged()
 
     def summary(self) -> str:
-        """The health of every layer at the end, in a sentence. Empty if none was examined."""
+        """Describe the last health of each layer in one line; empty if no layer was examined."""
         return "" if self._monitor is None else self._monitor.summary()
 
     def _examine(self, snapshot: Snapshot, failures: Failures) -> Snapshot:
-        """Return the snapshot with its health, which is also added to its file."""
+        """Return the snapshot with its health. The health is also added to the snapshot's file."""
         if self._monitor is None:
             return snapshot
-        losing = "its health is not known; snapshot files and pictures are kept"
-        with failures.survive("examine the filters", losing):
+        consequence = "the health of these filters is unknown; snapshot files and pictures are kept"
+        with failures.survive("examine the filters", consequence):
             snapshot = replace(snapshot, health=self._monitor.observe(snapshot, failures))
         folder = self._files.recording.folder
-        losing = "its health is not in its file; the weights are"
-        with failures.survive(f"write to {folder}", losing):
+        consequence = "the file of this snapshot has the weights, but not the health"
+        with failures.survive(f"write to {folder}", consequence):
             if snapshot.health and (folder / snapshot_name(snapshot.step)).exists():
                 save_snapshot(snapshot, folder)
         return snapshot
@@ -160,21 +163,26 @@ class SnapshotPictures:
         self._publisher.publish(snapshot, numbers, destinations, self._files.recording, failures)
 
     def _recall(self, earlier: Sequence[Folder]) -> None:
-        """Give the monitor earlier snapshots. It observes those logged again later, in order."""
+        """Give the monitor earlier snapshots, without those that `_publish_again` will examine."""
         if self._monitor is not None and earlier:
-            losing = "health is compared with the next snapshot instead"
-            with self._reported(0) as failures, failures.survive("read earlier snapshots", losing):
+            consequence = "filters are compared with later snapshots only"
+            with (
+                self._reported(0) as failures,
+                failures.survive("read earlier snapshots", consequence),
+            ):
                 paths = [earlier[0], *earlier[1:][-_MOST_RECALLED:]]
                 self._monitor.recall(map(load_snapshot, paths), failures)
 
     def _publish_again(self, path: Folder, destinations: Sequence[Destination]) -> None:
         """Publish a snapshot whose pictures may be missing.
 
-        Destinations that append instead of replacing are skipped: they would show the step twice.
+        Destinations that cannot replace a picture are skipped: they would show the step twice.
         """
         failures = Failures()
         step = 0
-        with failures.survive(f"read {path}", "its pictures may be lost; the others are kept"):
+        with failures.survive(
+            f"read {path}", "the pictures of this snapshot may be lost; others are kept"
+        ):
             snapshot = load_snapshot(path)
             step = snapshot.step
             snapshot = self._examine(snapshot, failures)

@@ -38,7 +38,7 @@ def test_the_numbers_of_one_training_agree_with_numpy(weight: torch.Tensor) -> N
             assert column.change_from_first.isnan().all()
     order = (through[2] - weight).flatten(1).norm(dim=1) / weight.flatten(1).norm(dim=1)
     assert found.most_changed() == order.argsort(descending=True).tolist()
-    assert "they are of one training" in found.statements[0]
+    assert "checkpoints are of one training" in found.statements[0]
 
 
 def test_filters_in_another_order_are_matched_by_weights(weight: torch.Tensor) -> None:
@@ -177,7 +177,7 @@ def test_layers_with_1d_and_3d_kernels_are_compared(shape: tuple[int, ...]) -> N
     later[5] = 0
     found = compare(conv_of(first), conv_of(later))
     assert found.last.match == "index"
-    assert "they are of one training" in found.statements[0]
+    assert "checkpoints are of one training" in found.statements[0]
     one, two = (w.double().flatten(1).numpy() for w in (first, later))
     change = np.linalg.norm(two - one, axis=1) / np.linalg.norm(one, axis=1)
     assert np.allclose(found.last.change_from_first.numpy(), change, atol=1e-5)
@@ -223,5 +223,5 @@ def test_1d_layers_have_no_responses_and_one_statement_says_so() -> None:
             compare(conv_of(first), shorter, match=match)
     with pytest.raises(ValueError, match="responses cannot be compared either: a 1-D convolution"):
         compare(conv_of(first), shorter, match="weights")
-    with pytest.raises(ValueError, match=r"has 3 dimensions and .* name a layer of a kind"):
+    with pytest.raises(ValueError, match=r"has 3 dimensions and .* name a layer that has"):
         compare(conv(torch.rand(8, 3, 5, 5)), conv_of(torch.rand(8, 3, 2, 5, 5)))

@@ -59,7 +59,7 @@ def test_a_folder_that_is_deleted_is_replaced(fit, what: str, logger: bool) -> N
     with pytest.warns(UserWarning, match="it was deleted") as caught:
         trainer = fit(ours, Delete(what, 3), model=model, **({} if logger else {"logger": False}))
     assert len(warned(caught)) == 1
-    assert "The 4 snapshots in it are lost; the next go to a new folder" in warned(caught)[0]
+    assert "The 4 snapshots in it are lost; later ones go to a new folder" in warned(caught)[0]
     assert torch.equal(model.conv.weight, expected)
     folder = Path(trainer.log_dir) / "kernelviz"
     assert list(list_snapshots(folder)) == [4, 5, 6, 7, 8]

@@ -65,7 +65,7 @@ def test_only_the_pictures_of_a_damaged_file_are_lost(fit, tmp_path: Path) -> No
     with pytest.warns(UserWarning, match="could not read .*step-00000002") as caught:
         fit(KernelVizCallback(**EVERY_STEP), logger=board, ckpt_path=path)
     assert len(warned(caught)) == 1
-    assert "its pictures may be lost; the others are kept" in warned(caught)[0].lower()
+    assert "the pictures of this snapshot may be lost; others are kept" in warned(caught)[0].lower()
     assert list(logged_images(board.log_dir)["kernels/conv"]) == [0, 1, 3, 4, 5, 6, 7, 8]
 
 

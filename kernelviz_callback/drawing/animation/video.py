@@ -1,4 +1,4 @@
-"""Encoding of MP4 files that browsers and office programs can play."""
+"""Encode MP4 files that browsers and office programs can play."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -16,12 +16,13 @@ _LIMITED = 1  # colour range 16 to 235
 
 
 def check_encoder() -> None:
-    """Raise a `ModuleNotFoundError` that names the missing extra if there is no encoder."""
+    """Raise a `ModuleNotFoundError` if there is no encoder. It names the extra to install."""
     try:
         import av  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            'an MP4 file needs PyAV: pip install "kernelviz-callback[video]"; a .gif does not'
+            'an MP4 file needs PyAV: pip install "kernelviz-callback[video]"; '
+            "a .gif file does not need it"
         ) from error
 
 
@@ -30,17 +31,17 @@ def save_mp4(
 ) -> None:
     """Write frames as H.264 in 4:2:0, which every player supports.
 
-    In 4:2:0, two by two pixels share their chroma, and differ in brightness only. No two weights
-    share their chroma if the kernels begin at an even row and column and are enlarged by an even
-    factor.
+    In 4:2:0, each block of 2 x 2 pixels has one chroma value; its pixels differ in brightness only.
+    Two weights never lie in the same block if the kernels begin at an even row and column and are
+    enlarged by an even factor.
 
     Args:
         path: Path of the file.
-        frames: At least one frame, shape (H, W, 3), uint8, each.
+        frames: One or more frames of shape (H, W, 3), uint8.
         rate: Frames per second.
-        hold: Number of times that the last frame is repeated.
-        even: The row and the column of the first kernel. If one is odd, a margin of one pixel makes
-            it even.
+        hold: How many times the last frame is repeated.
+        even: The row and the column at which the first kernel begins. If one of them is odd, a
+            margin of one pixel is added, so that it becomes even.
 
     Raises:
         ModuleNotFoundError: If there is no encoder, see `check_encoder`.

@@ -5,9 +5,9 @@ import { cellBox, positionAt } from "./tile_layout.js";
 const RING = 2; // CSS pixels between a tile and the ring around it
 
 /**
- * One grid: a canvas with one tile for each filter, and on top of it the elements for mouse, touch,
- * keyboard and screen reader. Data attributes of the canvas hold the places of its tiles, in pixels
- * of the canvas. `actions` holds `hover` and `select`.
+ * One grid. A canvas has one tile for each filter; the elements on top of it are for mouse, touch,
+ * keyboard and screen reader. Data attributes of the canvas give the positions of the tiles, in
+ * pixels of the canvas. `actions` holds `hover` and `select`.
  */
 export class GridView {
   constructor(kind, actions) {
@@ -48,7 +48,10 @@ export class GridView {
     tiles.addEventListener("keydown", (event) => this.onKey(event));
   }
 
-  /** Arrow keys move the selection. With shift, and elsewhere on the page, they move the slider. */
+  /**
+   * Arrow keys move the selection in this grid. With shift, or if the focus is elsewhere on the page,
+   * they move the slider instead.
+   */
   onKey(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || !this.fit || this.kind !== "kernels") return;
     const at = this.order.indexOf(this.active), last = this.order.length - 1, { columns } = this.fit;
@@ -69,7 +72,7 @@ export class GridView {
     return positionAt(this.fit, (event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio);
   }
 
-  /** Set the size of the canvas, which clears it, and the order of its tiles. */
+  /** Set the size of the canvas and the order of its tiles. A new size clears the canvas. */
   lay(track, fit, order, dpr) {
     Object.assign(this, { track, fit, order, dpr });
     const { canvas } = this, { width, height, columns, zoom, cell, gap } = fit;
@@ -97,21 +100,22 @@ export class GridView {
     this.names = "";
   }
 
-  /** Set the names of the tiles for screen readers, when the slider rests. */
+  /** Set the names of the tiles for screen readers, once the slider no longer moves. */
   nameTiles(key, nameOf) {
     if (key === this.names || this.kind !== "kernels") return;
     this.names = key;
     for (const option of this.tiles.children) option.setAttribute("aria-label", nameOf(Number(option.dataset.filter)));
   }
 
-  ring(ring, filter) {
+  /** Put a ring around the tile of a filter, or hide the ring if there is no such tile. */
+  ring(element, filter) {
     const position = filter < 0 || !this.fit ? -1 : this.order.indexOf(filter);
-    ring.hidden = position < 0;
+    element.hidden = position < 0;
     if (position < 0) return;
     const box = cellBox(this.fit, position), { dpr } = this;
-    ring.style.width = `${box.width / dpr + 2 * RING}px`;
-    ring.style.height = `${box.height / dpr + 2 * RING}px`;
-    ring.style.transform = `translate(${box.x / dpr - RING}px, ${box.y / dpr - RING}px)`;
+    element.style.width = `${box.width / dpr + 2 * RING}px`;
+    element.style.height = `${box.height / dpr + 2 * RING}px`;
+    element.style.transform = `translate(${box.x / dpr - RING}px, ${box.y / dpr - RING}px)`;
   }
 
   pick(filter) {
@@ -126,8 +130,8 @@ export class GridView {
   }
 
   /**
-   * Show the values at the ends of the colours, or why there are none. `ends` holds one value for
-   * each tile.
+   * Show the values at the two ends of the colour scale. `ends` holds the largest value of each tile;
+   * null hides the scale. `why`, if given, is shown instead of the values: why there are none.
    */
   showScale(ends, scale, isGrey, why = null, isSigned = true) {
     this.scale.hidden = !ends;
@@ -143,12 +147,12 @@ export class GridView {
     const top = own ? `${numberText(low)} to ${numberText(high)}` : numberText(high);
     setText(this.low, own || why || !isSigned ? "" : `−${numberText(high)}`);
     setText(this.high, why ?? (isSigned ? `${own ? "±" : "+"}${top}` : `top: ${top}`));
-    this.scale.title = why ? "" : own ? `Each tile by its own largest value, from ${numberText(low)} to ${numberText(high)}` : "One scale for all tiles";
+    this.scale.title = why ? "" : own ? `Each tile is scaled by its own largest value, from ${numberText(low)} to ${numberText(high)}` : "One scale for all tiles";
     this.scale.dataset.low = low;
     this.scale.dataset.high = high;
   }
 
-  /** Show what the picture shows; the tooltip has the whole text where the title bar is too short. */
+  /** Describe the picture in the title bar. The tooltip has the whole text if the bar is too short. */
   showNote(...parts) {
     const text = parts.filter(Boolean).join(", ");
     setText(this.note, text);

@@ -1,6 +1,9 @@
 import { countText, el, grouped, setText } from "./dom.js";
 
-/** Messages: what is wrong, what is missing, what is being loaded. `actions` holds `setView`. */
+/**
+ * The messages of the page (what is wrong, missing, or being loaded) and the legend of the verdicts.
+ * `actions` holds `setView`.
+ */
 export class Notices {
   constructor(model, actions) {
     Object.assign(this, { model, actions, sentences: new Map() });
@@ -15,7 +18,7 @@ export class Notices {
     this.page = el("div", { class: "state", hidden: true, "data-role": "state" });
   }
 
-  /** Show a sentence about a matter; null ends it. */
+  /** Set the sentence about a matter; null removes it. Only the first of all sentences is shown. */
   setNotice(matter, text) {
     this.sentences.set(matter, text);
     const first = [...this.sentences.values()].find((one) => one !== null) ?? null;
@@ -31,7 +34,7 @@ export class Notices {
     setText(this.loaded, `${grouped(now)} of ${grouped(all)} snapshots loaded`);
   }
 
-  /** Show a page instead of the viewer: `steps` are paragraphs, or code where they begin with "$ ". */
+  /** Show a page instead of the viewer. `steps` are paragraphs; one that begins with "$ " is code. */
   showState(title, ...steps) {
     const key = JSON.stringify([title, steps]);
     if (this.page.dataset.key !== key) {
@@ -51,7 +54,7 @@ export class Notices {
       "This page checks again every few seconds. The first snapshot is written before the first step.");
   }
 
-  /** List what is wrong with the data. The list stays folded. */
+  /** List what is missing or wrong in the data. The list is folded until the user opens it. */
   listNotes(extra) {
     const { model } = this;
     const notes = extra.concat(model.tracks.flatMap((track) => this.notesOfRun(track)));
@@ -71,12 +74,15 @@ export class Notices {
       notes.push(`${countText(run.superseded, "snapshot")} of an earlier attempt are left out: the training was resumed from an earlier step.`);
     }
     for (const { tag, reason } of run.damaged.slice(0, 20)) notes.push(`Skipped ${tag}: ${reason}`);
-    if (run.damaged.length > 20) notes.push(`… and ${run.damaged.length - 20} more that were skipped.`);
+    if (run.damaged.length > 20) notes.push(`… and ${run.damaged.length - 20} more were skipped.`);
     if (track.series) notes.push(...notesOfLayer(track));
     return model.tracks.length > 1 ? notes.map((note) => `${track.run}: ${note}`) : notes;
   }
 
-  /** Show the verdicts of the layer with their counts. A click on one makes all other filters faint. */
+  /**
+   * Show the verdicts of the layer with their counts. A click on a verdict makes the filters without
+   * it faint.
+   */
   showLegend() {
     const { model, actions } = this;
     const ever = new Set(model.shown.flatMap((track) => track.series.verdictMarks().map((mark) => mark.name)));
@@ -88,7 +94,7 @@ export class Notices {
       const chosen = model.view.verdict;
       this.legend.replaceChildren(...names.map((name) => el("button", {
         type: "button", class: "chip", "aria-pressed": String(name === chosen), "data-verdict": name,
-        title: `Make all filters but the ${name} ones faint`,
+        title: `Make all filters faint that are not ${name}`,
         click: () => actions.setView({ verdict: name === model.view.verdict ? null : name }),
       }, el("i", { class: "verdict-swatch", style: `--verdict:${model.colourOfVerdict(name)}` }), name, this.chips.get(name))));
     }
@@ -104,9 +110,9 @@ function notesOfLayer({ series, entries, layer, whyNoResponse, isOfSignals }) {
   const notes = [];
   const { shape: [filters, channels], total } = series;
   if (filters < total.filters) notes.push(`${layer} has ${total.filters} filters, of which the first ${filters} are stored.`);
-  const responses = whyNoResponse ? "" : `: responses are ${isOfSignals ? "of" : "to"} these`;
+  const responses = whyNoResponse ? "" : `; ${isOfSignals ? "frequency responses" : "responses"} are computed from these`;
   if (channels < total.channels) notes.push(`${layer} reads ${total.channels} channels, of which the first ${channels} are stored${responses}.`);
   if (entries.every((entry) => !entry.verdicts)) notes.push("Health was not examined, so filters have no verdicts.");
-  if (series.failed.size) notes.push(`${countText(series.failed.size, "snapshot")} could not be read, and will be tried again.`);
+  if (series.failed.size) notes.push(`${countText(series.failed.size, "snapshot")} could not be read; the page will try again.`);
   return notes;
 }
