@@ -32,7 +32,7 @@ def test_a_module_comes_after_its_imports_of_any_folder() -> None:
     script = bundled_modules("comparison/page.js")
     places = [
         script.index(f"\n{name}")
-        for name in ("class CellGrid", "class Plate", "function buildPage")
+        for name in ("class CellGrid", "class CheckpointTiles", "function buildPage")
     ]
     assert places == sorted(places)
 

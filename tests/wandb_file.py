@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,25 @@ _WHOLE, _LAST = 1, 4  # kinds: the whole record, the last part of a record
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of the only offline run below ``folder`` in order, with nested keys."""
+    """Return the rows of the only offline run below ``folder`` in order, with nested keys.
+
+    The client writes in a process of its own, which may still be writing when the run is finished.
+    Its last record says that the run has ended.
+    """
     from wandb.proto import wandb_internal_pb2
 
     (path,) = folder.rglob("*.wandb")
+    end = time.monotonic() + 30
+    while True:
+        records = []
+        for content in _records(path.read_bytes()):
+            records.append(wandb_internal_pb2.Record())
+            records[-1].ParseFromString(content)
+        if any(record.HasField("exit") for record in records) or time.monotonic() > end:
+            break
+        time.sleep(0.1)
     rows = []
-    for content in _records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(content)
+    for record in records:
         if record.HasField("history"):
             row: dict[str, Any] = {}
             for item in record.history.item:

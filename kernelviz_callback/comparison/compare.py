@@ -328,13 +328,13 @@ class Comparer:
         before = self._previous
         if match != "index" or (before and not torch.equal(before.partner, now.partner)):
             before = None
-        steps = (c.checkpoint.step if c else None for c in (before, now))
+        earlier, later = (c.checkpoint.step if c else None for c in (before, now))
         return kernel_health(
             now.layer.weights,
             now.name,
             first=first.layer.weights if match == "index" and now is not first else None,
             previous=before.layer.weights if before else None,
-            steps_since_previous=_steps_between(*steps),
+            steps_since_previous=None if earlier is None or later is None else later - earlier,
             energy=self._energies[key],
             groups=now.layer.geometry.groups,
         )
@@ -395,7 +395,3 @@ def _likeness_of_weights(now: _LayerWeights, first: _LayerWeights) -> Likeness |
         return None
     chance = chance_cosine(first.shape, now.shape)
     return Likeness(mean_matched(_cosines(first, now)), chance)
-
-
-def _steps_between(earlier: int | None, later: int | None) -> int | None:
-    return None if earlier is None or later is None else later - earlier
