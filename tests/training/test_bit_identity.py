@@ -130,22 +130,28 @@ def compiled_deep() -> TinyNet:
     return model
 
 
+TRAINER_OPTIONS: list[dict[str, Any]] = [
+    {"precision": "bf16-mixed"},
+    {"precision": "64-true"},
+    {"accumulate_grad_batches": 2},
+    {"deterministic": True},
+]
+
+
 @pytest.mark.parametrize(
-    ("make", "options"),
+    ("source", "options"),
     [
-        (Deep, {}),
-        (Deep, {"precision": "bf16-mixed"}),
-        (Deep, {"precision": "64-true"}),
-        (Deep, {"accumulate_grad_batches": 2}),
-        (Deep, {"deterministic": True}),
+        (None, {}),
+        ("train_batch", {}),
+        *((None, options) for options in TRAINER_OPTIONS),
+        *(pytest.param("train_batch", o, marks=pytest.mark.long) for o in TRAINER_OPTIONS),
     ],
 )
-@pytest.mark.parametrize("source", [None, "train_batch"])
-def test_with_deeper_layers(fit, make, options, source) -> None:
+def test_with_deeper_layers(fit, options, source) -> None:
     torch._dynamo.reset()
     watch = {"layers": "*", "every_n_train_steps": 1, "probe": source, "probe_size": 48}
     try:
-        alone, watched = both(fit, make, watch=watch, **options)
+        alone, watched = both(fit, Deep, watch=watch, **options)
     finally:
         torch.use_deterministic_algorithms(False)
     assert watched.conv[3].count == alone.conv[3].count > 0
