@@ -18,6 +18,7 @@ from PIL import Image
 from tab_boards import Board
 from tab_page import Site, Tab, opening, prepared_board
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -32,6 +33,11 @@ DEFAULT_STEPS = [0, 1, 2, 4, 8]  # start, early steps, epoch ends at 4 and 8
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
     torch.set_num_threads(1)
+
+# An event file's name ends with the second and a number that is counted up. TensorBoard reads files
+# in the order of their names, and "10" is before "9": two short trainings in one second may change
+# places. Numbers of the same length keep their order.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(100_000)
 
 
 # The files that take longest begin first, so that no worker is left alone with one at the end.
