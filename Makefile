@@ -22,8 +22,9 @@ demo: $(DEMO)
 	@echo "Training a small network on 16 photographs: about a minute."
 	@$(BIN)/kernelviz demo
 
-# Two workers; a file's tests stay together, because they share what the file prepares.
-PYTEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder
+# Three workers for two cores, because tests often wait for a browser, a server or a process. A file's
+# tests stay together, because they share what the file prepares.
+PYTEST_OPTIONS := -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED) lint browser
 	$(BIN)/pytest $(PYTEST_OPTIONS) -m "not long"

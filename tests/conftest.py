@@ -29,7 +29,7 @@ BATCHES = 4
 STEPS = 2 * BATCHES  # of the default two epochs
 DEFAULT_STEPS = [0, 1, 2, 4, 8]  # start, early steps, epoch ends at 4 and 8
 
-# Two workers share two cores: more threads than one would wait for each other.
+# The workers share two cores: more threads than one each would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
     torch.set_num_threads(1)

@@ -151,7 +151,8 @@ def _plates(
     difference = last - first if has_difference else None
     drawn = layers if difference is None else [*layers, difference]
     # The height of a curve is compared before its colour, so its difference has the same scale.
-    sharing = drawn if first.ndim == 3 else layers
+    is_curve = tile_style(first.shape, "all").is_curve
+    sharing = drawn if is_curve else layers
     half_range = max(largest_magnitude(weights).amax().item() for weights in sharing)
 
     room = MOST_WEIGHTS // sum(prod(w.shape[2:]) for w in drawn)
@@ -166,7 +167,7 @@ def _plates(
         )
     ]
     if difference is not None:
-        largest = largest_magnitude(difference).amax().item() if first.ndim > 3 else half_range
+        largest = half_range if is_curve else largest_magnitude(difference).amax().item()
         plate = _plate(difference[kept], channels[-1], largest)
         plates.append({"checkpoint": None, "mixed": mixed.counts[-1], **plate})
     note = mixed.note(comparison.columns[pictured[-1]].label)
@@ -224,13 +225,13 @@ def _tile_layout(shape: Sequence[int], channels: int) -> _TileLayout:
         shape: Shape of the weights, (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW).
         channels: How many channels of a filter are drawn.
     """
-    is_rgb = tile_style(shape).is_rgb
-    if len(shape) == 5:
-        return _TileLayout("volume", is_rgb, across=shape[2])
-    if len(shape) == 3:
+    style = tile_style(shape, "all")
+    if style.slices is not None:
+        return _TileLayout("volume", style.is_rgb, across=style.slices)
+    if style.is_curve:
         is_stacked = channels <= _MOST_STACKED
-        return _TileLayout("curve", is_rgb, across=1 if is_stacked else ceil(sqrt(channels)))
-    return _TileLayout("plane", is_rgb, across=1 if is_rgb else ceil(sqrt(channels)))
+        return _TileLayout("curve", is_rgb=False, across=1 if is_stacked else ceil(sqrt(channels)))
+    return _TileLayout("plane", style.is_rgb, across=1 if style.is_rgb else ceil(sqrt(channels)))
 
 
 def _shown_channels(weights: Tensor, room: int) -> int:

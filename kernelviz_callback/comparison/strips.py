@@ -34,7 +34,7 @@ _CURVE_HEIGHT = 48  # pixels
 _RESPONSE_SIDE = 96  # a response is shrunk to about this many pixels on its longer side
 _GAP = 10  # pixels between strips
 _RULE = 2  # pixels between the tiles of a strip
-_WIDE_RULE = 6  # pixels between the tiles of a strip if each tile is a row of curves or slices
+_WIDE_RULE = 6  # pixels between the tiles of a strip if each tile is a row of pictures
 _HEADER = 19  # height in pixels of the line of letters above the strips
 _TEXT = (200, 200, 208)
 
@@ -104,8 +104,8 @@ def draw_strips(
     side = _KERNEL_SIDE if responses_to is None else _RESPONSE_SIDE
     painted = [_paint(place.values, half_ranges, side) for place in places]
     labels = [_strip_label(i, partners[i]) for i in filters]
-    is_row = first.values.ndim == 5 or (first.values.ndim == 3 and first.values.shape[1] > 1)
-    strips, starts = _join_tiles(painted, labels, _WIDE_RULE if is_row else _RULE)
+    style = _style(first.values)
+    strips, starts = _join_tiles(painted, labels, _WIDE_RULE if style.pictures > 1 else _RULE)
     count, height, width, _ = strips.shape
     across = square_columns(count, height + _GAP, width + _GAP)
     layout = Layout(count, across, height, width, gap=_GAP)
@@ -117,8 +117,7 @@ def draw_strips(
     if any(partner != i for i, partner in enumerate(partners)):
         lines.append(f"i:j is filter i of A and its partner j in {last.letter}")
     scale_line, bar_ends = _scale_note(half_ranges, scale)
-    bar = colour_bar(_style(first.values))
-    pixels, layout = draw_caption(layout, [*lines, scale_line], bar, bar_ends)
+    pixels, layout = draw_caption(layout, [*lines, scale_line], colour_bar(style), bar_ends)
     _clear_numbers(pixels, layout)
     for i, strip in enumerate(strips):
         pixels[layout.box(i)] = strip

@@ -80,11 +80,12 @@ def response_picture(
     Raises:
         ValueError: If the probe does not fit the layer.
     """
-    if weights.ndim == 3:
+    style = response_style(weights.shape)
+    if style.is_curve:
         return _gain_picture(weights, geometry, layer=layer, when=when, scale=scale)
     filters, channels, *depth, height, width = weights.shape
     slices = prod(depth)
-    unsummed = response_style(weights.shape).pictures
+    unsummed = style.pictures
     image = probe.for_channels(channels * geometry.groups).to(weights.device)
     too_many = unsummed > MOST_RESPONSE_PLANES or unsummed * filters > MOST_PLANES
     summed = response == "sum" or too_many

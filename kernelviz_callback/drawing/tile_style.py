@@ -110,10 +110,14 @@ def tile_style(shape: Sequence[int], channels: Channels = "auto") -> TileStyle:
 def response_style(shape: Sequence[int]) -> TileStyle:
     """Decide how responses are drawn: three planes as RGB, any other number as a row of planes.
 
+    The response of a 1-D filter is a curve: which frequencies it passes.
+
     Args:
         shape: Shape of the responses, (N, C, H, W) or (N, C, kD, H, W). The shape of the weights
-            gives the same answer if each channel has its own response.
+            gives the same answer if each channel has its own response. (N, C, k) for a 1-D layer.
     """
+    if len(shape) == 3:
+        return GAIN_STYLE
     channels = shape[1]
     slices = shape[2] if len(shape) == 5 else None
     return TileStyle("rgb" if channels == 3 else "planes", channels, slices)

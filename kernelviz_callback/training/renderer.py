@@ -11,6 +11,7 @@ from kernelviz_callback.drawing.layer_pictures import (
     response_picture,
 )
 from kernelviz_callback.drawing.picture import Picture
+from kernelviz_callback.drawing.tile_style import response_style
 from kernelviz_callback.model.feature_maps import FeatureMaps
 from kernelviz_callback.probe.probe import Probe, readable_by_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
@@ -78,7 +79,8 @@ class Renderer:
             with failures.survive(f"draw {tag}", losing):
                 pixels = self._draw_responses(snapshot, layer, tag, when).pixels
                 # JPEG blurs the sharp edges of curves. PNG makes photographs several times larger.
-                encode = EncodedImage.png if weights.ndim == 3 else EncodedImage.jpeg
+                is_curve = response_style(weights.shape).is_curve
+                encode = EncodedImage.png if is_curve else EncodedImage.jpeg
                 images[tag] = encode(pixels)
         _note_missing_maps(snapshot.feature_maps, failures)
         return images

@@ -36,7 +36,7 @@ def _trained(count: int, *shape: int, filters: int = 12) -> list[nn.Module]:
         )
         layers.append(layer)
     layers[-1].weight.data[3] *= 0.01
-    layers[-1].weight.data[(5, 0, *[1] * len(shape[1:]))] = torch.nan
+    layers[-1].weight.data[(5, 0, *[min(1, taps - 1) for taps in shape[1:]])] = torch.nan
     return layers
 
 
@@ -297,6 +297,14 @@ def test_curves_equal_those_of_the_picture(
                 # The page has 254 levels, so the ends of a bar differ by a part of a pixel.
                 differing = ((part - expected).abs() > 12).any(0).sum(0)
                 assert differing.max() <= 4
+
+
+@pytest.mark.browser
+def test_filters_of_one_tap_are_cells_in_1d_as_in_2d(opened: Any) -> None:
+    of_signals, of_images = (compare(*_trained(2, 9, *taps)) for taps in ((1,), (1, 1)))
+    found = _pixels(opened(of_signals), 0, 0)
+    assert found.shape == (4, 5, 5)  # 3 x 3 cells of a pixel, with gaps
+    assert torch.equal(found, _pixels(opened(of_images), 0, 0))
 
 
 @pytest.mark.browser

@@ -83,6 +83,18 @@ def test_one_two_or_four_channels_are_drawn_in_rows(channels: int) -> None:
     assert picture.pixels.shape[2] == 3
 
 
+def test_checkpoints_are_further_apart_than_the_channels_of_one() -> None:
+    one, two = (
+        comparison_picture(compare(conv(weights(channels)), conv(-weights(channels)))).tile(0)
+        for channels in (1, 2)
+    )
+    side = 5 * ZOOM
+    between = [
+        (tile.shape[1] - 3 * width) // 2 for tile, width in ((one, side), (two, 2 * side + 1))
+    ]
+    assert between[0] < between[1]
+
+
 def test_a_filter_without_partner_or_with_nan_is_striped() -> None:
     broken = weights()
     broken[1] = torch.nan

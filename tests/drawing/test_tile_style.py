@@ -79,6 +79,7 @@ def test_another_choice_of_channels_is_an_error() -> None:
         ((8, 16, 1, 1), "planes", 16),
         ((8, 3, 2, 20, 20), "rgb", 2),
         ((8, 4, 2, 20, 20), "planes", 8),
+        ((8, 4, 9), "curve", 1),
     ],
     ids=str,
 )
