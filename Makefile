@@ -108,5 +108,5 @@ $(OLDEST)/installed: pyproject.toml
 
 clean:
 	rm -rf $(VENV) $(OLDEST) site runs lightning_logs build dist
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
