@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.storage import as_folder, check_can_grow
 from kernelviz_callback.training.loggers.base import Images, Numbers
+from kernelviz_callback.training.loggers.checksum import use_fast_checksums
 
 _EVENT_BYTES = 1024  # upper bound of what an event adds to its content, such as time and step
 
@@ -59,6 +60,7 @@ class TensorBoard:
             summaries.append(Summary(value=values))
         if not summaries:
             return
+        use_fast_checksums(file.event_writer)
         _check_room(file, sum(each.ByteSize() + _EVENT_BYTES for each in summaries))
         for each in summaries:
             file.add_summary(each, step)
