@@ -11,6 +11,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from kernelviz_callback.training.cuda_capture import exempt_this_thread
+
 # A point in the work of the training's stream. None if the device is not CUDA.
 Mark: TypeAlias = torch.cuda.Event | None
 
@@ -43,6 +45,8 @@ class SideStream:
     def after(self, mark: Mark, used: Iterable[Tensor]) -> Iterator[None]:
         """Run the device work of the body on the side stream, after the work before ``mark``.
 
+        Call this in a thread of the recorder: the training may capture a CUDA graph meanwhile.
+
         Args:
             mark: Result of `mark`. The method `mark` must be called after ``used`` are written.
             used: Tensors of the training's stream that the body reads. Their memory is not reused
@@ -51,6 +55,7 @@ class SideStream:
         if self._stream is None or mark is None:
             yield
             return
+        exempt_this_thread()
         # A new thread uses device 0, and `torch.cuda.stream` ends by switching back to the device
         # that was used before. So the device is set first; else device 0 would be used, too.
         torch.cuda.set_device(self._device)

@@ -12,6 +12,7 @@ from kernelviz_callback.console import say, warn
 from kernelviz_callback.drawing.layer_pictures import Response
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
+from kernelviz_callback.training.cuda_capture import is_capturing
 from kernelviz_callback.training.failures import FailureReporter, Failures
 from kernelviz_callback.training.loggers.base import Destination
 from kernelviz_callback.training.loggers.notebook import NotebookView, is_in_notebook
@@ -19,7 +20,7 @@ from kernelviz_callback.training.loggers.registry import destination_of
 from kernelviz_callback.training.recorder import Recorder
 from kernelviz_callback.training.renderer import Renderer, ScaleName
 from kernelviz_callback.training.run_state import RunState
-from kernelviz_callback.training.snapshot_pictures import Scalars
+from kernelviz_callback.training.snapshot_work import Scalars
 from kernelviz_callback.training.watched_layers import WatchedLayers
 
 
@@ -197,6 +198,11 @@ class Session:
         failures, snapshot = Failures(), None
         losing = "snapshots are lost until the weights can be read; earlier ones are kept"
         with failures.survive("read the weights", losing):
+            if is_capturing():
+                raise RuntimeError(
+                    "a CUDA graph is being captured, and a copy of the weights would become a part "
+                    "of it; take snapshots outside of torch.cuda.graph"
+                )
             snapshot = self._watched.take(
                 step=step, epoch=epoch, probe=self._probe, keep=self._keep
             )
