@@ -68,7 +68,7 @@ def draw_caption(
     for i, entries in enumerate(rows):
         _draw_legend(top, entries, y + (len(beside) + i) * _LINE)
     row = torch.tensor(BACKGROUND, dtype=torch.uint8).repeat(width, 1)
-    pixels = row.repeat(placed.height + _MARGIN, 1, 1)
+    pixels = row.expand(placed.height + _MARGIN, -1, -1).contiguous()
     pixels[: placed.top] = torch.from_numpy(np.array(top))
     pixels[placed.top : placed.height, :left] = torch.from_numpy(np.array(beside_tiles))
     return pixels, placed
@@ -116,16 +116,33 @@ def _entry_width(text: str) -> int:
 
 
 def _write(image: Image.Image, text: str, x: int, y: int) -> None:
+    for phrase in _phrases(text):
+        image.paste(_TEXT, (x, y - 2), _mask(phrase))
+        x += _length(phrase) + _SPACE
+
+
+def _phrases(text: str) -> list[str]:
+    """Divide a line into its numbers and what is between them. Snapshots differ in numbers only."""
+    phrases: list[str] = []
+    joins = False
     for word in text.split(" "):
-        image.paste(_TEXT, (x, y - 2), _word_mask(word))
-        x += _word_length(word) + _SPACE
+        is_number = any(map(str.isdigit, word))
+        if joins and not is_number:
+            phrases[-1] += f" {word}"
+        else:
+            phrases.append(word)
+        joins = not is_number
+    return phrases
 
 
 @lru_cache(maxsize=512)
-def _word_mask(word: str) -> Image.Image:
-    """Draw a word as a mask. Cached: drawing is slow, and snapshots share most of their words."""
-    mask = Image.new("L", (_word_length(word) + 1, _LINE))
-    ImageDraw.Draw(mask).text((0, 0), word, 255, load_font(_FONT_SIZE))
+def _mask(phrase: str) -> Image.Image:
+    """Draw words as a mask. Cached: drawing is slow, and snapshots share most of their phrases."""
+    mask = Image.new("L", (_length(phrase) + 1, _LINE))
+    draw, x = ImageDraw.Draw(mask), 0
+    for word in phrase.split(" "):
+        draw.text((x, 0), word, 255, load_font(_FONT_SIZE))
+        x += _word_length(word) + _SPACE
     return mask
 
 

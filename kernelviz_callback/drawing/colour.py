@@ -12,6 +12,7 @@ NON_FINITE_COLOURS = ((255, 0, 255), (0, 0, 0))
 STRIPE = 3  # pixels
 DIVERGING_MAP = "RdBu_r"  # ColorBrewer's red-blue, reversed: blue negative, red positive
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+_BLOCK = 2**17  # numbers that are converted together: they fit in a processor's cache
 
 
 def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
@@ -29,9 +30,14 @@ def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
         >>> to_levels(torch.tensor([-2.0, 0.0, 1.0, 2.0]), torch.tensor(2.0))
         tensor([  1, 128, 192, 255], dtype=torch.uint8)
     """
-    share = values.float() / half_range.float().clamp(min=_SMALLEST_SCALE)
-    share = share.clamp_(-1, 1).mul_(127).nan_to_num_(0).add_(ZERO_LEVEL)
-    return share.round_().to(torch.uint8)
+    levels = torch.empty(values.shape, dtype=torch.uint8, device=values.device)
+    ends = half_range.float().clamp(min=_SMALLEST_SCALE).broadcast_to(values.shape)
+    rows = max(1, _BLOCK * len(values) // max(1, values.numel()))
+    blocks = (torch.split(each, rows) for each in (values, ends, levels))
+    for given, end, found in zip(*blocks, strict=True):
+        share = (given.float() / end).clamp_(-1, 1).mul_(127).nan_to_num_(0)
+        found.copy_(share.add_(ZERO_LEVEL).round_())
+    return levels
 
 
 def diverging(levels: Tensor) -> Tensor:

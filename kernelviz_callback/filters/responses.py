@@ -1,11 +1,13 @@
 """Convolve a probe with filters, without bias and nonlinearity, optionally shrunk.
 
 The full-size responses of many filters are too large for a picture and are averaged over r x r
-pixels. Averaging and convolution are both linear. So the averaged response is the convolution of
-the probe, at stride r, with the kernel smeared by an r x r box: the same numbers with less work.
+pixels. Averaging and convolution are both linear, so they may change places. The averaged response
+is the convolution, at stride r, of the kernel with the probe averaged over r x r pixels at every
+place: the same numbers with less work.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +17,13 @@ from torch.nn import functional as F
 # Memory limit of a chunk of filters: its kernels, its responses and its picture. It also limits the
 # channels of a probe that are convolved at once, because torch copies them: six copies of 98 MiB
 # were seen.
-CHUNK_BYTES = 16 * 2**20
+CHUNK_BYTES = 8 * 2**20
+_CHUNK_BYTES_ON_CUDA = 32 * 2**20  # fewer and larger kernels, so that fewer calls launch them
 # Convolutions are several times faster if the number of channels is a multiple of this.
 _FAST_MULTIPLE = 16
+# Up to this many channels are convolved one by one. A grouped convolution of 3 channels takes three
+# times as long as three convolutions.
+_MOST_ALONE = 4
 
 
 def channel_responses(
@@ -56,12 +62,8 @@ def channel_responses(
         >>> channel_responses(probe, torch.tensor([[[[-1.0, 1.0]]]]))
         tensor([[[[1., 2.]]]])
     """
-    smeared, exact = _smeared(probe, weights, dilation, groups, shrink)
-    filters, channels, *kernel = smeared.shape
-    by_channel = smeared.reshape(groups, -1, channels, *kernel).transpose(1, 2)
-    planes = _convolve(exact, by_channel.reshape(-1, 1, *kernel), channels * groups, shrink)
-    by_filter = planes.reshape(groups, channels, -1, *planes.shape[1:]).transpose(1, 2)
-    return by_filter.reshape(filters, channels, *planes.shape[1:])
+    convolution = _Convolution(probe, weights.shape, dilation, groups, shrink)
+    return convolution.by_channel(weights)
 
 
 def summed_responses(
@@ -94,17 +96,7 @@ def summed_responses(
         >>> summed_responses(probe, torch.tensor([[[[1.0]], [[0.5]]]]))
         tensor([[[[ 6., 12.]]]])
     """
-    smeared, exact = _smeared(probe, weights, dilation, groups, shrink)
-    if groups > 1:
-        return _convolve(exact, smeared, groups, shrink)[:, None]
-    channel_bytes = exact[0].numel() * exact.element_size()
-    at_once = max(_FAST_MULTIPLE, CHUNK_BYTES // channel_bytes // _FAST_MULTIPLE * _FAST_MULTIPLE)
-    total = torch.zeros((), device=probe.device)
-    for own, kernels in zip(
-        torch.split(exact, at_once), torch.split(smeared, at_once, dim=1), strict=True
-    ):
-        total = total + _convolve(own, kernels, groups, shrink)
-    return total[:, None]
+    return _Convolution(probe, weights.shape, dilation, groups, shrink).summed(weights)
 
 
 @dataclass(frozen=True)
@@ -147,35 +139,33 @@ class ResponseChunks:
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield one chunk of responses at a time, shape (n, 1 or C, H', W')."""
-        convolve = summed_responses if self.summed else channel_responses
+        whole = _Convolution(
+            self.probe, self.weights.shape, self.dilation, self.groups, self.shrink
+        )
         per_group = len(self.weights) // self.groups
         at_once = self._filters_at_once()
         groups_at_once = max(1, at_once // per_group)
-        channels = self.weights.shape[1]
         for first in range(0, self.groups, groups_at_once):
             last = min(first + groups_at_once, self.groups)
-            own_probe = self.probe[first * channels : last * channels]
-            own_weights = self.weights[first * per_group : last * per_group]
-            groups = last - first
-            for part in torch.split(own_weights, at_once if groups == 1 else len(own_weights)):
-                yield convolve(
-                    own_probe, part, dilation=self.dilation, groups=groups, shrink=self.shrink
-                )
+            part = whole.of_groups(first, last)
+            convolve = part.summed if self.summed else part.by_channel
+            own = self.weights[first * per_group : last * per_group]
+            for weights in torch.split(own, at_once if part.groups == 1 else len(own)):
+                yield convolve(weights)
 
     def _filters_at_once(self) -> int:
         """Return how many filters fit into a chunk.
 
-        A filter needs memory for three copies of its responses and two copies of its smeared
-        kernels, because torch reorders the kernels. It also reorders the channels of each group.
+        A filter needs memory for three copies of its responses and two copies of its kernels,
+        because torch reorders the kernels. It also reorders the channels of each group.
         """
-        _, channels, *kernel = self.weights.shape
         _, planes, height, width = self.shape
-        reach = [d * (k - 1) + self.shrink for d, k in zip(self.dilation, kernel, strict=True)]
-        numbers = 2 * channels * reach[0] * reach[1] + 3 * planes * height * width
+        numbers = 2 * self.weights[0].numel() + 3 * planes * height * width
         if self.groups > 1:
             numbers += self.probe.numel() // len(self.weights)
         bytes_each = numbers * (8 if self.weights.is_cuda else 4)
-        fitting = max(1, CHUNK_BYTES // bytes_each)
+        room = _CHUNK_BYTES_ON_CUDA if self.weights.is_cuda else CHUNK_BYTES
+        fitting = max(1, room // bytes_each)
         return fitting - fitting % _FAST_MULTIPLE if fitting > _FAST_MULTIPLE else fitting
 
 
@@ -205,45 +195,102 @@ def response_size(
     return probe_size[0] - reach[0] + 1, probe_size[1] - reach[1] + 1
 
 
-def _smeared(
-    probe: Tensor, weights: Tensor, dilation: tuple[int, int], groups: int, shrink: int
-) -> tuple[Tensor, Tensor]:
-    """Return the kernels, dilated and smeared by the box of ``shrink``, and the probe.
+class _Convolution:
+    """The convolution of one probe with the filters of a layer, a few of them at a time.
 
-    Both have the same type. On CUDA it is float64, because a float32 convolution may run in TF32,
-    and the setting that prevents TF32 belongs to the training.
+    The probe is averaged over ``shrink`` x ``shrink`` pixels at every place: a small one once, a
+    large one part by part, to limit the memory. On CUDA the numbers are float64, because a float32
+    convolution may run in TF32, and the setting that prevents TF32 belongs to the training.
+
+    Args:
+        probe: The argument of `channel_responses`.
+        shape: Shape of the layer's weights.
+        dilation: The argument of `channel_responses`.
+        groups: The argument of `channel_responses`.
+        shrink: The argument of `channel_responses`.
+
+    Raises:
+        ValueError: In the cases of `channel_responses`.
     """
-    filters, channels, *kernel = weights.shape
-    if filters % groups or probe.shape[0] != channels * groups:
-        raise ValueError(
-            f"weights {tuple(weights.shape)} in {groups} group(s) filter {channels * groups} input "
-            f"channels; the probe has {probe.shape[0]}"
-        )
-    response_size((probe.shape[1], probe.shape[2]), (kernel[0], kernel[1]), dilation)
-    exact = torch.float64 if probe.is_cuda else torch.float32
-    with torch.no_grad():
-        smeared = weights.to(exact)
-        for axis, step in zip((-2, -1), dilation, strict=True):
-            smeared = _smeared_along(axis, smeared, step, shrink)
-    return smeared, probe.to(exact)
+
+    def __init__(
+        self,
+        probe: Tensor,
+        shape: Sequence[int],
+        dilation: tuple[int, int],
+        groups: int,
+        shrink: int,
+    ) -> None:
+        filters, channels, *kernel = shape
+        if filters % groups or probe.shape[0] != channels * groups:
+            raise ValueError(
+                f"weights {tuple(shape)} in {groups} group(s) filter {channels * groups} input "
+                f"channels; the probe has {probe.shape[0]}"
+            )
+        response_size((probe.shape[1], probe.shape[2]), (kernel[0], kernel[1]), dilation)
+        self.groups = groups
+        self._exact = torch.float64 if probe.is_cuda else torch.float32
+        self._dilation = dilation
+        self._stride = shrink
+        is_small = probe.numel() * self._exact.itemsize <= CHUNK_BYTES
+        with torch.no_grad():
+            self._image = _averaged(probe.to(self._exact), shrink) if is_small else probe
+        self._box = 1 if is_small else shrink  # what is still to be averaged
+
+    def of_groups(self, first: int, last: int) -> "_Convolution":
+        """Return the convolution of the filters in the groups from ``first`` to before ``last``."""
+        part = copy(self)
+        channels = len(self._image) // self.groups
+        part._image, part.groups = self._image[first * channels : last * channels], last - first
+        return part
+
+    def by_channel(self, weights: Tensor) -> Tensor:
+        """Return the `channel_responses` of filters, shape (N, C, kH, kW)."""
+        filters, channels, *kernel = weights.shape
+        if self.groups == 1 and channels <= _MOST_ALONE:
+            planes = [
+                self._convolve(plane[None], weights[:, c, None], 1)
+                for c, plane in enumerate(self._image)
+            ]
+            return torch.stack(planes, dim=1)
+        kernels = weights.reshape(self.groups, -1, channels, *kernel).transpose(1, 2)
+        found = self._convolve(self._image, kernels.reshape(-1, 1, *kernel), len(self._image))
+        by_filter = found.reshape(self.groups, channels, -1, *found.shape[1:]).transpose(1, 2)
+        return by_filter.reshape(filters, channels, *found.shape[1:])
+
+    def summed(self, weights: Tensor) -> Tensor:
+        """Return the `summed_responses` of filters, shape (N, C, kH, kW)."""
+        if self.groups > 1:
+            return self._convolve(self._image, weights, self.groups)[:, None]
+        channel_bytes = self._image[0].numel() * self._exact.itemsize
+        fitting = max(1, CHUNK_BYTES // channel_bytes // _FAST_MULTIPLE) * _FAST_MULTIPLE
+        total = torch.zeros((), device=self._image.device)
+        for image, part in zip(
+            torch.split(self._image, fitting), torch.split(weights, fitting, dim=1), strict=True
+        ):
+            total = total + self._convolve(image, part, 1)
+        return total[:, None]
+
+    def _convolve(self, image: Tensor, kernels: Tensor, groups: int) -> Tensor:
+        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+            planes = F.conv2d(
+                _averaged(image.to(self._exact), self._box)[None],
+                kernels.to(self._exact),
+                stride=self._stride,
+                dilation=self._dilation,
+                groups=groups,
+            )
+            return planes[0].float()
 
 
-def _smeared_along(axis: int, kernels: Tensor, step: int, box: int) -> Tensor:
-    """Return the mean of ``box`` copies of the kernels, each shifted by one more pixel.
-
-    In a copy the weights are ``step`` pixels apart. A transposed convolution gives the same result,
-    but it reorders its weights in sixteen times their memory.
-    """
-    shape = list(kernels.shape)
-    reach = step * (shape[axis] - 1) + 1
-    shape[axis] = reach + box - 1
-    total = kernels.new_zeros(shape)
-    along = total.transpose(axis, 0)
-    for first in range(box):
-        along[first : first + reach : step] += kernels.transpose(axis, 0)
-    return total.div_(box)
-
-
-def _convolve(probe: Tensor, kernels: Tensor, groups: int, shrink: int) -> Tensor:
-    with torch.no_grad(), torch.autocast(probe.device.type, enabled=False):
-        return F.conv2d(probe[None], kernels, stride=shrink, groups=groups)[0].float()
+def _averaged(image: Tensor, box: int) -> Tensor:
+    """Return the mean of the ``box`` x ``box`` pixels at the right of and below every pixel."""
+    if box == 1:
+        return image
+    for axis in (-2, -1):
+        size = image.shape[axis] - box + 1
+        total = image.narrow(axis, 0, size).clone()
+        for first in range(1, box):
+            total += image.narrow(axis, first, size)
+        image = total.div_(box)
+    return image

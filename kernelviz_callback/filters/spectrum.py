@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 # The peak is searched on a fine grid of frequencies from 0 to 1 cycle per pixel along each axis. An
 # axis has at least _FEWEST_FINE frequencies, and at least _FINE_PER_PIXEL for each pixel of the
@@ -23,6 +24,7 @@ _FINE_PER_PIXEL = 2
 # of this grid.
 _FINE_PER_TAP = 8
 _MOST_NUMBERS = 2**18  # numbers of a transform that are in memory at once
+_PLACES = torch.tensor([1 << place for place in range(8)], dtype=torch.uint8)  # in a byte
 
 
 class Stripes(NamedTuple):
@@ -181,30 +183,37 @@ def _wrapped(frequency: Tensor) -> Tensor:
 
 
 def _connected_to_middle(mask: Tensor) -> Tensor:
-    """Return the part of each mask, shape (N, odd, odd), that is connected to its middle pixel."""
-    down, across = mask.shape[1] // 2, mask.shape[2] // 2
-    region = torch.zeros_like(mask)
-    region[:, :, across] = _run_through_middle(mask[:, :, across])
-    region[:, down] |= _run_through_middle(mask[:, down])
-    # The region grows by one pixel in each pass. It is small and round, so few passes are needed.
-    while True:
-        grown = region.clone()
-        grown[:, 1:] |= region[:, :-1]
-        grown[:, :-1] |= region[:, 1:]
-        grown[:, :, 1:] |= region[:, :, :-1]
-        grown[:, :, :-1] |= region[:, :, 1:]
-        grown &= mask
-        if torch.equal(grown, region):
-            return region
-        region = grown
+    """Return the part of each mask, shape (N, odd, odd), that is connected to its middle pixel.
+
+    A mask becomes one large integer with a bit for each pixel, so that a pass over all of its
+    pixels takes a microsecond. The region grows by one pixel in each pass.
+    """
+    count, height, width = mask.shape
+    pitch = width + 1  # an empty column, so that no pixel touches the next row
+    middle = 1 << height // 2 * pitch + width // 2
+    grown = []
+    for pixels in _to_integers(functional.pad(mask, (0, 1)).flatten(1)):
+        region, larger = 0, pixels & middle
+        while region != larger:
+            region = larger
+            larger |= region << 1 | region >> 1 | region << pitch | region >> pitch
+            larger &= pixels
+        grown.append(region)
+    return _to_bits(grown, height * pitch).reshape(count, height, pitch)[:, :, :width]
 
 
-def _run_through_middle(line: Tensor) -> Tensor:
-    """Return the run of true pixels around the middle of each line, shape (N, odd)."""
-    middle = line.shape[1] // 2
-    before = line[:, : middle + 1].flip(1).byte().cumprod(1).flip(1)
-    after = line[:, middle:].byte().cumprod(1)
-    return torch.cat([before[:, :-1], after], dim=1).bool()
+def _to_integers(bits: Tensor) -> list[int]:
+    """Return each row of a bool tensor as an integer, the first bit lowest."""
+    padded = functional.pad(bits, (0, -bits.shape[1] % 8)).reshape(len(bits), -1, 8)
+    packed = (padded * _PLACES).sum(2, dtype=torch.uint8)
+    return [int.from_bytes(bytes(row), "little") for row in packed.tolist()]
+
+
+def _to_bits(integers: list[int], length: int) -> Tensor:
+    """Return the rows of which `_to_integers` makes these integers."""
+    packed = b"".join(integer.to_bytes(-(-length // 8), "little") for integer in integers)
+    rows = torch.frombuffer(bytearray(packed), dtype=torch.uint8).reshape(len(integers), -1, 1)
+    return (rows & _PLACES).bool().flatten(1)[:, :length]
 
 
 def _refined(power: Tensor, kernel: tuple[int, int], fine: tuple[int, int]) -> Tensor:

@@ -1,7 +1,7 @@
 """The health of a layer at one snapshot: its numbers, its verdicts, and what is missing."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +165,7 @@ class KernelHealth:
             for count, names in counts.items()
             if f"{names[0]} verdict" not in self.absent
         }
-        return numbers | {name: x for name, x in asdict(self.totals).items() if isfinite(x)}
+        return numbers | {name: x for name, x in vars(self.totals).items() if isfinite(x)}
 
     def to_dict(self, *, with_filters: bool = True) -> dict[str, Any]:
         """Return everything as JSON-able values. A number that does not exist is None.
@@ -182,8 +182,8 @@ class KernelHealth:
             "layer": self.layer,
             "shape": list(self.shape),
             **({"filters": filters} if with_filters else {}),
-            "totals": {name: or_none(x) for name, x in asdict(self.totals).items()},
-            "verdicts": [asdict(verdict) for verdict in self.verdicts],
+            "totals": {name: or_none(x) for name, x in vars(self.totals).items()},
+            "verdicts": [{**vars(verdict)} for verdict in self.verdicts],
             "absent": dict(self.absent),
             "false_alarm_rate": self.false_alarm_rate,
         }
@@ -232,7 +232,7 @@ class KernelHealth:
                 lines.append(f"  {name}: {len(found)} of {count} ({named}{more})")
         if not self.verdicts:
             lines.append("  no filter has a verdict")
-        numbers = asdict(self.totals).items()
+        numbers = vars(self.totals).items()
         known = [f"{name} {value:.3g}" for name, value in numbers if not isnan(value)]
         lines.append(f"  {', '.join(known)}")
         for reason in dict.fromkeys(self.absent.values()):

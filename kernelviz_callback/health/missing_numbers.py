@@ -1,7 +1,6 @@
 """Give the reason why a layer cannot have a number or a verdict."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from math import isfinite, prod
 
 import torch
@@ -64,7 +63,7 @@ def explain_missing(
     is_index = torch.tensor([name in INDEX_NUMBERS for name in vars(filters)])[:, None]
     has_any = (values.isfinite() & ~(is_index & (values < 0))).any(1).tolist()
     missing = [name for name, exists in zip(vars(filters), has_any, strict=True) if not exists]
-    missing += [name for name, value in asdict(totals).items() if not isfinite(value)]
+    missing += [name for name, value in vars(totals).items() if not isfinite(value)]
     if filters.norm.isnan().all():
         verdicts = [f"{name} verdict" for name in VERDICT_NAMES if name != "non-finite"]
         return dict.fromkeys(missing + verdicts, "every filter has NaN or infinite weights")

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 from kernelviz_callback.filters.responses import response_size
 from kernelviz_callback.model.convolutions import Geometry
@@ -75,7 +74,7 @@ class Probe:
         if found == channels:
             return self.image
         if found == 3 and (channels == 1 or self.name == CHART):
-            grey: Tensor = tv.rgb_to_grayscale(self.image)
+            grey = _grey(self.image)
             return grey.repeat(channels, 1, 1)
         if found == 1:
             return self.image.repeat(channels, 1, 1)
@@ -89,7 +88,7 @@ class Probe:
         """Return the probe with one channel, its luminance or mean, which fits every layer."""
         is_colour = self.image.shape[0] == 3
         mean = self.image.mean(0, keepdim=True)
-        return Probe(tv.rgb_to_grayscale(self.image) if is_colour else mean, self.name)
+        return Probe(_grey(self.image) if is_colour else mean, self.name)
 
     def to_picture(self) -> Tensor:
         """Convert the probe to a picture: shape (H, W, 3), uint8, on the CPU.
@@ -236,7 +235,9 @@ def _from_image(image: Image.Image, size: int) -> Tensor:
         grey = image.mode in ("1", "I", "F", "LA") or image.mode.startswith("I;16")
         image = _eight_bits(image) if grey else image.convert("RGB")
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
-    pixels: Tensor = tv.pil_to_tensor(image)
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    pixels: Tensor = pil_to_tensor(image)
     return pixels.contiguous().float() / 255
 
 
@@ -246,3 +247,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     span = float(values.max() - values.min()) or 1.0
     return Image.fromarray(np.rint((values - values.min()) / span * 255).astype(np.uint8), "L")
+
+
+def _grey(image: Tensor) -> Tensor:
+    # torchvision takes a second to import, and a process that draws RGB layers does not need it.
+    from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+    grey: Tensor = rgb_to_grayscale(image)
+    return grey

@@ -17,6 +17,7 @@ from kernelviz_callback.drawing.animation.frame import (
 from kernelviz_callback.drawing.animation.gif import encode_gif, fit_palette, palette_indices
 from kernelviz_callback.drawing.animation.sampling import FilterSequence, Frame, SequenceScale
 from kernelviz_callback.drawing.animation.strip import MOST_BYTES
+from kernelviz_callback.drawing.caption_layout import BACKGROUND
 from kernelviz_callback.drawing.colour import NON_FINITE_COLOURS, diverging
 
 _FEWEST_FRAMES = 12  # of an animation that is too large: below this its kernels become smaller
@@ -130,11 +131,15 @@ def _indexed_pictures(
 
 
 def _indices_of_few(picture: Canvas, palette: Canvas) -> Canvas:
-    """Return the same as `palette_indices`, faster for a large picture with few colours."""
-    packed = picture.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    """Return the same as `palette_indices`, faster for a picture that is mostly background."""
+    background = np.array(BACKGROUND, np.uint8)
+    indices = np.full(picture.shape[:-1], palette_indices(background, palette))
+    is_other = (picture != background).any(-1)
+    packed = picture[is_other].astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     few, places = np.unique(packed, return_inverse=True)
     colours = np.stack([few >> 16, few >> 8 & 255, few & 255], -1).astype(np.uint8)
-    return palette_indices(colours, palette)[places].reshape(picture.shape[:-1])
+    indices[is_other] = palette_indices(colours, palette)[places]
+    return indices
 
 
 def _palette(coloured: Sequence[Canvas], is_rgb: bool) -> Canvas:
