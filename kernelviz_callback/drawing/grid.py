@@ -1,48 +1,31 @@
 """The kernel grid, the response grid and the gain grid: one tile for each filter."""
 
-from collections.abc import Iterable
 from math import prod
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from kernelviz_callback.drawing.arrangement import (
-    GAP,
-    LARGEST_KERNEL,
-    arrange_matrix,
-    arrange_tiles,
-    curve_height,
-)
-from kernelviz_callback.drawing.caption_layout import draw_caption
+from kernelviz_callback.drawing.arrangement import LARGEST_KERNEL
 from kernelviz_callback.drawing.caption_text import (
     Scale,
     kernel_note,
-    non_finite_note,
     principal_note,
     response_note,
-    scale_note,
 )
-from kernelviz_callback.drawing.curves import curve_width, draw_curves
-from kernelviz_callback.drawing.picture import Layout, Picture
+from kernelviz_callback.drawing.painted_grid import PaintedGrid, paint_grid
+from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.drawing.tile_style import (
     GAIN_STYLE,
     Channels,
     TileStyle,
-    colour_bar,
     response_style,
     tile_style,
 )
-from kernelviz_callback.drawing.tiles import paint_tiles
 from kernelviz_callback.drawing.verdict_frames import Flags
-from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.filters.planes import as_planes, check_filters
 from kernelviz_callback.filters.principal import principal_planes
 from kernelviz_callback.filters.responses import ResponseChunks
-from kernelviz_callback.model.host import to_host
 
 LARGEST_RESPONSE = 224  # pixels: responses of a small probe are not enlarged beyond this
-FRAME = 3  # pixels of a verdict's frame, outside the tile; less for tiles below 48 pixels
 MOST_PLANES = 4096  # kernels in one picture; above this, each filter shows its first channels
 MOST_WEIGHTS = 2**18  # weights in the matrix of a 1x1 convolution; above this, its first channels
 
@@ -107,7 +90,7 @@ def kernel_grid(
         weights, explained = found.planes, found.explained
     planes = as_planes(weights)
     shown = _shown_planes(style, filters)
-    return _draw_grid(
+    grid = paint_grid(
         [planes],
         tuple(planes.shape),
         style=style,
@@ -121,8 +104,9 @@ def kernel_grid(
             else principal_note(style, count, explained),
         ],
         noun="weight" if explained is None else "principal weight",
-        flags=flags,
+        has_frames=flags is not None,
     )
+    return grid.compose(flags)
 
 
 def response_grid(
@@ -146,6 +130,23 @@ def response_grid(
         ValueError: If ``responses`` has another shape or is empty, or if ``scale`` is none of the
             values that `kernel_grid` takes.
     """
+    return paint_response_grid(responses, scale=scale, title=title, note=note).compose()
+
+
+def paint_response_grid(
+    responses: Tensor | ResponseChunks, *, scale: Scale = "filter", title: str = "", note: str = ""
+) -> PaintedGrid:
+    """Do the part of `response_grid` that runs on the device of the responses.
+
+    Args:
+        responses: The argument of `response_grid`.
+        scale: The option of `kernel_grid`.
+        title: The argument of `response_grid`.
+        note: The argument of `response_grid`.
+
+    Raises:
+        ValueError: In the cases of `response_grid`.
+    """
     shape = tuple(responses.shape)
     if len(shape) not in (4, 5) or 0 in shape:
         raise ValueError(
@@ -155,7 +156,7 @@ def response_grid(
     _check_scale(scale)
     style = response_style(shape)
     planes = prod(shape[1:-2])
-    return _draw_grid(
+    return paint_grid(
         [as_planes(responses)] if isinstance(responses, Tensor) else responses,
         (shape[0], planes, *shape[-2:]),
         style=style,
@@ -190,12 +191,29 @@ def gain_grid(
         >>> gain_grid(frequency_gain(torch.randn(16, 1, 31))).tile(0).shape
         torch.Size([56, 129, 3])
     """
+    return paint_gain_grid(gains, scale=scale, title=title, note=note).compose()
+
+
+def paint_gain_grid(
+    gains: Tensor, *, scale: Scale = "filter", title: str = "", note: str = ""
+) -> PaintedGrid:
+    """Do the part of `gain_grid` that runs on the device of the gains.
+
+    Args:
+        gains: The argument of `gain_grid`.
+        scale: The option of `kernel_grid`.
+        title: The argument of `gain_grid`.
+        note: The argument of `gain_grid`.
+
+    Raises:
+        ValueError: In the cases of `gain_grid`.
+    """
     if gains.ndim != 2 or 0 in gains.shape:
         raise ValueError(
             f"expected gains of shape (N, frequencies), not empty; found {tuple(gains.shape)}"
         )
     _check_scale(scale)
-    return _draw_grid(
+    return paint_grid(
         [gains[:, None, None]],
         (len(gains), 1, 1, gains.shape[1]),
         style=GAIN_STYLE,
@@ -224,124 +242,3 @@ def _shown_planes(style: TileStyle, filters: int) -> int:
     if slices > 1:
         return style.channels * min(slices, max(1, room // style.channels))
     return min(style.channels, room)
-
-
-def _draw_grid(
-    chunks: Iterable[Tensor],
-    shape: tuple[int, ...],
-    *,
-    style: TileStyle,
-    shown: int,
-    scale: Scale,
-    largest_tile: int,
-    lines: list[str],
-    noun: str,
-    flags: Flags | None = None,
-) -> Picture:
-    """Paint filters on one picture, chunk by chunk. A shared scale needs a second pass.
-
-    Args:
-        chunks: Planes of some filters each, see `as_planes`.
-        shape: Shape of all chunks together, (N, C, H, W).
-        style: How the filters are drawn.
-        shown: Number of planes of each filter that are painted, from the first on. The scale and
-            the notes on non-finite values are of all planes.
-        scale: The option of `kernel_grid`.
-        largest_tile: Planes are not enlarged beyond this height and width, in pixels.
-        lines: The caption so far.
-        noun: What is drawn, for the caption.
-        flags: Frames around tiles, and their legend.
-    """
-    filters, _, height, width = shape
-    pictures = shown // 3 if style.is_rgb else shown
-    if style.is_curve:
-        height = curve_height(filters, pictures, width, largest_tile)
-        width = curve_width(width, height)
-    if style.kind == "matrix":
-        between = 1 if flags is None else 3
-        columns, zoom = arrange_matrix(filters, pictures * width, between)
-    else:
-        largest_zoom = largest_tile // max(height, width)
-        columns, zoom = arrange_tiles(filters, height, pictures * width, largest_zoom)
-
-    painted = _paint_chunks(chunks, style, scale, shown, (height, width), zoom)
-    tile_height, tile_width = painted.tiles.shape[2:]
-    lines = [line for line in lines if line] + non_finite_note(painted.non_finite, filters)
-    (low, high), scale_line = scale_note(painted.half_ranges, scale, noun)
-    bar_ends = "0" if style.base == "bottom" else low, high
-    gap = 1 if style.kind == "matrix" else GAP if pictures == 1 else 3 * GAP
-    frame = 0 if flags is None else max(1, min(FRAME, tile_height // 16))
-    tight = Layout(filters, columns, tile_height, tile_width, gap=gap + 2 * frame)
-    legend = None if flags is None else flags.legend
-    pixels, layout = draw_caption(tight, [*lines, scale_line], colour_bar(style), bar_ends, legend)
-    canvas = pixels.numpy()
-    for i, planes in enumerate(painted.tiles.numpy()):
-        if flags is not None and flags.colours[i] is not None:
-            canvas[layout.box(i, margin=frame)] = flags.colours[i]
-        tile = canvas[layout.box(i)]
-        for colour, plane in enumerate(planes):  # one by one: half the time of a permuted copy
-            tile[..., colour] = plane
-    return Picture(pixels, layout, painted.half_ranges)
-
-
-class _Painted(NamedTuple):
-    """The tiles of a grid, and what its caption says of them.
-
-    Attributes:
-        tiles: Shape (N, 3, H, W), uint8, on the CPU.
-        half_ranges: The magnitude at the ends of each filter's scale, shape (N,), on the CPU.
-        non_finite: Numbers of the filters with NaN or infinity.
-    """
-
-    tiles: Tensor
-    half_ranges: Tensor
-    non_finite: list[int]
-
-
-def _paint_chunks(
-    chunks: Iterable[Tensor],
-    style: TileStyle,
-    scale: Scale,
-    shown: int,
-    curve_size: tuple[int, int],
-    zoom: int,
-) -> _Painted:
-    common = None if scale == "filter" else _common_half_range(chunks, scale)
-    painted, half_ranges = [], []
-    is_non_finite: list[bool] = []
-    for values in chunks:
-        own = largest_magnitude(values) if common is None else common.expand(len(values))
-        bad = _non_finite(values)
-        drawn = values[:, :shown]
-        if style.is_curve:
-            height, width = curve_size
-            drawn = draw_curves(drawn[:, :, 0], own, height=height, width=width, base=style.base)
-        colours = paint_tiles(
-            drawn,
-            own,
-            is_rgb=style.is_rgb,
-            zoom=zoom,
-            rule=style.rule,
-            non_finite=None if bad is None else ~drawn.isfinite(),
-        )
-        painted.append(colours)
-        half_ranges.append(own)
-        is_non_finite += [False] * len(values) if bad is None else bad.flatten(1).any(1).tolist()
-    return _Painted(
-        to_host(torch.cat(painted)),
-        torch.cat(half_ranges).cpu(),
-        [i for i, is_bad in enumerate(is_non_finite) if is_bad],
-    )
-
-
-def _common_half_range(chunks: Iterable[Tensor], scale: Scale) -> Tensor:
-    """The largest magnitude of all filters, and no less than ``scale`` if that is a number."""
-    largest = torch.stack([largest_magnitude(values).amax() for values in chunks]).amax()
-    return largest if scale == "layer" else largest.clamp(min=float(scale))
-
-
-def _non_finite(values: Tensor) -> Tensor | None:
-    """Where values are NaN or infinite, bool, same shape; None if all are finite."""
-    # A finite sum proves that all are finite. The sum of finite numbers may overflow, so otherwise
-    # each is checked.
-    return None if values.sum().isfinite() else ~values.isfinite()

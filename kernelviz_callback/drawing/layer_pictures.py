@@ -8,7 +8,13 @@ from torch import Tensor
 
 from kernelviz_callback.drawing.arrangement import fitting_shrink
 from kernelviz_callback.drawing.caption_text import Scale
-from kernelviz_callback.drawing.grid import MOST_PLANES, gain_grid, kernel_grid, response_grid
+from kernelviz_callback.drawing.grid import (
+    MOST_PLANES,
+    kernel_grid,
+    paint_gain_grid,
+    paint_response_grid,
+)
+from kernelviz_callback.drawing.painted_grid import PaintedGrid
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.drawing.tile_style import response_style
 from kernelviz_callback.drawing.verdict_frames import flag_filters
@@ -80,9 +86,38 @@ def response_picture(
     Raises:
         ValueError: If the probe does not fit the layer.
     """
+    return paint_responses(
+        weights, geometry, probe, layer=layer, when=when, response=response, scale=scale
+    ).compose()
+
+
+def paint_responses(
+    weights: Tensor,
+    geometry: Geometry,
+    probe: Probe,
+    *,
+    layer: str,
+    when: str = "",
+    response: Response = "channels",
+    scale: Scale = "filter",
+) -> PaintedGrid:
+    """Do the part of `response_picture` that runs on the device of the weights.
+
+    Args:
+        weights: The argument of `response_picture`.
+        geometry: The argument of `response_picture`.
+        probe: The argument of `response_picture`.
+        layer: The argument of `response_picture`.
+        when: The argument of `response_picture`.
+        response: The argument of `response_picture`.
+        scale: The option of `kernel_grid`.
+
+    Raises:
+        ValueError: If the probe does not fit the layer.
+    """
     style = response_style(weights.shape)
     if style.is_curve:
-        return _gain_picture(weights, geometry, layer=layer, when=when, scale=scale)
+        return _paint_gains(weights, geometry, layer=layer, when=when, scale=scale)
     filters, channels, *depth, height, width = weights.shape
     slices = prod(depth)
     unsummed = style.pictures
@@ -112,7 +147,7 @@ def response_picture(
         source += ", in grey" if len(image) == 1 else f", in grey in each of {len(image)} channels"
     if depth:
         plane = f"each slice by itself: {plane}"
-    return response_grid(
+    return paint_response_grid(
         _join_slices(chunks, slices) if depth else chunks,
         scale=scale,
         title=_title(f"{layer} responses to {source}", weights, geometry.groups, when),
@@ -120,7 +155,7 @@ def response_picture(
     )
 
 
-def feature_map_picture(
+def paint_feature_maps(
     found: FeatureMap,
     weights: Tensor,
     probe: Probe,
@@ -129,8 +164,8 @@ def feature_map_picture(
     when: str = "",
     groups: int = 1,
     scale: Scale = "filter",
-) -> Picture:
-    """Picture a layer's output when the model reads the probe: red positive, blue negative.
+) -> PaintedGrid:
+    """Paint a layer's output when the model reads the probe: red positive, blue negative.
 
     Args:
         found: The feature maps at the size that they are drawn at, see `feature_maps` and
@@ -143,7 +178,7 @@ def feature_map_picture(
         scale: The option of `kernel_grid`.
     """
     averaged = f", averaged {found.shrink}x{found.shrink}" if found.shrink > 1 else ""
-    return response_grid(
+    return paint_response_grid(
         found.values[:, None],
         scale=scale,
         title=_title(f"feature maps of {layer} for {probe.name}", weights, groups, when),
@@ -162,15 +197,15 @@ def map_shrink(filters: int, height: int, width: int) -> int:
     return fitting_shrink(filters, 1, height, width)
 
 
-def _gain_picture(
+def _paint_gains(
     weights: Tensor, geometry: Geometry, *, layer: str, when: str, scale: Scale
-) -> Picture:
+) -> PaintedGrid:
     _, channels, taps = weights.shape
     [dilation] = geometry.dilation
     of_channels = f", root of the squares summed over {channels} channels" if channels > 1 else ""
     dilated = f", dilation {dilation}" if dilation > 1 else ""
     flat = ", flat, for there is one tap" if taps == 1 else ""
-    return gain_grid(
+    return paint_gain_grid(
         frequency_gain(weights, dilation=dilation),
         scale=scale,
         title=_title(f"{layer} frequency response", weights, geometry.groups, when),

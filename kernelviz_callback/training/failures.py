@@ -46,6 +46,11 @@ class Failures:
         """Note a failure that raised no exception."""
         self.found.setdefault(attempt, (reason, consequence))
 
+    def include(self, others: "Failures") -> None:
+        """Add the failures of a part of the work on the snapshot."""
+        self.found = others.found | self.found
+        self.succeeded |= others.succeeded
+
 
 class FailureReporter:
     """Reports failures to the user.

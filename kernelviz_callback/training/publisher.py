@@ -1,7 +1,7 @@
-"""Publish snapshots: pictures, numbers, events for the Kernels tab, and films."""
+"""Log what was drawn of snapshots: pictures, numbers, events for the Kernels tab, and films."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 
@@ -9,15 +9,14 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.probe.probe import Probe
-from kernelviz_callback.snapshots.event import pack_image, pack_layer
+from kernelviz_callback.snapshots.event import pack_image
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.tensorboard_plugin.codec import value_of
 from kernelviz_callback.training.failures import BackOff, Failures
-from kernelviz_callback.training.films import draw_films
 from kernelviz_callback.training.loggers.base import Destination
-from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.snapshot_files import Recording
+from kernelviz_callback.training.snapshot_work import Drawn
 
 # The first films are drawn in this epoch, counted from 1, the next ones in epoch 8, 16, and so on.
 # The columns of a film are spaced in the same way, so a film of 64 epochs lacks only a few columns
@@ -34,14 +33,12 @@ class Publisher:
 
     Args:
         probe: The fixed image.
-        renderer: Draws the pictures.
         probe_is_new: Whether the picture of the probe is logged, too. False if an earlier attempt
             of the training logged it.
     """
 
-    def __init__(self, probe: Probe, renderer: Renderer, *, probe_is_new: bool) -> None:
+    def __init__(self, probe: Probe, *, probe_is_new: bool) -> None:
         self._probe = probe
-        self._renderer = renderer
         self._probe_is_new = probe_is_new
         # These are lists, not sets or dicts, because a user's own logger may not be hashable.
         self._have_probe: list[Destination] = []
@@ -56,25 +53,24 @@ class Publisher:
     def publish(
         self,
         snapshot: Snapshot,
+        drawn: Drawn,
         numbers: Mapping[str, float],
         destinations: Sequence[Destination],
         recording: Recording,
         failures: Failures,
     ) -> None:
-        """Draw a snapshot and log it.
+        """Log a snapshot.
 
         Args:
-            snapshot: The snapshot, with its health if it was examined.
+            snapshot: The snapshot.
+            drawn: Its pictures and events.
             numbers: Health numbers, tag to value.
             destinations: Where the pictures go.
             recording: The run folder and the attempt.
             failures: Receives the failures.
         """
-        images = self._renderer.draw(snapshot, failures)
-        events = self._pack_layers(snapshot, recording, failures)
+        events = [Summary.Value.FromString(event) for event in drawn.events]
         reads_images = any(weights.ndim > 3 for weights in snapshot.weights.values())
-        # All pictures are drawn before the first is logged. TensorBoard's writer computes checksums
-        # in another thread, which would slow the drawing.
         for destination in destinations:
             with (
                 failures.survive(f"log to {destination.name}", _NO_PICTURES),
@@ -82,41 +78,38 @@ class Publisher:
             ):
                 if reads_images and destination not in self._have_probe:
                     self._log_probe(destination, snapshot.step, recording, failures)
-                destination.log(images, snapshot.step, numbers, events)
+                destination.log(drawn.images, snapshot.step, numbers, events)
         if not any(destination.keeps_pictures for destination in destinations):
-            self._write(images, f"-step-{snapshot.step:08d}", recording.folder, failures)
+            self._write(drawn.images, f"-step-{snapshot.step:08d}", recording.folder, failures)
 
-    def publish_films_if_due(
+    def films_are_due(self, epoch: int) -> bool:
+        """Whether films are due with this snapshot: the first of epoch 4, 8, 16, ..., from 1.
+
+        If that epoch has no snapshot, the films are due with the next one. A second call with the
+        same epoch returns False.
+
+        Args:
+            epoch: Epoch of the snapshot, from 0.
+        """
+        is_due = epoch + 1 >= self._next_film
+        if is_due:
+            self._next_film = 2 ** (epoch + 1).bit_length()
+        return is_due
+
+    def publish_films(
         self,
-        epoch: int,
+        draw: Callable[[Folder], dict[str, EncodedImage]],
         step: int,
         destinations: Sequence[Destination],
         folder: Folder,
         failures: Failures,
-    ) -> None:
-        """Publish the films with the first snapshot of epoch 4, 8, 16, ..., counted from 1.
-
-        If that epoch has no snapshot, the films are published with the next one.
-
-        Args:
-            epoch: Epoch of the last snapshot, from 0.
-            step: Step of the last snapshot.
-            destinations: Where the films go.
-            folder: The run folder.
-            failures: Receives the failures.
-        """
-        if epoch + 1 >= self._next_film:
-            self._next_film = 2 ** (epoch + 1).bit_length()
-            self.publish_films(step, destinations, folder, failures)
-
-    def publish_films(
-        self, step: int, destinations: Sequence[Destination], folder: Folder, failures: Failures
     ) -> None:
         """Draw films of all snapshots in the folder and log them.
 
         A second call with the same step does nothing.
 
         Args:
+            draw: Draws the films of the folder.
             step: Step of the last snapshot. The films are logged at this step.
             destinations: Where the films go.
             folder: The run folder.
@@ -126,7 +119,7 @@ class Publisher:
             return
         films: dict[str, EncodedImage] = {}
         with failures.survive("draw the films", "snapshot files and pictures are kept"):
-            films = draw_films(folder)
+            films = draw(folder)
             self._filmed_step = step
         losing = "films for that logger are lost; snapshot files are kept"
         for destination in destinations if films else ():
@@ -157,18 +150,6 @@ class Publisher:
             back_off = BackOff()
             self._back_offs.append((destination, back_off))
         return back_off.attempt()
-
-    def _pack_layers(
-        self, snapshot: Snapshot, recording: Recording, failures: Failures
-    ) -> list[Summary.Value]:
-        """Pack the layers for the Kernels tab. A layer that the tab cannot show is left out."""
-        events: list[Summary.Value] = []
-        losing = "the Kernels tab does not show that layer; pictures and snapshot files are kept"
-        for layer in snapshot.weights:
-            with failures.survive(f"pack {layer}", losing):
-                packed = pack_layer(snapshot, layer, recording.attempt, began_at=recording.began_at)
-                events.append(value_of(*packed))
-        return events
 
     def _log_probe(
         self, destination: Destination, step: int, recording: Recording, failures: Failures

@@ -14,14 +14,14 @@ from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder
 from kernelviz_callback.training.cuda_stream import SideStream
 from kernelviz_callback.training.failures import BackOff, FailureReporter, Failures
-from kernelviz_callback.training.health_monitor import HealthMonitor
 from kernelviz_callback.training.job_queue import JobQueue
 from kernelviz_callback.training.loggers.base import Destination
 from kernelviz_callback.training.publisher import Publisher
 from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.run_folder import RunFolder, open_run_folder
 from kernelviz_callback.training.snapshot_files import SnapshotFiles
-from kernelviz_callback.training.snapshot_pictures import Scalars, SnapshotJob, SnapshotPictures
+from kernelviz_callback.training.snapshot_pictures import SnapshotJob, SnapshotPictures
+from kernelviz_callback.training.snapshot_work import Scalars, SnapshotWork
 
 # Limits for the snapshots that wait until their pictures are drawn: their number, and the bytes of
 # their tensors.
@@ -149,7 +149,7 @@ class Recorder:
         """
         self._file_thread.close()
         if self._opened is not None and not self._picture_thread.is_closed:
-            self._picture_thread.submit(self._opened.pictures.publish_films)
+            self._picture_thread.submit(self._opened.pictures.finish)
         self._picture_thread.close()
         if self._opened is not None:
             self._opened.files.release()
@@ -189,8 +189,8 @@ class Recorder:
         files = SnapshotFiles(found.lock, self._probe, began_at=step)
         pictures = SnapshotPictures(
             files,
-            Publisher(self._probe, self._renderer, probe_is_new=not found.has_probe),
-            HealthMonitor(self._probe) if self._health else None,
+            Publisher(self._probe, probe_is_new=not found.has_probe),
+            SnapshotWork(self._probe, self._renderer, health=self._health),
             side=self._side,
             reporter=self._reporter,
         )
@@ -209,7 +209,7 @@ class Recorder:
         parts = [f"{files.written if files else 0} snapshots written to {self._place}"]
         if files and files.deleted:
             parts.append(f"{files.deleted} deleted with their folder")
-        if self._opened is not None and (health := self._opened.pictures.summary()):
+        if self._opened is not None and (health := self._opened.pictures.summary):
             parts.append(health)
         if self._lost:
             steps = ", ".join(map(str, self._lost[:_MOST_STEPS_NAMED]))

@@ -1,23 +1,27 @@
 """Draw the two pictures of every layer in a snapshot, and encode each once."""
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
+
+from torch import Tensor
 
 from kernelviz_callback.drawing.caption_text import Scale
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.drawing.layer_pictures import (
     Response,
-    feature_map_picture,
     kernel_picture,
-    response_picture,
+    paint_feature_maps,
+    paint_responses,
 )
-from kernelviz_callback.drawing.picture import Picture
-from kernelviz_callback.drawing.tile_style import response_style
+from kernelviz_callback.drawing.painted_grid import PaintedGrid
 from kernelviz_callback.model.feature_maps import FeatureMaps
 from kernelviz_callback.probe.probe import Probe, readable_by_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.failures import Failures
 
 ScaleName: TypeAlias = Literal["filter", "layer", "run"]
+
+_LOSING = "that picture is lost; snapshot files are kept"
 
 
 class Renderer:
@@ -30,6 +34,9 @@ class Renderer:
             each kind of picture has one scale: it is set at the first snapshot, and only widened
             afterwards.
         run_scales: Kind of picture to the end of its colour scale, for "run". Updated in place.
+
+    Attributes:
+        run_scales: The argument.
     """
 
     def __init__(
@@ -43,12 +50,10 @@ class Renderer:
         self._probe = probe
         self._response = response
         self._scale = scale
-        self._run_scales = run_scales
+        self.run_scales = run_scales
 
     def draw(self, snapshot: Snapshot, failures: Failures) -> dict[str, EncodedImage]:
         """Draw the kernels and the responses of every layer.
-
-        The convolutions run on the device of the weights.
 
         Args:
             snapshot: The snapshot.
@@ -58,68 +63,95 @@ class Renderer:
             Tag to image, ``kernels/<layer>`` and ``responses/<layer>``. A picture that cannot be
             drawn is left out.
         """
+        return self.compose(snapshot, self.paint(snapshot, failures), failures)
+
+    def paint(self, snapshot: Snapshot, failures: Failures) -> dict[str, PaintedGrid]:
+        """Do the first part of `draw`: the convolutions, on the device of the weights.
+
+        Returns:
+            Layer to the tiles of its responses. A layer that cannot be convolved is left out.
+        """
+        painted: dict[str, PaintedGrid] = {}
+        for layer in snapshot.weights:
+            tag = f"responses/{layer}"
+            with failures.survive(f"draw {tag}", _LOSING):
+                painted[layer] = self._paint_responses(snapshot, layer, tag)
+        _note_missing_maps(snapshot.feature_maps, failures)
+        return painted
+
+    def compose(
+        self, snapshot: Snapshot, painted: Mapping[str, PaintedGrid], failures: Failures
+    ) -> dict[str, EncodedImage]:
+        """Do the second part of `draw`: everything but the convolutions, on the CPU.
+
+        Args:
+            snapshot: The snapshot.
+            painted: The result of `paint`.
+            failures: Collects what fails.
+        """
         images: dict[str, EncodedImage] = {}
-        when = f"step {snapshot.step} · epoch {snapshot.epoch}"
-        losing = "that picture is lost; snapshot files are kept"
         for layer, weights in snapshot.weights.items():
-            geometry = snapshot.geometry[layer]
             tag = f"kernels/{layer}"
-            with failures.survive(f"draw {tag}", losing):
+            with failures.survive(f"draw {tag}", _LOSING):
                 picture = kernel_picture(
                     weights,
                     layer=layer,
-                    groups=geometry.groups,
-                    when=when,
+                    groups=snapshot.geometry[layer].groups,
+                    when=_when(snapshot),
                     scale=self._scale_of(tag),
                     health=snapshot.health.get(layer),
                 )
-                self._update_scale(tag, picture)
+                self._update_scale(tag, picture.half_ranges)
                 images[tag] = EncodedImage.png(picture.pixels)
             tag = f"responses/{layer}"
-            with failures.survive(f"draw {tag}", losing):
-                pixels = self._draw_responses(snapshot, layer, tag, when).pixels
-                # JPEG blurs the sharp edges of curves. PNG makes photographs several times larger.
-                is_curve = response_style(weights.shape).is_curve
-                encode = EncodedImage.png if is_curve else EncodedImage.jpeg
-                images[tag] = encode(pixels)
-        _note_missing_maps(snapshot.feature_maps, failures)
+            if layer in painted:
+                with failures.survive(f"draw {tag}", _LOSING):
+                    # JPEG blurs the sharp edges of curves. PNG makes photographs several times
+                    # larger.
+                    is_curve = painted[layer].style.is_curve
+                    encode = EncodedImage.png if is_curve else EncodedImage.jpeg
+                    images[tag] = encode(painted[layer].compose().pixels)
         return images
 
-    def _draw_responses(self, snapshot: Snapshot, layer: str, tag: str, when: str) -> Picture:
-        """Draw the layer's feature maps, or without them its responses to the probe itself."""
+    def _paint_responses(self, snapshot: Snapshot, layer: str, tag: str) -> PaintedGrid:
+        """Paint the layer's feature maps, or without them its responses to the probe itself."""
         weights, geometry = snapshot.weights[layer], snapshot.geometry[layer]
         maps = snapshot.feature_maps.maps.get(layer)
         kind = f"{tag} {self._response if maps is None else 'maps'} {self._probe.digest}"
         scale = self._scale_of(kind)
         if maps is None:
-            picture = response_picture(
+            painted = paint_responses(
                 weights,
                 geometry,
                 readable_by_layer(self._probe, weights.shape, geometry),
                 layer=layer,
-                when=when,
+                when=_when(snapshot),
                 response=self._response,
                 scale=scale,
             )
         else:
-            picture = feature_map_picture(
+            painted = paint_feature_maps(
                 maps,
                 weights,
                 self._probe,
                 layer=layer,
-                when=when,
+                when=_when(snapshot),
                 groups=geometry.groups,
                 scale=scale,
             )
-        self._update_scale(kind, picture)
-        return picture
+        self._update_scale(kind, painted.half_ranges)
+        return painted
 
     def _scale_of(self, kind: str) -> Scale:
-        return self._run_scales.get(kind, 0.0) if self._scale == "run" else self._scale
+        return self.run_scales.get(kind, 0.0) if self._scale == "run" else self._scale
 
-    def _update_scale(self, kind: str, picture: Picture) -> None:
+    def _update_scale(self, kind: str, half_ranges: Tensor) -> None:
         if self._scale == "run":
-            self._run_scales[kind] = picture.half_ranges.max().item()
+            self.run_scales[kind] = half_ranges.max().item()
+
+
+def _when(snapshot: Snapshot) -> str:
+    return f"step {snapshot.step} · epoch {snapshot.epoch}"
 
 
 def _note_missing_maps(found: FeatureMaps, failures: Failures) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kernelviz_callback import KernelVizCallback, kernel_grid, load_probe, response_grid
 from kernelviz_callback.drawing.encode import EncodedImage
-from kernelviz_callback.drawing.layer_pictures import feature_map_picture, map_shrink
+from kernelviz_callback.drawing.layer_pictures import map_shrink, paint_feature_maps
 from kernelviz_callback.model.feature_maps import FeatureMap
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
@@ -67,9 +67,9 @@ def test_the_response_grid_of_a_deeper_layer_is_its_feature_maps() -> None:
     snapshot = taken(net, "*")
     images = renderer(PHOTO).draw(snapshot, Failures())
     maps = copy.deepcopy(net).eval()(PHOTO.image[None])[0].detach()
-    expected = feature_map_picture(
+    expected = paint_feature_maps(
         FeatureMap(maps), net[2].weight, PHOTO, layer="2", when="step 1 · epoch 0"
-    )
+    ).compose()
     assert images["responses/2"].content == EncodedImage.jpeg(expected.pixels).content
     plain = response_grid(maps[:, None])
     assert all(torch.equal(expected.tile(i), plain.tile(i)) for i in range(8))
@@ -84,7 +84,7 @@ def test_feature_maps_are_averaged_until_their_picture_fits_the_screen(size: int
     snapshot = taken(net, "1", probe)
     found = snapshot.feature_maps.maps["1"]
     assert found.shrink == map_shrink(64, size - 4, size - 4)
-    picture = feature_map_picture(found, snapshot.weights["1"], probe, layer="1")
+    picture = paint_feature_maps(found, snapshot.weights["1"], probe, layer="1").compose()
     assert max(picture.pixels.shape[:2]) < 1150
     assert picture.tile(0).shape[0] % found.values.shape[1] == 0
 

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_failures import trained_weights
 
 from kernelviz_callback import KernelVizCallback, list_snapshots
-from kernelviz_callback.training import publisher
+from kernelviz_callback.training import snapshot_work
 from kernelviz_callback.training.films import draw_films
 
 EVERY_EPOCH = {"early_steps": False}
@@ -67,7 +67,7 @@ def test_a_film_that_cannot_be_drawn_gives_one_warning(fit, monkeypatch) -> None
         raise RuntimeError("cannot draw")
 
     expected = trained_weights(fit)
-    monkeypatch.setattr(publisher, "draw_films", fail)
+    monkeypatch.setattr(snapshot_work, "draw_films", fail)
     with pytest.warns(
         UserWarning, match="could not draw the films: RuntimeError: cannot draw"
     ) as caught:
