@@ -18,3 +18,17 @@ def test_the_snapshot_benchmark_measures_complete_snapshots() -> None:
     assert list(kilobytes) == ["blog post", "pasted snippet", "ours"]
     weights = 64 * 3 * 7 * 7 * 4 / 1e3
     assert kilobytes["ours"] > 2 * weights  # once in the file, once in the event, and the pictures
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("contender", ["none", "ours", "ours, at first", "pasted snippet"])
+def test_the_true_cost_is_measured_after_every_snapshot(contender: str) -> None:
+    code = (
+        "import true_cost as t; plan = t.Plan(every=6, first=1, measured=2)\n"
+        f"with t._drawing_in({contender!r}): found = t.loop_of_calls({contender!r}, plan)\n"
+        "print(found.after.shape, found.later.shape, found.cpu.shape, found.closing > 0)\n"
+        "print((found.after > 0).all() and (found.later > 0).all())"
+    )
+    done = run_python("-c", code, cwd=BENCHMARKS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["(2, 6) (2, 6) (2,) True", "True"]
