@@ -22,7 +22,7 @@ def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
     to its ends. NaN becomes 128; `paint_non_finite` draws stripes over it.
 
     Args:
-        values: Any shape, floating point, not modified.
+        values: Shape (N, ...), floating point, not modified.
         half_range: The magnitude at the ends of the scale, not negative, of a shape that broadcasts
             with ``values``. With 0, every value is neutral.
 
@@ -33,6 +33,8 @@ def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
     levels = torch.empty(values.shape, dtype=torch.uint8, device=values.device)
     ends = half_range.float().clamp(min=_SMALLEST_SCALE).broadcast_to(values.shape)
     rows = max(1, _BLOCK * len(values) // max(1, values.numel()))
+    if values.is_cuda:
+        rows = max(1, len(values))  # fewer calls
     blocks = (torch.split(each, rows) for each in (values, ends, levels))
     for given, end, found in zip(*blocks, strict=True):
         share = (given.float() / end).clamp_(-1, 1).mul_(127).nan_to_num_(0)

@@ -24,7 +24,7 @@ _FINE_PER_PIXEL = 2
 # of this grid.
 _FINE_PER_TAP = 8
 _MOST_NUMBERS = 2**18  # numbers of a transform that are in memory at once
-_PLACES = torch.tensor([1 << place for place in range(8)], dtype=torch.uint8)  # in a byte
+_PLACES = torch.tensor([1 << place for place in range(8)], dtype=torch.uint8, device="cpu")
 
 
 class Stripes(NamedTuple):

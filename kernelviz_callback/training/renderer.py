@@ -63,7 +63,13 @@ class Renderer:
             Tag to image, ``kernels/<layer>`` and ``responses/<layer>``. A picture that cannot be
             drawn is left out.
         """
-        return self.compose(snapshot, self.paint(snapshot, failures), failures)
+        images: dict[str, EncodedImage] = {}
+        for layer in snapshot.weights:
+            images |= self._compose(
+                snapshot, layer, self._paint(snapshot, layer, failures), failures
+            )
+        _note_missing_maps(snapshot.feature_maps, failures)
+        return images
 
     def paint(self, snapshot: Snapshot, failures: Failures) -> dict[str, PaintedGrid]:
         """Do the first part of `draw`: the convolutions, on the device of the weights.
@@ -71,13 +77,9 @@ class Renderer:
         Returns:
             Layer to the tiles of its responses. A layer that cannot be convolved is left out.
         """
-        painted: dict[str, PaintedGrid] = {}
-        for layer in snapshot.weights:
-            tag = f"responses/{layer}"
-            with failures.survive(f"draw {tag}", _LOSING):
-                painted[layer] = self._paint_responses(snapshot, layer, tag)
+        painted = {layer: self._paint(snapshot, layer, failures) for layer in snapshot.weights}
         _note_missing_maps(snapshot.feature_maps, failures)
-        return painted
+        return {layer: grid for layer, grid in painted.items() if grid is not None}
 
     def compose(
         self, snapshot: Snapshot, painted: Mapping[str, PaintedGrid], failures: Failures
@@ -90,27 +92,38 @@ class Renderer:
             failures: Collects what fails.
         """
         images: dict[str, EncodedImage] = {}
-        for layer, weights in snapshot.weights.items():
-            tag = f"kernels/{layer}"
+        for layer in snapshot.weights:
+            images |= self._compose(snapshot, layer, painted.get(layer), failures)
+        return images
+
+    def _paint(self, snapshot: Snapshot, layer: str, failures: Failures) -> PaintedGrid | None:
+        tag = f"responses/{layer}"
+        with failures.survive(f"draw {tag}", _LOSING):
+            return self._paint_responses(snapshot, layer, tag)
+        return None
+
+    def _compose(
+        self, snapshot: Snapshot, layer: str, painted: PaintedGrid | None, failures: Failures
+    ) -> dict[str, EncodedImage]:
+        images: dict[str, EncodedImage] = {}
+        tag = f"kernels/{layer}"
+        with failures.survive(f"draw {tag}", _LOSING):
+            picture = kernel_picture(
+                snapshot.weights[layer],
+                layer=layer,
+                groups=snapshot.geometry[layer].groups,
+                when=_when(snapshot),
+                scale=self._scale_of(tag),
+                health=snapshot.health.get(layer),
+            )
+            self._update_scale(tag, picture.half_ranges)
+            images[tag] = EncodedImage.png(picture.pixels)
+        tag = f"responses/{layer}"
+        if painted is not None:
             with failures.survive(f"draw {tag}", _LOSING):
-                picture = kernel_picture(
-                    weights,
-                    layer=layer,
-                    groups=snapshot.geometry[layer].groups,
-                    when=_when(snapshot),
-                    scale=self._scale_of(tag),
-                    health=snapshot.health.get(layer),
-                )
-                self._update_scale(tag, picture.half_ranges)
-                images[tag] = EncodedImage.png(picture.pixels)
-            tag = f"responses/{layer}"
-            if layer in painted:
-                with failures.survive(f"draw {tag}", _LOSING):
-                    # JPEG blurs the sharp edges of curves. PNG makes photographs several times
-                    # larger.
-                    is_curve = painted[layer].style.is_curve
-                    encode = EncodedImage.png if is_curve else EncodedImage.jpeg
-                    images[tag] = encode(painted[layer].compose().pixels)
+                # JPEG blurs the sharp edges of curves. PNG makes photographs several times larger.
+                encode = EncodedImage.png if painted.style.is_curve else EncodedImage.jpeg
+                images[tag] = encode(painted.compose().pixels)
         return images
 
     def _paint_responses(self, snapshot: Snapshot, layer: str, tag: str) -> PaintedGrid:

@@ -67,7 +67,6 @@ class SnapshotPictures:
     ) -> None:
         self._files = files
         self._publisher = publisher
-        self._recall = work.recall
         self._process = DrawingProcess(work)
         self._side = side
         self._reporter = reporter
@@ -115,7 +114,7 @@ class SnapshotPictures:
             destinations: Where the pictures go.
         """
         recorded = found.kept[: len(found.kept) - len(found.maybe_unlogged)]
-        self._reporter.report(self._recall(recorded), 0)
+        self._reporter.report(self._process.recall(recorded), 0)
         for path in found.maybe_unlogged:
             self._publish_again(path, destinations)
         if found.maybe_unlogged:

@@ -109,8 +109,9 @@ class SnapshotWork:
             raise RuntimeError("expected that a snapshot is examined before it is drawn")
         failures = Failures()
         if painted is None:
-            painted = self.renderer.paint(snapshot, failures)
-        images = self.renderer.compose(snapshot, painted, failures)
+            images = self.renderer.draw(snapshot, failures)
+        else:
+            images = self.renderer.compose(snapshot, painted, failures)
         events: list[bytes] = []
         losing = "the Kernels tab does not show that layer; pictures and snapshot files are kept"
         for layer in snapshot.weights:

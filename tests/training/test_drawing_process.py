@@ -16,6 +16,7 @@ import torch
 from conftest import STEPS, TinyNet, assert_seen
 from identity import assert_same, fingerprint
 from torch import nn
+from torch.utils.data import DataLoader
 
 from kernelviz_callback import KernelVizCallback, KernelWatcher, load_probe, load_snapshot
 from kernelviz_callback.model.convolutions import geometry_of
@@ -169,7 +170,7 @@ def test_nothing_is_lost_with_the_process(
     at_once: None, runs, in_thread, monkeypatch, caplog, when: str, how: signal.Signals
 ) -> None:
     monkeypatch.setattr(drawing_process, "_PATIENCE", 0.5)
-    monkeypatch.setattr(drawing_process, "_PATIENCE_FACTOR", 0)
+    monkeypatch.setattr(drawing_process, "_PATIENCE_WITH_DRAWING", 0.5)
     run = runs()
     moved = run.move()
     [child] = children()
@@ -190,12 +191,52 @@ def test_nothing_is_lost_with_the_process(
     assert "a thread of the training draws them from now on" in lines[0]
 
 
-def test_what_the_work_raises_is_raised_here(at_once: None, runs) -> None:
+def test_what_the_work_raises_is_raised_by_the_thread(at_once: None, runs, in_thread) -> None:
     run = runs()
-    run.move()
+    moved = run.move()
     with pytest.raises(RuntimeError, match="expected that a snapshot is examined before"):
         run.process.draw(run.recording)
-    assert run.process.is_apart
+    assert not run.process.is_apart
+    assert run.take(moved) == in_thread(moved + 1)[moved]
+
+
+def test_the_films_and_the_summary_survive_the_process(
+    at_once: None, runs, in_thread, caplog
+) -> None:
+    run = runs()
+    moved = run.move()
+    run.take(moved)
+    children()[0].kill()
+    with caplog.at_level(logging.INFO, "kernelviz_callback"):
+        films = run.process.draw_films(run.folder)
+    summary = run.process.summary()
+    assert set(films) == {"film/c", "evolution/c"}
+    assert "1 near-zero" in summary
+    assert [r.getMessage() for r in caplog.records if "was lost" in r.getMessage()]
+    assert run.take(moved + 1) == in_thread(moved + 2)[moved + 1]
+
+
+def test_the_message_names_what_ended_the_process(at_once: None, runs, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(drawing_process, "_CODE", "raise SystemExit('no such module')")
+    run = runs()
+    with caplog.at_level(logging.INFO, "kernelviz_callback"):
+        for step in range(3):
+            run.take(step)
+            time.sleep(0.3)
+    [line] = [r.getMessage() for r in caplog.records if "was lost" in r.getMessage()]
+    assert "was lost (no such module; exit code 1)" in line
+
+
+def test_workers_that_are_forked_do_not_hold_the_connection(at_once: None, runs) -> None:
+    run = runs()
+    run.move()
+    [child] = children()
+    workers = iter(DataLoader(range(100), num_workers=2, multiprocessing_context="fork"))
+    next(workers)
+    began = time.monotonic()
+    run.process.close()
+    assert time.monotonic() - began < 1.5
+    assert not child.is_running()
 
 
 def test_without_an_interpreter_a_thread_draws(at_once: None, runs, monkeypatch, caplog) -> None:

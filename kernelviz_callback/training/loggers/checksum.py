@@ -7,12 +7,16 @@ the same number in C, in microseconds.
 """
 
 import struct
+import warnings
 from functools import partial
 from typing import Any
 
-try:
-    import google_crc32c
+from tensorboard.summary.writer.record_writer import RecordWriter
 
+try:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without its C library it warns
+        import google_crc32c
     _HAS_C = google_crc32c.implementation == "c"
 except ImportError:
     _HAS_C = False
@@ -32,7 +36,7 @@ def use_fast_checksums(event_writer: Any) -> None:
         event_writer: An ``EventFileWriter`` of TensorBoard. Other writers are not changed.
     """
     records: Any = getattr(getattr(event_writer, "_async_writer", None), "_writer", None)
-    if _HAS_C and hasattr(records, "_writer") and "write" not in vars(records):
+    if _HAS_C and type(records) is RecordWriter and "write" not in vars(records):
         records.write = partial(write_record, records._writer)
 
 
