@@ -74,10 +74,11 @@ def kernel_grid(
             ``channels`` is none of the above.
 
     Example:
-        >>> picture = kernel_grid(torch.randn(64, 3, 7, 7), title="conv1")
+        >>> from torch import randn
+        >>> picture = kernel_grid(randn(64, 3, 7, 7), title="conv1")
         >>> picture.tile(0).shape, picture.layout.columns
         (torch.Size([56, 56, 3]), 8)
-        >>> kernel_grid(torch.randn(64, 64, 3, 3)).tile(0).shape
+        >>> kernel_grid(randn(64, 64, 3, 3)).tile(0).shape
         torch.Size([54, 54, 3])
     """
     check_filters(weights.shape)
@@ -188,7 +189,8 @@ def gain_grid(
 
     Example:
         >>> from kernelviz_callback import frequency_gain
-        >>> gain_grid(frequency_gain(torch.randn(16, 1, 31))).tile(0).shape
+        >>> from torch import randn
+        >>> gain_grid(frequency_gain(randn(16, 1, 31))).tile(0).shape
         torch.Size([56, 129, 3])
     """
     return paint_gain_grid(gains, scale=scale, title=title, note=note).compose()

@@ -250,7 +250,7 @@ def test_a_logger_that_becomes_unreachable_gives_one_warning(
 def test_a_picture_that_cannot_be_drawn_gives_one_warning(
     fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = renderer.response_picture
+    draw = renderer.paint_responses
 
     def fail_early(*args: Any, **kwargs: Any) -> Any:
         if "step 4" in kwargs["when"] or "step 8" in kwargs["when"]:
@@ -258,7 +258,7 @@ def test_a_picture_that_cannot_be_drawn_gives_one_warning(
         raise MemoryError("no memory left for a picture")
 
     expected = trained_weights(fit)
-    monkeypatch.setattr(renderer, "response_picture", fail_early)
+    monkeypatch.setattr(renderer, "paint_responses", fail_early)
     torch.manual_seed(11)
     model = TinyNet()
     with pytest.warns(UserWarning, match="could not draw responses/conv: MemoryError") as caught:
