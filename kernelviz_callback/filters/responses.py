@@ -18,6 +18,7 @@ from torch.nn import functional as F
 # channels of a probe that are convolved at once, because torch copies them: six copies of 98 MiB
 # were seen.
 CHUNK_BYTES = 8 * 2**20
+_LARGEST_WHOLE_PROBE = 16 * 2**20  # bytes; a larger probe is averaged part by part
 _CHUNK_BYTES_ON_CUDA = 32 * 2**20  # fewer and larger kernels, so that fewer calls launch them
 # Convolutions are several times faster if the number of channels is a multiple of this.
 _FAST_MULTIPLE = 16
@@ -232,7 +233,7 @@ class _Convolution:
         self._exact = torch.float64 if probe.is_cuda else torch.float32
         self._dilation = dilation
         self._stride = shrink
-        is_small = probe.numel() * self._exact.itemsize <= CHUNK_BYTES
+        is_small = probe.numel() * self._exact.itemsize <= _LARGEST_WHOLE_PROBE
         with torch.no_grad():
             self._image = _averaged(probe.to(self._exact), shrink) if is_small else probe
         self._box = 1 if is_small else shrink  # what is still to be averaged
@@ -288,9 +289,23 @@ def _averaged(image: Tensor, box: int) -> Tensor:
     if box == 1:
         return image
     for axis in (-2, -1):
-        size = image.shape[axis] - box + 1
-        total = image.narrow(axis, 0, size).clone()
-        for first in range(1, box):
-            total += image.narrow(axis, first, size)
-        image = total.div_(box)
-    return image
+        image = _window_sums(image, axis, box)
+    return image.div_(box**2)
+
+
+def _window_sums(image: Tensor, axis: int, box: int) -> Tensor:
+    """Return the sums of ``box`` > 1 neighbours along an axis.
+
+    They are put together from the sums of 1, 2, 4, ... neighbours.
+    """
+    size = image.shape[axis] - box + 1
+    parts, start, sums, span = [], 0, image, 1
+    while True:
+        if box & span:
+            parts.append(sums.narrow(axis, start, size))
+            start += span
+        if 2 * span > box:
+            return sum(parts[1:], start=parts[0])
+        shorter = sums.shape[axis] - span
+        sums = sums.narrow(axis, 0, shorter) + sums.narrow(axis, span, shorter)
+        span *= 2
