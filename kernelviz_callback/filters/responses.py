@@ -235,7 +235,12 @@ class _Convolution:
         self._stride = shrink
         is_small = probe.numel() * self._exact.itemsize <= _LARGEST_WHOLE_PROBE
         with torch.no_grad():
-            self._image = _averaged(probe.to(self._exact), shrink) if is_small else probe
+            # Plane by plane: the sums on the way need several times the memory of what they add.
+            self._image = (
+                torch.stack([_averaged(plane.to(self._exact), shrink) for plane in probe])
+                if is_small
+                else probe
+            )
         self._box = 1 if is_small else shrink  # what is still to be averaged
 
     def of_groups(self, first: int, last: int) -> "_Convolution":
