@@ -50,6 +50,7 @@ LONGEST_FIRST = (
     "test_architectures.py",
     "test_notebook.py",
     "test_killed.py",
+    "test_drawing_process.py",
 )
 
 
