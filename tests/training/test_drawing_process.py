@@ -143,7 +143,7 @@ ON_CUDA = [
 ]
 
 
-@pytest.mark.parametrize("scale", ["filter", "run"])
+@pytest.mark.parametrize("scale", [pytest.param("filter", marks=pytest.mark.long), "run"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_CUDA)])
 def test_the_results_are_those_of_a_thread(
     at_once: None, runs, in_thread, scale: str, device: str
@@ -164,7 +164,7 @@ def test_the_results_are_those_of_a_thread(
     assert summary.startswith("c: of 8 filters 1 near-zero")
 
 
-@pytest.mark.parametrize("when", ["before", "between"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.long), "between"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_nothing_is_lost_with_the_process(
     at_once: None, runs, in_thread, monkeypatch, caplog, when: str, how: signal.Signals
@@ -265,7 +265,7 @@ def test_the_process_ignores_ctrl_c_for_the_training(at_once: None, runs) -> Non
 
 
 def test_no_process_is_left_after_many_trainings(at_once: None, runs) -> None:
-    for _ in range(20):
+    for _ in range(6):
         run = runs()
         run.take(0)
         run.take(1)

@@ -17,10 +17,13 @@ import os, sys, time
 from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.training.run_lock import lock_run_folder
 lock = lock_run_folder(sys.argv[1], last=Attempt(sys.argv[2], 0) if sys.argv[2] else None)
-print(lock.folder.name, lock.attempt.training, flush=True)
+alive, say_alive = os.pipe()
 if os.fork() == 0:  # like a worker of a DataLoader, which runs on after its parent is killed
+    os.write(say_alive, b"!")
     time.sleep(30)
     os._exit(0)
+os.read(alive, 1)  # a fork that has not run yet still holds the lock
+print(lock.folder.name, lock.attempt.training, flush=True)
 time.sleep(60)
 """
 
