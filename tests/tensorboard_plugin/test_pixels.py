@@ -68,7 +68,7 @@ def _check_kernels(
 def test_tiles_are_the_weights(opened: Open, scale: str) -> None:
     tab = opened(runs=["base"], layer="conv1")
     tab.choose("scale", scale)
-    for step in (LAST, FIRST, 30):
+    for step in (LAST, FIRST, 30) if scale == "run" else (30,):
         tab.go(step)
         weights = torch.from_numpy(BASE[step])
         ends = _ends(weights, scale, BASE)

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import psutil
 import pytest
 import torch
 from conftest import STEPS, TinyNet, assert_seen
+from forked import run_python
 from identity import assert_same, fingerprint
 from torch import nn
 from torch.utils.data import DataLoader
@@ -277,6 +277,7 @@ def test_no_process_is_left_after_many_trainings(at_once: None, runs) -> None:
 KILLED = """
 import os, signal, sys, time
 import psutil
+sys.path.append("training")
 from test_drawing_process import Run, children
 from kernelviz_callback.training import drawing_process
 from pathlib import Path
@@ -293,16 +294,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_process_ends_with_a_killed_training_that_has_workers(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": path},
-        timeout=100,
-    )
+    done = run_python("-c", KILLED, str(tmp_path), cwd=Path(__file__).parents[1], timeout=100)
     assert done.returncode == -signal.SIGKILL, done.stderr
     pid = int(done.stdout)
     wait_for(lambda: not psutil.pid_exists(pid), 20)

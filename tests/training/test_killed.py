@@ -47,7 +47,7 @@ def shown_by_tensorboard(log_dir: Path, tags: Sequence[str], expected: int) -> l
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 @pytest.mark.parametrize(
-    ("kills", "last_step"), [(5, 150), pytest.param(30, 400, marks=pytest.mark.long)]
+    ("kills", "last_step"), [(3, 60), pytest.param(30, 400, marks=pytest.mark.long)]
 )
 def test_a_training_killed_often_has_every_snapshot(
     tmp_path: Path, kills: int, last_step: int

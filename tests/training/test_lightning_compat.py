@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import logged_images
+from forked import run_python
 
 OTHER = {"lightning.pytorch": "pytorch_lightning", "pytorch_lightning": "lightning"}
 
@@ -18,9 +19,12 @@ def trained(
     """Train under a name, with the other and without it: the name, and the folder of both."""
     folder = tmp_path_factory.mktemp("trained")
     script = Path(__file__).parents[1] / "namespaced.py"
-    arguments = [request.param, str(folder), OTHER[request.param]]
-    command = [sys.executable, "-W", "ignore", str(script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [str(script), request.param, str(folder), OTHER[request.param]]
+    if request.param == "lightning.pytorch":
+        done = run_python(*command)
+    else:
+        command = [sys.executable, "-W", "ignore", *command]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "could not" not in done.stderr
     return request.param, folder
