@@ -6,14 +6,24 @@ python tests/spawned.py FOLDER
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from conftest import TinyNet
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from kernelviz_callback import KernelVizCallback
+
+
+class Together(Callback):
+    """Ends both processes together: a process whose threads still answer another one may abort."""
+
+    def teardown(self, *_: Any) -> None:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
@@ -25,7 +35,7 @@ if __name__ == "__main__":
         strategy=DDPStrategy(process_group_backend="gloo", start_method="spawn"),
         max_epochs=2,
         logger=TensorBoardLogger(folder, name="run", version="0"),
-        callbacks=[KernelVizCallback()],
+        callbacks=[KernelVizCallback(), Together()],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,

@@ -315,6 +315,8 @@ class KernelVizCallback(Callback):
         log: Callable[..., None] | None,
         at_epoch_end: bool = False,
     ) -> None:
+        if not at_epoch_end and not self._health_log.is_waiting:
+            return  # in most steps
         if self._is_fitting and self.style.health and self._session is not None:
             failures = Failures()
             losing = "pictures and snapshots are kept"

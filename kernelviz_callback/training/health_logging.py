@@ -37,6 +37,11 @@ class HealthLog:
         self._newest: dict[str, float] = {}
         self._is_new = False
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether numbers of a snapshot are still to be logged with `log`."""
+        return self._is_new or bool(self._expected)
+
     def expect(self, step: int, scalars: "Future[dict[str, float]] | None") -> None:
         """Note that a snapshot was taken. Every process must call this method.
 
