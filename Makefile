@@ -6,6 +6,10 @@ INSTALLED := $(VENV)/installed
 OLDEST := .venv-oldest
 EMPTY := build/empty
 
+# A module is compiled at its first import, and the result is kept. Some containers forbid that: then
+# each process of the tests would spend ten seconds on compiling torch and Lightning again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # pip prints nothing for minutes with --quiet, and too much without it. The names of the large files
 # are enough. Python compiles a module at its first import: most installed modules are never imported.
 PIP_INSTALL := $(BIN)/pip install --no-compile --progress-bar off --editable

@@ -20,7 +20,7 @@ from kernelviz_callback import KernelVizCallback
 class Together(Callback):
     """Ends both processes together: a process whose threads still answer another one may abort."""
 
-    def teardown(self, *_: Any) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
