@@ -74,12 +74,15 @@ class Measured(NamedTuple):
         cpu: Seconds of processor time that the steps ``after`` took beyond the steps ``later``, for
             each snapshot.
         closing: Seconds from the end of the last step to the end of the training.
+        memory: Bytes that only the other process has in memory (its unique set size) before the
+            training ends; 0 if there is no such process.
     """
 
     after: np.ndarray
     later: np.ndarray
     cpu: np.ndarray
     closing: float
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -116,12 +119,15 @@ class Watch:
         self.plan = plan
         self.durations: list[float] = []
         self.cpu: list[float] = []
+        self.memory = 0
         self.start()
 
     def start(self) -> None:
         """Begin a step."""
         if (len(self.durations) + 1) % self.plan.every == 0:
             self.cpu.append(_cpu())
+        if len(self.durations) == self.plan.steps - 1:  # this step is not measured
+            self.memory = _memory_apart()
         self.began = time.perf_counter()
 
     def stop(self) -> None:
@@ -134,7 +140,7 @@ class Watch:
         blocks = np.array(self.durations[skipped * every - 1 : -1])
         blocks = blocks.reshape(-1, 2, every)
         cpu = np.diff(self.cpu)[skipped - 1 :][: 2 * len(blocks)].reshape(-1, 2)
-        return Measured(blocks[:, 0], blocks[:, 1], cpu[:, 0] - cpu[:, 1], closing)
+        return Measured(blocks[:, 0], blocks[:, 1], cpu[:, 0] - cpu[:, 1], closing, self.memory)
 
 
 class Clock(Callback):
@@ -266,26 +272,35 @@ def compare(name: str, rounds: int, contenders: tuple[str, ...]) -> None:
             is_slow = contender in SLOW
             own = replace(plan, first=0, measured=SNAPSHOTS_OF_SLOW) if is_slow else plan
             with _quiet(), _drawing_in(contender):
-                found[contender].append(run(contender, own))
-        print(f"{name}: round {number + 1} of {rounds}", file=sys.stderr)
+                measured = run(contender, own)
+            found[contender].append(measured)
+            # All figures at once: a run that is cut off has shown something.
+            row = _row([measured], found["none"])
+            print(f"{name}, round {number + 1} of {rounds}, {contender}: {row}", file=sys.stderr)
     print(
         f"\n| {name}, {plan.every} steps after a snapshot | lost | CPU | median step "
         "| 99 % of the steps | the same without | worst step | closing |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    without = statistics.median(measured.closing for measured in found["none"])
     for contender, rows in found.items():
-        after, later, cpu = (np.concatenate(part) for part in list(zip(*rows, strict=True))[:3])
-        cells = [
-            np.median(after.sum(1) - later.sum(1)),
-            np.median(cpu),
-            np.median(after),
-            np.quantile(after, 0.99),
-            np.quantile(later, 0.99),
-            after.max(),
-            statistics.median(measured.closing for measured in rows) - without,
-        ]
-        print(f"| {contender} | {' | '.join(f'{x * 1e3:.1f} ms' for x in cells)} |")
+        print(f"| {contender} | {_row(rows, found['none'])} |", flush=True)
+    memory = max(measured.memory for rows in found.values() for measured in rows)
+    print(f"\nThe other process has {memory / 1e6:.0f} MB of memory of its own.", flush=True)
+
+
+def _row(trainings: list[Measured], without: list[Measured]) -> str:
+    after, later, cpu = (np.concatenate(part) for part in list(zip(*trainings, strict=True))[:3])
+    closing, usual = (statistics.median(m.closing for m in some) for some in (trainings, without))
+    cells = [
+        np.median(after.sum(1) - later.sum(1)),
+        np.median(cpu),
+        np.median(after),
+        np.quantile(after, 0.99),
+        np.quantile(later, 0.99),
+        after.max(),
+        closing - usual,
+    ]
+    return " | ".join(f"{x * 1e3:.1f} ms" for x in cells)
 
 
 def _in_a_loop(
@@ -337,6 +352,11 @@ def _cpu() -> float:
             times = child.cpu_times()
             total += times.user + times.system
     return total
+
+
+def _memory_apart() -> int:
+    children = psutil.Process().children()
+    return sum(child.memory_full_info().uss for child in children)
 
 
 def _calls_of(seconds: float, small: Tensor) -> int:

@@ -15,7 +15,7 @@ _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 _BLOCK = 2**17  # numbers that are converted together: they fit in a processor's cache
 
 
-def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
+def to_levels(values: Tensor, half_range: Tensor, *, is_finite: bool = False) -> Tensor:
     """Round signed values to 8 bits: -half_range to 1, zero to 128, +half_range to 255.
 
     This is the only conversion from numbers to picture levels. Values beyond the range are clipped
@@ -25,6 +25,7 @@ def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
         values: Shape (N, ...), floating point, not modified.
         half_range: The magnitude at the ends of the scale, not negative, of a shape that broadcasts
             with ``values``. With 0, every value is neutral.
+        is_finite: Whether it is known that no value is NaN. Then the search for them is left out.
 
     Example:
         >>> to_levels(torch.tensor([-2.0, 0.0, 1.0, 2.0]), torch.tensor(2.0))
@@ -37,8 +38,11 @@ def to_levels(values: Tensor, half_range: Tensor) -> Tensor:
         rows = max(1, len(values))  # fewer calls
     blocks = (torch.split(each, rows) for each in (values, ends, levels))
     for given, end, found in zip(*blocks, strict=True):
-        share = (given.float() / end).clamp_(-1, 1).mul_(127).nan_to_num_(0)
-        found.copy_(share.add_(ZERO_LEVEL).round_())
+        share = (given.float() / end).clamp_(-1, 1).mul_(127)
+        if not is_finite:
+            share.nan_to_num_(0)
+        # By way of int32: the direct conversion takes twice as long on a CPU.
+        found.copy_(share.add_(ZERO_LEVEL).round_().int())
     return levels
 
 

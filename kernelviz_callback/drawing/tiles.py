@@ -29,7 +29,8 @@ def paint_tiles(
     Returns:
         Shape (N, 3, tile height, tile width), uint8, on the device of ``values``.
     """
-    levels = _enlarge(to_levels(values, half_ranges[:, None, None, None]), zoom)
+    ends = half_ranges[:, None, None, None]
+    levels = _enlarge(to_levels(values, ends, is_finite=non_finite is None), zoom)
     colours = _in_threes(levels) if is_rgb else diverging(levels)
     if non_finite is not None:
         mask = _enlarge(non_finite, zoom)
