@@ -7,6 +7,7 @@ it. Another process has an interpreter of its own.
 
 import ctypes
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -254,8 +255,10 @@ class _Child:
     def end(self) -> None:
         """End it. If it has not taken over the work, it is killed at once."""
         self._channel.close()
+        if self.has_work:
+            _wait_for(self._process, _SECONDS_TO_END)
         try:
-            self._process.wait(_SECONDS_TO_END if self.has_work else 0)
+            self._process.wait(0)
         except subprocess.TimeoutExpired:
             self.kill()
         self._errors.close()
@@ -302,6 +305,25 @@ def serve(descriptor: int, parent: int) -> None:
             channel.send(reply, None)
     except (OSError, EOFError):
         os._exit(0)  # an interpreter that ends frees its modules, which takes a second
+
+
+def _wait_for(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Wait until a process has ended, or for a number of seconds.
+
+    `subprocess.Popen.wait` looks at intervals, which adds up to 50 ms.
+    """
+    if not hasattr(os, "pidfd_open"):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        return
+    with suppress(OSError):  # a sandbox may forbid it, and then `end` kills the process
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            ended = select.poll()
+            ended.register(descriptor, select.POLLIN)
+            ended.poll(1000 * seconds)
+        finally:
+            os.close(descriptor)
 
 
 def _end_with(parent: int) -> None:

@@ -3,19 +3,59 @@
 from contextlib import suppress
 from itertools import islice
 
+import torch
+
 from kernelviz_callback.drawing.animation.animate import evolution_gif
-from kernelviz_callback.drawing.animation.sampling import Reading, read_sequences
+from kernelviz_callback.drawing.animation.sampling import (
+    MOST_FRAMES,
+    Reading,
+    choose_steps,
+    read_sequences,
+)
 from kernelviz_callback.drawing.animation.strip import MOST_BYTES, film_strip
 from kernelviz_callback.drawing.encode import EncodedImage
+from kernelviz_callback.model.host import to_host
 from kernelviz_callback.snapshots.format import load_snapshot
 from kernelviz_callback.snapshots.names import list_snapshots
+from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Location
 
 # Only the first layers are drawn: fifty would take ten seconds of one processor.
 MOST_LAYERS = 8
 
+# A few more than the frames of a film, because other snapshots are chosen as a training goes on.
+_MOST_KEPT = 2 * MOST_FRAMES
+_MOST_BYTES_KEPT = 2**24
 
-def draw_films(folder: Location) -> dict[str, EncodedImage]:
+
+class Reel:
+    """Weights of earlier snapshots, kept in memory: films need not read all of them from files.
+
+    At most 48 snapshots are kept, and at most 16 MiB. They are chosen as for a film.
+    """
+
+    def __init__(self) -> None:
+        self._readings: dict[int, Reading] = {}
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Keep the weights of a snapshot, which nobody must change."""
+        reading = _reading_of(snapshot)
+        size = sum(weights.numel() * weights.element_size() for weights in reading.weights.values())
+        most = min(_MOST_KEPT, _MOST_BYTES_KEPT // max(1, size))
+        if most == 0:
+            self._readings.clear()
+            return
+        self._readings[snapshot.step] = reading
+        if len(self._readings) > most:
+            kept = choose_steps(list(self._readings), most)
+            self._readings = {step: self._readings[step] for step in kept}
+
+    def find(self, step: int) -> Reading | None:
+        """Return the weights at a step, or None if they are not kept."""
+        return self._readings.get(step)
+
+
+def draw_films(folder: Location, reel: Reel | None = None) -> dict[str, EncodedImage]:
     """Draw the film strip and the animation of the first 8 layers in the snapshots of a folder.
 
     At most 24 snapshots are read, one at a time, each once for all layers. If a snapshot cannot be
@@ -23,6 +63,7 @@ def draw_films(folder: Location) -> dict[str, EncodedImage]:
 
     Args:
         folder: Path or URL of the run folder.
+        reel: Weights of some of these snapshots, whose files are not read.
 
     Returns:
         For each layer of the last snapshot, ``film/<layer>`` to a PNG and ``evolution/<layer>`` to
@@ -35,8 +76,8 @@ def draw_films(folder: Location) -> dict[str, EncodedImage]:
     paths = list_snapshots(folder)
 
     def read(step: int) -> Reading:
-        snapshot = load_snapshot(paths[step])
-        return Reading(snapshot.epoch, dict(islice(snapshot.weights.items(), MOST_LAYERS)))
+        kept = None if reel is None else reel.find(step)
+        return kept or _reading_of(load_snapshot(paths[step]))
 
     images: dict[str, EncodedImage] = {}
     for layer, sequence in read_sequences(list(paths), read).items():
@@ -48,3 +89,10 @@ def draw_films(folder: Location) -> dict[str, EncodedImage]:
         with suppress(ValueError):
             images[f"evolution/{layer}"] = EncodedImage.gif(evolution_gif(sequence))
     return images
+
+
+def _reading_of(snapshot: Snapshot) -> Reading:
+    """The weights of the first layers as in the file of the snapshot: float32 on the CPU."""
+    drawn = islice(snapshot.weights.items(), MOST_LAYERS)
+    weights = {name: to_host(w.detach().to(torch.float32)) for name, w in drawn}
+    return Reading(snapshot.epoch, weights)

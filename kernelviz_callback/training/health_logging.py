@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kernelviz_callback.training.failures import Failures
+from kernelviz_callback.training.health_monitor import PREFIX
 from kernelviz_callback.training.loggers.registry import takes_numbers
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-PREFIX = "kernelviz/"
 # Seconds to wait for the numbers of a snapshot. The limit keeps a training from waiting forever if
 # the thread that examines the filters has died.
 _LONGEST_WAIT = 60.0

@@ -16,6 +16,8 @@ from kernelviz_callback.probe.probe_energy import ProbeEnergy, energy_for_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.failures import Failures
 
+PREFIX = "kernelviz/"  # of the tags of health numbers
+
 
 class HealthMonitor:
     """Examines snapshots in order. Each is compared with the first and with the previous one.

@@ -17,9 +17,8 @@ from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder
 from kernelviz_callback.tensorboard_plugin.codec import value_of
 from kernelviz_callback.training.failures import Failures
-from kernelviz_callback.training.films import draw_films
-from kernelviz_callback.training.health_logging import PREFIX
-from kernelviz_callback.training.health_monitor import HealthMonitor
+from kernelviz_callback.training.films import Reel, draw_films
+from kernelviz_callback.training.health_monitor import PREFIX, HealthMonitor
 from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.snapshot_files import Recording
 
@@ -75,12 +74,14 @@ class SnapshotWork:
     def __init__(self, probe: Probe, renderer: Renderer, *, health: bool) -> None:
         self.renderer = renderer
         self._monitor = HealthMonitor(probe) if health else None
+        self._reel = Reel()
         self._examined: Snapshot | None = None
 
     def examine(self, snapshot: Snapshot, folder: Folder) -> Examined:
         """Examine the next snapshot, and add its health to its file in the run folder."""
         failures = Failures()
         self._examined = snapshot
+        self._reel.add(snapshot)
         if self._monitor is None:
             return Examined({}, [], failures)
         consequence = "the health of these filters is unknown; snapshot files and pictures are kept"
@@ -122,7 +123,7 @@ class SnapshotWork:
 
     def draw_films(self, folder: Folder) -> dict[str, EncodedImage]:
         """Draw the films of all snapshots in the run folder, see `draw_films`."""
-        return draw_films(folder)
+        return draw_films(folder, self._reel)
 
     def recall(self, earlier: Sequence[Folder]) -> Failures:
         """Continue after snapshots that were recorded before.

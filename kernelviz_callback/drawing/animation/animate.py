@@ -134,9 +134,10 @@ def _indices_of_few(picture: Canvas, palette: Canvas) -> Canvas:
     """Return the same as `palette_indices`, faster for a picture that is mostly background."""
     background = np.array(BACKGROUND, np.uint8)
     indices = np.full(picture.shape[:-1], palette_indices(background, palette))
-    is_other = (picture != background).any(-1)
-    packed = picture[is_other].astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    few, places = np.unique(packed, return_inverse=True)
+    red, green, blue = (picture[..., channel].astype(np.uint32) for channel in range(3))
+    packed = red << 16 | green << 8 | blue
+    is_other = packed != packed.dtype.type(int.from_bytes(background.tobytes(), "big"))
+    few, places = np.unique(packed[is_other], return_inverse=True)
     colours = np.stack([few >> 16, few >> 8 & 255, few & 255], -1).astype(np.uint8)
     indices[is_other] = palette_indices(colours, palette)[places]
     return indices
