@@ -47,8 +47,8 @@ _PATIENCE = 30.0
 _PATIENCE_WITH_DRAWING = 300.0
 _SECONDS_TO_END = 2.0
 
-# For glibc. Each snapshot needs the same large blocks of memory. By default they are returned to the
-# system, and it clears them again for the next snapshot: two milliseconds.
+# For glibc. Each snapshot needs the same large blocks of memory. By default they are returned to
+# the system, and it clears them again for the next snapshot: two milliseconds.
 _KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**26)}
 
 # Nothing is imported before the path is that of the training: a module in the working directory

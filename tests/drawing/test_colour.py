@@ -19,6 +19,8 @@ def test_levels_are_symmetric_about_zero(value: float, half_range: float) -> Non
 def test_levels_of_zero_nan_infinity_and_tiny_numbers() -> None:
     assert to_levels(torch.zeros(3), torch.tensor(0.0)).tolist() == [128] * 3
     assert to_levels(torch.tensor([torch.nan, torch.inf]), torch.tensor(1.0)).tolist() == [128, 255]
+    values, ends = torch.randn(4, 3, 5, 5), torch.rand(4, 1, 1, 1)
+    assert torch.equal(to_levels(values, ends, is_finite=True), to_levels(values, ends))
     tiny = torch.tensor([1e-44, -1e-44])
     assert to_levels(tiny, tiny.abs().max()).dtype == torch.uint8
 

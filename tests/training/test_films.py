@@ -14,7 +14,7 @@ from kernelviz_callback import Geometry, Snapshot, load_snapshot, save_snapshot
 from kernelviz_callback.drawing.animation.animate import evolution_gif
 from kernelviz_callback.drawing.animation.strip import film_strip
 from kernelviz_callback.training import films
-from kernelviz_callback.training.films import draw_films
+from kernelviz_callback.training.films import Reel, draw_films
 
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
 STEPS = (0, 1, 2, 4, 8, 16, 20, 40)
@@ -121,3 +121,42 @@ def test_only_the_first_eight_layers_are_filmed(tmp_path: Path) -> None:
         save_snapshot(Snapshot(step, 0, 0.0, named, dict.fromkeys(named, PLAIN)), tmp_path)
     filmed = [tag.removeprefix("film/") for tag in draw_films(tmp_path) if tag.startswith("film/")]
     assert filmed == list(named)[:8]
+
+
+def reel_of(steps: range | tuple[int, ...]) -> Reel:
+    reel = Reel()
+    for step in steps:
+        named = weights(step)
+        reel.add(Snapshot(step, step // 10, 0.0, named, dict.fromkeys(named, PLAIN)))
+    return reel
+
+
+def test_films_of_weights_in_memory_are_those_of_the_files(folder: Path, monkeypatch) -> None:
+    expected = draw_films(folder)
+
+    def unread(path: Path) -> Snapshot:
+        raise AssertionError(f"{path} need not be read")
+
+    with monkeypatch.context() as context:
+        context.setattr(films, "load_snapshot", unread)
+        assert draw_films(folder, reel_of(STEPS)) == expected
+    assert draw_films(folder, reel_of((0, 8, 1000))) == expected, "the other steps are read"
+
+
+def test_weights_in_memory_without_a_file_are_in_no_film(folder: Path) -> None:
+    expected = draw_films(folder)
+    assert draw_films(folder, reel_of((*STEPS, 1000))) == expected
+
+
+def test_the_weights_in_memory_are_limited() -> None:
+    reel = reel_of(range(200))
+    assert sum(reel.find(step) is not None for step in range(200)) == 48
+    assert reel.find(0)
+    assert reel.find(199)
+    wide = {"conv": torch.ones(2048, 64, 3, 3)}  # 4.5 MiB
+    for step in range(200, 210):
+        reel.add(Snapshot(step, 0, 0.0, wide, {"conv": PLAIN}))
+    assert sum(reel.find(step) is not None for step in range(210)) == 3
+    vast = {"conv": torch.ones(4096, 128, 3, 3)}
+    reel.add(Snapshot(210, 0, 0.0, vast, {"conv": PLAIN}))
+    assert not any(reel.find(step) for step in range(211))
