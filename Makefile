@@ -57,6 +57,7 @@ docs: $(INSTALLED)
 # Print the tables of the documentation.
 benchmark: $(INSTALLED) browser
 	$(BIN)/python benchmarks/true_cost.py
+	$(BIN)/python benchmarks/parts.py
 	$(BIN)/python benchmarks/snapshot.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/growth.py

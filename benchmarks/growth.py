@@ -77,7 +77,10 @@ class Small(LightningModule):
 
 
 class Inventory(Callback):
-    """Count the memory, the threads and the open files of the process at some steps."""
+    """Count the memory, the threads and the open files at some steps.
+
+    The memory is also that of the process that draws.
+    """
 
     def __init__(self, at: Sequence[int]) -> None:
         self.at = at
@@ -91,8 +94,9 @@ class Inventory(Callback):
                     callback.state_dict()  # waits for the scale of all snapshots so far
             trainer.logger.experiment.flush()
             process = psutil.Process(os.getpid())
+            both = [process, *process.children()]
             self.found[trainer.global_step] = (
-                process.memory_info().rss / 2**20,
+                sum(each.memory_info().rss for each in both) / 2**20,
                 threading.active_count(),
                 process.num_fds(),
             )

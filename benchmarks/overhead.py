@@ -107,7 +107,7 @@ class Meter(Callback):
 
     def _timed(self, hook: Callable[..., None], times: list[float]) -> Callable[..., None]:
         def timed(*args: Any, **kwargs: Any) -> None:
-            start, cpu, beside = time.perf_counter(), time.process_time(), self._beside()
+            cpu, beside, start = time.process_time(), self._beside(), time.perf_counter()
             hook(*args, **kwargs)
             times.append(time.perf_counter() - start)
             if hook.__name__ != "on_train_end":

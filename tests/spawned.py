@@ -18,7 +18,10 @@ from kernelviz_callback import KernelVizCallback
 
 
 class Together(Callback):
-    """Ends both processes together: a process whose threads still answer another one may abort."""
+    """Ends both processes together.
+
+    If one of them ends while the other still communicates with it, it may abort.
+    """
 
     def teardown(self, *_: Any, **__: Any) -> None:
         torch.distributed.barrier()

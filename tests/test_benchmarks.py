@@ -22,18 +22,22 @@ def test_the_snapshot_benchmark_measures_complete_snapshots() -> None:
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    ("contender", "measured"), [("ours", 2), ("ours, at first", 2), ("pasted snippet", 1)]
+    ("contender", "measured"),
+    [("none", 2), ("ours", 2), ("ours, at first", 2), ("pasted snippet", 1)],
 )
 def test_the_true_cost_is_measured_after_every_snapshot(contender: str, measured: int) -> None:
     code = (
         f"import true_cost as t; plan = t.Plan(6, first={measured - 1}, measured={measured})\n"
         f"with t._drawing_in({contender!r}): found = t.loop_of_calls({contender!r}, plan)\n"
         "print(found.after.shape, found.later.shape, found.cpu.shape, found.closing > 0)\n"
-        "print((found.after > 0).all() and (found.later > 0).all())"
+        "print((found.after > 0).all() and (found.later > 0).all(), found.memory > 0)\n"
+        "print(t._row([found], [found]))"
     )
     done = run_python("-c", code, cwd=BENCHMARKS)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == [
-        f"({measured}, 6) ({measured}, 6) ({measured},) True",
-        "True",
-    ]
+    shapes, found, row = done.stdout.splitlines()[-3:]
+    assert shapes == f"({measured}, 6) ({measured}, 6) ({measured},) True"
+    assert found == f"True {contender == 'ours'}", "only this one draws in another process"
+    cells = row.split(" | ")
+    assert len(cells) == 7
+    assert cells[-1] == "0.0 ms", "the closing, less its own"

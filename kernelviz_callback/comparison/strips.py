@@ -21,8 +21,7 @@ from kernelviz_callback.drawing.tile_style import TileStyle, colour_bar, tile_st
 from kernelviz_callback.drawing.tiles import paint_tiles
 from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.filters.planes import MOST_CHANNELS, as_planes, why_no_image
-from kernelviz_callback.filters.probe_convolution import response_size
-from kernelviz_callback.filters.responses import channel_responses, summed_responses
+from kernelviz_callback.filters.responses import channel_responses, response_size, summed_responses
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.probe.probe import Probe
 

@@ -25,7 +25,8 @@ def to_levels(values: Tensor, half_range: Tensor, *, is_finite: bool = False) ->
         values: Shape (N, ...), floating point, not modified.
         half_range: The magnitude at the ends of the scale, not negative, of a shape that broadcasts
             with ``values``. With 0, every value is neutral.
-        is_finite: Whether it is known that no value is NaN. Then the search for them is left out.
+        is_finite: Whether it is known that no value is NaN. Then NaN is not searched for. A NaN
+            would become any level.
 
     Example:
         >>> to_levels(torch.tensor([-2.0, 0.0, 1.0, 2.0]), torch.tensor(2.0))

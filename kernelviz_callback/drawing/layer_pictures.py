@@ -19,8 +19,7 @@ from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.drawing.tile_style import response_style
 from kernelviz_callback.drawing.verdict_frames import flag_filters
 from kernelviz_callback.filters.frequency import frequency_gain
-from kernelviz_callback.filters.probe_convolution import KeptConvolutions, response_size
-from kernelviz_callback.filters.responses import ResponseChunks
+from kernelviz_callback.filters.responses import ResponseChunks, response_size
 from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.model.feature_maps import FeatureMap
@@ -101,7 +100,6 @@ def paint_responses(
     when: str = "",
     response: Response = "channels",
     scale: Scale = "filter",
-    convolutions: KeptConvolutions | None = None,
 ) -> PaintedGrid:
     """Do the part of `response_picture` that runs on the device of the weights.
 
@@ -113,8 +111,6 @@ def paint_responses(
         when: The argument of `response_picture`.
         response: The argument of `response_picture`.
         scale: The option of `kernel_grid`.
-        convolutions: Keeps what does not depend on the weights, from one snapshot to the next. Pass
-            the same object as long as the probe is the same.
 
     Raises:
         ValueError: If the probe does not fit the layer.
@@ -130,24 +126,20 @@ def paint_responses(
     summed = response == "sum" or too_many
     full = response_size(probe.size, (height, width), geometry.plane_dilation)
     shrink = fitting_shrink(filters, slices if summed else unsummed, *full)
-    weights_of_slices = weights.movedim(2, 1).flatten(0, 1) if depth else weights
-    dilation, groups = geometry.plane_dilation, geometry.groups
     chunks = ResponseChunks(
         image,
-        weights_of_slices,
-        dilation=dilation,
-        groups=groups,
+        weights.movedim(2, 1).flatten(0, 1) if depth else weights,
+        dilation=geometry.plane_dilation,
+        groups=geometry.groups,
         shrink=shrink,
         summed=summed,
-        convolution=None
-        if convolutions is None
-        else convolutions.find(image, weights_of_slices.shape, dilation, groups, shrink),
     )
     plane = (
         f"tile = probe * filter, summed over {channels} channels"
         if summed
         else "plane c of a tile = probe[c] * kernel[c]"
     )
+    dilation = geometry.plane_dilation
     dilated = f", dilation {dilation}" if prod(dilation) > 1 else ""
     shrunk = f", averaged {shrink}x{shrink}" if shrink > 1 else ""
     source = probe.name

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from kernelviz_callback.filters.probe_convolution import response_size
+from kernelviz_callback.filters.responses import response_size
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.probe.probe_chart import make_chart
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from kernelviz_callback.filters.float64 import float64_blocks
 from kernelviz_callback.filters.planes import why_no_image
-from kernelviz_callback.filters.probe_convolution import response_size
+from kernelviz_callback.filters.responses import response_size
 from kernelviz_callback.probe.probe import Probe
 
 _MOST_WEIGHTS = 2048  # in a filter; with more weights, A would be larger than most layers

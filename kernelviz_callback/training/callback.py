@@ -306,7 +306,8 @@ class KernelVizCallback(Callback):
         if session is not None:
             step = trainer.global_step
             scalars = session.record(step, trainer.current_epoch, trainer.loggers)
-            self._health_log.expect(step, scalars)
+            if self.style.health:
+                self._health_log.expect(step, scalars)
 
     def _log_health(
         self,

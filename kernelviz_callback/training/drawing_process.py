@@ -94,7 +94,7 @@ class DrawingProcess:
         if self._is_worth_it(folder):
             self._start()
         if self._child is not None and not self._child.has_work and self._child.is_ready():
-            self._attempt(lambda child: child.take_over(self._work))
+            self._hand_over()
         sent = snapshot
         if self.is_apart and _is_on_cuda(snapshot):
             sent = replace(snapshot, feature_maps=FeatureMaps())  # `draw` paints them here
@@ -157,6 +157,11 @@ class DrawingProcess:
                 "of the training draws them from now on"
             )
             return False, None
+
+    def _hand_over(self) -> None:
+        done, _ = self._attempt(lambda child: child.take_over(self._work))
+        if done:
+            self._work.free_memory()
 
     def _continue_here(self, method: Callable[..., Any]) -> None:
         """Bring the work of this process to the state of the process that was lost."""
@@ -312,18 +317,18 @@ def _wait_for(process: "subprocess.Popen[bytes]", seconds: float) -> None:
 
     `subprocess.Popen.wait` looks at intervals, which adds up to 50 ms.
     """
-    if not hasattr(os, "pidfd_open"):
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):  # another system, or a sandbox that forbids it
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
         return
-    with suppress(OSError):  # a sandbox may forbid it, and then `end` kills the process
-        descriptor = os.pidfd_open(process.pid)
-        try:
-            ended = select.poll()
-            ended.register(descriptor, select.POLLIN)
-            ended.poll(1000 * seconds)
-        finally:
-            os.close(descriptor)
+    try:
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        ended.poll(1000 * seconds)
+    finally:
+        os.close(descriptor)
 
 
 def _end_with(parent: int) -> None:

@@ -1,9 +1,12 @@
 """Draw the film strip and the animation of every watched layer from a run folder."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 
 import torch
+from torch import Tensor
 
 from kernelviz_callback.drawing.animation.animate import evolution_gif
 from kernelviz_callback.drawing.animation.sampling import (
@@ -14,7 +17,6 @@ from kernelviz_callback.drawing.animation.sampling import (
 )
 from kernelviz_callback.drawing.animation.strip import MOST_BYTES, film_strip
 from kernelviz_callback.drawing.encode import EncodedImage
-from kernelviz_callback.model.host import to_host
 from kernelviz_callback.snapshots.format import load_snapshot
 from kernelviz_callback.snapshots.names import list_snapshots
 from kernelviz_callback.snapshots.snapshot import Snapshot
@@ -39,16 +41,19 @@ class Reel:
 
     def add(self, snapshot: Snapshot) -> None:
         """Keep the weights of a snapshot, which nobody must change."""
-        reading = _reading_of(snapshot)
-        size = sum(weights.numel() * weights.element_size() for weights in reading.weights.values())
-        most = min(_MOST_KEPT, _MOST_BYTES_KEPT // max(1, size))
+        numbers = sum(weights.numel() for _, weights in _drawn(snapshot))
+        most = min(_MOST_KEPT, _MOST_BYTES_KEPT // max(1, numbers * torch.float32.itemsize))
         if most == 0:
-            self._readings.clear()
+            self.clear()
             return
-        self._readings[snapshot.step] = reading
+        self._readings[snapshot.step] = _reading_of(snapshot)
         if len(self._readings) > most:
             kept = choose_steps(list(self._readings), most)
             self._readings = {step: self._readings[step] for step in kept}
+
+    def clear(self) -> None:
+        """Keep nothing of the snapshots so far."""
+        self._readings.clear()
 
     def find(self, step: int) -> Reading | None:
         """Return the weights at a step, or None if they are not kept."""
@@ -80,19 +85,25 @@ def draw_films(folder: Location, reel: Reel | None = None) -> dict[str, EncodedI
         return kept or _reading_of(load_snapshot(paths[step]))
 
     images: dict[str, EncodedImage] = {}
-    for layer, sequence in read_sequences(list(paths), read).items():
-        if len(sequence.frames) == 1:
-            continue
-        film = EncodedImage.png(film_strip(sequence).pixels)
-        if len(film.content) <= MOST_BYTES:
-            images[f"film/{layer}"] = film
-        with suppress(ValueError):
-            images[f"evolution/{layer}"] = EncodedImage.gif(evolution_gif(sequence))
+    with ThreadPoolExecutor(1) as encoder:
+        for layer, sequence in read_sequences(list(paths), read).items():
+            if len(sequence.frames) == 1:
+                continue
+            # The compression needs no interpreter, so the animation can be drawn meanwhile.
+            film = encoder.submit(EncodedImage.png, film_strip(sequence).pixels)
+            with suppress(ValueError):
+                images[f"evolution/{layer}"] = EncodedImage.gif(evolution_gif(sequence))
+            if len(film.result().content) <= MOST_BYTES:
+                images[f"film/{layer}"] = film.result()
     return images
 
 
 def _reading_of(snapshot: Snapshot) -> Reading:
     """The weights of the first layers as in the file of the snapshot: float32 on the CPU."""
-    drawn = islice(snapshot.weights.items(), MOST_LAYERS)
-    weights = {name: to_host(w.detach().to(torch.float32)) for name, w in drawn}
+    # Not by way of pinned memory, because they are kept.
+    weights = {name: w.detach().to("cpu", torch.float32) for name, w in _drawn(snapshot)}
     return Reading(snapshot.epoch, weights)
+
+
+def _drawn(snapshot: Snapshot) -> Iterator[tuple[str, Tensor]]:
+    return islice(snapshot.weights.items(), MOST_LAYERS)

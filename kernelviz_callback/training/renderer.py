@@ -14,7 +14,6 @@ from kernelviz_callback.drawing.layer_pictures import (
     paint_responses,
 )
 from kernelviz_callback.drawing.painted_grid import PaintedGrid
-from kernelviz_callback.filters.probe_convolution import KeptConvolutions
 from kernelviz_callback.model.feature_maps import FeatureMaps
 from kernelviz_callback.probe.probe import Probe, readable_by_layer
 from kernelviz_callback.snapshots.snapshot import Snapshot
@@ -52,7 +51,6 @@ class Renderer:
         self._response = response
         self._scale = scale
         self.run_scales = run_scales
-        self._convolutions = KeptConvolutions()
 
     def draw(self, snapshot: Snapshot, failures: Failures) -> dict[str, EncodedImage]:
         """Draw the kernels and the responses of every layer.
@@ -143,7 +141,6 @@ class Renderer:
                 when=_when(snapshot),
                 response=self._response,
                 scale=scale,
-                convolutions=self._convolutions,
             )
         else:
             painted = paint_feature_maps(

@@ -81,7 +81,8 @@ class SnapshotWork:
         """Examine the next snapshot, and add its health to its file in the run folder."""
         failures = Failures()
         self._examined = snapshot
-        self._reel.add(snapshot)
+        with failures.survive("keep weights for the films", "the films read them from the files"):
+            self._reel.add(snapshot)
         if self._monitor is None:
             return Examined({}, [], failures)
         consequence = "the health of these filters is unknown; snapshot files and pictures are kept"
@@ -120,6 +121,10 @@ class SnapshotWork:
                 packed = pack_layer(snapshot, layer, recording.attempt, began_at=recording.began_at)
                 events.append(value_of(*packed).SerializeToString())
         return Drawn(images, events, dict(self.renderer.run_scales), failures)
+
+    def free_memory(self) -> None:
+        """Keep no weights for films. Call it when another process has taken over the work."""
+        self._reel.clear()
 
     def draw_films(self, folder: Folder) -> dict[str, EncodedImage]:
         """Draw the films of all snapshots in the run folder, see `draw_films`."""

@@ -1,8 +1,6 @@
 """Responses against a slow reference, and their independence of the training's settings."""
 
 import itertools
-import pickle
-from typing import Any
 
 import pytest
 import torch
@@ -11,12 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kernelviz_callback import channel_responses, summed_responses
-from kernelviz_callback.filters.probe_convolution import KeptConvolutions, response_size
-from kernelviz_callback.filters.responses import ResponseChunks
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from kernelviz_callback.filters.responses import response_size
 
 
 def slow_responses(
@@ -127,65 +120,8 @@ def test_channels_that_do_not_match_are_refused() -> None:
 
 @pytest.mark.parametrize("shrink", [1, 2])
 def test_a_probe_with_many_channels_is_summed_in_parts(monkeypatch, shrink) -> None:
-    monkeypatch.setattr("kernelviz_callback.filters.probe_convolution.CHUNK_BYTES", 1)
+    monkeypatch.setattr("kernelviz_callback.filters.responses.CHUNK_BYTES", 1)
     probe, weights = torch.rand(40, 11, 12), torch.randn(5, 40, 3, 3)
     expected = F.avg_pool2d(F.conv2d(probe[None], weights), shrink)[0]
     found = summed_responses(probe, weights, shrink=shrink)
     torch.testing.assert_close(found[:, 0], expected, rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_kept_convolutions_give_the_responses(shape: tuple[Any, ...]) -> None:
-    filters, channels, groups, kernel, dilation = shape
-    probe = drawn(channels * groups, 9, 8)
-    kept = KeptConvolutions()
-    for seed in range(2):
-        weights = drawn(filters, channels, *kernel, seed=seed)
-        slow = slow_responses(probe, weights, dilation, groups)
-        for summed in (False, True):
-            convolution = kept.find(probe, weights.shape, dilation, groups, 1)
-            found = ResponseChunks(
-                probe,
-                weights,
-                dilation=dilation,
-                groups=groups,
-                summed=summed,
-                convolution=convolution,
-            )
-            expected = slow.sum(1, keepdim=True) if summed else slow
-            torch.testing.assert_close(torch.cat(list(found)), expected, rtol=1e-5, atol=1e-5)
-            assert kept.find(probe, weights.shape, dilation, groups, 1) is convolution
-
-
-def test_a_kept_convolution_averages_as_a_new_one_does() -> None:
-    probe, weights = drawn(3, 20, 19), drawn(5, 3, 4, 3)
-    kept = KeptConvolutions().find(probe, weights.shape, (1, 1), 1, 2)
-    expected = channel_responses(probe, weights, shrink=2)
-    torch.testing.assert_close(kept.by_channel(weights), expected, rtol=1e-5, atol=1e-5)
-    assert not kept.by_channel(weights.requires_grad_()).requires_grad
-
-
-def test_a_kept_convolution_is_as_precise_if_the_training_allows_less() -> None:
-    probe, weights = drawn(3, 32, 32), drawn(16, 3, 7, 7)
-    kept = KeptConvolutions().find(probe, weights.shape, (1, 1), 1, 1)
-    expected = kept.by_channel(weights)
-    torch.set_float32_matmul_precision("medium")
-    try:
-        with torch.autocast("cpu", torch.bfloat16):
-            found = kept.by_channel(weights)
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_kept_convolutions_need_a_limited_memory() -> None:
-    """The patches of one layer have 7 MiB, and with large kernels they would have 100."""
-    probe, kept = torch.rand(3, 224, 224), KeptConvolutions()
-    found = [kept.find(probe, (n, 3, 7, 7), (1, 1), 1, 2) for n in range(1, 20)]
-    held = [c for n, c in enumerate(found, 1) if kept.find(probe, (n, 3, 7, 7), (1, 1), 1, 2) is c]
-    assert 2 <= len(held) < 8
-    assert sum(c.bytes_kept for c in held) < 48 * 2**20
-    large = KeptConvolutions().find(probe, (8, 3, 31, 31), (1, 1), 1, 1)
-    assert large.bytes_kept < 2**20
-    copied = pickle.loads(pickle.dumps(kept))
-    assert copied.find(probe, (1, 3, 7, 7), (1, 1), 1, 2) is not found[0]

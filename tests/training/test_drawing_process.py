@@ -239,6 +239,21 @@ def test_workers_that_are_forked_do_not_hold_the_connection(at_once: None, runs)
     assert not child.is_running()
 
 
+@pytest.mark.parametrize("error", [OSError("not permitted"), AttributeError()])
+def test_the_process_ends_by_itself_where_it_cannot_be_polled(
+    at_once: None, runs, monkeypatch, error: Exception
+) -> None:
+    def refused(pid: int) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "pidfd_open", refused, raising=False)
+    run = runs()
+    run.move()
+    process = run.process._child._process
+    run.process.close()
+    assert process.returncode == 0, "it was not killed"
+
+
 def test_without_an_interpreter_a_thread_draws(at_once: None, runs, monkeypatch, caplog) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     run = runs()
@@ -264,8 +279,9 @@ def test_the_process_ignores_ctrl_c_for_the_training(at_once: None, runs) -> Non
     assert os.getpgid(child.pid) != os.getpgid(0)
 
 
-def test_no_process_is_left_after_many_trainings(at_once: None, runs) -> None:
-    for _ in range(6):
+@pytest.mark.parametrize("trainings", [6, pytest.param(50, marks=pytest.mark.long)])
+def test_no_process_is_left_after_many_trainings(at_once: None, runs, trainings: int) -> None:
+    for _ in range(trainings):
         run = runs()
         run.take(0)
         run.take(1)

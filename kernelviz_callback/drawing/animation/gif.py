@@ -8,7 +8,6 @@ import numpy.typing as npt
 import torch
 from PIL import GifImagePlugin, Image
 from torch import Tensor
-from torch.nn import functional
 
 from kernelviz_callback.drawing.animation.caption import Canvas
 
@@ -86,9 +85,9 @@ def encode_gif(frames: Sequence[Canvas], palette: Canvas, milliseconds: Sequence
 
 def _nearest(points: Tensor, centres: Tensor) -> npt.NDArray[np.intp]:
     # The nearest c has the largest -|p - c|^2 / 2. Its part -|p|^2 / 2 is the same for all c. The
-    # other part, p c - |c|^2 / 2, is the product of (p, 1) and (c, -|c|^2 / 2).
-    factors = torch.cat([centres, -centres.square().sum(1, keepdim=True) / 2], dim=1)
-    nearness = functional.pad(points, (0, 1), value=1.0) @ factors.T
+    # factors are whole numbers up to 255: their product is exact even if the training lets torch
+    # multiply in bfloat16.
+    nearness = torch.addmm(-centres.square().sum(1) / 2, points, centres.T)
     nearest: npt.NDArray[np.intp] = nearness.numpy().argmax(
         1
     )  # NumPy's argmax is several times as fast as torch's here

@@ -172,7 +172,7 @@ def read_sequences(
         for name, weights in last[1].weights.items()
     }
     frames = {step: _frames(step, reading, crops) for step, reading in (first, last)}
-    del first, last  # so that no more than one snapshot is in memory
+    del first, last  # so that no more than one file is in memory
     while missing := [step for step in choose_steps(readable, most) if step not in frames]:
         for step in missing:
             found = try_to_read(step)
