@@ -60,6 +60,7 @@ benchmark: $(INSTALLED) browser
 	$(BIN)/python benchmarks/parts.py
 	$(BIN)/python benchmarks/snapshot.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/idle_hooks.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/health.py
 	$(BIN)/python benchmarks/checkpoints.py

@@ -88,8 +88,7 @@ class Meter(Callback):
     before the measured one in the list, so that it can wait for these threads at the end.
     """
 
-    EACH_STEP = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
-    HOOKS = ("on_train_start", *EACH_STEP, "on_train_epoch_end", "on_train_end")
+    HOOKS = ("on_train_start", "on_train_batch_end", "on_train_epoch_end", "on_train_end")
 
     def __init__(self, measured: Callback) -> None:
         self.measured = measured
@@ -131,7 +130,6 @@ class Figures:
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     stall: list[float] = field(default_factory=list)
-    idle: list[float] = field(default_factory=list)
     written: list[float] = field(default_factory=list)
 
 
@@ -158,7 +156,6 @@ def train(callback: Callback | None, epochs: int, batches: int, figures: Figures
         figures.written.append(bytes_below(Path(folder)))
     if meter:
         figures.stall += meter.times[hook]
-        figures.idle.append(sum(statistics.median(meter.times[h]) for h in meter.EACH_STEP))
         figures.cpu.append(meter.cpu)
     return trainer.global_step
 
@@ -199,9 +196,6 @@ def compare(rounds: int, epochs: int, batches: int, *, each_step: bool) -> None:
         )
     ratio = cpu_of["blog post"] / cpu_of["ours"]
     print(f"\nCPU per snapshot: the blog post takes {ratio:.1f} times as much as ours.")
-    if not each_step:
-        idle = statistics.median(figures["ours"].idle) * 1e6
-        print(f"The hooks of a step without a snapshot take {idle:.1f} microseconds.")
 
 
 def main() -> None:

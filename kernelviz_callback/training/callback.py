@@ -152,13 +152,16 @@ class KernelVizCallback(Callback):
     def on_train_batch_start(
         self, trainer: "Trainer", pl_module: "LightningModule", batch: Any, batch_idx: int
     ) -> None:
-        self._take_training_probe(trainer, batch)
+        if self._probe is None:
+            self._take_training_probe(trainer, batch)
 
     @override
     def on_before_optimizer_step(
         self, trainer: "Trainer", pl_module: "LightningModule", optimizer: Optimizer
     ) -> None:
-        self._snapshot_lazy_layers(trainer)
+        # Lazy layers have no weights at the start, so their first snapshot is taken here.
+        if self._session is not None and self._session.seen_step is None:
+            self._snapshot(trainer)
 
     @override
     def on_train_batch_end(
@@ -227,7 +230,7 @@ class KernelVizCallback(Callback):
             self._take_probe(probe_of_batch(batch, "val_batch"))
 
     def _take_training_probe(self, trainer: "Trainer", batch: Any) -> None:
-        if self._is_fitting and self._probe is None:
+        if self._is_fitting:
             self._take_probe(probe_of_batch(batch, "train_batch"))
             self._snapshot(trainer)
 
@@ -247,16 +250,12 @@ class KernelVizCallback(Callback):
         self._log_dir = log_dir
         self._snapshot(trainer)
 
-    def _snapshot_lazy_layers(self, trainer: "Trainer") -> None:
-        """Take the first snapshot now if lazy layers had no weights at the start."""
-        if self._session is not None and self._session.seen_step is None:
-            self._snapshot(trainer)
-
     def _end_batch(self, trainer: "Trainer", *, log: Callable[..., None]) -> None:
         previous, self._step = self._step, trainer.global_step
         if self.schedule.due_after_steps(previous, self._step, trainer.current_epoch):
             self._snapshot(trainer)
-        self._log_health(trainer, log=log)
+        if self._health_log.is_waiting:  # rarely: most steps have no snapshot
+            self._log_health(trainer, log=log)
 
     def _end_epoch(self, trainer: "Trainer", *, log: Callable[..., None]) -> None:
         if self.schedule.due_after_epoch(trainer.current_epoch):
@@ -316,8 +315,6 @@ class KernelVizCallback(Callback):
         log: Callable[..., None] | None,
         at_epoch_end: bool = False,
     ) -> None:
-        if not at_epoch_end and not self._health_log.is_waiting:
-            return  # in most steps
         if self._is_fitting and self.style.health and self._session is not None:
             failures = Failures()
             losing = "pictures and snapshots are kept"
