@@ -271,11 +271,11 @@ def compare(name: str, rounds: int, contenders: tuple[str, ...]) -> None:
         for contender in contenders:
             is_slow = contender in SLOW
             own = replace(plan, first=0, measured=SNAPSHOTS_OF_SLOW) if is_slow else plan
-            with _quiet(), _drawing_in(contender):
+            with _quiet(), drawing_in(contender):
                 measured = run(contender, own)
             found[contender].append(measured)
             # All figures at once: a run that is cut off has shown something.
-            row = _row([measured], found["none"])
+            row = row_of([measured], found["none"])
             print(f"{name}, round {number + 1} of {rounds}, {contender}: {row}", file=sys.stderr)
     print(
         f"\n| {name}, {plan.every} steps after a snapshot | lost | CPU | median step "
@@ -283,12 +283,13 @@ def compare(name: str, rounds: int, contenders: tuple[str, ...]) -> None:
     )
     print("|---|---|---|---|---|---|---|---|")
     for contender, rows in found.items():
-        print(f"| {contender} | {_row(rows, found['none'])} |", flush=True)
+        print(f"| {contender} | {row_of(rows, found['none'])} |", flush=True)
     memory = max(measured.memory for rows in found.values() for measured in rows)
     print(f"\nThe other process has {memory / 1e6:.0f} MB of memory of its own.", flush=True)
 
 
-def _row(trainings: list[Measured], without: list[Measured]) -> str:
+def row_of(trainings: list[Measured], without: list[Measured]) -> str:
+    """Return the cells of a contender; the closing is less that of the trainings without one."""
     after, later, cpu = (np.concatenate(part) for part in list(zip(*trainings, strict=True))[:3])
     closing, usual = (statistics.median(m.closing for m in some) for some in (trainings, without))
     cells = [
@@ -335,7 +336,7 @@ def _callback_of(contender: str, plan: Plan) -> Callback | None:
 
 
 @contextmanager
-def _drawing_in(contender: str) -> Iterator[None]:
+def drawing_in(contender: str) -> Iterator[None]:
     """Draw in another process from the first snapshot on, or never."""
     costs = drawing_process.START_COST, drawing_process.START_COST_ON_MANY
     cost = math.inf if contender == "ours, at first" else 0.0

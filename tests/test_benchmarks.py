@@ -28,10 +28,10 @@ def test_the_snapshot_benchmark_measures_complete_snapshots() -> None:
 def test_the_true_cost_is_measured_after_every_snapshot(contender: str, measured: int) -> None:
     code = (
         f"import true_cost as t; plan = t.Plan(6, first={measured - 1}, measured={measured})\n"
-        f"with t._drawing_in({contender!r}): found = t.loop_of_calls({contender!r}, plan)\n"
+        f"with t.drawing_in({contender!r}): found = t.loop_of_calls({contender!r}, plan)\n"
         "print(found.after.shape, found.later.shape, found.cpu.shape, found.closing > 0)\n"
         "print((found.after > 0).all() and (found.later > 0).all(), found.memory > 0)\n"
-        "print(t._row([found], [found]))"
+        "print(t.row_of([found], [found]))"
     )
     done = run_python("-c", code, cwd=BENCHMARKS)
     assert done.returncode == 0, done.stderr

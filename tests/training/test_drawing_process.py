@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -249,9 +250,11 @@ def test_the_process_ends_by_itself_where_it_cannot_be_polled(
     monkeypatch.setattr(os, "pidfd_open", refused, raising=False)
     run = runs()
     run.move()
-    process = run.process._child._process
+    killed: list[Any] = []
+    monkeypatch.setattr(subprocess.Popen, "kill", killed.append)
     run.process.close()
-    assert process.returncode == 0, "it was not killed"
+    assert killed == []
+    assert children() == []
 
 
 def test_without_an_interpreter_a_thread_draws(at_once: None, runs, monkeypatch, caplog) -> None:
