@@ -30,17 +30,17 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-import psutil
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
+from process_costs import memory_of_children, processor_time
 from skimage import data
 from snapshot import blog_post, pasted_snippet, photo_of
 from torch import Tensor, nn
@@ -75,7 +75,7 @@ class Measured(NamedTuple):
             each snapshot.
         closing: Seconds from the end of the last step to the end of the training.
         memory: Bytes that only the other process has in memory (its unique set size) before the
-            training ends; 0 if there is no such process.
+            training ends. It is 0 if no other process draws.
     """
 
     after: np.ndarray
@@ -125,9 +125,9 @@ class Watch:
     def start(self) -> None:
         """Begin a step."""
         if (len(self.durations) + 1) % self.plan.every == 0:
-            self.cpu.append(_cpu())
+            self.cpu.append(processor_time())
         if len(self.durations) == self.plan.steps - 1:  # this step is not measured
-            self.memory = _memory_apart()
+            self.memory = memory_of_children()
         self.began = time.perf_counter()
 
     def stop(self) -> None:
@@ -343,28 +343,6 @@ def drawing_in(contender: str) -> Iterator[None]:
     drawing_process.START_COST = drawing_process.START_COST_ON_MANY = cost
     yield
     drawing_process.START_COST, drawing_process.START_COST_ON_MANY = costs
-
-
-def _cpu() -> float:
-    """Return the processor time of this process and its children so far, in seconds."""
-    total = time.process_time()
-    for child in psutil.Process().children():
-        with suppress(OSError):
-            total += time.clock_gettime(_clock_of(child.pid))
-    return total
-
-
-def _clock_of(pid: int) -> int:
-    """Return what Linux calls the clock of a process's processor time (clock_getcpuclockid).
-
-    psutil reads this time in steps of ten milliseconds, which is too coarse here.
-    """
-    return ~pid << 3 | 2
-
-
-def _memory_apart() -> int:
-    children = psutil.Process().children()
-    return sum(child.memory_full_info().uss for child in children)
 
 
 def _calls_of(seconds: float, small: Tensor) -> int:
