@@ -162,7 +162,7 @@ def assert_painted(found: np.ndarray, values: Tensor, end: float, levels_off: in
     half_range = torch.tensor([end])
     colours = torch.from_numpy(found[..., :3].astype(np.int16)).permute(2, 0, 1)
     if len(values) == 3:
-        expected = paint_tiles(values[None], half_range, is_rgb=True)[0]
+        expected = paint_tiles(values[None], half_range, is_rgb=True)[0].movedim(-1, 0)
         assert (colours - expected.short()).abs().max() <= levels_off
         return
     levels = to_levels(values, half_range).short()

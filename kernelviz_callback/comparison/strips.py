@@ -122,7 +122,7 @@ def draw_strips(
     for i, strip in enumerate(strips):
         pixels[layout.box(i)] = strip
     names = [place.letter for place in places]
-    _write_header(pixels, layout, names, starts, [tiles.shape[3] for tiles in painted])
+    _write_header(pixels, layout, names, starts, [tiles.shape[2] for tiles in painted])
     return Picture(pixels, layout, half_ranges)
 
 
@@ -169,7 +169,7 @@ def _style(values: Tensor) -> TileStyle:
 
 
 def _paint(values: Tensor, half_ranges: Tensor, side: int) -> Tensor:
-    """Paint the tiles of one place, enlarged to about ``side`` pixels: (N, 3, H, W), uint8."""
+    """Paint the tiles of one place, enlarged to about ``side`` pixels: (N, H, W, 3), uint8."""
     style = _style(values)
     shown = values[:, : style.channels]
     if style.is_curve:
@@ -199,7 +199,7 @@ def _join_tiles(
     """Put the number and the tiles of each strip in a row.
 
     Args:
-        painted: The tiles of each column, shape (N, 3, H, W) each.
+        painted: The tiles of each column, shape (N, H, W, 3) each.
         labels: The number of each strip.
         rule: Pixels after each tile.
 
@@ -208,16 +208,16 @@ def _join_tiles(
     """
     font = ImageFont.load_default(12)
     room = ceil(max(font.getlength(label) for label in labels)) + 6
-    height = max(max(tiles.shape[2] for tiles in painted), 14)
+    height = max(max(tiles.shape[1] for tiles in painted), 14)
     starts, width = [], room
     for tiles in painted:
         starts.append(width)
-        width += tiles.shape[3] + rule
+        width += tiles.shape[2] + rule
     strips = torch.tensor(BACKGROUND, dtype=torch.uint8).repeat(len(labels), height, width, 1)
     for tiles, start in zip(painted, starts, strict=True):
-        top = (height - tiles.shape[2]) // 2
-        at = slice(top, top + tiles.shape[2]), slice(start, start + tiles.shape[3])
-        strips[:, at[0], at[1]] = tiles.permute(0, 2, 3, 1)
+        top = (height - tiles.shape[1]) // 2
+        at = slice(top, top + tiles.shape[1]), slice(start, start + tiles.shape[2])
+        strips[:, at[0], at[1]] = tiles
     for strip, label in zip(strips, labels, strict=True):
         number = Image.new("RGB", (room, height), BACKGROUND)
         ImageDraw.Draw(number).text((room - 4, height // 2), label, _TEXT, font, anchor="rm")

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ class PaintedGrid:
     """The tiles of a grid in colours, and what its caption says of them: plain data on the CPU.
 
     Attributes:
-        tiles: Shape (N, 3, H, W), uint8.
+        tiles: Shape (N, H, W, 3), uint8.
         half_ranges: The magnitude at the ends of each filter's scale, shape (N,).
         style: How the filters are drawn.
         columns: Number of tiles in a row.
@@ -51,7 +52,7 @@ class PaintedGrid:
         Args:
             flags: Frames around tiles, and their legend.
         """
-        filters, _, height, width = self.tiles.shape
+        filters, height, width, _ = self.tiles.shape
         (low, high), scale_line = scale_note(self.half_ranges, self.scale, self.noun)
         bar_ends = "0" if self.style.base == "bottom" else low, high
         frame = 0 if flags is None else max(1, min(FRAME, height // 16))
@@ -59,13 +60,13 @@ class PaintedGrid:
         legend = None if flags is None else flags.legend
         bar = colour_bar(self.style)
         pixels, layout = draw_caption(tight, [*self.lines, scale_line], bar, bar_ends, legend)
-        canvas = pixels.numpy()
-        for i, planes in enumerate(self.tiles.numpy()):
-            if flags is not None and flags.colours[i] is not None:
-                canvas[layout.box(i, margin=frame)] = flags.colours[i]
-            tile = canvas[layout.box(i)]
-            for colour, plane in enumerate(planes):  # one by one: half the time of a permuted copy
-                tile[..., colour] = plane
+        canvas, colours = pixels.numpy(), [None] * filters if flags is None else flags.colours
+        shape = height + 2 * frame, width + 2 * frame, 3
+        frames = {colour: np.full(shape, colour, np.uint8) for colour in {*colours} - {None}}
+        for i, tile in enumerate(self.tiles.numpy()):
+            if colours[i] is not None:
+                canvas[layout.box(i, margin=frame)] = frames[colours[i]]
+            canvas[layout.box(i)] = tile
         return Picture(pixels, layout, self.half_ranges)
 
 

@@ -27,16 +27,15 @@ def paint_tiles(
         non_finite: Where values are NaN or infinite: bool, same shape. None if all are finite.
 
     Returns:
-        Shape (N, 3, tile height, tile width), uint8, on the device of ``values``.
+        Shape (N, tile height, tile width, 3), uint8, on the device of ``values``.
     """
-    ends = half_ranges[:, None, None, None]
-    levels = _enlarge(to_levels(values, ends, is_finite=non_finite is None), zoom)
-    colours = _in_threes(levels) if is_rgb else diverging(levels)
+    levels = to_levels(values, half_ranges[:, None, None, None], is_finite=non_finite is None)
+    pictures = _enlarge(_in_threes(levels) if is_rgb else diverging(levels), zoom)
     if non_finite is not None:
-        mask = _enlarge(non_finite, zoom)
-        mask = _in_threes(mask).any(2) if is_rgb else mask
-        colours = paint_non_finite(colours, mask)
-    return colours[:, 0] if colours.shape[1] == 1 else _side_by_side(colours, rule)
+        mask = _in_threes(non_finite).any(2) if is_rgb else non_finite
+        mask = _enlarge(mask[:, :, None], zoom)[..., 0]
+        pictures = paint_non_finite(pictures.movedim(-1, 2), mask).movedim(2, -1)
+    return pictures[:, 0] if pictures.shape[1] == 1 else _side_by_side(pictures, rule)
 
 
 def _in_threes(planes: Tensor) -> Tensor:
@@ -45,18 +44,22 @@ def _in_threes(planes: Tensor) -> Tensor:
     return planes.reshape(filters, count // 3, 3, height, width)
 
 
-def _side_by_side(planes: Tensor, rule: int) -> Tensor:
-    """Put the P pictures of each tile in a row: (N, P, 3, H, W) to (N, 3, H, W')."""
-    filters, count, _, height, width = planes.shape
+def _side_by_side(pictures: Tensor, rule: int) -> Tensor:
+    """Put the P pictures of each tile in a row: (N, P, H, W, 3) to (N, H, W', 3)."""
+    filters, count, height, width, _ = pictures.shape
     pitch = width + rule
-    ruled = planes.new_tensor(BACKGROUND)[:, None, None].repeat(filters, count, 1, height, pitch)
-    ruled[..., :width] = planes
-    row = ruled.permute(0, 2, 3, 1, 4).reshape(filters, 3, height, count * pitch)
-    return row[..., : count * pitch - rule]
+    ruled = pictures.new_tensor(BACKGROUND).repeat(filters, height, count, pitch, 1)
+    ruled[:, :, :, :width] = pictures.transpose(1, 2)
+    row = ruled.reshape(filters, height, count * pitch, 3)
+    return row[:, :, : count * pitch - rule]
 
 
 def _enlarge(planes: Tensor, zoom: int) -> Tensor:
-    """Repeat every pixel of (..., H, W) planes ``zoom`` times, down and across."""
-    *many, height, width = planes.shape
-    blocks = planes[..., :, None, :, None].expand(*many, height, zoom, width, zoom)
-    return blocks.reshape(*many, height * zoom, width * zoom)
+    """Repeat every pixel ``zoom`` times, down and across: (N, P, K, h, w) to (N, P, H, W, K)."""
+    filters, count, colours, height, width = planes.shape
+    wide = planes.new_empty(filters, count, height, width, zoom, colours)
+    for k in range(colours):  # one by one: half the time of a permuted copy
+        wide[..., k] = planes[:, :, k, :, :, None]
+    rows = wide.reshape(filters, count, height, 1, width * zoom, colours)
+    tall = rows.expand(-1, -1, -1, zoom, -1, -1)
+    return tall.reshape(filters, count, height * zoom, width * zoom, colours)

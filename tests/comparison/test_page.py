@@ -247,7 +247,7 @@ def test_tiles_are_the_weights(opened: Any, run: Comparison, scale: str) -> None
                 is_rgb=True,
                 zoom=found.shape[1] // 5,
                 non_finite=bad,
-            )[0]
+            )[0].movedim(-1, 0)
             rounding = 1 if scale == "filter" else 0
             assert (found[:3].int() - painted.int()).abs().max() <= rounding
             assert (found[3] == 255).all()
@@ -259,7 +259,7 @@ def test_planes_are_the_channels(opened: Any, sensors: Comparison) -> None:
     tab = opened(sensors)
     weights = _weights(sensors)[0]
     half_range = torch.stack([_largest(w) for w in _weights(sensors)[:-1]]).amax()
-    painted = paint_tiles(weights[:1], half_range[None], is_rgb=False)[0]
+    painted = paint_tiles(weights[:1], half_range[None], is_rgb=False)[0].movedim(-1, 0)
     found = _pixels(tab, 0, 0)
     assert found.shape == (4, 7, 7)
     for channel in range(4):
@@ -288,9 +288,11 @@ def test_curves_equal_those_of_the_picture(
             found = _pixels(tab, i, plate)
             assert found.shape == (4, 3 * 97 - 1, width)  # three channels, below each other
             drawn = draw_curves(weights[i : i + 1], ends[i : i + 1], height=96, width=width)
-            painted = paint_tiles(
-                drawn, ends[i : i + 1], is_rgb=False, non_finite=~drawn.isfinite()
-            )[0].int()
+            painted = (
+                paint_tiles(drawn, ends[i : i + 1], is_rgb=False, non_finite=~drawn.isfinite())[0]
+                .movedim(-1, 0)
+                .int()
+            )
             for channel in range(3):
                 part = found[:3, 97 * channel : 97 * channel + 96].int()
                 expected = painted[:, :, channel * (width + 1) :][:, :, :width]
@@ -320,7 +322,7 @@ def test_volumes_are_rows_of_slices(opened: Any, channels: int) -> None:
     for k in range(2):
         for c in range(rows):
             part = weights[0][7:8, :, k] if channels == 3 else weights[0][7:8, c : c + 1, k]
-            expected = paint_tiles(part, half_range[None], is_rgb=channels == 3)[0]
+            expected = paint_tiles(part, half_range[None], is_rgb=channels == 3)[0].movedim(-1, 0)
             at = found[:3, 5 * c : 5 * c + 4, 6 * k : 6 * k + 5]
             assert torch.equal(at, expected)
     tab.locator(".number").first.click()

@@ -39,7 +39,8 @@ def test_tiles_are_painted_as_the_reference_does(
     half_ranges = values.abs().amax((1, 2, 3))
     found = paint_tiles(values, half_ranges, is_rgb=is_rgb, zoom=zoom, rule=rule)
     for tile, planes, half_range in zip(found, values, half_ranges, strict=True):
-        assert torch.equal(tile, painted_slowly(planes, half_range, is_rgb, zoom, rule))
+        expected = painted_slowly(planes, half_range, is_rgb, zoom, rule)
+        assert torch.equal(tile, expected.movedim(0, -1))
 
 
 @pytest.mark.parametrize("is_rgb", [False, True])
@@ -50,7 +51,7 @@ def test_only_non_finite_values_are_striped(is_rgb: bool) -> None:
     options = {"is_rgb": is_rgb, "zoom": 8}
     plain = paint_tiles(values, torch.ones(1), **options)
     striped = paint_tiles(values, torch.ones(1), non_finite=mask, **options)
-    changed = (plain != striped).any(1)[0]
+    changed = (plain != striped).any(-1)[0]
     left = 8 if is_rgb else 2 * 8 + 1 + 8
     assert changed[:8, left : left + 8].all()
     assert changed.sum() == 64

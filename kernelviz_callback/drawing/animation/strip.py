@@ -132,7 +132,7 @@ def _zoom(crop: Crop, columns: int) -> int:
 
 
 def _paint_frame(crop: Crop, weights: Tensor, half_ranges: Tensor, zoom: int) -> Canvas:
-    """Paint all filters of one frame: shape (filters, 3, H, W)."""
+    """Paint all filters of one frame: shape (filters, H, W, 3)."""
     planes = crop.to_pictures(weights, half_ranges)
     bad = ~planes.isfinite()
     painted = paint_tiles(
@@ -152,7 +152,7 @@ def _assemble(
     """Put frames and numbers in their places.
 
     Args:
-        columns: The frames of each snapshot, shape (filters, 3, H, W) each.
+        columns: The frames of each snapshot, shape (filters, H, W, 3) each.
         steps: Step of each snapshot.
         labels: Number of each filter.
         rule: Pixels between two frames of a strip.
@@ -160,7 +160,7 @@ def _assemble(
     Returns:
         The picture without a caption, and its layout.
     """
-    filters, _, height, width = columns[0].shape
+    filters, height, width, _ = columns[0].shape
     room = max(text_width(label, _FONT_SIZE) for label in labels) + 6
     pitch = width + rule
     in_two_lines = max(text_width(step, _FONT_SIZE) for step in steps) > pitch - 3
@@ -210,7 +210,7 @@ def _paste(body: Canvas, layout: FilmLayout, first: int, column: int, tiles: Can
     pitch = layout.tile_height + layout.gap
     below = body[rows.start : rows.start + len(tiles) * pitch, columns]
     places = below.reshape(len(tiles), pitch, *below.shape[1:])  # a view
-    places[:, : layout.tile_height] = tiles.transpose(0, 2, 3, 1)
+    places[:, : layout.tile_height] = tiles
 
 
 def _blocks(filters: int, strip: tuple[int, int]) -> int:
