@@ -9,22 +9,17 @@ does not have this limit, and before torch 2.10 a file could make it corrupt mem
 """
 
 import pickletools
-import re
 import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from kernelviz_callback.checkpoints.dangerous_calls import danger_of
+
 # A pickle with this many instructions is read in some seconds. The pickle in the checkpoint of a
 # large network has a hundredth of this number.
 _MOST_INSTRUCTIONS = 5_000_000
-# Functions that can run programs or change files, and others of the same modules. No ordinary
-# checkpoint calls them.
-_PROGRAMS = re.compile(
-    r"(os|posix|nt|subprocess|pty|runpy|shutil|socket|ctypes|importlib|code|pdb|timeit)\..*"
-    r"|builtins\.(eval|exec|compile|open|breakpoint|__import__)"
-)
 _LONGEST_NAME = 1_000  # characters of the name of a class or function
 _MOST_QUOTED = 60  # characters of a name in a message
 # An instruction that only pushes its argument has one of these words in its name.
@@ -66,7 +61,8 @@ def read_pickle(file: BinaryIO) -> tuple[Any, list[Any]]:
     Returns:
         The object in the pickle, and the persistent ids in their order. The object consists of
         dicts, lists, tuples, strings, numbers, bytes, None, `Name` and `Placeholder`. A set becomes
-        a list. A dict keeps only the items whose key is a string or a `Placeholder`. A persistent
+        a list. A dict keeps only the items whose key is a string, a whole number of
+        at most 62 bits, or a `Placeholder`. A persistent
         id becomes a `Placeholder` with the name ``""`` and the id as its argument.
 
     Raises:
@@ -122,6 +118,11 @@ def quoted(name: str) -> str:
     return ascii(name if len(name) <= _MOST_QUOTED else f"{name[:_MOST_QUOTED]}...")
 
 
+def _is_quick_to_hash(key: Any) -> bool:
+    is_short_number = isinstance(key, int) and abs(key) < 1 << 62
+    return is_short_number or isinstance(key, str | Placeholder)
+
+
 class _Machine:
     """The stack machine. Its state is the stack with its marks, the memo and the persistent ids."""
 
@@ -162,9 +163,11 @@ class _Machine:
     def call(self, called: Any, arguments: Any) -> None:
         """Push a placeholder for a call. It has the name "" if ``called`` is not a `Name`."""
         name = called if isinstance(called, Name) else ""
-        if _PROGRAMS.fullmatch(name):
+        danger = danger_of(name)
+        if danger is not None:
             raise _RefusedError(
-                f"hostile: it calls {quoted(name)}; no checkpoint needs that, and nothing was run"
+                f"hostile: it calls {quoted(name)}, which {danger}; no checkpoint needs that, and "
+                "nothing was run"
             )
         given = arguments if isinstance(arguments, tuple) else (arguments,)
         # Old protocols pass the items of a dict subclass as an argument. Newer protocols add the
@@ -194,12 +197,11 @@ class _Machine:
         if isinstance(filled, Placeholder):
             filled.items = filled.items or {}
             filled = filled.items
-        # Weights have string keys, and a placeholder is quick to hash. An item with another key is
-        # dropped, because the key can be slow to hash.
+        # An item with another key is dropped, because the key can be slow to hash.
         if len(items) % 2:
             raise IndexError
         pairs = zip(items[::2], items[1::2], strict=True)
-        filled.update(pair for pair in pairs if isinstance(pair[0], str | Placeholder))
+        filled.update(pair for pair in pairs if _is_quick_to_hash(pair[0]))
 
     def make_dict(self, items: list[Any]) -> None:
         self.stack.append({})

@@ -82,7 +82,6 @@ def _open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str,
         stored = {
             name: _stored_tensor(entry, ByteRange(source, start, size - start))
             for name, entry in entries.items()
-            if name.isprintable()
         }
         return stored, {} if description is None else description
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -125,7 +124,7 @@ def _stored_tensor(entry: Mapping[str, Any], data: ByteRange) -> StoredTensor:
     first, end = whole_numbers(entry["data_offsets"])
     dtype = FLOATS.get(_DTYPES.get(entry["dtype"], ""))
     if dtype is None:
-        return StoredTensor(shape, refusal=f"{quoted(entry['dtype'])} numbers")
+        return StoredTensor(shape, refusal=f"its weights are {quoted(entry['dtype'])} numbers")
     if not 0 <= first <= end <= data.length or end - first != prod(shape) * dtype.itemsize:
         raise ValueError("the size of a tensor does not match its bytes")
     storage = ByteRange(data.source, data.start + first, end - first)

@@ -17,6 +17,7 @@ from kernelviz_callback.checkpoints.byte_ranges import (
     open_source,
     size_of,
 )
+from kernelviz_callback.checkpoints.other_tensors import describe_other
 from kernelviz_callback.checkpoints.pickle_tree import find_tensors
 from kernelviz_callback.checkpoints.safe_pickle import (
     Placeholder,
@@ -93,7 +94,7 @@ class TorchFile:
         """Return the tensor that a node of the content describes, None if it is not a tensor."""
         name, arguments = _rebuild_call(node)
         if name not in _TENSORS:
-            return None
+            return describe_other(node, name, arguments) if isinstance(node, Placeholder) else None
         try:
             storage, offset, shape, strides = arguments[:4]
             _, kind, key, _, _, *view = storage.arguments[0]
@@ -243,4 +244,5 @@ def _refusal(dtype: torch.dtype) -> str | None:
     if dtype in FLOATS.values():
         return None
     name = str(dtype).removeprefix("torch.")
-    return "complex" if dtype.is_complex else f"made of whole numbers ({name})"
+    kind = "complex" if dtype.is_complex else f"made of whole numbers ({name})"
+    return f"its weights are {kind}"
