@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from kernelviz_callback.checkpoints.byte_ranges import seekable_source
 from kernelviz_callback.checkpoints.distributed import INDEX, list_tensors
+from kernelviz_callback.checkpoints.file_kinds import name_kind
 from kernelviz_callback.checkpoints.pickle_tree import as_mapping
+from kernelviz_callback.checkpoints.plain_pickle import is_plain_pickle, open_plain_pickle
+from kernelviz_callback.checkpoints.safe_pickle import HOSTILE
 from kernelviz_callback.checkpoints.safetensors_file import is_safetensors, open_safetensors
 from kernelviz_callback.checkpoints.stored_layers import Layers, Shape, StoredLayer, find_layers
 from kernelviz_callback.checkpoints.torch_file import open_torch_file
@@ -247,12 +250,23 @@ def prefix_errors(name: str) -> Iterator[None]:
 
 def _open_file(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
     if path.stat().st_size == 0:
-        raise ValueError("it is empty")
+        raise ValueError("it is empty; save, download or copy it again")
     source = seekable_source(path)
     if is_safetensors(source):
         return open_safetensors(source)
-    file = open_torch_file(source)
-    return find_layers(file.tensors()), as_mapping(file.content)
+    is_plain = is_plain_pickle(source)
+    try:
+        file = open_plain_pickle(source) if is_plain else open_torch_file(source)
+    except ValueError as error:
+        kind = None if str(error).startswith(HOSTILE) else name_kind(source)
+        raise error if kind is None else ValueError(kind) from error
+    layers = find_layers(file.tensors())
+    if is_plain and not layers.order:
+        raise ValueError(
+            "a plain pickle, not a file of torch.save, and none of its arrays has 3 to 5 "
+            "dimensions and a name like conv.weight; save the weights with torch.save"
+        )
+    return layers, as_mapping(file.content)
 
 
 def _open_folder(folder: Folder) -> tuple[Layers, Mapping[str, Any]]:

@@ -20,6 +20,7 @@ from kernelviz_callback.checkpoints.dangerous_calls import danger_of
 # A pickle with this many instructions is read in some seconds. The pickle in the checkpoint of a
 # large network has a hundredth of this number.
 _MOST_INSTRUCTIONS = 5_000_000
+HOSTILE = "hostile"  # the first word of the error of a pickle that calls a dangerous function
 _LONGEST_NAME = 1_000  # characters of the name of a class or function
 _MOST_QUOTED = 60  # characters of a name in a message
 # An instruction that only pushes its argument has one of these words in its name.
@@ -166,8 +167,8 @@ class _Machine:
         danger = danger_of(name)
         if danger is not None:
             raise _RefusedError(
-                f"hostile: it calls {quoted(name)}, which {danger}; no checkpoint needs that, and "
-                "nothing was run"
+                f"{HOSTILE}: it calls {quoted(name)}, which {danger}; no checkpoint needs that, "
+                "and nothing was run"
             )
         given = arguments if isinstance(arguments, tuple) else (arguments,)
         # Old protocols pass the items of a dict subclass as an argument. Newer protocols add the

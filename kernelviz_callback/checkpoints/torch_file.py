@@ -33,7 +33,7 @@ from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_HEADER = 3
 _LONGEST_LINE = 1 << 16  # bytes of a line in a pickle of protocol 0
-_LARGEST_DIRECTORY = 16 << 20  # bytes: enough for a zip file with more than 100,000 tensors
+LARGEST_DIRECTORY = 16 << 20  # bytes: enough for a zip file with more than 100,000 tensors
 _RECORD_MAGIC = b"PK\3\4"
 _RECORD_HEADER = struct.Struct("<4s22xHH")  # the name and an extra field follow
 # Name of a storage class in a pickle to dtype.
@@ -92,7 +92,7 @@ class TorchFile:
 
     def tensor(self, node: Any) -> StoredTensor | None:
         """Return the tensor that a node of the content describes, None if it is not a tensor."""
-        name, arguments = _rebuild_call(node)
+        name, arguments = rebuild_call(node)
         if name not in _TENSORS:
             return describe_other(node, name, arguments) if isinstance(node, Placeholder) else None
         try:
@@ -127,7 +127,7 @@ def open_torch_file(source: Source) -> TorchFile:
     """
     with open_source(source) as file:
         beginning = file.read(4)
-        if beginning[:2] == b"\x80\x02":
+        if beginning[:1] == b"\x80":
             return _open_legacy(source, file)
         if beginning == _RECORD_MAGIC:
             return _open_zip(source, file)
@@ -147,7 +147,7 @@ def _open_zip(source: Source, file: BinaryIO) -> TorchFile:
 def _list_records(source: Source, file: BinaryIO) -> dict[str, ByteRange]:
     """List the records of a zip file by name, without the folder that all of them are in."""
     try:
-        limited: Any = _LimitedReads(file, _LARGEST_DIRECTORY)
+        limited: Any = LimitedReads(file, LARGEST_DIRECTORY)
         with zipfile.ZipFile(limited) as archive:
             records = archive.infolist()
         starts = [_content_start(file, record) for record in records]
@@ -183,7 +183,7 @@ def _content_start(file: BinaryIO, record: zipfile.ZipInfo) -> int:
 
 def _open_legacy(source: Source, file: BinaryIO) -> TorchFile:
     file.seek(0)
-    pickles: Any = _LimitedReads(file, size_of(source))
+    pickles: Any = LimitedReads(file, size_of(source))
     magic, *_ = [read_pickle(pickles)[0] for _ in range(_LEGACY_HEADER)]
     if magic != _LEGACY_MAGIC:
         raise ValueError("a pickle, but not a file of torch.save")
@@ -209,7 +209,7 @@ def _open_legacy(source: Source, file: BinaryIO) -> TorchFile:
     return TorchFile(content, lambda key: ranges[key])
 
 
-class _LimitedReads:
+class LimitedReads:
     """A file that refuses to read more than a given number of bytes at once."""
 
     def __init__(self, file: BinaryIO, most: int) -> None:
@@ -219,15 +219,17 @@ class _LimitedReads:
         self.tell = file.tell
 
     def read(self, length: int = -1) -> bytes:
+        """Read bytes, or raise a `ValueError` if there are too many."""
         if length > self._most:
             raise ValueError(f"there are no {length:,} bytes to read")
         return self._file.read(length)
 
     def readline(self) -> bytes:
+        """Read the rest of a line of a pickle."""
         return self._file.readline(_LONGEST_LINE)
 
 
-def _rebuild_call(node: Any) -> tuple[str, Any]:
+def rebuild_call(node: Any) -> tuple[str, Any]:
     """Return the function that rebuilds a tensor and its arguments; empty for other nodes."""
     for _ in range(_MOST_WRAPPERS):
         if not isinstance(node, Placeholder):
