@@ -1,8 +1,7 @@
 """Open a checkpoint of any kind: list its convolutions, and read the weights of one of them."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import takewhile
@@ -11,15 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernelviz_callback.checkpoints.byte_ranges import seekable_source
-from kernelviz_callback.checkpoints.distributed import INDEX, list_tensors
-from kernelviz_callback.checkpoints.file_kinds import name_kind
-from kernelviz_callback.checkpoints.pickle_tree import as_mapping
-from kernelviz_callback.checkpoints.plain_pickle import is_plain_pickle, open_plain_pickle
-from kernelviz_callback.checkpoints.safe_pickle import HOSTILE
-from kernelviz_callback.checkpoints.safetensors_file import is_safetensors, open_safetensors
-from kernelviz_callback.checkpoints.stored_layers import Layers, Shape, StoredLayer, find_layers
-from kernelviz_callback.checkpoints.torch_file import open_torch_file
+from kernelviz_callback.checkpoints.open_weights import open_weights, prefix_errors
+from kernelviz_callback.checkpoints.stored_layers import Shape, StoredLayer
 from kernelviz_callback.model.convolutions import (
     Geometry,
     find_convolutions,
@@ -32,7 +24,8 @@ from kernelviz_callback.snapshots.format import LayerRecord
 from kernelviz_callback.storage import Folder, Location, as_folder
 
 TORCHVISION = "torchvision:"
-STEP_IN_NAME = re.compile(r"(?<![a-z])step[=_-]?(\d+)")
+_STEP_IN_NAME = re.compile(r"(?<![a-z])step[=_-]?(\d+)")
+_STEP_OF_FOLDER = re.compile(r"checkpoint-(\d+)")
 _EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d+)")
 _MOST_LISTED = 20  # layers in a message
 _MOST_STEPS = 1 << 62  # a larger number is not a step
@@ -157,9 +150,10 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
 
     Args:
         location: Path or URL of a Lightning checkpoint, of another file of ``torch.save``, of a
-            safetensors file, of one of our snapshots, or of a folder of
-            ``torch.distributed.checkpoint``; ``"torchvision:resnet50"`` or
-            ``"torchvision:resnet50:IMAGENET1K_V2"``; or a module.
+            safetensors file, of one of our snapshots, of a plain pickle of arrays, or of a folder
+            that is one checkpoint: of ``torch.distributed.checkpoint``, of Hugging Face or of
+            DeepSpeed; of one of the shards of a model, or of their index, for the whole model;
+            ``"torchvision:resnet50"`` or ``"torchvision:resnet50:IMAGENET1K_V2"``; or a module.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -175,13 +169,15 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
         folder = as_folder(location)
         if not folder.exists():
             raise FileNotFoundError("the file or folder does not exist")
-        layers, metadata = _open_folder(folder) if folder.is_dir() else _open_file(folder)
+        layers, metadata = open_weights(folder)
+    epoch = _read_number(metadata, ("epoch",))
+    step = _read_number(metadata, ("step", "global_step", "global_steps"))
     return Checkpoint(
         name,
         layers.found,
         layers.refused,
-        _read_number(metadata, ("step", "global_step"), STEP_IN_NAME, folder.name),
-        _read_number(metadata, ("epoch",), _EPOCH_IN_NAME, folder.name),
+        step_in_name(folder) if step is None else step,
+        epoch_in_name(folder) if epoch is None else epoch,
         layers.order,
     )
 
@@ -209,6 +205,33 @@ def load_weights(location: Location | nn.Module, layer: str | None = None) -> Te
     return open_checkpoint(location).read(layer)
 
 
+def step_in_name(path: Folder) -> int | None:
+    """Read the step from the name of a checkpoint, None if it has none.
+
+    Hugging Face names the folder of a checkpoint by its step: ``checkpoint-500``.
+
+    Example:
+        >>> from pathlib import Path
+        >>> step_in_name(Path("epoch=1-step=8.ckpt")), step_in_name(Path("checkpoint-500"))
+        (8, 500)
+    """
+    match = _STEP_IN_NAME.search(path.name) or _STEP_OF_FOLDER.fullmatch(path.name)
+    match = match or _STEP_OF_FOLDER.fullmatch(path.parent.name)
+    return int(match[1]) if match else None
+
+
+def epoch_in_name(path: Folder) -> int | None:
+    """Read the epoch from the name of a checkpoint, None if it has none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> epoch_in_name(Path("epoch=1-step=8.ckpt"))
+        1
+    """
+    match = _EPOCH_IN_NAME.search(path.name)
+    return int(match[1]) if match else None
+
+
 def plain_geometry(shape: Shape) -> Geometry:
     """Assume the geometry of a layer whose file does not store it: no stride, dilation or groups.
 
@@ -222,61 +245,6 @@ def plain_geometry(shape: Shape) -> Geometry:
     dimensions = len(shape) - 2
     ones = (1,) * dimensions
     return Geometry(f"Conv{dimensions}d", ones, (0,) * dimensions, ones, 1)
-
-
-@contextmanager
-def prefix_errors(name: str) -> Iterator[None]:
-    """Put a name in front of the message of an error. The type of the error stays.
-
-    Args:
-        name: The path, URL or model name that is opened.
-    """
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
-        raise kind(f"{name}: {error}") from error
-    # Libraries for remote storage raise their own types, or an ImportError if they are missing.
-    except Exception as error:
-        if "://" not in name:
-            raise
-        reason = str(error).partition("\n")[0]
-        raise OSError(f"{name}: {reason or type(error).__name__}") from error
-
-
-def _open_file(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
-    if path.stat().st_size == 0:
-        raise ValueError("it is empty; save, download or copy it again")
-    source = seekable_source(path)
-    if is_safetensors(source):
-        return open_safetensors(source)
-    is_plain = is_plain_pickle(source)
-    try:
-        file = open_plain_pickle(source) if is_plain else open_torch_file(source)
-    except ValueError as error:
-        kind = None if str(error).startswith(HOSTILE) else name_kind(source)
-        raise error if kind is None else ValueError(kind) from error
-    layers = find_layers(file.tensors())
-    if is_plain and not layers.order:
-        raise ValueError(
-            "a plain pickle, not a file of torch.save, and none of its arrays has 3 to 5 "
-            "dimensions and a name like conv.weight; save the weights with torch.save"
-        )
-    return layers, as_mapping(file.content)
-
-
-def _open_folder(folder: Folder) -> tuple[Layers, Mapping[str, Any]]:
-    if not (folder / INDEX).exists():
-        raise ValueError(
-            f"a folder, but not one of torch.distributed.checkpoint: it has no {INDEX}"
-        )
-    rest = folder / "meta.pt"  # Lightning writes everything but the tensors into this file
-    metadata = as_mapping(open_torch_file(rest).content) if rest.exists() else {}
-    return find_layers(list_tensors(folder)), metadata
 
 
 def _from_module(module: nn.Module, name: str) -> Checkpoint:
@@ -317,12 +285,9 @@ def _torchvision_model(name: str) -> nn.Module:
         raise ValueError(f"{name}: its weights could not be downloaded: {reason}") from error
 
 
-def _read_number(
-    metadata: Mapping[str, Any], keys: tuple[str, ...], pattern: re.Pattern[str], name: str
-) -> int | None:
+def _read_number(metadata: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
     for key in keys:
         value = metadata.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_STEPS:
             return value
-    match = pattern.search(name)
-    return int(match[1]) if match else None
+    return None
