@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernelviz_callback.model.convolutions import Convolution, weight_shape
+from kernelviz_callback.model.convolutions import weight_shape
+from kernelviz_callback.model.layer_kinds import Convolution
 from kernelviz_callback.model.weights import effective_weight
 
 

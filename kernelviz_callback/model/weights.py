@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from kernelviz_callback.model.convolutions import Convolution
+from kernelviz_callback.model.layer_kinds import Convolution
 
 
 @torch.no_grad()

@@ -7,13 +7,13 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from kernelviz_callback.model.convolutions import (
-    Convolution,
     find_convolutions,
     geometry_of,
     is_ready,
     weight_shape,
 )
 from kernelviz_callback.model.feature_maps import FeatureMaps, feature_maps
+from kernelviz_callback.model.layer_kinds import Convolution
 from kernelviz_callback.model.sharding import gather_weight, is_sharded, needs_all_processes
 from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.probe.probe import Probe, check_fit
@@ -153,7 +153,7 @@ class WatchedLayers:
         reason = "the parameters of the model are spread over processes"
         if not self._needs_other_processes:
             try:
-                image = probe.for_channels(first.in_channels)
+                image = probe.for_channels(weight_shape(first)[1] * first.groups)
                 return feature_maps(self._model, deeper, image, shrink=self._map_shrink)
             except Exception as error:  # a failure here must not cost the snapshot
                 reason = f"{type(error).__name__}: {error}"
