@@ -5,9 +5,7 @@ not used: it may not fit into memory, and references in plain lists and closures
 still lead to the original model.
 """
 
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from kernelviz_callback.model.convolutions import find_convolutions
-from kernelviz_callback.model.isolation import CollectiveOperation, undo_side_effects
+from kernelviz_callback.model.isolation import CollectiveOperation, isolated_run
 
 # Devices whose random number generators can be restored.
 _DEVICES = ("cpu", "cuda")
@@ -104,7 +102,7 @@ def feature_maps(
     batch = probe.to(parameter.device, parameter.dtype)[None]
     found: dict[str, FeatureMap] = {}
     reason = "the model ended without calling it"
-    with undo_side_effects(model), _without_compiling(), torch.no_grad(), _without_autocast(batch):
+    with isolated_run(model, batch.device):
         _record_outputs(layers, found, shrink)
         try:
             _module_to_run(model)(batch)
@@ -175,15 +173,3 @@ def _has_forward(module: nn.Module) -> bool:
         return True
     owner = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
     return owner is not nn.Module and owner.__name__ != "LightningModule"
-
-
-def _without_autocast(batch: Tensor) -> AbstractContextManager[Any]:
-    return torch.autocast(batch.device.type, enabled=False)
-
-
-def _without_compiling() -> AbstractContextManager[Any]:
-    """Run compiled modules uncompiled, because a probe of another shape would recompile them."""
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes a second
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
