@@ -218,7 +218,13 @@ class KernelVizCallback(Callback):
     def _find_layers(self, trainer: "Trainer", module: "LightningModule") -> None:
         self._restored, self._session = self._state(), None
         self._watched = WatchedLayers(
-            module, self.layers, trained=trainer.strategy.model, map_shrink=map_shrink
+            module,
+            self.layers,
+            trained=trainer.strategy.model,
+            map_shrink=map_shrink,
+            optimizers=trainer.optimizers,
+            probe=self._probe,
+            before=self._restored.layers,
         )
         if self._probe is None and not self._watched.reads_images:
             self._probe = load_probe()  # a session needs a probe, even if no layer uses it
@@ -276,6 +282,8 @@ class KernelVizCallback(Callback):
     def _restore(self, state: RunState) -> None:
         self._session = None  # the session may be that of another training
         self._restored = state
+        if self._watched is not None:  # some strategies restore after `on_fit_start`
+            self._watched.continue_with(state.layers)
         source = self._batch_source
         if state.batch_probe is not None and source and source == state.batch_source:
             self._probe = Probe(state.batch_probe, source)

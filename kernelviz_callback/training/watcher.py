@@ -93,7 +93,7 @@ class KernelWatcher:
         self._style = Style(response, scale, health, live)
         self._log_dir = str(log_dir)
         self._probe = load_probe(probe, size=probe_size)
-        self._watched = WatchedLayers(model, layers, map_shrink=map_shrink)
+        self._watched = WatchedLayers(model, layers, map_shrink=map_shrink, probe=self._probe)
         self._watched.check_fit(self._probe)
         self._is_rank_zero = is_rank_zero()
         self._own_board = _TensorBoard(self._log_dir) if loggers is None else None
@@ -154,7 +154,9 @@ class KernelWatcher:
         """
         if self._session.seen_step is not None:
             raise RuntimeError("load_state_dict must be called before the first snapshot")
-        self._session = self._new_session(RunState.from_dict(state_dict))
+        state = RunState.from_dict(state_dict)
+        self._watched.continue_with(state.layers)
+        self._session = self._new_session(state)
 
     def _log_numbers(self, *, wait: bool) -> None:
         """Log numbers to the loggers that only the thread of the training may call."""
