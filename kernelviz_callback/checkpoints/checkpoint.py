@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernelviz_callback.checkpoints.byte_ranges import seekable_source
+from kernelviz_callback.checkpoints.byte_ranges import seekable_source, size_of
 from kernelviz_callback.checkpoints.distributed import INDEX, list_tensors
 from kernelviz_callback.checkpoints.pickle_tree import as_mapping
 from kernelviz_callback.checkpoints.safetensors_file import is_safetensors, open_safetensors
@@ -220,16 +220,17 @@ def prefix_errors(name: str) -> Iterator[None]:
             raise
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
         raise kind(f"{name}: {error}") from error
-    # Libraries for remote storage raise their own types, or an ImportError if they are missing.
+    # Libraries for remote storage raise their own types, or an ImportError if they are missing. A
+    # damaged file may make torch raise any other error.
     except Exception as error:
-        if "://" not in name:
-            raise
-        reason = str(error).partition("\n")[0]
-        raise OSError(f"{name}: {reason or type(error).__name__}") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if "://" in name:
+            raise OSError(f"{name}: {reason}") from error
+        raise ValueError(f"{name}: it cannot be read: {reason}") from error
 
 
 def _open_file(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
-    if path.stat().st_size == 0:
+    if size_of(path) == 0:
         raise ValueError("it is empty")
     source = seekable_source(path)
     if is_safetensors(source):

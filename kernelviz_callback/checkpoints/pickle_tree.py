@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from kernelviz_callback.checkpoints.byte_ranges import check_tensor_count
 from kernelviz_callback.checkpoints.safe_pickle import Placeholder
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 
@@ -38,6 +39,7 @@ def find_tensors(
             continue
         elif (stored := tensor_of(node)) is not None:
             found[join(within, name)] = replace(stored, within=within)
+            check_tensor_count(len(found))
         elif id(node) not in seen:
             seen.add(id(node))
             open_levels.append(_children(within, name, node))

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from kernelviz_callback.drawable import why_not_drawable
 from kernelviz_callback.model.convolutions import WRAPPER_SEGMENTS, Geometry
 from kernelviz_callback.snapshots.format import LayerRecord
 
@@ -105,6 +107,8 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
             refused[name] = f"its weights are {first.refusal}"
         elif 0 in shape:
             refused[name] = f"it is empty, of shape {shape}"
+        elif reason := why_not_drawable(shape) or weights.misfit():
+            refused[name] = reason
         else:
             found[name] = StoredLayer(shape, weights.read)
     return Layers(found, refused)
@@ -147,6 +151,14 @@ class _Weights(NamedTuple):
     parts: list[StoredTensor]
     join: Callable[..., Tensor]
 
+    def misfit(self) -> str | None:
+        """Return why the parts cannot be joined; None if they can."""
+        shape, *others = (part.shape for part in self.parts)
+        if any(part.refusal for part in self.parts) or not _FITS[self.join](shape, *others):
+            found = ", ".join("x".join(map(str, other)) or "a number" for other in others)
+            return f"its weights of {'x'.join(map(str, shape))} do not fit its other parts: {found}"
+        return None
+
     def read(self) -> Tensor:
         return self.join(*(part.read() for part in self.parts)).contiguous()
 
@@ -165,11 +177,30 @@ def _spectral_norm(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return normed
 
 
+def _is_length_of(direction: Shape, length: Shape) -> bool:
+    """Whether weight norm can have this length: one number, or one for each filter or channel."""
+    sides = list(zip(direction, length, strict=False))
+    return len(length) in (0, len(direction)) and all(own in (1, side) for side, own in sides)
+
+
+def _as_stored(*parts: Tensor) -> Tensor:
+    (weight,) = parts
+    return weight
+
+
+# The function that joins the parts of a layer, and whether parts of these shapes fit exactly.
+_FITS: dict[Callable[..., Tensor], Callable[..., bool]] = {
+    _as_stored: lambda weight: True,
+    torch.mul: lambda weight, mask: bool(weight == mask),
+    _weight_norm: _is_length_of,
+    _spectral_norm: lambda weight, u, v: (u, v) == (weight[:1], (prod(weight[1:]),)),
+}
+
 # The ways in which torch stores weights: the endings of the names of the parts, and the function
 # that joins the parts. First plain weights, then pruned and normalized ones, by hooks and by
 # parametrizations.
 _STORED_AS: dict[tuple[str, ...], Callable[..., Tensor]] = {
-    (".weight",): lambda weight: weight,
+    (".weight",): _as_stored,
     (".weight_orig", ".weight_mask"): torch.mul,
     (".weight_v", ".weight_g"): _weight_norm,
     (

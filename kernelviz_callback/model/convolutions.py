@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from kernelviz_callback.drawable import why_not_drawable
+
 # Path segments that a wrapper adds to the name of a module: torch.compile,
 # (Distributed)DataParallel, FSDP and activation checkpointing. They are removed, so that a layer
 # has the same name with and without the wrapper.
@@ -235,7 +237,7 @@ def _why_unsupported(module: nn.Module) -> str | None:
         return f"{type(module).__name__} is not a Conv1d, Conv2d or Conv3d"
     if any(p.is_complex() for p in module.parameters()):
         return "its weights are complex"
-    return None
+    return why_not_drawable(weight_shape(module))
 
 
 def _no_match_message(
