@@ -1,10 +1,11 @@
 """Open a checkpoint of any kind: list its convolutions, and read the weights of one of them."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class Checkpoint:
         refused: Name to reason, for tensors that look like convolutions but cannot be shown.
         step: Number of optimizer steps, None if the file does not state it.
         epoch: Epoch, counted from 0, None if the file does not state it.
+        order: The names of all layers, also of the refused ones, in the order of the file.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Checkpoint:
     refused: Mapping[str, str]
     step: int | None = None
     epoch: int | None = None
+    order: Sequence[str] = ()
 
     def resolve(self, layer: str | None = None) -> str:
         """Find the full name of a layer.
@@ -115,10 +118,23 @@ class Checkpoint:
         with prefix_errors(self.name):
             return None if read is None else read()
 
+    def passed_over(self, layer: str) -> dict[str, str]:
+        """Return the refused layers that are before a layer in the file: name to reason.
+
+        If the first convolution of a network cannot be shown, another layer comes first.
+        """
+        names = list(takewhile(lambda name: name != layer, self.order))
+        return {name: self.refused[name] for name in names if name in self.refused}
+
     def describe(self) -> str:
-        """List the layers and their shapes, one line for each."""
-        lines = [f"  {n}: {'x'.join(map(str, s.shape))}" for n, s in self.layers.items()]
-        lines += [f"  {name}: cannot be shown, {why}" for name, why in self.refused.items()]
+        """List the layers and their shapes, one line for each, in the order of the file."""
+        names = dict.fromkeys((*self.order, *self.layers, *self.refused))
+        lines = [
+            f"  {name}: {'x'.join(map(str, self.layers[name].shape))}"
+            if name in self.layers
+            else f"  {name}: cannot be shown, {self.refused[name]}"
+            for name in names
+        ]
         more = len(lines) - _MOST_LISTED
         return "\n".join(lines[:_MOST_LISTED] + ([f"  ... and {more} more"] if more > 0 else []))
 
@@ -163,6 +179,7 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
         layers.refused,
         _read_number(metadata, ("step", "global_step"), STEP_IN_NAME, folder.name),
         _read_number(metadata, ("epoch",), _EPOCH_IN_NAME, folder.name),
+        layers.order,
     )
 
 
@@ -264,7 +281,7 @@ def _from_module(module: nn.Module, name: str) -> Checkpoint:
         for layer, conv in ready.items()
     }
     unready = dict.fromkeys(found.keys() - ready, "it has no weights before its first forward")
-    return Checkpoint(name, layers, unready)
+    return Checkpoint(name, layers, unready, order=list(found))
 
 
 def _torchvision_model(name: str) -> nn.Module:

@@ -130,7 +130,7 @@ def _describe_tensor(folder: Folder, kept: Any, shards: list[_Shard], keys: Any)
     return StoredTensor(
         shape,
         _ShardedTensor(folder, shape, shards).read,
-        None if dtype in FLOATS else f"{quoted(dtype)} numbers",
+        None if dtype in FLOATS else f"its weights are {quoted(dtype)} numbers",
         within=".".join(key for key in keys[:-1] if isinstance(key, str)),
     )
 

@@ -92,7 +92,7 @@ def _open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str,
         stored = {
             name: _stored_tensor(entry, ByteRange(source, start, size - start))
             for name, entry in entries.items()
-            if len(name) <= _LONGEST_NAME and name.isprintable()
+            if len(name) <= _LONGEST_NAME
         }
         return stored, {} if description is None else description
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -136,7 +136,7 @@ def _stored_tensor(entry: Mapping[str, Any], data: ByteRange) -> StoredTensor:
     name = text(entry["dtype"])
     dtype = FLOATS.get(_DTYPES.get(name, ""))
     if dtype is None:
-        return StoredTensor(shape, refusal=f"{quoted(name)} numbers")
+        return StoredTensor(shape, refusal=f"its weights are {quoted(name)} numbers")
     if not 0 <= first <= end <= data.length or end - first != prod(shape) * dtype.itemsize:
         raise ValueError("the size of a tensor does not match its bytes")
     storage = ByteRange(data.source, data.start + first, end - first)

@@ -4,7 +4,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -18,6 +18,7 @@ from kernelviz_callback.checkpoints.byte_ranges import (
     check_tensor_count,
     open_source,
 )
+from kernelviz_callback.checkpoints.other_tensors import describe_other
 from kernelviz_callback.checkpoints.pickle_budget import Budget
 from kernelviz_callback.checkpoints.pickle_tree import find_tensors
 from kernelviz_callback.checkpoints.safe_pickle import (
@@ -84,7 +85,6 @@ class TorchFile:
 
     content: Any
     _storage: Callable[[str], ByteRange]
-    _made: dict[int, StoredTensor] = field(default_factory=dict)  # by the id of the node
 
     def tensors(self) -> dict[str, StoredTensor]:
         """List the tensors without reading them, see `find_tensors`.
@@ -100,16 +100,13 @@ class TorchFile:
         Raises:
             ValueError: If the description of the tensor is damaged.
         """
-        if id(node) in self._made:
-            return self._made[id(node)]
         name, arguments = _rebuild_call(node)
         if name not in _TENSORS:
-            return None
+            return describe_other(node, name, arguments) if isinstance(node, Placeholder) else None
         try:
-            made = self._made[id(node)] = self._make_tensor(name, arguments)
+            return self._make_tensor(name, arguments)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError("damaged: the description of a tensor is not valid") from error
-        return made
 
     def _make_tensor(self, name: str, arguments: Any) -> StoredTensor:
         storage, offset, shape, strides = arguments[:4]
@@ -285,4 +282,5 @@ def _refusal(dtype: torch.dtype) -> str | None:
     if dtype in FLOATS.values():
         return None
     name = str(dtype).removeprefix("torch.")
-    return "complex" if dtype.is_complex else f"made of whole numbers ({name})"
+    kind = "complex" if dtype.is_complex else f"made of whole numbers ({name})"
+    return f"its weights are {kind}"
