@@ -2,16 +2,18 @@
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from upath import UPath
 
 Location: TypeAlias = str | Path | UPath
 Folder: TypeAlias = Path | UPath
 
+_AS_BYTES = getattr(os, "O_BINARY", 0)  # Windows changes line ends without it
 _LOCAL = ("", "file", "local")
 
 
@@ -24,6 +26,53 @@ def as_folder(location: Location) -> Folder:
     """
     path = UPath(location)
     return Path(path.path) if path.protocol in _LOCAL else path
+
+
+def open_to_read(path: Folder) -> BinaryIO:
+    """Open a file to read bytes. Nothing else is opened: a pipe or a device may never end.
+
+    Raises:
+        ValueError: If a local path is a pipe, a device, a socket or a folder.
+        OSError: If the file cannot be opened.
+    """
+    if not isinstance(path, Path):
+        return path.open("rb")
+    # Without waiting: a pipe has nobody yet who writes to it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _AS_BYTES)
+    try:
+        check_regular(os.fstat(descriptor).st_mode)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def check_regular(mode: int) -> None:
+    """Check the ``st_mode`` of a path.
+
+    Raises:
+        ValueError: If it is that of a pipe, a device, a socket or a folder.
+    """
+    if not stat.S_ISREG(mode):
+        raise ValueError("not a file, but a folder, a pipe, a device or a socket")
+
+
+def read_whole(path: Folder, most: int) -> bytes:
+    """Read a file, see `open_to_read`, unless it is too large.
+
+    Args:
+        path: The file.
+        most: Number of bytes that it may have.
+
+    Raises:
+        ValueError: If the file has more bytes, or is not a file.
+        OSError: If the file cannot be read.
+    """
+    with open_to_read(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most >> 20} MiB")
+    return content
 
 
 def write_whole(path: Folder, content: bytes) -> None:
