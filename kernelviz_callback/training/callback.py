@@ -359,6 +359,8 @@ class KernelVizCallback(Callback):
         is_held = self._session is not None and self._session.holds(trainer.global_step)
         if is_held or is_certain:
             self._snapshot(trainer)
+        if self._session is not None:
+            self._session.close()
         self._log_health(trainer, log=None)
         self._close()
 
