@@ -1,12 +1,15 @@
 """Write files, in local folders or at any URL that fsspec opens."""
 
 import contextlib
+import ctypes
+import errno
 import os
 import stat
-import tempfile
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from upath import UPath
 
@@ -15,6 +18,7 @@ Folder: TypeAlias = Path | UPath
 
 _AS_BYTES = getattr(os, "O_BINARY", 0)  # Windows changes line ends without it
 _LOCAL = ("", "file", "local")
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
 
 
 def as_folder(location: Location) -> Folder:
@@ -145,25 +149,43 @@ def move(path: Folder, target: Folder) -> None:
         path.unlink()
 
 
-def check_can_grow(path: Path, extra: int) -> None:
-    """Check that a file can grow by a number of bytes, without changing the file.
+def reserve(path: Path, extra: int) -> None:
+    """Let the disk keep room behind the end of a file. The size of the file does not change.
 
-    Use it before a writer that cannot recover from a failed write, such as TensorBoard's. The bytes
-    are allocated in a temporary file, which is removed.
+    Where the system or the file system cannot do this, nothing happens.
 
     Args:
-        path: The file, which may not exist yet. Its folder is created.
+        path: The file. It and its folder are created if they do not exist.
         extra: Number of bytes.
 
     Raises:
-        OSError: If the disk is full, a quota is reached, or the folder cannot be written.
+        OSError: If the disk is full, a quota is reached, or the file cannot be written. What an
+            earlier call reserved stays reserved.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = path.stat().st_size if path.exists() else 0
-    with tempfile.TemporaryFile(dir=path.parent, buffering=0) as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), size, extra)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        fallocate = _fallocate()
+        if fallocate is None:
             return
-        file.seek(size)
-        while extra > 0:
-            extra -= file.write(bytes(extra))
+        disk = os.fstatvfs(file)
+        # ext4 would fill the disk before it fails.
+        is_full = disk.f_blocks > 0 and disk.f_bavail * disk.f_frsize < extra
+        number = errno.ENOSPC if is_full else 0
+        if not is_full and fallocate(file, _KEEP_SIZE, os.fstat(file).st_size, extra):
+            number = ctypes.get_errno()
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(file)
+
+
+@cache
+def _fallocate() -> Any:
+    """Return the function of the C library. `os.posix_fallocate` would make the file longer."""
+    if sys.platform != "linux":
+        return None
+    function = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+    return function

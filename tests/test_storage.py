@@ -1,27 +1,13 @@
-"""Write, replace and move files at a path or URL, and check that a file can grow."""
+"""Write, replace and move files at a path or URL, and reserve room for a file."""
 
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from upath import UPath
 
-from kernelviz_callback.storage import as_folder, check_can_grow, move, write_whole
-
-LIMITED = """
-import resource, sys
-from pathlib import Path
-from kernelviz_callback.storage import check_can_grow
-path = Path(sys.argv[1])
-path.write_bytes(b"x" * 6000)
-resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
-check_can_grow(path, 1900)
-try:
-    check_can_grow(path, 2100)
-except OSError as error:
-    print("refused", error.errno)
-"""
+from kernelviz_callback.storage import as_folder, move, reserve, write_whole
 
 
 @pytest.mark.parametrize("kind", ["path", "file://", "memory://"])
@@ -38,22 +24,23 @@ def test_files_are_written_replaced_and_moved(tmp_path: Path, kind: str) -> None
     assert [p.name for p in (folder / "a").iterdir()] == []
 
 
-def test_the_check_leaves_no_file(tmp_path: Path) -> None:
+def test_room_is_reserved_without_a_change_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "events"
     path.write_bytes(b"12345")
-    check_can_grow(path, 10_000)
+    reserve(path, 100_000)
     assert path.read_bytes() == b"12345"
     assert list(tmp_path.iterdir()) == [path]
-    check_can_grow(tmp_path / "new" / "events", 10)  # a deleted folder is created again
-    assert (tmp_path / "new").is_dir()
+    if sys.platform == "linux":
+        assert path.stat().st_blocks * 512 >= 100_000
+    reserve(tmp_path / "new" / "events", 10)  # a deleted folder is created again
+    assert (tmp_path / "new" / "events").read_bytes() == b""
 
 
-def test_the_check_fails_at_the_limit_of_the_file_size(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path / "events")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.startswith("refused")
-    assert (tmp_path / "events").stat().st_size == 6000
+def test_room_that_the_disk_does_not_have_is_an_error(small_disk: Path) -> None:
+    path = small_disk / "events"
+    path.write_bytes(b"12345")
+    free = shutil.disk_usage(small_disk).free
+    with pytest.raises(OSError, match="No space left"):
+        reserve(path, free + 10**6)
+    assert path.read_bytes() == b"12345"
+    assert shutil.disk_usage(small_disk).free == free

@@ -30,7 +30,7 @@ else:
     Callback = import_module(_found).Callback
     isolate_rng = import_module(f"{_found}.utilities.seed").isolate_rng
 
-__all__ = ["Callback", "has_callback", "isolate_rng", "log_dir_of"]
+__all__ = ["Callback", "has_callback", "is_fitting", "isolate_rng", "log_dir_of"]
 
 
 def log_dir_of(trainer: "Trainer") -> str:
@@ -41,6 +41,11 @@ def log_dir_of(trainer: "Trainer") -> str:
     chosen = trainer.log_dir or trainer.default_root_dir
     boards = [x for x in trainer.loggers if "TensorBoardLogger" in _class_names(x) and x.log_dir]
     return str(boards[0].log_dir if boards else chosen)
+
+
+def is_fitting(trainer: "Trainer") -> bool:
+    """Whether the trainer is in its ``fit`` now. After an exception it is not."""
+    return trainer.state.fn == "fit" and trainer.state.status == "running"
 
 
 def has_callback(trainer: "Trainer", *names: str) -> bool:
