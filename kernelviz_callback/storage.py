@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,54 @@ def as_folder(location: Location) -> Folder:
     return Path(path.path) if path.protocol in _LOCAL else path
 
 
+def as_absolute(location: Location) -> Folder:
+    """Convert a path or URL as `as_folder` does, and make a relative path absolute.
+
+    Use it for a path that is kept: ``os.chdir`` changes what a relative path stands for.
+
+    Example:
+        >>> as_absolute("runs") == Path.cwd() / "runs"
+        True
+    """
+    path = as_folder(location)
+    # If the working directory was deleted, a relative path stands for nothing, and stays.
+    with contextlib.suppress(FileNotFoundError):
+        return path.absolute()
+    return path
+
+
+def open_new(path: Path) -> int:
+    """Create a file and open it for writing. It has the permissions that the umask allows.
+
+    Raises:
+        FileExistsError: If there is anything at ``path``, also a symbolic link.
+        OSError: If the file cannot be created.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def read_small(path: Folder, most: int) -> bytes:
+    """Read a small file, which another program may have replaced by anything.
+
+    Args:
+        path: Path or URL of the file.
+        most: Largest number of bytes.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is larger or not a regular file.
+        OSError: If it cannot be read.
+    """
+    if isinstance(path, Path) and path.exists() and not path.is_file():
+        raise ValueError("it is not a file")
+    with path.open("rb") as file:
+        content: bytes = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most} bytes")
+    return content
+
+
 def write_whole(path: Folder, content: bytes) -> None:
     """Write a file atomically: readers see the whole file or no file, even after a ``kill -9``.
 
@@ -39,9 +88,10 @@ def write_whole(path: Folder, content: bytes) -> None:
     if not isinstance(path, Path):
         path.write_bytes(content)
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        temporary.write_bytes(content)
+        with os.fdopen(open_new(temporary), "wb") as file:
+            file.write(content)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -61,8 +111,9 @@ def replace_when_complete(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If the file cannot be written. The message is one line that names ``path``.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
+        os.close(open_new(temporary))
         yield temporary
         temporary.replace(path)
     except OSError as error:
@@ -79,7 +130,8 @@ def remove_leftovers(folder: Folder) -> None:
     """Remove the temporary files that a killed process left in a folder."""
     if isinstance(folder, Path):
         for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def move(path: Folder, target: Folder) -> None:

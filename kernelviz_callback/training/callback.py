@@ -127,7 +127,7 @@ class KernelVizCallback(Callback):
 
     @override
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
-        self._reset_for_new_training(trainer, stage)
+        self._set_up(trainer, stage)
 
     @override
     def on_fit_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -211,9 +211,12 @@ class KernelVizCallback(Callback):
         self._is_fitting = False
         self._step = 0
 
-    def _reset_for_new_training(self, trainer: "Trainer", stage: str) -> None:
-        if stage == "fit" and trainer.global_step == 0:
-            self._reset()
+    def _set_up(self, trainer: "Trainer", stage: str) -> None:
+        if stage == "fit":
+            if trainer.global_step == 0:
+                self._reset()
+            # Before a hook of the model can change the working directory.
+            self._log_dir = log_dir_of(trainer)
 
     def _find_layers(self, trainer: "Trainer", module: "LightningModule") -> None:
         self._restored, self._session = self._state(), None
@@ -240,14 +243,12 @@ class KernelVizCallback(Callback):
         self._probe = probe
 
     def _start(self, trainer: "Trainer") -> None:
-        log_dir = log_dir_of(trainer)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._is_fitting = True
         self._step = trainer.global_step
         if self._batch_source == "val_batch" and self._probe is None:
             self._take_probe(probe_of_loader(trainer.val_dataloaders))
-        self._log_dir = log_dir
         self._snapshot(trainer)
 
     def _end_batch(self, trainer: "Trainer", *, log: Callable[..., None]) -> None:

@@ -16,6 +16,7 @@ from kernelviz_callback.console import is_rank_zero
 from kernelviz_callback.drawing.layer_pictures import Response, map_shrink
 from kernelviz_callback.model.convolutions import check_layers
 from kernelviz_callback.probe.probe import BATCH_SOURCES, ProbeSource, check_probe_size, load_probe
+from kernelviz_callback.storage import as_absolute
 from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import log_numbers
 from kernelviz_callback.training.renderer import ScaleName
@@ -91,7 +92,7 @@ class KernelWatcher:
                 "of the data instead"
             )
         self._style = Style(response, scale, health, live)
-        self._log_dir = str(log_dir)
+        self._log_dir = str(as_absolute(log_dir))
         self._probe = load_probe(probe, size=probe_size)
         self._watched = WatchedLayers(model, layers, map_shrink=map_shrink)
         self._watched.check_fit(self._probe)

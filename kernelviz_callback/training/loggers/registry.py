@@ -6,7 +6,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback.training.loggers.base import Destination, ImageLogger, LogImages
 from kernelviz_callback.training.loggers.services import SERVICES
-from kernelviz_callback.training.loggers.tensorboard import PixelWriter, TensorBoard
+from kernelviz_callback.training.loggers.tensorboard import (
+    PixelWriter,
+    TensorBoard,
+    keep_file_in_place,
+)
 
 # Names of the logger classes that may be called from any thread.
 _WITH_NUMBERS = {*SERVICES, "TensorBoardLogger"}
@@ -55,6 +59,7 @@ def destination_of(logger: Any) -> Destination | None:
             return ImageLogger(logger, SERVICES[kind.__name__], takes_numbers=True)
     experiment = getattr(logger, "experiment", logger)
     if isinstance(experiment, SummaryWriter):
+        keep_file_in_place(experiment)
         return TensorBoard(experiment)
     if callable(getattr(experiment, "add_image", None)):
         return PixelWriter(experiment)

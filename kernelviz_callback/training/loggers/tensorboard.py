@@ -1,6 +1,7 @@
 """Log encoded pictures to TensorBoard, and pixels to other writers with ``add_image``."""
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback.drawing.encode import EncodedImage
-from kernelviz_callback.storage import as_folder, check_can_grow
+from kernelviz_callback.storage import as_absolute, as_folder, check_can_grow
 from kernelviz_callback.training.loggers.base import Images, Numbers
 from kernelviz_callback.training.loggers.checksum import use_fast_checksums
 
@@ -102,6 +103,23 @@ class PixelWriter:
         """Write out what was logged, if the writer has a ``flush``."""
         if callable(getattr(self.writer, "flush", None)):
             self.writer.flush()
+
+
+def keep_file_in_place(writer: SummaryWriter) -> None:
+    """Make the path of a writer's event file absolute, if it is relative.
+
+    The writer opens the file by its path each time it writes, so ``os.chdir`` in the training would
+    divide the file between two folders, or end the training if the second one does not exist. Call
+    this in the thread of the training, before it can change the working directory.
+    """
+    events = writer._get_file_writer().event_writer  # type: ignore[no-untyped-call]
+    file = getattr(
+        getattr(getattr(events, "_async_writer", None), "_writer", None), "_writer", None
+    )
+    if isinstance(getattr(file, "filename", None), bytes):
+        path = as_absolute(os.fsdecode(file.filename))
+        if isinstance(path, Path):
+            file.filename, events._file_name = os.fsencode(path), str(path)
 
 
 def _check_room(writer: Any, needed: int) -> None:
