@@ -113,9 +113,9 @@ def keep_file_in_place(writer: SummaryWriter) -> None:
     this in the thread of the training, before it can change the working directory.
     """
     events = writer._get_file_writer().event_writer  # type: ignore[no-untyped-call]
-    file = getattr(
-        getattr(getattr(events, "_async_writer", None), "_writer", None), "_writer", None
-    )
+    file: Any = events
+    for part in ("_async_writer", "_writer", "_writer"):
+        file = getattr(file, part, None)
     if isinstance(getattr(file, "filename", None), bytes):
         path = as_absolute(os.fsdecode(file.filename))
         if isinstance(path, Path):
