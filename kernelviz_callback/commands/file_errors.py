@@ -25,8 +25,6 @@ class FileErrors:
         """Report a `ValueError` or `OSError` of the body, and continue after the body."""
         try:
             yield
-        except BrokenPipeError:
-            raise
         except (ValueError, OSError) as error:
             self.report(error)
 
