@@ -141,7 +141,7 @@ class KernelVizCallback(Callback):
     @override
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         if stage == "fit":
-            self._reset_for_new_training(trainer)
+            self._set_up(trainer)
 
     @override
     def on_fit_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -225,7 +225,7 @@ class KernelVizCallback(Callback):
         self._is_fitting = False
         self._step = 0
 
-    def _reset_for_new_training(self, trainer: "Trainer") -> None:
+    def _set_up(self, trainer: "Trainer") -> None:
         other = self._trainer() if self._trainer is not None else None
         if other is not None and other is not trainer and is_fitting(other):
             raise RuntimeError(
@@ -236,6 +236,8 @@ class KernelVizCallback(Callback):
         self._close()  # a fit that failed may not have called `on_exception`
         if trainer.global_step == 0:
             self._reset()
+        # Before a hook of the model can change the working directory.
+        self._log_dir = log_dir_of(trainer)
 
     def _find_layers(self, trainer: "Trainer", module: "LightningModule") -> None:
         self._restored, self._session = self._state(), None
@@ -268,14 +270,12 @@ class KernelVizCallback(Callback):
         self._probe = probe
 
     def _start(self, trainer: "Trainer") -> None:
-        log_dir = log_dir_of(trainer)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._is_fitting = True
         self._step = trainer.global_step
         if self._batch_source == "val_batch" and self._probe is None:
             self._take_probe(probe_of_loader(trainer.val_dataloaders))
-        self._log_dir = log_dir
         self._snapshot(trainer)
 
     def _end_batch(self, trainer: "Trainer", *, log: Callable[..., None]) -> None:
