@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from kernelviz_callback.filters.words import describe_filters
 from kernelviz_callback.model.convolutions import (
     Convolution,
     find_convolutions,
@@ -81,8 +82,7 @@ class WatchedLayers:
 
     def __str__(self) -> str:
         return ", ".join(
-            f"{name} ({filters} filters {'x'.join(map(str, shape))})"
-            for name, (filters, *shape) in self.shapes.items()
+            f"{name} ({describe_filters(shape)})" for name, shape in self.shapes.items()
         )
 
     def check_fit(self, probe: Probe) -> None:
