@@ -1,5 +1,6 @@
 """Kernels such as 1x64 in the Kernels tab: the same stretched weights as in Python's pictures."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,12 @@ from kernelviz_callback.tensorboard_plugin.codec import unpack_snapshot
 pytestmark = pytest.mark.browser
 
 STEPS = (0, 10, 20)
-SHAPES = {"wide": (8, 1, 1, 64), "high": (8, 2, 25, 1), "rows": (8, 3, 3, 64)}
+SHAPES = {
+    "wide": (8, 1, 1, 64),
+    "long": (8, 1, 1, 256),
+    "high": (8, 2, 25, 1),
+    "rows": (8, 3, 3, 64),
+}
 
 
 def _weights(layer: str, step: int) -> Tensor:
@@ -38,7 +44,9 @@ def site(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
     write_run(folder / "logs" / "run", {n: {s: _exact(n, s) for s in STEPS} for n in SHAPES})
 
     def is_read(timeline: Any) -> bool:
-        return [len(of["snapshots"]) for run in timeline["runs"] for of in run["layers"]] == [3] * 3
+        return [len(of["snapshots"]) for run in timeline["runs"] for of in run["layers"]] == [
+            3
+        ] * len(SHAPES)
 
     with serving(browser, folder, is_read) as made:
         yield made
@@ -66,7 +74,7 @@ def _pictures(pixels: np.ndarray, zoom: int, size: tuple[int, int], count: int) 
 def test_tiles_are_stretched(opened: Open, layer: str) -> None:
     tab = opened(runs=["run"], layer=layer, step=10, filter=3)
     weights, size = _weights(layer, 10), SHAPES[layer][2:]
-    count = {"wide": 1, "high": 2, "rows": 1}[layer]
+    count = 2 if layer == "high" else 1
     grid = tab.grid("kernels", "run")
     height, width = stretched_size(*size)
     sides = height * grid.zoom, (count * (width + 1) - 1) * grid.zoom
@@ -93,6 +101,18 @@ def test_the_film_strip_is_stretched(opened: Open, layer: str) -> None:
         found = tab.pixels(f'[data-role="film"] button:nth-child({k + 1}) canvas')
         part = _pictures(found, found.shape[0] // height, SHAPES[layer][2:], 1)[0]
         assert_painted(part, own[:1], end)
+
+
+def test_a_long_kernel_stays_in_its_place(opened: Open) -> None:
+    tab = opened(runs=["run"], layer="long", step=20, filter=2)
+    drawer = tab.role("drawer").bounding_box()
+    frames = tab.role("film").locator("canvas").all()
+    boxes = [one.bounding_box() for one in (*frames, tab.frame.locator("canvas[data-kind=kernel]"))]
+    for box in boxes:
+        assert box["x"] >= drawer["x"]
+        assert box["x"] + box["width"] <= drawer["x"] + drawer["width"]
+    for one, next_one in itertools.pairwise(boxes[:-1]):
+        assert one["x"] + one["width"] <= next_one["x"]
 
 
 def test_a_weight_of_a_stretched_kernel_can_be_read(opened: Open) -> None:
