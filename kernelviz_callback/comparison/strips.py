@@ -151,6 +151,7 @@ def strip_responses(
     if reason is not None:
         raise ValueError(f"{label} has no responses: {reason}")
     _, channels, height, width = weights.shape
+    probe = probe.covering((height, width), geometry.plane_dilation)
     full = response_size(probe.size, (height, width), geometry.plane_dilation)
     respond = channel_responses if channels == 3 and geometry.groups == 1 else summed_responses
     own = respond(

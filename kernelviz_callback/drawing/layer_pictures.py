@@ -121,6 +121,7 @@ def paint_responses(
         return _paint_gains(weights, geometry, layer=layer, when=when, scale=scale)
     filters, channels, *depth, height, width = weights.shape
     slices = prod(depth)
+    probe = probe.covering((height, width), geometry.plane_dilation)
     image = probe.for_channels(channels * geometry.groups).to(weights.device)
     too_many = style.pictures > MOST_RESPONSE_PLANES or style.pictures * filters > MOST_PLANES
     summed = response == "sum" or too_many

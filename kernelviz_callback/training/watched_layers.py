@@ -85,11 +85,14 @@ class WatchedLayers:
             f"{name} ({describe_filters(shape)})" for name, shape in self.shapes.items()
         )
 
-    def check_fit(self, probe: Probe) -> None:
+    def check_fit(self, probe: Probe) -> Probe:
         """Check that a probe fits the model, or else each watched layer.
 
         A probe that the first layer of the model can read is enough: the deeper layers then have
         feature maps. Layers without a known shape are not checked.
+
+        Returns:
+            The probe. The chart is drawn larger if the kernels of the first layer need it.
 
         Raises:
             ValueError: If a layer cannot read the probe. The message names the layer.
@@ -97,10 +100,18 @@ class WatchedLayers:
         try:
             _check_fit(self._first, probe)
             if not self._needs_other_processes:
-                return
+                return self._covering(probe)
         except ValueError:
             pass
         _check_fit(self._convolutions, probe)
+        return self._covering(probe)
+
+    def _covering(self, probe: Probe) -> Probe:
+        for conv in self._first.values():
+            if is_ready(conv) and len(conv.kernel_size) > 1:
+                height, width = weight_shape(conv)[-2:]
+                probe = probe.covering((height, width), geometry_of(conv).plane_dilation)
+        return probe
 
     def take(self, *, step: int, epoch: int, probe: Probe, keep: bool) -> Snapshot | None:
         """Copy the current weights, and run the model on the probe to get feature maps.

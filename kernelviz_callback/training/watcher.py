@@ -92,9 +92,8 @@ class KernelWatcher:
             )
         self._style = Style(response, scale, health, live)
         self._log_dir = str(log_dir)
-        self._probe = load_probe(probe, size=probe_size)
         self._watched = WatchedLayers(model, layers, map_shrink=map_shrink)
-        self._watched.check_fit(self._probe)
+        self._probe = self._watched.check_fit(load_probe(probe, size=probe_size))
         self._is_rank_zero = is_rank_zero()
         self._own_board = _TensorBoard(self._log_dir) if loggers is None else None
         self._loggers = list(loggers) if loggers is not None else [self._own_board]
