@@ -253,7 +253,7 @@ class KernelVizCallback(Callback):
         if self._probe is None and not self._watched.reads_images:
             self._probe = load_probe()  # a session needs a probe, even if no layer uses it
         if self._probe is not None:
-            self._watched.check_fit(self._probe)
+            self._probe = self._watched.check_fit(self._probe)
 
     def _take_validation_probe(self, trainer: "Trainer", batch: Any) -> None:
         if trainer.sanity_checking and self._batch_source == "val_batch" and self._probe is None:
@@ -266,7 +266,7 @@ class KernelVizCallback(Callback):
 
     def _take_probe(self, probe: Probe) -> None:
         if self._watched is not None:
-            self._watched.check_fit(probe)
+            probe = self._watched.check_fit(probe)
         self._probe = probe
 
     def _start(self, trainer: "Trainer") -> None:

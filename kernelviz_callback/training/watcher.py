@@ -96,9 +96,9 @@ class KernelWatcher:
             )
         self._style = Style(response, scale, health, live)
         self._log_dir = str(as_absolute(log_dir))
-        self._probe = load_probe(probe, size=probe_size)
-        self._watched = WatchedLayers(model, layers, map_shrink=map_shrink, probe=self._probe)
-        self._watched.check_fit(self._probe)
+        image = load_probe(probe, size=probe_size)
+        self._watched = WatchedLayers(model, layers, map_shrink=map_shrink, probe=image)
+        self._probe = self._watched.check_fit(image)
         self._own_board = _TensorBoard(self._log_dir) if loggers is None else None
         self._loggers = list(loggers) if loggers is not None else [self._own_board]
         self._numbers: deque[tuple[int, Future[dict[str, float]]]] = deque()
