@@ -8,11 +8,11 @@ from typing import Any
 from kernelviz_callback.checkpoints.distributed import INDEX
 from kernelviz_callback.checkpoints.file_kinds import CHECKPOINT_SUFFIXES
 from kernelviz_callback.checkpoints.safe_pickle import quoted
-from kernelviz_callback.storage import Folder
+from kernelviz_callback.storage import Folder, read_whole
 
 _SHARD = re.compile(r"(.+)-(\d{2,6})-of-(\d{2,6})(\.\w+)")
 _INDEX_SUFFIX = ".index.json"
-_LARGEST_INDEX = 64 << 20  # bytes
+_LARGEST_INDEX = 16 << 20  # bytes; that of a large network has some megabytes
 # Files in which programs keep what is not the weights: the state of the optimizer, of the schedule,
 # of the random numbers, and settings.
 _SIDE_FILES = re.compile(
@@ -162,10 +162,9 @@ def _files_of_folder(folder: Folder) -> list[Folder]:
 
 def _files_of_index(index: Folder) -> list[Folder]:
     """List the shards that an index of Hugging Face names."""
-    if index.stat().st_size > _LARGEST_INDEX:
-        raise ValueError(f"an index of shards has at most {_LARGEST_INDEX:,} bytes")
+    content = read_whole(index, _LARGEST_INDEX)
     try:
-        files: Any = json.loads(index.read_bytes())["weight_map"].values()
+        files: Any = json.loads(content)["weight_map"].values()
         names = sorted({name for name in files if isinstance(name, str)})
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(

@@ -4,17 +4,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from kernelviz_callback.checkpoints.byte_ranges import Source, seekable_source
+from kernelviz_callback.checkpoints.byte_ranges import Source, seekable_source, size_of
 from kernelviz_callback.checkpoints.checkpoint_files import files_of
 from kernelviz_callback.checkpoints.distributed import INDEX, list_tensors
 from kernelviz_callback.checkpoints.file_kinds import name_kind
+from kernelviz_callback.checkpoints.pickle_budget import RefusedError
 from kernelviz_callback.checkpoints.pickle_tree import as_mapping
 from kernelviz_callback.checkpoints.plain_pickle import (
     PlainPickle,
     is_plain_pickle,
     open_plain_pickle,
 )
-from kernelviz_callback.checkpoints.safe_pickle import HOSTILE
 from kernelviz_callback.checkpoints.safetensors_file import (
     is_safetensors,
     open_safetensors,
@@ -67,12 +67,13 @@ def prefix_errors(name: str) -> Iterator[None]:
             raise
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
         raise kind(f"{name}: {error}") from error
-    # Libraries for remote storage raise their own types, or an ImportError if they are missing.
+    # Libraries for remote storage raise their own types, or an ImportError if they are missing. A
+    # damaged file may make torch raise any other error.
     except Exception as error:
-        if "://" not in name:
-            raise
-        reason = str(error).partition("\n")[0]
-        raise OSError(f"{name}: {reason or type(error).__name__}") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if "://" in name:
+            raise OSError(f"{name}: {reason}") from error
+        raise ValueError(f"{name}: it cannot be read: {reason}") from error
 
 
 def _open_file(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
@@ -96,7 +97,7 @@ def _open_distributed(folder: Folder) -> tuple[Layers, Mapping[str, Any]]:
 
 
 def _source_of(path: Folder) -> Source:
-    if path.stat().st_size == 0:
+    if size_of(path) == 0:
         raise ValueError("it is empty; save, download or copy it again")
     return seekable_source(path)
 
@@ -110,6 +111,8 @@ def _open_pickles(source: Source) -> TorchFile | PlainPickle:
         if is_plain_pickle(source):
             return open_plain_pickle(source)
         return open_torch_file(source)
+    except RefusedError:
+        raise
     except ValueError as error:
-        kind = None if str(error).startswith(HOSTILE) else name_kind(source)
+        kind = name_kind(source)
         raise error if kind is None else ValueError(kind) from error

@@ -12,13 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernelviz_callback.checkpoints.safe_pickle import Placeholder, quoted, whole_numbers
+from kernelviz_callback.checkpoints.safe_pickle import (
+    Placeholder,
+    quoted,
+    text,
+    whole_numbers,
+)
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 
 _ARRAY = re.compile(r"numpy\._?core\.(multiarray\._reconstruct|numeric\._frombuffer)")
 _REBUILD = re.compile(r"torch\.(\w+\.)*_rebuild_\w+")
 _UNINITIALIZED = re.compile(r"torch\.nn\.parameter\.Uninitialized\w+")
-_MOST_DIMENSIONS = 8
+_MOST_ARGUMENTS = 16  # that are searched for a shape
 _NUMBER = re.compile(r"[<>=|]?[a-zA-Z]\d{0,2}")  # a dtype of NumPy without fields
 
 
@@ -48,8 +53,9 @@ def describe_other(node: Placeholder, name: str, arguments: Any) -> StoredTensor
     if kind == "meta_tensor_no_storage":
         reason = "its weights are on the meta device, where they have no values"
     elif kind == "sparse_tensor":
-        layout = str(getattr(arguments[0], "arguments", [arguments[0]])[0])
-        reason = f"its weights are {quoted(layout.removeprefix('torch.'))[1:-1]}"
+        layout = getattr(arguments[0], "arguments", [arguments[0]])[0]
+        kind = layout.removeprefix("torch.") if isinstance(layout, str) else "sparse"
+        reason = f"its weights are {quoted(kind)[1:-1]}"
     else:
         reason = f"its weights are stored in a form that only {quoted(name)} can read"
     return StoredTensor(_find_shape(arguments), refusal=reason)
@@ -57,13 +63,14 @@ def describe_other(node: Placeholder, name: str, arguments: Any) -> StoredTensor
 
 def _find_shape(arguments: tuple[Any, ...]) -> tuple[int, ...]:
     """Return the first shape among the arguments, or in a tuple among them; empty if none is."""
-    for argument in arguments:
-        for candidate in (argument, *(argument if isinstance(argument, tuple) else ())):
+    for argument in arguments[:_MOST_ARGUMENTS]:
+        within = argument[:_MOST_ARGUMENTS] if isinstance(argument, tuple) else ()
+        for candidate in (argument, *within):
             try:
                 shape = whole_numbers(candidate)
             except (TypeError, ValueError):
                 continue
-            if 0 < len(shape) <= _MOST_DIMENSIONS:
+            if shape:
                 return shape
     return ()
 
@@ -77,8 +84,8 @@ def _describe_array(node: Placeholder, arguments: Any) -> StoredTensor:
         else:
             content, kind, shape, order = arguments
         shape = whole_numbers(shape)
-        code = f"{kind.state[1]}{kind.arguments[0]}"
-        if len(shape) > _MOST_DIMENSIONS or order not in ("C", "F") or not _NUMBER.fullmatch(code):
+        code = text(kind.state[1]) + text(kind.arguments[0])
+        if text(order) not in ("C", "F") or not _NUMBER.fullmatch(code):
             return StoredTensor((), refusal=f"its weights are {quoted(code)}, not numbers")
         dtype = np.dtype(code)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -105,9 +112,9 @@ def raw_bytes(node: Any) -> bytes | bytearray:
         ValueError: If the node does not stand for bytes.
     """
     if isinstance(node, Placeholder) and node.name == "_codecs.encode" and node.arguments:
-        text, *coding = node.arguments
-        if isinstance(text, str) and coding == ["latin1"]:
-            return text.encode("latin1")
+        characters, *coding = node.arguments
+        if isinstance(characters, str) and coding == ["latin1"]:
+            return characters.encode("latin1")
     if isinstance(node, bytes | bytearray):
         return node
     raise ValueError("damaged: an array has no bytes")

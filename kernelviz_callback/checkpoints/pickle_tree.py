@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from kernelviz_callback.checkpoints.byte_ranges import check_tensor_count
 from kernelviz_callback.checkpoints.safe_pickle import Placeholder
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 from kernelviz_callback.checkpoints.stored_modules import (
@@ -14,6 +15,8 @@ from kernelviz_callback.checkpoints.stored_modules import (
 )
 
 _LONGEST_PATH = 500  # characters: no name of a layer is longer
+_MOST_VISITS = 1_000_000  # of objects, by all paths that lead to them
+_BRANCHES = (dict, list, tuple, Placeholder)
 _MOST_CHARACTERS = 20_000_000  # of all paths together: enough for 200,000 tensors
 
 
@@ -57,7 +60,7 @@ def find_tensors(
     found: dict[str, StoredTensor] = {}
     described: dict[int, StoredTensor] = {}
     seen: set[int] = set()
-    characters = 0
+    characters = visited = 0
     # Depth first, with one iterator for each open level instead of recursion, so that a deep file
     # cannot exhaust the stack.
     open_levels: list[Iterator[_Node]] = [iter([_Node(content)])]
@@ -66,8 +69,11 @@ def find_tensors(
         if node is None:
             open_levels.pop()
             continue
+        visited += 1
+        if visited > _MOST_VISITS:
+            raise ValueError(f"its content has more than {_MOST_VISITS:,} references to objects")
         value, size = node.value, len(node.within) + len(node.name)
-        if size > _LONGEST_PATH or not isinstance(value, dict | list | tuple | Placeholder):
+        if size > _LONGEST_PATH or not isinstance(value, _BRANCHES):
             continue
         if id(value) not in seen:
             seen.add(id(value))
@@ -85,6 +91,7 @@ def find_tensors(
             found[join(node.within, node.name)] = replace(
                 described[id(value)], within=node.within, module=node.holder
             )
+            check_tensor_count(len(found))
     return found
 
 
@@ -133,7 +140,7 @@ def _children(node: _Node) -> Iterator[_Node]:
 def _members(node: _Node, items: Iterable[tuple[Any, Any]]) -> Iterator[_Node]:
     """Name the members of a dict or sequence. Keys are strings and whole numbers."""
     for key, child in items:
-        if isinstance(key, str) or type(key) is int:
+        if isinstance(child, _BRANCHES) and (isinstance(key, str) or type(key) is int):
             key = str(key)
             if node.is_in_module:
                 yield node._replace(value=child, name=join(node.name, key))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kernelviz_callback.checkpoints.stored_modules import StoredModule
 from kernelviz_callback.checkpoints.weight_parts import KNOWN_PARTS, PARAMETRIZED, Parts
+from kernelviz_callback.drawable import why_not_drawable
 from kernelviz_callback.model.convolutions import WRAPPER_SEGMENTS, Geometry
 from kernelviz_callback.snapshots.format import LayerRecord
 
@@ -202,7 +203,7 @@ def _why_refused(tensors: list[StoredTensor]) -> str | None:
     refusal = next((t.refusal for t in tensors if t.refusal is not None), None)
     if refusal is None and 0 in first.shape:
         return f"it is empty, of shape {first.shape}"
-    return refusal
+    return refusal or why_not_drawable(first.shape)
 
 
 def _why_not_joined(names: list[str]) -> str:

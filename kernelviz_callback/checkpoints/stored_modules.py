@@ -69,7 +69,8 @@ def describe_module(node: Placeholder) -> StoredModule:
 def _class_path(node: Placeholder) -> str:
     """Return the path of the class, which the oldest protocols pass as an argument."""
     if node.name.startswith("copyreg.") and node.arguments:
-        return str(node.arguments[0])
+        path = node.arguments[0]
+        return path if isinstance(path, str) else ""
     return node.name
 
 
