@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -14,11 +14,12 @@ from kernelviz_callback.checkpoints.open_weights import open_weights, prefix_err
 from kernelviz_callback.checkpoints.stored_layers import Shape, StoredLayer
 from kernelviz_callback.model.convolutions import (
     Geometry,
-    find_convolutions,
     geometry_of,
     is_ready,
+    name_layers,
     weight_shape,
 )
+from kernelviz_callback.model.layer_names import is_glob, match_names, nearest_name
 from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.snapshots.format import LayerRecord
 from kernelviz_callback.storage import Folder, Location, as_absolute
@@ -73,14 +74,16 @@ class Checkpoint:
             return self._prefer_2d(self.layers)[0]
         if layer in self.layers:
             return layer
-        matching = [n for n in self.layers if n.endswith(f".{layer}") or fnmatchcase(n, layer)]
-        preferred = self._prefer_2d(matching)
-        if preferred and (len(preferred) == 1 or any(sign in layer for sign in "*?[")):
+        preferred = self._prefer_2d(match_names(self.layers, layer))
+        if preferred and (len(preferred) == 1 or is_glob(layer)):
             return preferred[0]
-        reason = self.refused.get(layer)
-        problem = (
-            f"{layer!r} cannot be shown, {reason}" if reason else f"found no single layer {layer!r}"
-        )
+        refused = [] if preferred else match_names(self.refused, layer)
+        nearest = nearest_name(self.layers, layer)
+        problem = f"found no single layer {layer!r}"
+        if refused:
+            problem = f"{refused[0]!r} cannot be shown, {self.refused[refused[0]]}"
+        elif nearest is not None and not preferred:
+            problem += f"; the nearest name is {nearest!r}"
         raise ValueError(f"{self.name}: {problem}; it has\n{self.describe()}")
 
     def read(self, layer: str | None = None) -> Tensor:
@@ -248,21 +251,22 @@ def plain_geometry(shape: Shape) -> Geometry:
 
 
 def _from_module(module: nn.Module, name: str) -> Checkpoint:
-    try:
-        found = find_convolutions(module, "*")
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-    ready = {layer: conv for layer, conv in found.items() if is_ready(conv)}
-    layers = {
-        layer: StoredLayer(
-            weight_shape(conv),
-            lambda conv=conv: effective_weight(conv).cpu(),  # type: ignore[misc]
-            geometry_of(conv),
-        )
-        for layer, conv in ready.items()
-    }
-    unready = dict.fromkeys(found.keys() - ready, "it has no weights before its first forward")
-    return Checkpoint(name, layers, unready, order=list(found))
+    named = name_layers(module)
+    layers: dict[str, StoredLayer] = {}
+    refused: dict[str, str] = {}
+    for layer, (conv, _, reason) in named.items():
+        if reason is not None:
+            refused[layer] = reason
+        elif not is_ready(conv):
+            refused[layer] = "it has no weights before its first forward"
+        else:
+            read = partial(_read_effective_weight, conv)
+            layers[layer] = StoredLayer(weight_shape(conv), read, geometry_of(conv))
+    return Checkpoint(name, layers, refused, order=list(named))
+
+
+def _read_effective_weight(conv: nn.Module) -> Tensor:
+    return effective_weight(conv).cpu()
 
 
 def _torchvision_model(name: str) -> nn.Module:

@@ -3,14 +3,16 @@
 import re
 from typing import Any
 
-from kernelviz_callback.checkpoints.byte_ranges import ByteRange, Source, open_source
+from kernelviz_callback.checkpoints.byte_ranges import ByteRange, Source, open_source, size_of
 from kernelviz_callback.checkpoints.other_tensors import raw_bytes
+from kernelviz_callback.checkpoints.pickle_budget import Budget
 from kernelviz_callback.checkpoints.pickle_tree import find_tensors
 from kernelviz_callback.checkpoints.safe_pickle import Placeholder, read_pickle
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 from kernelviz_callback.checkpoints.torch_file import TorchFile, open_torch_file, rebuild_call
 
 _BEGINNING = 64
+_BYTES_OF_TEXT = 5  # that a byte of an array may take while it is read, as protocol 2 stores text
 # A protocol from 2 on begins with its number. Protocols 0 and 1 begin with a dict or a list.
 _SIGNATURE = re.compile(rb"\x80[\x02-\x05]|\(dp\d|\(lp\d|\}q|\]q|c[\w.]+\n\w+\n")
 _MAGIC_OF_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -32,8 +34,12 @@ def open_plain_pickle(source: Source) -> "PlainPickle":
         ValueError: If the pickle is damaged or hostile.
         OSError: If the file cannot be read.
     """
+    budget = Budget()
+    size = size_of(source)
+    budget.size = max(budget.size, _BYTES_OF_TEXT * size)  # the arrays are in the pickle
     with open_source(source) as file:
-        return PlainPickle(read_pickle(file)[0])
+        content, _ = read_pickle(file, budget)
+    return PlainPickle(content, budget, size)
 
 
 class PlainPickle:
@@ -41,10 +47,17 @@ class PlainPickle:
 
     Attributes:
         content: The object that was saved, with a `Placeholder` for every object and tensor in it.
+
+    Args:
+        content: See above.
+        budget: What reading the files of the storages may cost.
+        size: Number of bytes that all storages together may have.
     """
 
-    def __init__(self, content: Any) -> None:
+    def __init__(self, content: Any, budget: Budget, size: int) -> None:
         self.content = content
+        self._budget = budget
+        self._left = size
         self._file = TorchFile(content, _no_storage)
         self._storages: dict[int, TorchFile] = {}
         self._nodes: list[Placeholder] = []  # they stay alive: a tensor is found by their ids
@@ -64,7 +77,10 @@ class PlainPickle:
             return self._file.tensor(node)
         if id(storage) not in self._storages:
             content = raw_bytes(storage.arguments[0]) if storage.arguments else b""
-            self._storages[id(storage)] = open_torch_file(bytes(content))
+            self._left -= len(content)
+            if self._left < 0:
+                raise ValueError("damaged: its storages are larger than the file")
+            self._storages[id(storage)] = open_torch_file(bytes(content), self._budget)
         file = self._storages[id(storage)]
         self._nodes.append(Placeholder(name, (file.content, *arguments[1:])))
         return file.tensor(self._nodes[-1])

@@ -26,6 +26,7 @@ _COPY = re.compile(r"(?:^|_)(ema|swa|averag\w*|teacher|shadow)(?:_|$)|^current_m
 _RANKS = (3, 4, 5)  # dimensions of the weights of a convolution
 # The path of a layer, and the name of one of the tensors that its weights are stored as.
 _PART = re.compile(rf"(.*?)\.(weight(?:_\w+)?|{re.escape(PARAMETRIZED)}.+)", re.DOTALL)
+_ADAPTED = ".base_layer"  # end of the name of a layer inside an adapter of peft
 _DEEPEST = 30  # segments of a path that are compared with another path
 _MOST_PARTS = 4  # names of stored tensors in a message
 
@@ -100,7 +101,7 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
         >>> list(find_layers({"state_dict.module.conv.weight": stored}).found)
         ['conv']
     """
-    layers = list(_find_weights(stored))
+    layers = _without_adapters(list(_find_weights(stored)))
     has_main = any(layer.top in _MAIN_DICTS for layer in layers)
     copies = _find_copies(layers)
 
@@ -215,6 +216,26 @@ def _why_not_joined(names: list[str]) -> str:
 
 def _join(join: Callable[..., Tensor], parts: list[StoredTensor]) -> Tensor:
     return join(*(part.read() for part in parts)).contiguous()
+
+
+def _without_adapters(layers: list[_Weights]) -> list[_Weights]:
+    """Refuse each layer whose weights an adapter of peft changes, and leave out the adapter.
+
+    The file does not state how much of the adapter is added to the weights.
+    """
+    paths = {layer.base for layer in layers}
+    adapted = {base.removesuffix(_ADAPTED) for base in paths if base.endswith(_ADAPTED)}
+    adapters = {path for base in paths if (path := base.partition(".lora_")[0]) != base}
+    adapted &= adapters
+    kept: list[_Weights] = []
+    for layer in layers:
+        path = layer.base.removesuffix(_ADAPTED)
+        if path in adapted:
+            reason = "an adapter (LoRA) changes its weights; merge it first: merge_and_unload()"
+            kept.append(layer._replace(base=path, refusal=reason))
+        elif layer.base.partition(".lora_")[0] not in adapted:
+            kept.append(layer)
+    return kept
 
 
 def _fits(geometry: Geometry, shape: Shape) -> bool:

@@ -492,3 +492,22 @@ def test_a_layer_before_the_first_that_cannot_be_shown_is_named(opened: Any) -> 
     assert checkpoint.passed_over("model.0") == {"stem": "its weights are sparse_coo"}
     assert checkpoint.describe().splitlines()[0].startswith("  stem: cannot be shown")
     assert opened(net.state_dict()).passed_over("stem") == {}
+
+
+@pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"model": weights}])
+def test_a_layer_under_an_adapter_is_refused_and_the_adapter_is_no_layer(
+    wrap: Any, opened: Any
+) -> None:
+    weights = {
+        "net.0.base_layer.weight": torch.rand(8, 3, 5, 5),
+        "net.0.lora_A.default.weight": torch.rand(4, 3, 5, 5),
+        "net.0.lora_B.default.weight": torch.rand(8, 4, 1, 1),
+        "net.1.base_layer.weight": torch.rand(8, 8, 3, 3),
+        "lora_stem.weight": torch.rand(8, 3, 5, 5),
+    }
+    checkpoint = opened(wrap(weights))
+    assert list(checkpoint.layers) == ["net.1.base_layer", "lora_stem"]
+    assert list(checkpoint.refused) == ["net.0"]
+    assert "an adapter (LoRA) changes its weights" in checkpoint.refused["net.0"]
+    with pytest.raises(ValueError, match=r"'net\.0' cannot be shown, an adapter"):
+        checkpoint.read("0")
