@@ -117,13 +117,22 @@ class Checkpoint:
         with prefix_errors(self.name):
             return None if read is None else read()
 
-    def passed_over(self, layer: str) -> dict[str, str]:
-        """Return the refused layers that are before a layer in the file: name to reason.
+    def remarks(self, layer: str | None = None) -> list[str]:
+        """Say what a user should know about the layer that `resolve` finds, one sentence each.
 
-        If the first convolution of a network cannot be shown, another layer comes first.
+        If the first convolution of the network cannot be shown, another layer is the first here. A
+        class of the user may multiply with other weights than those that it stores.
+
+        Raises:
+            ValueError: If no layer matches.
         """
-        names = list(takewhile(lambda name: name != layer, self.order))
-        return {name: self.refused[name] for name in names if name in self.refused}
+        name = self.resolve(layer)
+        before = takewhile(lambda other: other != name, self.order if layer is None else ())
+        remarks = [f"{n} cannot be shown, {self.refused[n]}" for n in before if n in self.refused]
+        unknown = self.layers[name].unknown
+        if unknown is not None:
+            remarks.append(f"{name} is drawn with the weights that it stores: {unknown}")
+        return remarks
 
     def describe(self) -> str:
         """List the layers and their shapes, one line for each, in the order of the file."""

@@ -20,10 +20,8 @@ def run(options: argparse.Namespace) -> int:
     if options.list:
         print(checkpoint.describe())
         return 0
-    if options.layer is None:
-        drawn = checkpoint.resolve()
-        for name, reason in checkpoint.passed_over(drawn).items():
-            print(f"kernelviz: {name} cannot be shown, {reason}", file=sys.stderr)
+    for remark in checkpoint.remarks(options.layer):
+        print(f"kernelviz: {remark}", file=sys.stderr)
     pictures = checkpoint_pictures(
         checkpoint,
         options.layer,

@@ -212,9 +212,7 @@ class Comparer:
         return _LayerWeights(checkpoint, name, layer, has_geometry=stored.geometry is not None)
 
     def _compare(self, now: "_LayerWeights", first: "_LayerWeights") -> Column:
-        is_chosen = now is not first or self._layer is not None
-        passed = {} if is_chosen else now.checkpoint.passed_over(now.name)
-        notes = [f"{name} cannot be shown, {reason}" for name, reason in passed.items()]
+        notes = now.checkpoint.remarks(self._layer) if now is first else []
         correlations = self._correlations(now, first, notes)
         match, now.partner = self._match_filters(now, first, correlations, notes)
         to_first, to_previous = _movement(now, first), _movement(now, self._previous or now)
