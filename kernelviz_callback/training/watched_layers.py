@@ -215,7 +215,8 @@ class WatchedLayers:
             shape, known = list(kernel.weight.shape), self._known_shapes.get(name)
             if known not in (None, shape):
                 say(
-                    f"at step {step} {name} has {describe_filters(shape)}; it had {describe_filters(known)}. "
+                    f"at step {step} {name} has {describe_filters(shape)}; it had "
+                    f"{describe_filters(known)}. "
                     "Pictures and numbers compare it with snapshots of the same shape only"
                 )
             self._known_shapes[name] = shape
