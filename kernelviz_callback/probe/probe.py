@@ -184,7 +184,7 @@ def probe_of_tensor(values: Tensor, name: str) -> Probe:
     plain = values.detach().as_subclass(Tensor)
     image = plain.to("cpu", torch.float32, copy=True).contiguous() / scale
     if not image.isfinite().all():
-        raise ValueError("the probe has NaN or infinite values; pass a finite image")
+        raise ValueError(f"the probe ({name}) has NaN or infinite values; pass a finite image")
     return Probe(image, name)
 
 
