@@ -63,6 +63,8 @@ class KernelVizCallback(Callback):
     logging run in background threads. If a file or a picture cannot be made, a warning says what is
     lost, and the training goes on.
 
+    A Trainer takes one callback of this class. To watch several layers, pass a list of them.
+
     Deeper layers (see ``layers``) are shown differently. Their filters have many input channels and
     are drawn as principal planes. Their responses are feature maps: the outputs of the layer when
     the probe is the input of the model, in evaluation mode.
