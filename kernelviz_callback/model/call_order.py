@@ -27,10 +27,12 @@ class Calls:
             run, or if it fails before it calls one.
         channels: Number of channels of the images that the model reads; None if no layer was
             called.
+        readers: Names of the layers that read the image itself.
     """
 
     names: tuple[str, ...] = ()
     channels: int | None = None
+    readers: frozenset[str] = frozenset()
 
 
 def find_calls(
@@ -78,6 +80,7 @@ def find_calls(
     return Calls(
         tuple(name for part in parts for name in part.names),
         next((part.channels for part in parts if part.names), None),
+        frozenset().union(*(part.readers for part in parts)),
     )
 
 
@@ -134,6 +137,7 @@ class _Run:
         """Run the network. The second result is False if it failed."""
         names: list[str] = []
         channels: list[int] = []
+        readers: set[str] = set()
         parameter = next(p for p in self._network.parameters() if p.is_floating_point())
         batch = image.to(parameter.device, parameter.dtype)[None]
 
@@ -141,6 +145,8 @@ class _Run:
             if name not in names:
                 names.append(name)
                 channels.append(max(1, len(image) + _missing_channels(layer, given)))
+                if len(names) == 1 or _is_equal(given, batch):
+                    readers.add(name)
                 if self._ends_at(name):
                     raise _Ended
 
@@ -155,7 +161,12 @@ class _Run:
             pass
         except (Exception, CollectiveOperation):
             ended = False
-        return Calls(tuple(names), channels[0] if channels else None), ended
+        return Calls(tuple(names), channels[0] if channels else None, frozenset(readers)), ended
+
+
+def _is_equal(given: Any, batch: Tensor) -> bool:
+    values = given[0] if given else None
+    return isinstance(values, Tensor) and torch.equal(values, batch)
 
 
 def _missing_channels(layer: nn.Module, given: Any) -> int:

@@ -64,6 +64,7 @@ class WatchedLayers:
         self._probe = probe
         self._before = list(before)
         self._has_run = False
+        self._known_shapes: dict[str, list[int]] = {}
         self._find_layers()
 
     @property
@@ -107,7 +108,7 @@ class WatchedLayers:
             ValueError: If a layer cannot read the probe. The message names the layer.
         """
         try:
-            _check_fit({self._choice.first: self._choice.first_layer}, probe)
+            _check_fit(self._choice.first, probe)
             if not self._needs_other_processes:
                 return
         except ValueError:
@@ -131,7 +132,8 @@ class WatchedLayers:
             The snapshot; None if ``keep`` is False.
         """
         if not self._is_current():
-            self._before = list(self._choice.layers)
+            if not any(map(is_ready, self._lazy)):
+                self._before = list(self._choice.layers)
             self._has_run = True
             self._find_layers()
         gathered = self._gather()
@@ -158,11 +160,11 @@ class WatchedLayers:
         )
 
     def _feature_maps(self, probe: Probe) -> FeatureMaps:
-        """Compute the feature maps of all 2-D layers but the first, which reads the probe."""
+        """Compute the feature maps of all 2-D layers but those that read the probe itself."""
         deeper = {
             name: layer
             for name, layer in self._choice.layers.items()
-            if len(weight_shape(layer)) == 4 and name != self._choice.first
+            if len(weight_shape(layer)) == 4 and name not in self._choice.readers
         }
         if not deeper:
             return FeatureMaps()
@@ -189,7 +191,6 @@ class WatchedLayers:
         self._sharded = [
             name for name, layer in self._choice.layers.items() if is_sharded(layer, self._trained)
         ]
-        self._known_shapes: dict[str, list[int]] = {}
 
     def _image_of(self, channels: int | None) -> Tensor:
         if self._probe is None:
