@@ -105,7 +105,7 @@ class _Chooser:
             chosen = before[0] if again else min(self._layers, key=self._preference)
             wanted = {chosen: self._layers[chosen]}
             refused = self._refused_before(chosen)
-            others = self._others(chosen)
+            others = self._others(chosen, is_given=again)
             # A chosen layer that was not called is the first one of a network of its own.
             first = first if chosen in self._calls.names else chosen
         layer = self._layers[first]
@@ -165,11 +165,11 @@ class _Chooser:
             for reason, names in _grouped(reasons).items()
         ]
 
-    def _others(self, chosen: str) -> list[str]:
+    def _others(self, chosen: str, *, is_given: bool) -> list[str]:
         """Name other layers that the user may mean by "the first convolution"."""
         names = list(self._layers)
         earlier = names[: names.index(chosen)]
-        is_ordered = chosen in self._calls.names
+        is_ordered = is_given or chosen in self._calls.names
         apart = [
             name
             for name in names[len(earlier) + 1 :]

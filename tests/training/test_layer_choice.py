@@ -305,7 +305,7 @@ def test_a_resumed_training_watches_the_layer_that_it_watched(fit, tmp_path, rec
     )
     assert steps_on_disk(resumed.log_dir) == [0, 1, 2, 4, 8]
     assert list(_last(resumed).weights) == ["net.deep"]
-    assert not warned(recwarn)
+    assert not [w for w in warned(recwarn) if "changed since the checkpoint" in w]
     assert list(_last(fit(KernelVizCallback(), model=Thawed(), max_epochs=1)).weights) == [
         "net.stem"
     ]
