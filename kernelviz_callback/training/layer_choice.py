@@ -107,7 +107,7 @@ class _Chooser:
             refused = self._refused_before(chosen)
             others = self._others(chosen, is_given=again)
             # A chosen layer that was not called is the first one of a network of its own.
-            first = first if chosen in self._calls.names else chosen
+            first = first if chosen in self._calls.places else chosen
         layer = self._layers[first]
         return Choice(
             layers=wanted,
@@ -149,9 +149,8 @@ class _Chooser:
 
     def _place(self, name: str) -> tuple[int, bool]:
         """Return a key by which the layer that is called first has the smallest value."""
-        calls = self._calls.names
-        place = calls.index(name) if name in calls else len(calls)
-        return place, self._untrained[name] is not None
+        places = self._calls.places
+        return places.get(name, len(places)), self._untrained[name] is not None
 
     def _preference(self, name: str) -> tuple[bool | int, ...]:
         place, is_untrained = self._place(name)
@@ -169,13 +168,12 @@ class _Chooser:
         """Name other layers that the user may mean by "the first convolution"."""
         names = list(self._layers)
         earlier = names[: names.index(chosen)]
-        is_ordered = is_given or chosen in self._calls.names
+        is_ordered = is_given or chosen in self._calls.places
         apart = [
             name
             for name in names[len(earlier) + 1 :]
             if not self._untrained[name]
-            and _top(name) != _top(chosen)
-            and (self._optimizer(name) != self._optimizer(chosen) or not is_ordered)
+            and (self._is_apart(name, chosen, is_ordered) or self._is_beside(name, chosen))
         ]
         found = _first_of_branches([*earlier, *apart], chosen)
         if not found:
@@ -184,9 +182,19 @@ class _Chooser:
         how = "" if is_ordered else " (the model did not run on an image, so the first one defined)"
         return [f"also there: {_listed(marked)}{how}"]
 
+    def _is_apart(self, name: str, chosen: str, is_ordered: bool) -> bool:
+        """Whether a layer belongs to another network, as far as that is known."""
+        is_other = self._optimizer(name) != self._optimizer(chosen) or not is_ordered
+        return is_other and name.partition(".")[0] != chosen.partition(".")[0]
+
+    def _is_beside(self, name: str, chosen: str) -> bool:
+        """Whether a layer reads the same image as the chosen one."""
+        places = self._calls.places
+        return name in places and places[name] == places.get(chosen)
+
     def _refused_before(self, chosen: str) -> dict[str, str]:
         """Return the layers before the chosen one that cannot be watched, with the reasons."""
-        names, calls = list(self._named), self._calls.names
+        names, calls = list(self._named), self._calls.places
         return {
             name: reason
             for name in names[: names.index(chosen)]
@@ -239,7 +247,3 @@ def _first_of_branches(names: Iterable[str], chosen: str) -> list[str]:
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _top(name: str) -> str:
-    return name.partition(".")[0]
