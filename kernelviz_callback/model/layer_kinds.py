@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from kernelviz_callback.drawable import why_not_drawable
+
 Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -114,7 +116,7 @@ def _why_unreadable(conv: Convolution) -> str | None:
         return f"its weights are {str(weight.dtype).removeprefix('torch.')}"
     if 0 in weight.shape and weight.ndim in _RANKS:
         return f"it is empty, of shape {tuple(weight.shape)}"
-    return None
+    return why_not_drawable(weight.shape) if weight.ndim in _RANKS else None
 
 
 def _class_name(module: nn.Module) -> str:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from kernelviz_callback.console import say, warn
+from kernelviz_callback.console import warn
 from kernelviz_callback.drawing.layer_pictures import Response
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
@@ -189,7 +189,7 @@ class Session:
             with failures.survive(
                 "finish the recording", "the last snapshots may be lost; earlier ones are kept"
             ):
-                say(self._recorder.close())
+                self._recorder.close()
             self.reporter.report(failures, self.seen_step or 0)
             self._attempt = self._recorder.attempt
             self._recorder = None

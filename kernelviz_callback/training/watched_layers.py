@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from kernelviz_callback.console import say
+from kernelviz_callback.filters.words import describe_filters
 from kernelviz_callback.model.convolutions import geometry_of, is_ready, weight_shape
 from kernelviz_callback.model.feature_maps import FeatureMaps, feature_maps
 from kernelviz_callback.model.sharding import gather_kernel, is_sharded, needs_all_processes
@@ -90,7 +91,9 @@ class WatchedLayers:
         return any(len(shape) > 3 for shape in self.shapes.values())
 
     def __str__(self) -> str:
-        watched = ", ".join(f"{name} ({_described(shape)})" for name, shape in self.shapes.items())
+        watched = ", ".join(
+            f"{name} ({describe_filters(shape)})" for name, shape in self.shapes.items()
+        )
         return "; ".join([watched, *self._choice.notes])
 
     def continue_with(self, names: Iterable[str]) -> None:
@@ -98,11 +101,14 @@ class WatchedLayers:
         self._before = list(names)
         self._find_layers()
 
-    def check_fit(self, probe: Probe) -> None:
+    def check_fit(self, probe: Probe) -> Probe:
         """Check that a probe fits the model, or else each watched layer.
 
         A probe that the first layer of the model can read is enough: the deeper layers then have
         feature maps. Layers without a known shape are not checked.
+
+        Returns:
+            The probe. The chart is drawn larger if the kernels of the first layer need it.
 
         Raises:
             ValueError: If a layer cannot read the probe. The message names the layer.
@@ -110,10 +116,17 @@ class WatchedLayers:
         try:
             _check_fit(self._choice.first, probe)
             if not self._needs_other_processes:
-                return
+                return self._covering(probe)
         except ValueError:
             pass
         _check_fit(self._choice.layers, probe)
+        return self._covering(probe)
+
+    def _covering(self, probe: Probe) -> Probe:
+        layer = self._choice.first_layer
+        if not is_ready(layer) or len(shape := weight_shape(layer)) == 3:
+            return probe
+        return probe.covering((shape[-2], shape[-1]), geometry_of(layer).plane_dilation)
 
     def take(self, *, step: int, epoch: int, probe: Probe, keep: bool) -> Snapshot | None:
         """Copy the current weights, and run the model on the probe to get feature maps.
@@ -203,7 +216,7 @@ class WatchedLayers:
             shape, known = list(kernel.weight.shape), self._known_shapes.get(name)
             if known not in (None, shape):
                 say(
-                    f"at step {step} {name} has {_described(shape)}; it had {_described(known)}. "
+                    f"at step {step} {name} has {describe_filters(shape)}; it had {describe_filters(known)}. "
                     "Pictures and numbers compare it with snapshots of the same shape only"
                 )
             self._known_shapes[name] = shape
@@ -243,11 +256,6 @@ def _unwrap(model: nn.Module) -> nn.Module:
     while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         model = model.module
     return model
-
-
-def _described(shape: Sequence[int]) -> str:
-    filters, *kernel = shape
-    return f"{filters} filters {'x'.join(map(str, kernel))}"
 
 
 def _on_drawing_device(weight: Tensor) -> Tensor:
