@@ -123,7 +123,7 @@ class WatchedLayers:
         return self._covering(probe)
 
     def _covering(self, probe: Probe) -> Probe:
-        layer = self._choice.first_layer
+        [layer] = self._choice.first.values()
         if not is_ready(layer) or len(shape := weight_shape(layer)) == 3:
             return probe
         return probe.covering((shape[-2], shape[-1]), geometry_of(layer).plane_dilation)
@@ -216,8 +216,9 @@ class WatchedLayers:
             shape, known = list(kernel.weight.shape), self._known_shapes.get(name)
             if known not in (None, shape):
                 say(
-                    f"at step {step} {name} has {describe_filters(shape)}; it had {describe_filters(known)}. "
-                    "Pictures and numbers compare it with snapshots of the same shape only"
+                    f"at step {step} {name} has {describe_filters(shape)}; it had "
+                    f"{describe_filters(known)}. Pictures and numbers compare it with snapshots of "
+                    "the same shape only"
                 )
             self._known_shapes[name] = shape
 
