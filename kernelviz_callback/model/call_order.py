@@ -83,11 +83,9 @@ def find_calls(
     for part in parts:
         before = len(places)
         places |= {name: before + place for name, place in part.places.items()}
-    return Calls(
-        places,
-        frozenset().union(*(part.readers for part in parts)),
-        next((part.channels for part in parts if part.places), None),
-    )
+    channels = next((part.channels for part in parts if part.places), None)
+    readers = (part.readers for part in parts if part.channels == channels)
+    return Calls(places, frozenset().union(*readers), channels)
 
 
 def why_it_cannot_run(model: nn.Module) -> str | None:
