@@ -174,11 +174,7 @@ class WatchedLayers:
 
     def _feature_maps(self, probe: Probe) -> FeatureMaps:
         """Compute the feature maps of all 2-D layers but those that read the probe itself."""
-        deeper = {
-            name: layer
-            for name, layer in self._choice.layers.items()
-            if len(weight_shape(layer)) == 4 and name not in self._choice.readers
-        }
+        deeper = self._deeper
         if not deeper:
             return FeatureMaps()
         reason = "the parameters of the model are spread over processes"
@@ -201,6 +197,11 @@ class WatchedLayers:
         )
         waits = self._layers is None and not self._before and not self._has_run
         self._lazy = self._choice.lazy if waits else []
+        self._deeper = {
+            name: layer
+            for name, layer in self._choice.layers.items()
+            if len(weight_shape(layer)) == 4 and name not in self._choice.readers
+        }
         self._sharded = [
             name for name, layer in self._choice.layers.items() if is_sharded(layer, self._trained)
         ]
