@@ -297,6 +297,11 @@ def _names_of_alias(model: nn.Module, named: Mapping[str, NamedLayer], pattern: 
     return [n for n, layer in named.items() if other in (layer.module, base_of(layer.module))]
 
 
+def _described(module: nn.Module) -> str:
+    base = base_of(module)
+    return str(module) if base in (None, module) else f"{type(module).__name__} of {base}"
+
+
 def _message(
     model: nn.Module,
     problem: str,
@@ -314,7 +319,7 @@ def _message(
         first = min(candidates, key=lambda name: preference(candidates[name]))
         advice = f"pass the name of one, for example layers={first!r}"
     lines = [
-        f"  {name}: {layer.module}"
+        f"  {name}: {_described(layer.module)}"
         + (f" - cannot be watched, {layer.reason}" if layer.reason else "")
         for name, layer in named.items()
     ]
