@@ -1,8 +1,10 @@
 """Ranges of bytes in a file: read one tensor without reading the rest of the file."""
 
+import gc
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
@@ -159,6 +161,21 @@ def size_of(source: Source) -> int:
     if isinstance(source, Path):
         check_regular(status.st_mode)
     return status.st_size
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Pause Python's garbage collector while many objects without cycles are made.
+
+    It would go through all of them again and again: three times the work for some pickles.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def check_tensor_count(count: int) -> None:

@@ -95,7 +95,8 @@ def _responses(layer: Layer, probe: Probe) -> ResponseChunks:
     if reason is not None:
         raise ValueError(reason)
     image = probe.for_channels(weights.shape[1] * groups)
-    if bool((image == image[:1]).all()):  # equal channels: sum the kernels before, not after
+    # Equal channels: sum the kernels before, not after.
+    if image.stride(0) == 0 or bool((image == image[:1]).all()):
         image, weights, groups = image[:1], weights.sum(1, keepdim=True), 1
     return ResponseChunks(
         image, weights, dilation=layer.geometry.plane_dilation, groups=groups, summed=True

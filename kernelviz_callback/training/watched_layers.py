@@ -153,7 +153,7 @@ class WatchedLayers:
         reason = "the parameters of the model are spread over processes"
         if not self._needs_other_processes:
             try:
-                image = probe.for_channels(first.in_channels)
+                image = probe.for_channels(first.in_channels).contiguous()
                 return feature_maps(self._model, deeper, image, shrink=self._map_shrink)
             except Exception as error:  # a failure here must not cost the snapshot
                 reason = f"{type(error).__name__}: {error}"
