@@ -18,6 +18,7 @@ from kernelviz_callback.comparison.matching import (
     assign,
     chance_correlation,
     chance_cosine,
+    check_filter_count,
     cosines,
     has_same_order,
     mean_matched,
@@ -39,7 +40,6 @@ Comparable: TypeAlias = Location | nn.Module | Checkpoint
 # Side of the default probe, in pixels. This is half the side of the callback's chart: the work is a
 # quarter, and the responses of different filters still differ enough.
 _CHART_SIZE = 112
-_MOST_FILTERS = 2**12  # each filter is compared with each other one
 _PHOTO_SIZE = 224  # pixels: largest side of an image that the user gives
 
 
@@ -198,11 +198,7 @@ class Comparer:
         else:
             name = find_same_layer(checkpoint, self._layer, first.name, first.shape)
         stored = checkpoint.layers[name]
-        if stored.shape[0] > _MOST_FILTERS:
-            raise ValueError(
-                f"{checkpoint.name}: {name} has {stored.shape[0]:,} filters; at most "
-                f"{_MOST_FILTERS:,} can be compared"
-            )
+        check_filter_count(f"{checkpoint.name}: {name}", stored.shape[0])
         if first is not None and len(first.shape) != len(stored.shape):
             raise ValueError(
                 f"{name!r} of {checkpoint.name} has {len(stored.shape) - 2} dimensions and "
