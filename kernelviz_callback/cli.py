@@ -4,13 +4,13 @@ The code of a command is imported when the command runs, so that ``--help`` is f
 """
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from kernelviz_callback._version import __version__
+from kernelviz_callback.commands.output_streams import tolerant_output
 from kernelviz_callback.comparison.fail_conditions import Condition, parse_condition
 
 _SAVED_AS = (".png", ".svg", ".pdf", ".jpg")
@@ -32,12 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
         0 for success, 1 if a condition of ``--fail-if`` is true and for nothing else, 2 for an
         error, 130 if the user interrupted the command.
     """
+    with tolerant_output():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     options = parser().parse_args(arguments)
     try:
-        return _run(options)
-    except BrokenPipeError:  # the reader of the output, such as head, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        status = _run(options)
+        sys.stdout.flush()
+        return status
     except (ModuleNotFoundError, OSError, ValueError) as error:
         print(f"kernelviz: {error}", file=sys.stderr)
         return 2

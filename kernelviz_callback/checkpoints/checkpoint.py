@@ -26,7 +26,7 @@ from kernelviz_callback.model.convolutions import (
 )
 from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.snapshots.format import LayerRecord
-from kernelviz_callback.storage import Folder, Location, as_folder
+from kernelviz_callback.storage import Folder, Location, as_absolute
 
 TORCHVISION = "torchvision:"
 STEP_IN_NAME = re.compile(r"(?<![a-z])step[=_-]?(\d+)")
@@ -169,7 +169,7 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
     if name.startswith(TORCHVISION):
         return _from_module(_torchvision_model(name), name)
     with prefix_errors(name):
-        folder = as_folder(location)
+        folder = as_absolute(location)  # weights are read later
         if not folder.exists():
             raise FileNotFoundError("the file or folder does not exist")
         layers, metadata = _open_folder(folder) if folder.is_dir() else _open_file(folder)

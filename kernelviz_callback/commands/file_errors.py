@@ -25,8 +25,6 @@ class FileErrors:
         """Report an error of the body, and continue after the body."""
         try:
             yield
-        except BrokenPipeError:
-            raise
         except (ValueError, OSError, ModuleNotFoundError) as error:
             self.report(error)
 

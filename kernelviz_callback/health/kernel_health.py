@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from kernelviz_callback.filters.words import describe_filters
 from kernelviz_callback.health.null_model import FALSE_ALARM_RATE
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES, VerdictName
 from kernelviz_callback.health.verdicts import Verdict
@@ -226,19 +227,17 @@ class KernelHealth:
         """
         from kernelviz_callback.health.plot import draw_health
 
-        count, *shape = self.shape
-        title = f"{self.layer}: {count} filters {'x'.join(map(str, shape))}"
+        title = f"{self.layer}: {describe_filters(self.shape)}"
         return draw_health(title, vars(self.filters), self.gravest())
 
     def __repr__(self) -> str:
-        count, *shape = self.shape
-        lines = [f"KernelHealth of {self.layer}: {count} filters {'x'.join(map(str, shape))}"]
+        lines = [f"KernelHealth of {self.layer}: {describe_filters(self.shape)}"]
         for name in VERDICT_NAMES:
             found = self.flagged(name)
             if found:
                 named = ", ".join(map(str, found[:_MOST_NAMED]))
                 more = ", ..." if len(found) > _MOST_NAMED else ""
-                lines.append(f"  {name}: {len(found)} of {count} ({named}{more})")
+                lines.append(f"  {name}: {len(found)} of {self.shape[0]} ({named}{more})")
         if not self.verdicts:
             lines.append("  no filter has a verdict")
         numbers = vars(self.totals).items()

@@ -9,6 +9,7 @@ object, here called the description, with the keys
 * ``layers``: layer name to geometry (``kind``, ``stride``, ``padding``, ``dilation``, ``groups``),
 * ``probe``: ``name`` and SHA-256 ``digest``, or null,
 * ``versions``: package name to version,
+* ``stored_only``: layer name to reason, for layers whose weights could not be measured,
 * ``health``: layer name to ``totals``, ``verdicts``, ``absent`` and ``false_alarm_rate``, as in
   `KernelHealth.to_dict`, for the layers that were examined.
 
@@ -82,6 +83,7 @@ def save_snapshot(snapshot: Snapshot, folder: Location) -> Folder:
         if snapshot.probe_digest
         else None,
         "versions": dict(snapshot.versions),
+        "stored_only": dict(snapshot.stored_only),
         "health": {
             name: health.to_dict(with_filters=False) for name, health in snapshot.health.items()
         },
@@ -134,6 +136,7 @@ def load_snapshot(path: Location) -> Snapshot:
                 )
                 for name in description.get("health", {})
             },
+            stored_only=dict(description.get("stored_only", {})),
         )
     except (SafetensorError, json.JSONDecodeError, *_NOT_AS_WRITTEN) as error:
         raise ValueError(f"{path} is not a complete kernelviz snapshot: {error}") from error
