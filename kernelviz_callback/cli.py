@@ -19,9 +19,10 @@ _EVOLVED_AS = (".png", ".svg", ".pdf", ".gif", ".mp4", ".html")
 _MOST_QUOTED = 200  # characters of the message of an error
 _FILES = """\
 FILE may be a Lightning checkpoint, another file of torch.save, a safetensors file, a snapshot,
-a folder of torch.distributed.checkpoint, a URL that fsspec opens, or torchvision:NAME[:WEIGHTS].
-A glob, a folder of snapshots or checkpoints, or a run folder stands for all checkpoints in it, in
-the order of their steps. Nothing in a file is executed.
+a plain pickle of arrays, a folder of torch.distributed.checkpoint, Hugging Face or DeepSpeed,
+a shard of a model for the whole model, a URL that fsspec opens, or torchvision:NAME[:WEIGHTS].
+A glob, a folder of snapshots or checkpoints, a run folder, or a folder with lightning_logs stands
+for all checkpoints in it, in the order of their steps. Nothing in a file is executed.
 """
 
 
@@ -127,7 +128,7 @@ def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     show.add_argument(
-        "file", metavar="FILE", help="if it stands for several checkpoints, the last one is shown"
+        "file", metavar="FILE", help="if it stands for several checkpoints, the newest is shown"
     )
     _add_common(show)
     show.add_argument(

@@ -141,14 +141,13 @@ def _children(node: _Node) -> Iterator[_Node]:
 
 
 def _members(node: _Node, items: Iterable[tuple[Any, Any]]) -> Iterator[_Node]:
-    """Name the members of a dict or sequence. Keys are strings and whole numbers."""
-    for key, child in items:
-        if isinstance(child, _BRANCHES) and (isinstance(key, str) or type(key) is int):
-            key = str(key)
-            if node.is_in_module:
-                yield node._replace(value=child, name=join(node.name, key))
-            else:
-                yield _Node(child, join(node.within, node.name), key)
+    """Name the members of a dict or sequence; those whose keys are objects, by their positions."""
+    for position, (key, child) in enumerate(items):
+        name = str(key) if isinstance(key, str | int) else str(position)
+        if node.is_in_module:
+            yield node._replace(value=child, name=join(node.name, name))
+        else:
+            yield _Node(child, join(node.within, node.name), name)
 
 
 def _plain(node: Any) -> Any:

@@ -59,7 +59,7 @@ def open_safetensors(source: Source) -> tuple[Layers, Mapping[str, Any]]:
         ValueError: If the file is damaged.
         OSError: If the file cannot be read.
     """
-    stored, description = _open_tensors(source)
+    stored, description = open_tensors(source)
     try:
         if not description.get("layers"):
             return find_layers(stored), description
@@ -69,7 +69,8 @@ def open_safetensors(source: Source) -> tuple[Layers, Mapping[str, Any]]:
         raise ValueError(_BAD_HEADER) from error
 
 
-def _open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, Any]]:
+def open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, Any]]:
+    """List all tensors of a safetensors file, and the description, see `open_safetensors`."""
     size = size_of(source)
     with open_source(source) as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")

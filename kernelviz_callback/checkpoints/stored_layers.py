@@ -26,6 +26,11 @@ _COPY = re.compile(r"(?:^|_)(ema|swa|averag\w*|teacher|shadow)(?:_|$)|^current_m
 _RANKS = (3, 4, 5)  # dimensions of the weights of a convolution
 # The path of a layer, and the name of one of the tensors that its weights are stored as.
 _PART = re.compile(rf"(.*?)\.(weight(?:_\w+)?|{re.escape(PARAMETRIZED)}.+)", re.DOTALL)
+# What quantization-aware training stores in a layer that is fused with a batch norm.
+_FUSED = ("bn.weight", "weight_fake_quant.scale")
+_WHY_FUSED = "it is fused: its weights depend on the batch norm inside it"
+_WHY_UNNAMED = "its name does not end in .weight, as in conv1.weight; save it under such a name"
+_ADAPTED = ".base_layer"  # end of the name of a layer inside an adapter of peft
 _DEEPEST = 30  # segments of a path that are compared with another path
 _MOST_PARTS = 4  # names of stored tensors in a message
 
@@ -61,6 +66,8 @@ class StoredLayer:
         shape: Shape of the weights.
         read: Reads the weights as float32. They share no memory.
         geometry: Geometry of the convolution, None if the file does not store it.
+        unknown: Why the layer may multiply its input with other weights than the stored ones, None
+            if nothing in the file says so.
         read_record: Reads what a snapshot records about the layer besides its weights, such as its
             health. None in any other file.
     """
@@ -69,6 +76,7 @@ class StoredLayer:
     read: Callable[[], Tensor]
     geometry: Geometry | None = None
     read_record: Callable[[], LayerRecord] | None = None
+    unknown: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +108,7 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
         >>> list(find_layers({"state_dict.module.conv.weight": stored}).found)
         ['conv']
     """
-    layers = list(_find_weights(stored))
+    layers = _without_adapters(list(_find_weights(stored)))
     has_main = any(layer.top in _MAIN_DICTS for layer in layers)
     copies = _find_copies(layers)
 
@@ -120,11 +128,15 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
         if layer.refusal is not None:
             refused[name] = layer.refusal
         else:
-            module = layer.first.module
+            module, shape = layer.first.module, layer.first.shape
             geometry = module.geometry if module is not None else None
-            if geometry is not None and not _fits(geometry, layer.first.shape):
+            if geometry is not None and not _fits(geometry, shape):
                 geometry = None
-            found[name] = StoredLayer(layer.first.shape, layer.read, geometry)
+            unknown = module.unknown if module is not None else None
+            found[name] = StoredLayer(shape, layer.read, geometry, unknown=unknown)
+    if not layers:
+        unnamed = (path or "tensor" for path, tensor in stored.items() if len(tensor.shape) == 4)
+        refused = dict.fromkeys(map(_printable, unnamed), _WHY_UNNAMED)
     return Layers(found, refused, order)
 
 
@@ -173,7 +185,9 @@ def _find_weights(stored: Mapping[str, StoredTensor]) -> Iterator[_Weights]:
         tensors = [parts[name] for name in known.names]
         if _is_like_weights(tensors[0]):
             read = partial(_join, known.join, tensors)
-            yield _Weights(base, tensors[0], read, _why_refused(tensors))
+            is_fused = all(f"{base}.{name}".removeprefix(".") in stored for name in _FUSED)
+            refusal = _WHY_FUSED if is_fused else _why_refused(tensors)
+            yield _Weights(base, tensors[0], read, refusal)
 
 
 def _are_joinable(known: Parts, parts: Mapping[str, StoredTensor]) -> bool:
@@ -215,6 +229,26 @@ def _why_not_joined(names: list[str]) -> str:
 
 def _join(join: Callable[..., Tensor], parts: list[StoredTensor]) -> Tensor:
     return join(*(part.read() for part in parts)).contiguous()
+
+
+def _without_adapters(layers: list[_Weights]) -> list[_Weights]:
+    """Refuse each layer whose weights an adapter of peft changes, and leave out the adapter.
+
+    The file does not state how much of the adapter is added to the weights.
+    """
+    paths = {layer.base for layer in layers}
+    adapted = {base.removesuffix(_ADAPTED) for base in paths if base.endswith(_ADAPTED)}
+    adapters = {path for base in paths if (path := base.partition(".lora_")[0]) != base}
+    adapted &= adapters
+    kept: list[_Weights] = []
+    for layer in layers:
+        path = layer.base.removesuffix(_ADAPTED)
+        if path in adapted:
+            reason = "an adapter (LoRA) changes its weights; merge it first: merge_and_unload()"
+            kept.append(layer._replace(base=path, refusal=reason))
+        elif layer.base.partition(".lora_")[0] not in adapted:
+            kept.append(layer)
+    return kept
 
 
 def _fits(geometry: Geometry, shape: Shape) -> bool:

@@ -60,8 +60,8 @@ def run(options: argparse.Namespace) -> int:
         return failures.status
     history = LayerHistory(names, first, options.layer)
     warning = describe_order_change(history)
-    if warning:
-        print(f"kernelviz: {warning}", file=sys.stderr)
+    for remark in [*first.remarks(options.layer), *([warning] if warning else [])]:
+        print(f"kernelviz: {remark}", file=sys.stderr)
     layer = _Layer(history, list(names), failures)
     for path in options.output:
         with failures.catch():

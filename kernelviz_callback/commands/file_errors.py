@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kernelviz_callback.checkpoints.find import find_checkpoints
+from kernelviz_callback.checkpoints.find import find_checkpoints, without_repeated_shards
 
 
 class FileErrors:
@@ -34,9 +34,13 @@ class FileErrors:
         self.status = 2
 
     def expand(self, files: Iterable[str]) -> list[str]:
-        """List the checkpoints that the names stand for, see `find_checkpoints`."""
+        """List the checkpoints that the names stand for, see `find_checkpoints`.
+
+        A shell replaces a glob by the names of all files. So here, too, the shards of one model are
+        one checkpoint, and side files are left out.
+        """
         names: list[str] = []
-        for given in files:
+        for given in without_repeated_shards(files):
             with self.catch():
                 names += find_checkpoints(given)
         return names

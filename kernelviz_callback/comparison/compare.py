@@ -214,7 +214,7 @@ class Comparer:
         return _LayerWeights(checkpoint, name, layer, has_geometry=stored.geometry is not None)
 
     def _compare(self, now: "_LayerWeights", first: "_LayerWeights") -> Column:
-        notes: list[str] = []
+        notes = now.checkpoint.remarks(self._layer) if now is first else []
         correlations = self._correlations(now, first, notes)
         match, now.partner = self._match_filters(now, first, correlations, notes)
         to_first, to_previous = _movement(now, first), _movement(now, self._previous or now)
