@@ -208,6 +208,21 @@ def pipe(within: str = "") -> Maker:
     return make
 
 
+def in_folder(file: str, content: bytes) -> Maker:
+    def make(path: Path) -> None:
+        path.mkdir()
+        (path / file).write_bytes(content)
+        (path / "model-00001-of-00002.safetensors").write_bytes(b"")
+
+    return make
+
+
+def piped_shard(path: Path) -> None:
+    path.mkdir()
+    for number in (1, 2):
+        os.mkfifo(path / f"model-0000{number}-of-00002.safetensors")
+
+
 def listening(path: Path) -> None:
     place = Path.cwd()
     os.chdir(path.parent)  # the address of a socket is at most 107 bytes long
@@ -236,6 +251,13 @@ def sparse_pickle(path: Path) -> None:
         file.write(struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, end - at, at))
         file.write(struct.pack("<4sLQL", b"PK\6\7", 0, end, 1))
         file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 2**32 - 1, 2**32 - 1, 0))
+
+
+def plain_with_hole(path: Path) -> None:
+    """A pickle of 8 GiB of bytes, which take nothing on the disk."""
+    path.write_bytes(b"\x80\x04\x8e" + (8 << 30).to_bytes(8, "little"))
+    with path.open("ab") as file:
+        file.truncate(9 << 30)
 
 
 def records(count: int) -> Maker:
@@ -338,6 +360,17 @@ BOMBS: dict[str, Maker] = {
             + b"tb\x89NtbN0"
         )
     ),
+    "plain pickle with a hole": plain_with_hole,
+    "plain pickle, one storage often": lambda path: path.write_bytes(
+        P
+        + b"("
+        + (name("torch.storage", "_load_from_bytes") + b"C\x00\x85R" + b"N" * 400_000)
+        + b"tq\x010"
+        + name("torch._utils", "_rebuild_tensor_v2")
+        + b"q\x020("
+        + b"h\x02h\x01R" * 100_000
+        + b"l."
+    ),
     # Folders of torch.distributed.checkpoint.
     "name of a shard": index(b"}", b"}" + shard(pairs(60)) + WHERE + b"s"),
     "dtype of a shard": index(
@@ -394,7 +427,9 @@ BOMBS: dict[str, Maker] = {
     "a million channels": layer(1, 1_000_000, 1, 1, dtype="F8_E4M3"),
     "a million taps": layer(1, 1, 1_000_000, dtype="F8_E4M3"),
     "kernels of 1,000 x 1,000": layer(4, 1, 1000, 1000, dtype="F8_E4M3"),
-    # What is not a file.
+    # What is not a file, and files that name others.
+    "index of lists": in_folder("model.safetensors.index.json", b"[" + b"[]," * 3_900_000 + b"[]]"),
+    "shard is a pipe": piped_shard,
     "pipe": pipe(),
     "device": linked("/dev/zero"),
     "socket": listening,

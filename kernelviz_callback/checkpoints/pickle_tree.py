@@ -143,6 +143,8 @@ def _children(node: _Node) -> Iterator[_Node]:
 def _members(node: _Node, items: Iterable[tuple[Any, Any]]) -> Iterator[_Node]:
     """Name the members of a dict or sequence; those whose keys are objects, by their positions."""
     for position, (key, child) in enumerate(items):
+        if not isinstance(child, _BRANCHES):
+            continue
         name = str(key) if isinstance(key, str | int) else str(position)
         if node.is_in_module:
             yield node._replace(value=child, name=join(node.name, name))
