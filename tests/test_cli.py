@@ -83,6 +83,20 @@ def test_usage_errors_exit_with_two(arguments: list[str], capsys) -> None:
     assert "usage: kernelviz" in capsys.readouterr().err
 
 
+def test_a_fault_of_the_program_exits_with_two_and_one_line(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 1 is for conditions of --fail-if alone."""
+
+    def fail(options: object) -> int:
+        raise RuntimeError("the first line\nand the second")
+
+    monkeypatch.setattr("kernelviz_callback.commands.compare.run", fail)
+    assert main(["compare", "a", "b", "--fail-if", "drift>1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "please report it: RuntimeError: the first line and the second (test_cli.py" in line
+
+
 @pytest.mark.processes
 def test_the_demo_trains_and_prints_the_commands_to_look_at_it(tmp_path: Path) -> None:
     done = kernelviz("demo", "--epochs", "2", "--batches", "3", cwd=tmp_path)

@@ -18,6 +18,7 @@ from kernelviz_callback.comparison.matching import (
     assign,
     chance_correlation,
     chance_cosine,
+    check_filter_count,
     cosines,
     has_same_order,
     mean_matched,
@@ -197,6 +198,7 @@ class Comparer:
         else:
             name = find_same_layer(checkpoint, self._layer, first.name, first.shape)
         stored = checkpoint.layers[name]
+        check_filter_count(f"{checkpoint.name}: {name}", stored.shape[0])
         if first is not None and len(first.shape) != len(stored.shape):
             raise ValueError(
                 f"{name!r} of {checkpoint.name} has {len(stored.shape) - 2} dimensions and "

@@ -25,10 +25,17 @@ SAME_ORDER = 4.0
 # as the same if its sum is this share of the best possible sum.
 _NEAR_BEST = 0.95
 _SMALLEST_SPREAD = 1e-4  # of the cosines, per filter: below it, filters cannot be distinguished
+_MOST_FILTERS = 2**12  # a minute of work
 _MAP_SIDE = 64  # pixels to which responses are averaged before they are compared
 _SEED = 7
 _MOST_DRAWS = 8  # pairs of random layers
 _MOST_DRAWN = 512  # filters in all random layers together
+
+
+def check_filter_count(layer: str, filters: int) -> None:
+    """Raise a `ValueError` if a layer has too many filters to compare each with each other one."""
+    if filters > _MOST_FILTERS:
+        raise ValueError(f"{layer} has {filters:,} filters; at most {_MOST_FILTERS:,} are compared")
 
 
 def cosines(ones: Tensor, others: Tensor) -> Tensor:
@@ -100,7 +107,8 @@ def _responses(layer: Layer, probe: Probe) -> ResponseChunks:
     if reason is not None:
         raise ValueError(reason)
     image = probe.for_channels(weights.shape[1] * groups)
-    if bool((image == image[:1]).all()):  # equal channels: sum the kernels before, not after
+    # Equal channels: sum the kernels before, not after.
+    if image.stride(0) == 0 or bool((image == image[:1]).all()):
         image, weights, groups = image[:1], weights.sum(1, keepdim=True), 1
     return ResponseChunks(
         image, weights, dilation=layer.geometry.plane_dilation, groups=groups, summed=True

@@ -63,7 +63,7 @@ class Probe:
             channels: Number of channels that the layer reads.
 
         Returns:
-            Shape (channels, H, W), float32.
+            Shape (channels, H, W), float32. Equal channels share their memory.
 
         Raises:
             ValueError: If the probe cannot be adapted. The message names both numbers of channels.
@@ -76,10 +76,9 @@ class Probe:
         if found == channels:
             return self.image
         if found == 3 and (channels == 1 or self.name == CHART):
-            grey = _grey(self.image)
-            return grey.repeat(channels, 1, 1)
+            return _grey(self.image).expand(channels, -1, -1)
         if found == 1:
-            return self.image.repeat(channels, 1, 1)
+            return self.image.expand(channels, -1, -1)
         raise ValueError(
             f"the layer reads {channels} input channels and the probe ({self.name}) has {found}; "
             f"pass a tensor of shape ({channels}, H, W), a grey image or probe=None for the "
