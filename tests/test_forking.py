@@ -24,7 +24,7 @@ def test_a_process_that_is_forked_after_any_call_computes(tmp_path: Path) -> Non
     paths = os.pathsep.join([*sys.path, str(PROGRAM.parent)])
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "4"},
         capture_output=True,
         text=True,
         check=True,
