@@ -81,7 +81,12 @@ def response_correlations(one: Layer, other: Layer, probe: Probe) -> Tensor:
     Raises:
         ValueError: If the probe does not fit a layer, or a layer does not read images.
     """
-    responses = [_responses(layer, probe) for layer in (one, other)]
+    layers = one, other
+    for layer in layers:
+        if why_no_image(layer.weights.shape) is None:
+            height, width = layer.weights.shape[2:]
+            probe = probe.covering((height, width), layer.geometry.plane_dilation)
+    responses = [_responses(layer, probe) for layer in layers]
     height, width = (min(r.shape[d] for r in responses) for d in (2, 3))
     ones, others = (
         torch.cat([_response_vectors(r, height, width) for r in rs]) for rs in responses

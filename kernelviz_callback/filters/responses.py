@@ -170,6 +170,16 @@ class ResponseChunks:
         return fitting - fitting % _FAST_MULTIPLE if fitting > _FAST_MULTIPLE else fitting
 
 
+def kernel_reach(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width that a kernel covers, its dilation included, in pixels.
+
+    Example:
+        >>> kernel_reach((3, 5), (1, 2))
+        (3, 9)
+    """
+    return dilation[0] * (kernel_size[0] - 1) + 1, dilation[1] * (kernel_size[1] - 1) + 1
+
+
 def response_size(
     probe_size: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[int, int]:
@@ -187,7 +197,7 @@ def response_size(
         >>> response_size((224, 224), (7, 7), (1, 1))
         (218, 218)
     """
-    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel_size, strict=True))
+    reach = kernel_reach(kernel_size, dilation)
     if reach[0] > probe_size[0] or reach[1] > probe_size[1]:
         raise ValueError(
             f"the kernel covers {reach[0]}x{reach[1]} pixels (dilation included) and the probe has "

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from kernelviz_callback.filters.responses import response_size
+from kernelviz_callback.filters.responses import kernel_reach, response_size
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.probe.probe_chart import make_chart
 
@@ -22,6 +22,8 @@ else:  # the types that a configuration file can hold; LightningCLI would list a
     ProbeSource = str | Path | None
 
 CHART = "chart"
+LARGEST_CHART = 1024  # pixels: the Kernels tab takes no larger image
+_LEAST_SHARE = 8  # a response is at least such a part of the chart, or the chart is drawn larger
 BATCH_SOURCES = ("train_batch", "val_batch")
 
 
@@ -84,6 +86,27 @@ class Probe:
             f"chart, or watch only layers that read {found} channels"
         )
 
+    def covering(self, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> "Probe":
+        """Return the probe, or a larger chart if the response to this chart would be a thin line.
+
+        The larger chart has twice the reach of the kernel, at most `LARGEST_CHART` pixels. Only the
+        chart can be drawn at another size, so any other probe is returned as it is.
+
+        Args:
+            kernel: (kH, kW).
+            dilation: Dilation of the convolution, (vertical, horizontal).
+
+        Example:
+            >>> chart = load_probe()
+            >>> chart.covering((7, 7)).size, chart.covering((1, 256)).size
+            ((224, 224), (512, 512))
+        """
+        reach, side = max(kernel_reach(kernel, dilation)), min(self.size)
+        needed = min(2 * reach, LARGEST_CHART)
+        if self.name != CHART or side - reach >= side // _LEAST_SHARE or needed <= side:
+            return self
+        return Probe(make_chart(needed), CHART)
+
     def in_grey(self) -> "Probe":
         """Return the probe with one channel, its luminance or mean, which fits every layer."""
         is_colour = self.image.shape[0] == 3
@@ -122,7 +145,8 @@ def load_probe(source: ProbeSource = None, *, size: int = 224) -> Probe:
             or array of shape (C, H, W) or (H, W). If the longer side of an image has more than
             ``size`` pixels, the image is shrunk to this size. Tensors and arrays keep their size.
             Tensors and arrays of whole numbers are divided by 255.
-        size: Size of the chart, and maximal size of an image, in pixels.
+        size: Size of the chart, and maximal size of an image, in pixels. For some layers the chart
+            is drawn larger, see `Probe.covering`.
 
     Raises:
         FileNotFoundError: If the path does not exist.
@@ -192,7 +216,8 @@ def check_fit(shape: Sequence[int], geometry: Geometry, probe: Probe) -> None:
         return
     _, channels, *_, height, width = shape
     probe.for_channels(channels * geometry.groups)
-    response_size(probe.size, (height, width), geometry.plane_dilation)
+    covering = probe.covering((height, width), geometry.plane_dilation)
+    response_size(covering.size, (height, width), geometry.plane_dilation)
 
 
 def readable_by_layer(probe: Probe, shape: Sequence[int], geometry: Geometry) -> Probe:

@@ -32,7 +32,7 @@ else:
     Callback = import_module(_found).Callback
     isolate_rng = import_module(f"{_found}.utilities.seed").isolate_rng
 
-__all__ = ["Callback", "has_callback", "isolate_rng", "log_dir_of"]
+__all__ = ["Callback", "has_callback", "is_fitting", "isolate_rng", "log_dir_of"]
 
 
 def log_dir_of(trainer: "Trainer") -> str:
@@ -44,6 +44,11 @@ def log_dir_of(trainer: "Trainer") -> str:
     chosen = trainer.log_dir or trainer.default_root_dir
     boards = [x.log_dir for x in trainer.loggers if "TensorBoardLogger" in _class_names(x)]
     return str(as_absolute(next(filter(None, boards), chosen)))
+
+
+def is_fitting(trainer: "Trainer") -> bool:
+    """Whether the trainer is in its ``fit`` now. After an exception it is not."""
+    return trainer.state.fn == "fit" and trainer.state.status == "running"
 
 
 def has_callback(trainer: "Trainer", *names: str) -> bool:

@@ -9,7 +9,7 @@ from kernelviz_callback.snapshots.format import load_snapshot
 from kernelviz_callback.snapshots.names import list_snapshots, set_aside
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.storage import Folder, Location, read_small, write_whole
+from kernelviz_callback.storage import Folder, Location, read_whole, write_whole
 from kernelviz_callback.training.run_lock import RunLock, lock_run_folder
 
 # Holds a step. Pictures of the snapshots from that step on may be missing.
@@ -98,7 +98,7 @@ def _maybe_unlogged(folder: Folder, kept: dict[int, Folder], most: int) -> list[
     """
     since = list(kept)[-most:][:1]
     with contextlib.suppress(OSError, ValueError):  # no file: everything before was logged
-        since.append(int(read_small(folder / _UNLOGGED_FILE, _MOST_BYTES)))
+        since.append(int(read_whole(folder / _UNLOGGED_FILE, _MOST_BYTES)))
     found = [path for step, path in kept.items() if step >= min(since)]
     if found:
         try:

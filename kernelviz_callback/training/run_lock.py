@@ -23,7 +23,7 @@ from kernelviz_callback.storage import (
     Folder,
     Location,
     as_absolute,
-    read_small,
+    read_whole,
     remove_leftovers,
     write_whole,
 )
@@ -183,7 +183,7 @@ def _find_identity(folder: Folder) -> Attempt | None:
 def _read_identity(folder: Folder) -> Attempt:
     path = folder / _IDENTITY_FILE
     try:
-        training, _, number = read_small(path, _MOST_BYTES).decode().partition("\n")
+        training, _, number = read_whole(path, _MOST_BYTES).decode().partition("\n")
         return Attempt(training, int(number) if number.isdecimal() else 0)
     except ValueError as error:
         raise _Damaged(f": its file {_IDENTITY_FILE} is damaged: {error}") from error

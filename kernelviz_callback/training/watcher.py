@@ -19,6 +19,7 @@ from kernelviz_callback.probe.probe import BATCH_SOURCES, ProbeSource, check_pro
 from kernelviz_callback.storage import as_absolute
 from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import log_numbers
+from kernelviz_callback.training.program_end import close_first_at_end
 from kernelviz_callback.training.renderer import ScaleName
 from kernelviz_callback.training.run_state import RunState
 from kernelviz_callback.training.session import Session, Style
@@ -95,13 +96,14 @@ class KernelWatcher:
             )
         self._style = Style(response, scale, health, live)
         self._log_dir = str(as_absolute(log_dir))
-        self._probe = load_probe(probe, size=probe_size)
-        self._watched = WatchedLayers(model, layers, map_shrink=map_shrink)
-        self._watched.check_fit(self._probe)
+        image = load_probe(probe, size=probe_size)
+        self._watched = WatchedLayers(model, layers, map_shrink=map_shrink, probe=image)
+        self._probe = self._watched.check_fit(image)
         self._own_board = _TensorBoard(self._log_dir) if loggers is None else None
         self._loggers = list(loggers) if loggers is not None else [self._own_board]
         self._numbers: deque[tuple[int, Future[dict[str, float]]]] = deque()
         self._restored = RunState()
+        close_first_at_end(self)
 
     def __enter__(self) -> Self:
         """Return the watcher itself."""
@@ -132,14 +134,17 @@ class KernelWatcher:
             scalars = self._session.record(step, epoch, self._loggers)
             if scalars is not None:
                 self._numbers.append((step, scalars))
-        self._log_numbers(wait=False)
+        self._log_numbers()
 
     def close(self) -> None:
         """Wait until everything is written. A later snapshot is written to the same folder."""
-        self._log_numbers(wait=True)
         self._session.close()
+        self._log_numbers()
         if self._own_board is not None:
-            self._own_board.close()
+            failures = Failures()
+            with failures.survive("close the event file", "its last events may be lost"):
+                self._own_board.close()
+            self._session.reporter.report(failures, self._session.seen_step or 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state with which a resumed training continues in the same folder."""
@@ -157,12 +162,13 @@ class KernelWatcher:
         if self._session.seen_step is not None:
             raise RuntimeError("load_state_dict must be called before the first snapshot")
         self._restored = RunState.from_dict(state_dict)
+        self._watched.continue_with(self._restored.layers)
         del self._session
 
-    def _log_numbers(self, *, wait: bool) -> None:
-        """Log numbers to the loggers that only the thread of the training may call."""
+    def _log_numbers(self) -> None:
+        """Log the numbers that are ready to loggers that only the training's thread may call."""
         loggers = [logger for logger in self._loggers if hasattr(logger, "log_metrics")]
-        while self._numbers and (wait or self._numbers[0][1].done()):
+        while self._numbers and self._numbers[0][1].done():
             step, scalars = self._numbers.popleft()
             failures = Failures()
             log_numbers(loggers, scalars, step, failures)

@@ -270,7 +270,7 @@ def test_planes_are_the_channels(opened: Any, sensors: Comparison) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("points", "pixels"), [(24, 6), (600, 0.48)])
+@pytest.mark.parametrize(("points", "pixels"), [(24, 6), (32, 4), (600, 0.48)])
 @pytest.mark.parametrize("scale", ["all", "tile", "filter"])
 def test_curves_equal_those_of_the_picture(
     opened: Any, points: int, pixels: float, scale: str

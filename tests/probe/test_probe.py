@@ -6,8 +6,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from kernelviz_callback import Probe, load_probe, make_chart
+from kernelviz_callback import (
+    Probe,
+    ProbeEnergy,
+    channel_responses,
+    compare,
+    comparison_picture,
+    geometry_of,
+    load_probe,
+    make_chart,
+)
+from kernelviz_callback.drawing.layer_pictures import response_picture
+from kernelviz_callback.probe.probe import check_fit
+from kernelviz_callback.probe.probe_energy import energy_for_layer
 
 
 @pytest.fixture
@@ -147,3 +160,50 @@ def test_the_digest_does_not_depend_on_the_memory_layout() -> None:
     transposed = image.transpose(1, 2)
     assert Probe(transposed, "a").digest == Probe(transposed.contiguous(), "b").digest
     assert Probe(transposed, "a").digest != Probe(image, "a").digest
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "side"),
+    [
+        ((7, 7), (1, 1), 224),
+        ((1, 196), (1, 1), 224),
+        ((1, 197), (1, 1), 394),
+        ((1, 256), (1, 1), 512),
+        ((256, 1), (1, 1), 512),
+        ((3, 3), (1, 150), 602),
+        ((1, 1000), (1, 1), 1024),
+        ((1, 1100), (1, 1), 1024),
+    ],
+)
+def test_the_chart_is_drawn_larger_where_a_kernel_needs_it(
+    kernel: tuple[int, int], dilation: tuple[int, int], side: int
+) -> None:
+    chart = load_probe()
+    larger = chart.covering(kernel, dilation)
+    assert larger.size == (side, side)
+    assert (larger is chart) == (side == 224)
+    assert torch.equal(larger.image, make_chart(side))
+    assert larger.covering(kernel, dilation) is larger
+
+
+def test_an_image_is_never_replaced_by_a_larger_one() -> None:
+    photo = load_probe(torch.rand(3, 40, 40))
+    assert photo.covering((1, 256)) is photo
+    layer = (8, 3, 1, 256), geometry_of(nn.Conv2d(3, 8, (1, 256)))
+    with pytest.raises(ValueError, match=r"the kernel covers 1x256 .* only 40x40"):
+        check_fit(*layer, photo)
+    check_fit(*layer, load_probe())
+
+
+def test_every_use_of_the_chart_fits_a_long_kernel() -> None:
+    first, last = nn.Conv2d(1, 6, (1, 256)), nn.Conv2d(1, 6, (5, 5))
+    assert isinstance(energy_for_layer(load_probe(), first.weight.shape), ProbeEnergy)
+    weights = first.weight.detach()
+    picture = response_picture(weights, geometry_of(first), load_probe(), layer="conv")
+    grey = Probe(make_chart(512), "chart").for_channels(1)
+    assert channel_responses(grey, weights).shape == (6, 1, 512, 257)
+    assert picture.tile(0).shape == (512 // 2, 257 // 2, 3)
+    found = compare(first, last)
+    assert found.last.match == "responses"
+    assert found.last.responses_alike is not None
+    assert comparison_picture(found, responses_to=load_probe()).pixels.numel()

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback import KernelWatcher, list_snapshots, load_snapshot
+from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.tensorboard_plugin.codec import PLUGIN_NAME
 
 
@@ -291,3 +292,27 @@ except ModuleNotFoundError as error:
     assert "kernelviz: watching" in done.stderr
     assert "pip install lightning" in done.stdout
     assert steps_on_disk(tmp_path) == [0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "side"),
+    [
+        (lambda: nn.Conv2d(1, 8, (1, 256)), 512),
+        (lambda: nn.Conv2d(3, 4, 3, dilation=150), 602),
+        (lambda: nn.Conv2d(3, 4, 7), 224),
+    ],
+)
+def test_the_chart_fits_every_layer(layer: Any, side: int, tmp_path: Path) -> None:
+    model = nn.Sequential(layer())
+    with KernelWatcher(model, tmp_path) as watcher:
+        watcher.snapshot(0)
+        watcher.snapshot(1)
+    images = logged_images(tmp_path)
+    assert list(images["responses/0"]) == list(images["kernels/0"]) == [0, 1]
+    saved = load_saved_probe(tmp_path / "kernelviz")
+    assert saved is not None
+    assert saved.size == (side, side)
+    snapshot = load_snapshot(list_snapshots(tmp_path / "kernelviz")[1])
+    assert snapshot.probe_digest == saved.digest
+    header = next(iter(images["probe"].values()))
+    assert header.shape[:2] == (side, side)
