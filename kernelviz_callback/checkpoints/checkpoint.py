@@ -24,6 +24,7 @@ from kernelviz_callback.model.convolutions import (
     is_ready,
     weight_shape,
 )
+from kernelviz_callback.model.layer_names import printable
 from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.snapshots.format import LayerRecord
 from kernelviz_callback.storage import Folder, Location, as_absolute
@@ -75,6 +76,7 @@ class Checkpoint:
                 )
                 raise ValueError(f"{found}\n{self.describe()}".rstrip())
             return self._prefer_2d(self.layers)[0]
+        layer = printable(layer)
         if layer in self.layers:
             return layer
         matching = [n for n in self.layers if n.endswith(f".{layer}") or fnmatchcase(n, layer)]
