@@ -291,7 +291,9 @@ def _torchvision_model(name: str) -> nn.Module:
     from torchvision.models import get_model
 
     _, model, *weights = name.split(":")
+    before = torch.get_default_dtype()
     try:
+        torch.set_default_dtype(torch.float32)  # the dtype of the weights that are downloaded
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(0)  # only on the CPU
             built: nn.Module = get_model(model, weights=weights[0] if weights else None)
@@ -304,6 +306,8 @@ def _torchvision_model(name: str) -> nn.Module:
     except (OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{name}: its weights could not be downloaded: {reason}") from error
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _read_number(

@@ -56,8 +56,8 @@ class _ShardedTensor:
 
     def read(self) -> Tensor:
         self._check_sizes()
-        whole = torch.empty(self.shape)
-        missing = torch.ones(self.shape, dtype=torch.bool)
+        whole = torch.empty(self.shape, dtype=torch.float32, device="cpu")
+        missing = torch.ones(self.shape, dtype=torch.bool, device="cpu")
         budget = Budget()
         for shard in self.shards:
             part = self._read(shard, budget)

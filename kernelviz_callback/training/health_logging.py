@@ -95,7 +95,9 @@ class HealthLog:
         """
         if trainer.world_size == 1 and self._newest:
             newest, self._newest = self._newest, {}
-            numbers = {n: torch.tensor(x, dtype=torch.float32) for n, x in newest.items()}
+            numbers = {
+                n: torch.tensor(x, dtype=torch.float32, device="cpu") for n, x in newest.items()
+            }
             trainer.callback_metrics.update(numbers)
 
     def _log_for_monitors(
