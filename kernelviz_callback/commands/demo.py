@@ -151,7 +151,7 @@ class RandomCrops(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         label = index % len(self.photos)
         photo = self.photos[label]
-        y, x, colour = torch.rand(3).tolist()
+        y, x, colour = torch.rand(3, dtype=torch.float32, device="cpu").tolist()
         top = int(y * (photo.shape[1] - self.size))
         left = int(x * (photo.shape[2] - self.size))
         crop = photo[:, top : top + self.size, left : left + self.size]

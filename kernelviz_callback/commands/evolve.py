@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from kernelviz_callback.commands.file_errors import FileErrors, check_folders
-from kernelviz_callback.commands.history import LayerHistory, order_by_step
+from kernelviz_callback.commands.history import LayerHistory, OtherShapeError, order_by_step
 from kernelviz_callback.commands.resumed_runs import describe_order_change, find_training
 from kernelviz_callback.drawing.animation.animate import evolution_gif, moving_pictures
 from kernelviz_callback.drawing.animation.crop import MOST_PIXELS
@@ -144,7 +144,10 @@ class _Layer:
             return self._history.read(step)
         except (ValueError, OSError) as error:
             self._unreadable[step] = error
-            self._failures.report(error)
+            if isinstance(error, OtherShapeError):
+                self._failures.note(error)
+            else:
+                self._failures.report(error)
             raise
 
 
@@ -159,7 +162,9 @@ def _save_report(
         path,
         probe=load_probe(probe) if probe else None,
         notes=notes,
-        on_unread=failures.report,
+        on_unread=lambda error: (
+            failures.note(error) if isinstance(error, OtherShapeError) else failures.report(error)
+        ),
         progress=lambda steps: _progress(steps, "snapshot"),
     )
 

@@ -280,7 +280,7 @@ class _Convolution:
             return self._convolve(self._image, weights, self.groups)[:, None]
         channel_bytes = self._image[0].numel() * self._exact.itemsize
         fitting = max(1, CHUNK_BYTES // channel_bytes // _FAST_MULTIPLE) * _FAST_MULTIPLE
-        total = torch.zeros((), device=self._image.device)
+        total = torch.zeros((), device=self._image.device, dtype=torch.float32)
         for image, part in zip(
             torch.split(self._image, fitting), torch.split(weights, fitting, dim=1), strict=True
         ):

@@ -268,10 +268,10 @@ def _from_image(image: Image.Image, size: int) -> Tensor:
         grey = image.mode in ("1", "I", "F", "LA") or image.mode.startswith("I;16")
         image = _eight_bits(image) if grey else image.convert("RGB")
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
-    from torchvision.transforms.v2.functional import pil_to_tensor
-
-    pixels: Tensor = pil_to_tensor(image)
-    return pixels.contiguous().float() / 255
+    pixels = torch.from_numpy(
+        np.array(image)
+    )  # a function of torchvision would use the default device
+    return pixels.reshape(image.height, image.width, -1).permute(2, 0, 1).contiguous().float() / 255
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
