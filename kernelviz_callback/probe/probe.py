@@ -82,8 +82,7 @@ class Probe:
             return self.image.repeat(channels, 1, 1)
         raise ValueError(
             f"the layer reads {channels} input channels and the probe ({self.name}) has {found}; "
-            f"pass a tensor of shape ({channels}, H, W), a grey image or probe=None for the "
-            f"chart, or watch only layers that read {found} channels"
+            f"use a grey image, the test chart, or from Python a tensor of shape ({channels}, H, W)"
         )
 
     def covering(self, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> "Probe":
@@ -240,17 +239,14 @@ def readable_by_layer(probe: Probe, shape: Sequence[int], geometry: Geometry) ->
 
 def _open(path: Path) -> Image.Image:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"probe={str(path)!r} is not a file; pass the path of an image, or one of "
-            f"{BATCH_SOURCES} for the first image of the data"
-        )
+        raise FileNotFoundError(f"the probe {str(path)!r} is not a file; pass the path of an image")
     try:
         with Image.open(path) as file:
             image: Image.Image = file.copy()
             return image
     except OSError as error:
         raise ValueError(
-            f"probe={str(path)!r} is not an image that Pillow can read: {error}"
+            f"the probe {str(path)!r} is not an image that Pillow can read: {error}"
         ) from error
 
 

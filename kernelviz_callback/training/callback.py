@@ -16,7 +16,11 @@ from kernelviz_callback.probe.probe import (
     check_probe_size,
     load_probe,
 )
-from kernelviz_callback.training.batch_probe import probe_of_batch, probe_of_loader
+from kernelviz_callback.training.batch_probe import (
+    load_given_probe,
+    probe_of_batch,
+    probe_of_loader,
+)
 from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import HealthLog
 from kernelviz_callback.training.lightning_compat import Callback, has_callback, log_dir_of
@@ -117,7 +121,7 @@ class KernelVizCallback(Callback):
         self.style = Style(response, scale, health, live)
         self.schedule = Schedule(every_n_epochs, every_n_train_steps, early_steps)
         self._batch_source = probe if isinstance(probe, str) and probe in BATCH_SOURCES else None
-        self._given_probe = None if self._batch_source else load_probe(probe, size=probe_size)
+        self._given_probe = None if self._batch_source else load_given_probe(probe, probe_size)
         self._reset()
 
     def __getstate__(self) -> dict[str, Any]:
