@@ -1,6 +1,5 @@
 """Curves and frequency responses of the Kernels tab equal those of Python's pictures."""
 
-
 import numpy as np
 import pytest
 import torch
