@@ -56,7 +56,7 @@ def processor_time(filters: int, size: int, rounds: int) -> float:
     worker = JobQueue("benchmark", most_jobs=rounds + 1, most_bytes=1, on_error=print)
     for _ in range(rounds + 1):
         worker.submit(draw)
-    worker.close()
+    worker.close(patience=300)
     return statistics.median(taken[1:])
 
 

@@ -4,17 +4,19 @@ The code of a command is imported when the command runs, so that ``--help`` is f
 """
 
 import argparse
-import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from kernelviz_callback._version import __version__
+from kernelviz_callback.commands.output_streams import tolerant_output
 from kernelviz_callback.comparison.fail_conditions import Condition, parse_condition
 
 _SAVED_AS = (".png", ".svg", ".pdf", ".jpg")
 _COMPARED_AS = (".png", ".svg", ".pdf", ".html", ".json", ".csv")
 _EVOLVED_AS = (".png", ".svg", ".pdf", ".gif", ".mp4", ".html")
+_MOST_QUOTED = 200  # characters of the message of an error
 _FILES = """\
 FILE may be a Lightning checkpoint, another file of torch.save, a safetensors file, a snapshot,
 a folder of torch.distributed.checkpoint, a URL that fsspec opens, or torchvision:NAME[:WEIGHTS].
@@ -27,21 +29,29 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 for success, 1 if a condition of ``--fail-if`` is true, 2 for an error that the user can
-        correct, 130 if the user interrupted the command.
+        0 for success, 1 if a condition of ``--fail-if`` is true and for nothing else, 2 for an
+        error, 130 if the user interrupted the command.
     """
+    with tolerant_output():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     options = parser().parse_args(arguments)
     try:
-        return _run(options)
-    except BrokenPipeError:  # the reader of the output, such as head, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        status = _run(options)
+        sys.stdout.flush()
+        return status
     except (ModuleNotFoundError, OSError, ValueError) as error:
         print(f"kernelviz: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("kernelviz: interrupted", file=sys.stderr)
         return 130
+    # Python would exit with 1, which a script takes for a condition that is true.
+    except Exception as error:
+        print(f"kernelviz: {_describe_fault(error)}", file=sys.stderr)
+        return 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +66,18 @@ def parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_evolve(commands)
     return kernelviz
+
+
+def _describe_fault(error: Exception) -> str:
+    """Describe an error of the program itself in one line: what it is, and where it was raised."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    reason = " ".join(str(error).split())[:_MOST_QUOTED]
+    return (
+        f"a fault of kernelviz {__version__} itself, please report it: {type(error).__name__}: "
+        f"{reason} ({Path(last.filename).name}, line {last.lineno})"
+    )
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -3,6 +3,9 @@
 import io
 import logging
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +49,8 @@ LONGEST_FIRST = (
     "test_examples.py",
     "test_processes.py",
     "test_growth.py",
-    "test_page.py",
+    "test_page_tiles.py",
+    "test_tab_dimensions.py",
     "test_architectures.py",
     "test_notebook.py",
     "test_killed.py",
@@ -264,6 +268,26 @@ def fit(trainer_for: Callable[..., Trainer]) -> Callable[..., Trainer]:
         return trainer
 
     return run
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of a few MiB. ext4 keeps a part of what it cannot allocate, tmpfs does not."""
+    disk, image = tmp_path / "disk", tmp_path / "image"
+    disk.mkdir()
+    commands = [["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]]
+    if request.param == "ext4":
+        image.write_bytes(bytes(2**23))
+        commands = [
+            ["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", str(image)],
+            ["mount", "-o", "loop", str(image), str(disk)],
+        ]
+    for command in commands:
+        is_known = sys.platform == "linux" and shutil.which(command[0]) is not None
+        if not is_known or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip(f"no small {request.param} can be made here: that needs root, and Linux")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def logged_images(log_dir: str | Path) -> dict[str, dict[int, np.ndarray]]:

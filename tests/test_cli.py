@@ -1,8 +1,10 @@
 """The command line: help, usage errors and the demo."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,6 +106,82 @@ def test_the_demo_without_scikit_image_names_the_extra_to_install(tmp_path: Path
     assert done.returncode == 2
     assert 'pip install "kernelviz-callback[demo]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def odd_checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint with more layers than fit into the buffer of a pipe, and names in Cyrillic."""
+    path = tmp_path / "сеть ✓.pt"
+    names = [f"блок{i:03d}{'ы' * 60}.conv.weight" for i in range(2000)]
+    torch.save({name: torch.ones(2, 3, 3, 3) for name in names}, path)
+    return path
+
+
+def run_command(
+    *arguments: str, encoding: str = "utf-8", output: Any = subprocess.PIPE
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "kernelviz_callback", *arguments],
+        stdout=output,
+        stderr=subprocess.PIPE,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_every_command_writes_names_of_any_characters_to_any_terminal(
+    odd_checkpoint: Path, encoding: str
+) -> None:
+    file, folder = str(odd_checkpoint), odd_checkpoint.parent
+    picture = folder / "снимок.png"
+    for command in (
+        ["show", file, "--list"],
+        ["show", file, "-o", str(picture)],
+        ["compare", file, file, "-o", str(folder / "c.json"), "-o", str(folder / "c.html")],
+        ["evolve", file],
+    ):
+        done = run_command(*command, encoding=encoding)
+        assert done.returncode == 0, done.stderr
+        assert b"\\u0431\\u043b\\u043e\\u043a000" in done.stdout or command[1:3] == [file, "-o"]
+    done = run_command("show", file, "--layer", "нет", encoding=encoding)
+    assert done.returncode == 2
+    assert b"\\u043d\\u0435\\u0442" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert (folder / "снимок-kernels.png").exists()
+
+
+@pytest.mark.processes
+def test_a_closed_pipe_changes_neither_the_work_nor_the_status(
+    odd_checkpoint: Path, tmp_path: Path
+) -> None:
+    file, page = str(odd_checkpoint), tmp_path / "c.json"
+    other = tmp_path / "other.pt"
+    torch.save({"блок000.conv.weight": torch.randn(2, 3, 3, 3)}, other)
+    for command, status in (
+        (["show", file, "--list"], 0),
+        (["compare", file, file, "--list"], 0),
+        (["compare", file, str(other), "--fail-if", "drift>0", "-o", str(page)], 1),
+        (["compare", "--help"], 0),
+    ):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = run_command(*command, output=writer)
+        os.close(writer)
+        assert done.returncode == status, done.stderr
+        assert b"Traceback" not in done.stderr
+        assert b"BrokenPipe" not in done.stderr
+    assert page.exists()
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_output_that_cannot_be_written_is_an_error(odd_checkpoint: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = run_command("show", str(odd_checkpoint), "--list", output=full)
+    assert done.returncode == 2
+    assert done.stderr == b"kernelviz: [Errno 28] No space left on device\n"
 
 
 @pytest.mark.parametrize("command", ["show", "compare", "evolve"])

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import torch
 from torch import Tensor
 
-from kernelviz_callback.storage import Folder
+from kernelviz_callback.storage import Folder, check_regular, open_to_read
 
 Source: TypeAlias = Folder | bytes
 
 _CHUNK = 1 << 20  # bytes that are read at once to compute a checksum
+_MOST_TENSORS = 100_000  # in a file; the largest networks have 15,000
 
 # The dtypes that weights may have in a file: name to dtype.
 FLOATS: dict[str, torch.dtype] = {
@@ -111,7 +112,7 @@ class TensorBytes:
             OSError: If the file cannot be read.
         """
         strides = contiguous_strides(self.shape) if self.strides is None else self.strides
-        if len(strides) != len(self.shape) or min((*strides, *self.shape, self.offset)) < 0:
+        if len(strides) != len(self.shape) or min((0, *strides, *self.shape, self.offset)) < 0:
             raise ValueError("damaged: its weights have an impossible shape")
         count = prod(self.shape)
         if count > size_of(self.storage.source):
@@ -135,14 +136,39 @@ def contiguous_strides(shape: Sequence[int]) -> list[int]:
     return [prod(shape[i + 1 :]) for i in range(len(shape))]
 
 
-def open_source(source: Source) -> Any:
-    """Open a file, or its content, for reading."""
-    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+def open_source(source: Source) -> BinaryIO:
+    """Open a file, or its content, for reading.
+
+    Raises:
+        ValueError: If it is not a file, see `open_to_read`.
+        OSError: If it cannot be opened.
+    """
+    return BytesIO(source) if isinstance(source, bytes) else open_to_read(source)
 
 
 def size_of(source: Source) -> int:
-    """Return the size of a file in bytes."""
-    return len(source) if isinstance(source, bytes) else source.stat().st_size
+    """Return the size of a file in bytes.
+
+    Raises:
+        ValueError: If it is not a file, see `open_to_read`.
+        OSError: If it does not exist.
+    """
+    if isinstance(source, bytes):
+        return len(source)
+    status = source.stat()
+    if isinstance(source, Path):
+        check_regular(status.st_mode)
+    return status.st_size
+
+
+def check_tensor_count(count: int) -> None:
+    """Refuse a file with too many tensors: to list them would take minutes.
+
+    Raises:
+        ValueError: If there are more than 100,000.
+    """
+    if count > _MOST_TENSORS:
+        raise ValueError(f"it has more than {_MOST_TENSORS:,} tensors")
 
 
 def seekable_source(path: Folder) -> Source:

@@ -1,16 +1,17 @@
 """Open a checkpoint of any kind: list its convolutions, and read the weights of one of them."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kernelviz_callback.checkpoints.byte_ranges import seekable_source
+from kernelviz_callback.checkpoints.byte_ranges import seekable_source, size_of
 from kernelviz_callback.checkpoints.distributed import INDEX, list_tensors
 from kernelviz_callback.checkpoints.pickle_tree import as_mapping
 from kernelviz_callback.checkpoints.safetensors_file import is_safetensors, open_safetensors
@@ -25,7 +26,7 @@ from kernelviz_callback.model.convolutions import (
 )
 from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.snapshots.format import LayerRecord
-from kernelviz_callback.storage import Folder, Location, as_folder
+from kernelviz_callback.storage import Folder, Location, as_absolute
 
 TORCHVISION = "torchvision:"
 STEP_IN_NAME = re.compile(r"(?<![a-z])step[=_-]?(\d+)")
@@ -44,6 +45,7 @@ class Checkpoint:
         refused: Name to reason, for tensors that look like convolutions but cannot be shown.
         step: Number of optimizer steps, None if the file does not state it.
         epoch: Epoch, counted from 0, None if the file does not state it.
+        order: The names of all layers, also of the refused ones, in the order of the file.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Checkpoint:
     refused: Mapping[str, str]
     step: int | None = None
     epoch: int | None = None
+    order: Sequence[str] = ()
 
     def resolve(self, layer: str | None = None) -> str:
         """Find the full name of a layer.
@@ -115,10 +118,23 @@ class Checkpoint:
         with prefix_errors(self.name):
             return None if read is None else read()
 
+    def passed_over(self, layer: str) -> dict[str, str]:
+        """Return the refused layers that are before a layer in the file: name to reason.
+
+        If the first convolution of a network cannot be shown, another layer comes first.
+        """
+        names = list(takewhile(lambda name: name != layer, self.order))
+        return {name: self.refused[name] for name in names if name in self.refused}
+
     def describe(self) -> str:
-        """List the layers and their shapes, one line for each."""
-        lines = [f"  {n}: {'x'.join(map(str, s.shape))}" for n, s in self.layers.items()]
-        lines += [f"  {name}: cannot be shown, {why}" for name, why in self.refused.items()]
+        """List the layers and their shapes, one line for each, in the order of the file."""
+        names = dict.fromkeys((*self.order, *self.layers, *self.refused))
+        lines = [
+            f"  {name}: {'x'.join(map(str, self.layers[name].shape))}"
+            if name in self.layers
+            else f"  {name}: cannot be shown, {self.refused[name]}"
+            for name in names
+        ]
         more = len(lines) - _MOST_LISTED
         return "\n".join(lines[:_MOST_LISTED] + ([f"  ... and {more} more"] if more > 0 else []))
 
@@ -153,7 +169,7 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
     if name.startswith(TORCHVISION):
         return _from_module(_torchvision_model(name), name)
     with prefix_errors(name):
-        folder = as_folder(location)
+        folder = as_absolute(location)  # weights are read later
         if not folder.exists():
             raise FileNotFoundError("the file or folder does not exist")
         layers, metadata = _open_folder(folder) if folder.is_dir() else _open_file(folder)
@@ -163,6 +179,7 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
         layers.refused,
         _read_number(metadata, ("step", "global_step"), STEP_IN_NAME, folder.name),
         _read_number(metadata, ("epoch",), _EPOCH_IN_NAME, folder.name),
+        layers.order,
     )
 
 
@@ -220,16 +237,17 @@ def prefix_errors(name: str) -> Iterator[None]:
             raise
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
         raise kind(f"{name}: {error}") from error
-    # Libraries for remote storage raise their own types, or an ImportError if they are missing.
+    # Libraries for remote storage raise their own types, or an ImportError if they are missing. A
+    # damaged file may make torch raise any other error.
     except Exception as error:
-        if "://" not in name:
-            raise
-        reason = str(error).partition("\n")[0]
-        raise OSError(f"{name}: {reason or type(error).__name__}") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if "://" in name:
+            raise OSError(f"{name}: {reason}") from error
+        raise ValueError(f"{name}: it cannot be read: {reason}") from error
 
 
 def _open_file(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
-    if path.stat().st_size == 0:
+    if size_of(path) == 0:
         raise ValueError("it is empty")
     source = seekable_source(path)
     if is_safetensors(source):
@@ -263,7 +281,7 @@ def _from_module(module: nn.Module, name: str) -> Checkpoint:
         for layer, conv in ready.items()
     }
     unready = dict.fromkeys(found.keys() - ready, "it has no weights before its first forward")
-    return Checkpoint(name, layers, unready)
+    return Checkpoint(name, layers, unready, order=list(found))
 
 
 def _torchvision_model(name: str) -> nn.Module:

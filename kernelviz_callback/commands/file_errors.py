@@ -22,12 +22,10 @@ class FileErrors:
 
     @contextmanager
     def catch(self) -> Iterator[None]:
-        """Report a `ValueError` or `OSError` of the body, and continue after the body."""
+        """Report an error of the body, and continue after the body."""
         try:
             yield
-        except BrokenPipeError:
-            raise
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ModuleNotFoundError) as error:
             self.report(error)
 
     def report(self, error: Exception) -> None:

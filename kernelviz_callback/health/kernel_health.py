@@ -196,17 +196,26 @@ class KernelHealth:
         Args:
             described: The result of `to_dict`.
             filters: Numbers of the filters.
+
+        Raises:
+            ValueError: If a verdict is unknown, or the numbers are not one for each filter.
+            TypeError: If a value has another type.
+            LookupError: If a value is missing.
         """
+        count, *rest = described["shape"]
+        if any(values.shape != (count,) for values in vars(filters).values()):
+            raise ValueError(f"expected numbers of {count} filters")
+        numbers = described["totals"].items()
         return cls(
-            layer=described["layer"],
-            shape=tuple(described["shape"]),
+            layer=_checked(described["layer"], str),
+            shape=(count, *rest),
             filters=filters,
             totals=LayerMeasures(
-                **{n: float("nan") if x is None else x for n, x in described["totals"].items()}
+                **{n: float("nan") if x is None else _checked(x, int | float) for n, x in numbers}
             ),
-            verdicts=tuple(Verdict(**verdict) for verdict in described["verdicts"]),
-            absent=described["absent"],
-            false_alarm_rate=described["false_alarm_rate"],
+            verdicts=tuple(_verdict_of(verdict, count) for verdict in described["verdicts"]),
+            absent={_checked(n, str): _checked(w, str) for n, w in described["absent"].items()},
+            false_alarm_rate=_checked(described["false_alarm_rate"], int | float),
         )
 
     def plot(self) -> "tuple[Figure, Any]":
@@ -239,6 +248,21 @@ class KernelHealth:
             more = ", ..." if len(missing) > _MOST_NAMED else ""
             lines.append(f"  no {', '.join(missing[:_MOST_NAMED])}{more}: {reason}")
         return "\n".join(lines)
+
+
+def _verdict_of(described: Mapping[str, Any], filters: int) -> Verdict:
+    verdict = Verdict(**described)
+    is_known = isinstance(verdict.name, str) and verdict.name in VERDICT_NAMES
+    if not is_known or not 0 <= _checked(verdict.filter, int) < filters:
+        raise ValueError(f"expected a known verdict on one of {filters} filters")
+    _checked(verdict.reason, str)
+    return verdict
+
+
+def _checked(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind}; found {type(value).__name__}")
+    return value
 
 
 def or_none(value: float) -> float | None:

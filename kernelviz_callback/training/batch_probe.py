@@ -20,7 +20,7 @@ from kernelviz_callback.training.lightning_compat import isolate_rng
 _MOST_LEVELS = 8  # nested collections are searched for an image down to this level
 
 
-def load_given_probe(source: ProbeSource, size: int) -> Probe:
+def load_given_probe(source: ProbeSource = None, size: int = 224) -> Probe:
     """Load the probe of a callback as `load_probe` does. The error for a missing file says more.
 
     Raises:

@@ -1,5 +1,6 @@
 """The Lightning callback. It determines when snapshots are taken; `Session` takes them."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,7 @@ from typing_extensions import override
 
 from kernelviz_callback.drawing.layer_pictures import Response, map_shrink
 from kernelviz_callback.model.convolutions import check_layers
-from kernelviz_callback.probe.probe import (
-    BATCH_SOURCES,
-    Probe,
-    ProbeSource,
-    check_probe_size,
-    load_probe,
-)
+from kernelviz_callback.probe.probe import BATCH_SOURCES, Probe, ProbeSource, check_probe_size
 from kernelviz_callback.training.batch_probe import (
     load_given_probe,
     probe_of_batch,
@@ -23,7 +18,12 @@ from kernelviz_callback.training.batch_probe import (
 )
 from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import HealthLog
-from kernelviz_callback.training.lightning_compat import Callback, has_callback, log_dir_of
+from kernelviz_callback.training.lightning_compat import (
+    Callback,
+    has_callback,
+    is_fitting,
+    log_dir_of,
+)
 from kernelviz_callback.training.renderer import ScaleName
 from kernelviz_callback.training.run_state import RunState
 from kernelviz_callback.training.schedule import Schedule
@@ -95,6 +95,7 @@ class KernelVizCallback(Callback):
             or if the probe does not fit a layer.
         TypeError: If an argument has a wrong type.
         FileNotFoundError: If the path of the probe does not exist.
+        RuntimeError: At the start of fit, if another Trainer trains with the same callback now.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -122,16 +123,23 @@ class KernelVizCallback(Callback):
         self.schedule = Schedule(every_n_epochs, every_n_train_steps, early_steps)
         self._batch_source = probe if isinstance(probe, str) and probe in BATCH_SOURCES else None
         self._given_probe = None if self._batch_source else load_given_probe(probe, probe_size)
+        self._trainer: weakref.ref[Trainer] | None = None  # of the present or the last fit
         self._reset()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for copies and spawned processes, without threads and the model."""
-        cleared = {"_watched": None, "_session": None, "_health_log": HealthLog()}
+        cleared = {
+            "_trainer": None,
+            "_watched": None,
+            "_session": None,
+            "_health_log": HealthLog(),
+        }
         return {**vars(self), **cleared, "_restored": self._state(), "_is_fitting": False}
 
     @override
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
-        self._reset_for_new_training(trainer, stage)
+        if stage == "fit":
+            self._set_up(trainer)
 
     @override
     def on_fit_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -215,17 +223,33 @@ class KernelVizCallback(Callback):
         self._is_fitting = False
         self._step = 0
 
-    def _reset_for_new_training(self, trainer: "Trainer", stage: str) -> None:
-        if stage == "fit" and trainer.global_step == 0:
+    def _set_up(self, trainer: "Trainer") -> None:
+        other = self._trainer() if self._trainer is not None else None
+        if other is not None and other is not trainer and is_fitting(other):
+            raise RuntimeError(
+                "this KernelVizCallback is in use: another Trainer fits with it right now; give "
+                "each Trainer a KernelVizCallback of its own"
+            )
+        self._trainer = weakref.ref(trainer)
+        self._close()  # a fit that failed may not have called `on_exception`
+        if trainer.global_step == 0:
             self._reset()
+        # Before a hook of the model can change the working directory.
+        self._log_dir = log_dir_of(trainer)
 
     def _find_layers(self, trainer: "Trainer", module: "LightningModule") -> None:
         self._restored, self._session = self._state(), None
         self._watched = WatchedLayers(
-            module, self.layers, trained=trainer.strategy.model, map_shrink=map_shrink
+            module,
+            self.layers,
+            trained=trainer.strategy.model,
+            map_shrink=map_shrink,
+            optimizers=trainer.optimizers,
+            probe=self._probe,
+            before=self._restored.layers,
         )
         if self._probe is None and not self._watched.reads_images:
-            self._probe = load_probe()  # a session needs a probe, even if no layer uses it
+            self._probe = load_given_probe()  # a session needs a probe, even if no layer uses it
         if self._probe is not None:
             self._probe = self._watched.check_fit(self._probe)
 
@@ -244,14 +268,12 @@ class KernelVizCallback(Callback):
         self._probe = probe
 
     def _start(self, trainer: "Trainer") -> None:
-        log_dir = log_dir_of(trainer)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._is_fitting = True
         self._step = trainer.global_step
         if self._batch_source == "val_batch" and self._probe is None:
             self._take_probe(probe_of_loader(trainer.val_dataloaders))
-        self._log_dir = log_dir
         self._snapshot(trainer)
 
     def _end_batch(self, trainer: "Trainer", *, log: Callable[..., None]) -> None:
@@ -280,6 +302,8 @@ class KernelVizCallback(Callback):
     def _restore(self, state: RunState) -> None:
         self._session = None  # the session may be that of another training
         self._restored = state
+        if self._watched is not None:  # some strategies restore after `on_fit_start`
+            self._watched.continue_with(state.layers)
         source = self._batch_source
         if state.batch_probe is not None and source and source == state.batch_source:
             self._probe = Probe(state.batch_probe, source)
@@ -327,7 +351,7 @@ class KernelVizCallback(Callback):
             self._session.reporter.report(failures, trainer.global_step)
 
     def _finish_after_exception(self, trainer: "Trainer") -> None:
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and self._fits(trainer):
             self._finish(trainer, is_certain=not self._may_misread_weights(trainer))
 
     def _finish(self, trainer: "Trainer", *, is_certain: bool) -> None:
@@ -341,6 +365,8 @@ class KernelVizCallback(Callback):
         is_held = self._session is not None and self._session.holds(trainer.global_step)
         if is_held or is_certain:
             self._snapshot(trainer)
+        if self._session is not None:
+            self._session.close()
         self._log_health(trainer, log=None)
         self._close()
 
@@ -353,7 +379,13 @@ class KernelVizCallback(Callback):
         is_sharded = self._watched is not None and self._watched.is_sharded
         return is_sharded or (not trainer.training and has_callback(trainer, "WeightAveraging"))
 
+    def _fits(self, trainer: "Trainer") -> bool:
+        """Whether a trainer is that of the present or the last fit. Another may only validate."""
+        return self._trainer is not None and self._trainer() is trainer
+
     def _tear_down(self, trainer: "Trainer", stage: str) -> None:
+        if not self._fits(trainer):
+            return
         self._close()
         if stage == "fit":
             self._health_log.update_metrics(trainer)

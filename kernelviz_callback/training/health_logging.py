@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 # Seconds to wait for the numbers of a snapshot. The limit keeps a training from waiting forever if
-# the thread that examines the filters has died.
+# a file or a logger does not answer. It waits again when a snapshot was examined in time.
 _LONGEST_WAIT = 60.0
 
 
@@ -36,6 +36,7 @@ class HealthLog:
         self._expected: deque[tuple[int, Future[dict[str, float]]]] = deque()
         self._newest: dict[str, float] = {}
         self._is_new = False
+        self._patience = _LONGEST_WAIT
 
     @property
     def is_waiting(self) -> bool:
@@ -66,16 +67,20 @@ class HealthLog:
         Args:
             trainer: The trainer, whose loggers get the numbers.
             failures: Gets the failures of loggers.
-            log: ``LightningModule.log``; None where Lightning does not allow to call it.
+            log: ``LightningModule.log``; None at the end of the training, when the recording is
+                closed and Lightning does not allow to call it.
             at_epoch_end: Whether the hook is that of the end of an epoch, not of a batch.
         """
         is_awaited = log is not None and _is_monitored(trainer)
         # An exception here on rank zero must not skip the broadcast below: the other processes wait
         # for it.
         with failures.survive("log numbers", "pictures and snapshots are kept"):
-            while self._expected and (is_awaited or log is None or self._expected[0][1].done()):
+            while self._expected and (is_awaited or self._expected[0][1].done()):
                 step, scalars = self._expected.popleft()
-                self._newest |= log_numbers(trainer.loggers, scalars, step, failures)
+                self._newest |= log_numbers(
+                    trainer.loggers, scalars, step, failures, patience=self._patience
+                )
+                self._patience = _LONGEST_WAIT if scalars.done() else 0.0
         is_new, self._is_new = self._is_new, False
         if log is not None and is_awaited:
             self._log_for_monitors(trainer, log, is_new=is_new, at_epoch_end=at_epoch_end)
@@ -111,7 +116,12 @@ class HealthLog:
 
 
 def log_numbers(
-    loggers: Iterable[Any], scalars: "Future[dict[str, float]]", step: int, failures: Failures
+    loggers: Iterable[Any],
+    scalars: "Future[dict[str, float]]",
+    step: int,
+    failures: Failures,
+    *,
+    patience: float = 0.0,
 ) -> dict[str, float]:
     """Wait for the numbers of a step, and log them to the loggers that do not have them yet.
 
@@ -120,12 +130,13 @@ def log_numbers(
         scalars: The numbers, when they are ready.
         step: Step of the snapshot.
         failures: Gets the failures of loggers.
+        patience: Seconds to wait for the numbers.
 
     Returns:
-        The numbers: tag to value. Empty if they were not ready after a minute.
+        The numbers: tag to value. Empty if they were not ready in time.
     """
     try:
-        numbers = scalars.result(_LONGEST_WAIT)
+        numbers = scalars.result(patience)
     except futures.TimeoutError:  # before Python 3.11 this is not the builtin TimeoutError
         return {}
     if numbers:

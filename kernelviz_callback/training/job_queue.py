@@ -1,4 +1,4 @@
-"""A background thread that runs jobs in order. No job is dropped: callers wait for a full queue."""
+"""A background thread that runs jobs in order. Nobody waits forever for a job that does not end."""
 
 import contextlib
 import os
@@ -14,7 +14,8 @@ from threadpoolctl import ThreadpoolController
 
 Job = Callable[[], None]
 
-_CHECK_INTERVAL = 1.0  # seconds between checks whether the thread is alive
+# Seconds. Waiting is counted in slices: if the process is suspended for an hour, one slice passes.
+_SLICE = 0.5
 # The "nice" value of the thread, from 0 to 19. With 10 the thread gets about a tenth of a busy
 # processor, and all of an idle one.
 NICENESS = 10
@@ -27,9 +28,9 @@ class JobQueue:
 
     Args:
         name: Name of the thread.
-        most_jobs: Largest number of unfinished jobs; `submit` waits while it is reached.
-        most_bytes: Largest number of bytes that unfinished jobs hold together; `submit` waits
-            rather than exceed it. A single job may hold more.
+        most_jobs: Number of unfinished jobs at which the queue is full.
+        most_bytes: Bytes that the unfinished jobs of a queue that is not full may hold together. A
+            single job may hold more.
         on_error: Called in the thread with the exception that a job raised. The next job runs
             afterwards.
 
@@ -37,8 +38,10 @@ class JobQueue:
         >>> done = []
         >>> queue = JobQueue("example", most_jobs=2, most_bytes=2**20, on_error=print)
         >>> for i in range(5):
-        ...     _ = queue.submit(lambda i=i: done.append(i))
-        >>> queue.close()
+        ...     _ = queue.wait_for_room(patience=60)
+        ...     queue.submit(lambda i=i: done.append(i))
+        >>> queue.close(patience=60)
+        True
         >>> done
         [0, 1, 2, 3, 4]
     """
@@ -56,6 +59,7 @@ class JobQueue:
         self._on_error = on_error
         self._jobs: deque[tuple[Job, int]] = deque()  # the first job is running
         self._bytes = 0
+        self._waited = 0.0  # seconds that were waited for the running job, in full slices
         self._closing = False
         self._ended = False
         self._changed = threading.Condition()
@@ -63,72 +67,92 @@ class JobQueue:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def wait_for_room(self, size: int = 0) -> float:
+    def has_room(self, size: int = 0) -> bool:
+        """Whether the queue is not too full for a job of ``size`` bytes."""
+        with self._changed:
+            too_large = self._bytes + size > self._most_bytes
+            return len(self._jobs) < self._most_jobs and not (too_large and self._jobs)
+
+    def wait_for_room(self, size: int = 0, *, patience: float) -> float:
         """Wait while the queue is too full for a job of ``size`` bytes.
+
+        Args:
+            size: Number of bytes.
+            patience: Seconds. Ends when one job alone has been waited for as long as this, here
+                and in earlier calls.
 
         Returns:
             Seconds waited; 0 if there was room.
         """
-        with self._changed:
-            return self._wait_while(lambda: self._is_full(size))
+        return self._wait_while(lambda: not self.has_room(size), patience)
 
-    def submit(self, job: Job, size: int = 0) -> float:
-        """Queue a job that holds ``size`` bytes; wait while the queue is too full for the job.
-
-        Returns:
-            Seconds waited; 0 if there was room.
+    def submit(self, job: Job, size: int = 0) -> None:
+        """Queue a job that holds ``size`` bytes, also if the queue is full.
 
         Raises:
             RuntimeError: If `close` was called before.
         """
         with self._changed:
-            waited = self._wait_while(lambda: self._is_full(size))
             if self._closing:
                 raise RuntimeError(f"{self._thread.name} is closed")
             self._jobs.append((job, size))
             self._bytes += size
             self._changed.notify_all()
-            return waited
 
-    def drain(self) -> float:
+    @property
+    def is_idle(self) -> bool:
+        """Whether every job is done."""
+        return not self._jobs
+
+    def drain(self, *, patience: float) -> float:
         """Wait until every job is done.
+
+        Args:
+            patience: See `wait_for_room`.
 
         Returns:
             Seconds waited; 0 if the queue was empty.
         """
-        with self._changed:
-            return self._wait_while(lambda: bool(self._jobs))
+        return self._wait_while(lambda: bool(self._jobs), patience)
 
     @property
     def is_closed(self) -> bool:
         """Whether `close` was called. A closed worker accepts no jobs."""
         return self._closing
 
-    def close(self) -> None:
-        """Run the queued jobs, then end the thread. A second call changes nothing.
+    def close(self, *, patience: float) -> bool:
+        """Run the queued jobs, then end the thread. A second call waits for the same.
 
         If ``KeyboardInterrupt`` ends this method early, the thread continues with the queued jobs,
         and this method may be called again.
+
+        Args:
+            patience: See `wait_for_room`.
+
+        Returns:
+            Whether the thread has ended. If not, it continues with the queued jobs.
         """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-            # `join` is not used here: after an interrupt it reports a running thread as ended
-            # (python/cpython#90882). In a forked child process the thread is not alive.
-            while not self._ended and self._thread.is_alive():
-                self._changed.wait(_CHECK_INTERVAL)
-        self._thread.join()
+        # `join` is not used here: after an interrupt it reports a running thread as ended
+        # (python/cpython#90882).
+        self._wait_while(lambda: not self._ended, patience)
+        if self._ended:
+            self._thread.join()
+        return self._ended
 
-    def _wait_while(self, condition: Callable[[], bool]) -> float:
-        if not condition():
-            return 0.0
-        start = time.perf_counter()
-        self._changed.wait_for(lambda: not condition())
-        return time.perf_counter() - start
-
-    def _is_full(self, size: int) -> bool:
-        too_large = self._bytes + size > self._most_bytes
-        return len(self._jobs) >= self._most_jobs or (too_large and bool(self._jobs))
+    def _wait_while(self, condition: Callable[[], bool], patience: float) -> float:
+        with self._changed:
+            if not condition():
+                return 0.0
+            start = time.perf_counter()
+            # In a forked child process the thread is not alive.
+            while condition() and self._waited < patience and self._thread.is_alive():
+                slice_ = min(_SLICE, patience - self._waited)
+                if not self._changed.wait(slice_):
+                    self._waited += slice_
+            return time.perf_counter() - start
 
     def _run(self) -> None:
         # A sandbox may forbid either call. The jobs must run even then.
@@ -149,6 +173,7 @@ class JobQueue:
             with self._changed:
                 self._jobs.popleft()
                 self._bytes -= size
+                self._waited = 0.0
                 self._changed.notify_all()
 
     def _run_job(self, job: Job) -> None:

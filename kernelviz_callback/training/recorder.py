@@ -1,5 +1,6 @@
 """Record snapshots in background threads: first a file with the exact weights, then pictures."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from kernelviz_callback.training.cuda_stream import SideStream
 from kernelviz_callback.training.failures import BackOff, FailureReporter, Failures
 from kernelviz_callback.training.job_queue import JobQueue
 from kernelviz_callback.training.loggers.base import Destination
+from kernelviz_callback.training.program_end import close_at_end, is_closed
 from kernelviz_callback.training.publisher import Publisher
 from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.run_folder import RunFolder, open_run_folder
@@ -30,7 +32,16 @@ MOST_WAITING_BYTES = 64 * 2**20
 # The largest number of snapshots whose pictures are lost if the process is killed: those that wait,
 # the one that is being drawn, and those in the queue of TensorBoard's writer.
 MOST_UNLOGGED = MOST_WAITING + 8
+# Seconds that a training waits for slow files in all. Afterwards it waits for each file only as
+# long as a file usually takes, and snapshots are kept in memory.
+_FILE_PATIENCE = 10.0
+_USUAL_FILE_TIME = 0.05
+# Seconds that a training waits for a single snapshot to be drawn and logged.
+_PICTURE_PATIENCE = 30.0
+_PICTURE_PATIENCE_AT_END = 300.0  # the films, too, and many layers may be watched
 _MOST_STEPS_NAMED = 8  # steps of lost snapshots in the closing line
+# Waiting is mentioned in the closing line from this share of the training's time on.
+_LEAST_WAITING = 0.01
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,10 @@ class Recorder:
     pictures, both in the order of the snapshots. Before a snapshot is taken, `wait_for_turn` waits
     until the file of the previous snapshot is written. So a process that is killed loses at most
     one snapshot.
+
+    If the files take long, the training does not wait for them: up to 16 snapshots are kept in
+    memory, and later ones are left out. If a logger takes long, the pictures of snapshots are left
+    out, and their files are written.
 
     The thread that writes files opens the run folder when it writes the first snapshot. If that
     fails, it tries again with a later snapshot.
@@ -84,12 +99,18 @@ class Recorder:
         self._about = about
         self._opened: _Opened | None = None
         self._back_off = BackOff()
-        self._lost: list[int] = []  # steps
+        self._lost: set[int] = set()  # steps whose files are not written
+        self._size = 0  # bytes of the last snapshot
+        self._patience = _FILE_PATIENCE
+        self._began = time.perf_counter()
         self._waits = 0
         self._waited = 0.0  # seconds
         self._side = SideStream(device)
         self._file_thread = JobQueue(
-            "kernelviz-files", most_jobs=1, most_bytes=MOST_WAITING_BYTES, on_error=_warn_lost
+            "kernelviz-files",
+            most_jobs=MOST_WAITING,
+            most_bytes=MOST_WAITING_BYTES,
+            on_error=_warn_lost,
         )
         self._picture_thread = JobQueue(
             "kernelviz-pictures",
@@ -97,20 +118,24 @@ class Recorder:
             most_bytes=MOST_WAITING_BYTES,
             on_error=_warn_lost,
         )
+        close_at_end(self)
 
     @property
     def attempt(self) -> Attempt | None:
         """The attempt that is recorded. Waits until the first snapshot is written.
 
-        If the run folder could not be opened, this is the argument ``last``.
+        If the run folder could not be opened in time, this is the argument ``last``.
         """
         if self._opened is None:
-            self._count_wait(self._file_thread.drain())
+            self._count_wait(self._wait_for_files())
         return self._last if self._opened is None else self._opened.files.recording.attempt
 
     def wait_for_turn(self) -> None:
         """Wait until the previous snapshot's file is written, so that the next may be taken."""
-        self._count_wait(self._file_thread.wait_for_room())
+        waited = self._wait_for_files()
+        if self._file_thread.is_idle:
+            waited += self._picture_thread.wait_for_room(self._size, patience=_PICTURE_PATIENCE)
+        self._count_wait(waited)
 
     def record(
         self, snapshot: Snapshot, destinations: Sequence[Destination], failures: Failures
@@ -132,28 +157,48 @@ class Recorder:
         """
         scalars: Future[Scalars] = Future()
         job = SnapshotJob(snapshot, self._side.mark(), list(destinations), failures, scalars)
-        self._count_wait(self._file_thread.submit(partial(self._write, job)))
+        self._size = sum(t.numel() * t.element_size() for t in snapshot.tensors)
+        self._lost.add(snapshot.step)
+        keep = "keep one more snapshot in memory"
+        if self._file_thread.has_room(self._size):
+            failures.succeeded.add(keep)
+            self._file_thread.submit(partial(self._write, job), self._size)
+        else:
+            reason = f"the snapshots before wait until {self._place} is written, which takes long"
+            losing = "snapshots are left out until it is written; those in memory are kept"
+            self._end(job, keep, reason, losing)
         return scalars
 
     def drain(self) -> None:
         """Wait until all snapshots so far are written and published."""
-        self._count_wait(self._file_thread.drain() + self._picture_thread.drain())
+        waited = self._wait_for_files()
+        waited += self._picture_thread.drain(patience=_PICTURE_PATIENCE_AT_END)
+        self._count_wait(waited)
 
-    def close(self) -> str:
-        """Drain, publish the films, end the threads and unlock the run folder.
+    def close(self) -> None:
+        """Drain, publish the films, end the threads, unlock the run folder and say what was done.
 
         If ``KeyboardInterrupt`` ends this method early, it may be called again.
-
-        Returns:
-            The closing line, which says what was recorded.
         """
-        self._file_thread.close()
+        is_written = self._file_thread.close(patience=_FILE_PATIENCE)
         if self._opened is not None and not self._picture_thread.is_closed:
             self._picture_thread.submit(self._opened.pictures.finish)
-        self._picture_thread.close()
-        if self._opened is not None:
+        patience = _PICTURE_PATIENCE_AT_END if is_written else _FILE_PATIENCE
+        is_drawn = self._picture_thread.close(patience=patience)
+        is_closed(self)
+        if not is_written:
+            warn(
+                f"{self._place} could not be written within {_FILE_PATIENCE:.0f} s; the last "
+                "snapshots are lost unless it is written before the program ends"
+            )
+        elif not is_drawn:
+            warn(
+                f"pictures could not be drawn and logged within {patience:.0f} s; the last "
+                "pictures may be lost; snapshot files are kept"
+            )
+        elif self._opened is not None:
             self._opened.files.release()
-        return self._closing_line()
+        say(self._closing_line())
 
     def _write(self, job: SnapshotJob) -> None:
         """Write the file of a snapshot, then queue its pictures for the second thread."""
@@ -161,7 +206,6 @@ class Recorder:
         losing = (
             "snapshots are lost until the folder can be written again; what was written is kept"
         )
-        self._lost.append(snapshot.step)
         with job.failures.survive(f"write to {self._place}", losing), self._back_off.attempt():
             if opened is None:
                 found = open_run_folder(
@@ -176,14 +220,26 @@ class Recorder:
             if not is_recorded:
                 with self._side.after(job.mark, snapshot.tensors):
                     opened.files.write(snapshot)
-            self._lost.pop()
+            self._lost.discard(snapshot.step)
             opened.files.write_probe()
         if opened is None or is_recorded:
             self._reporter.report(job.failures, snapshot.step)
             job.scalars.set_result({})
             return
         size = sum(t.numel() * t.element_size() for t in snapshot.tensors)
-        self._picture_thread.submit(partial(opened.pictures.record, job), size)
+        draw = "draw one more snapshot"
+        if self._picture_thread.has_room(size):
+            job.failures.succeeded.add(draw)
+            self._picture_thread.submit(partial(opened.pictures.record, job), size)
+        else:
+            reason = f"to draw or log an earlier one takes more than {_PICTURE_PATIENCE:.0f} s"
+            self._end(job, draw, reason, "pictures are left out; snapshot files are kept")
+
+    def _end(self, job: SnapshotJob, attempt: str, reason: str, losing: str) -> None:
+        """Do no more for a snapshot, and say why."""
+        job.failures.note(attempt, reason, losing)
+        self._reporter.report(job.failures, job.snapshot.step)
+        job.scalars.set_result({})
 
     def _start_in(self, found: RunFolder, step: int) -> _Opened:
         files = SnapshotFiles(found.lock, self._probe, began_at=step)
@@ -200,6 +256,12 @@ class Recorder:
     def _place(self) -> Folder | str:
         return self._log_dir if self._opened is None else self._opened.files.recording.folder
 
+    def _wait_for_files(self) -> float:
+        waited = self._file_thread.drain(patience=max(self._patience, _USUAL_FILE_TIME))
+        if waited > _USUAL_FILE_TIME:
+            self._patience -= waited
+        return waited
+
     def _count_wait(self, seconds: float) -> None:
         self._waits += seconds > 0
         self._waited += seconds
@@ -212,10 +274,10 @@ class Recorder:
         if self._opened is not None and (health := self._opened.pictures.summary):
             parts.append(health)
         if self._lost:
-            steps = ", ".join(map(str, self._lost[:_MOST_STEPS_NAMED]))
+            steps = ", ".join(map(str, sorted(self._lost)[:_MOST_STEPS_NAMED]))
             more = ", ..." if len(self._lost) > _MOST_STEPS_NAMED else ""
             parts.append(f"{len(self._lost)} lost (steps {steps}{more})")
-        if self._waits:
+        if self._waited >= _LEAST_WAITING * (time.perf_counter() - self._began):
             parts.append(
                 f"training waited for snapshots {self._waits} times, {self._waited:.2g} s in all"
             )
@@ -229,6 +291,11 @@ def _announce(found: RunFolder, step: int, destinations: Sequence[Destination], 
         warn(
             f"another training is writing to {found.lock.avoided} right now; the snapshots of "
             f"this training go to {folder}"
+        )
+    if found.lock.damaged:
+        warn(
+            f"{'; '.join(found.lock.damaged)}. It is left as it is; the snapshots of this training "
+            f"go to {folder}"
         )
     if found.set_aside:
         say(

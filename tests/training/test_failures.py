@@ -330,10 +330,10 @@ def test_an_interrupt_at_the_end_loses_no_snapshot(fit, monkeypatch: pytest.Monk
     close = job_queue.JobQueue.close
     interrupts = [KeyboardInterrupt()]
 
-    def interrupted(self: Any) -> None:
+    def interrupted(self: Any, **options: Any) -> bool:
         if interrupts:
             raise interrupts.pop()
-        close(self)
+        return close(self, **options)
 
     monkeypatch.setattr(job_queue.JobQueue, "close", interrupted)
     trainer = interrupted_trainer(fit)

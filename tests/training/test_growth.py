@@ -40,11 +40,11 @@ small = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), 1)
 probe = Probe(torch.rand(channels * groups, size, size), "tensor")
 worker = JobQueue("test", most_jobs=1, most_bytes=1, on_error=lambda e: print(repr(e)))
 worker.submit(lambda: draw(Probe(torch.rand(3, 64, 64), "tensor"), torch.randn(16, 3, 7, 7), small))
-worker.drain()
+worker.drain(patience=300)
 before = resident(False)
 open("/proc/self/clear_refs", "w").write("5")  # reset the peak
 worker.submit(lambda: draw(probe, weights, geometry))
-worker.close()
+worker.close(patience=300)
 print(resident(True) - before)
 """
 

@@ -1,6 +1,8 @@
 """Log encoded pictures to TensorBoard, and pixels to other writers with ``add_image``."""
 
 import io
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +10,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback.drawing.encode import EncodedImage
-from kernelviz_callback.storage import as_folder, check_can_grow
+from kernelviz_callback.storage import as_absolute, as_folder, reserve
 from kernelviz_callback.training.loggers.base import Images, Numbers
-from kernelviz_callback.training.loggers.checksum import use_fast_checksums
+from kernelviz_callback.training.loggers.event_file import event_file_of
 
 _EVENT_BYTES = 1024  # upper bound of what an event adds to its content, such as time and step
 
@@ -23,8 +26,8 @@ _EVENT_BYTES = 1024  # upper bound of what an event adds to its content, such as
 class TensorBoard:
     """A ``SummaryWriter`` of torch.
 
-    Pictures go through this writer and not into an event file of their own: TensorBoard shows only
-    one of several files that are written at the same time for a run.
+    Pictures go into the file of this writer and not into an event file of their own: TensorBoard
+    shows only one of several files that are written at the same time for a run.
 
     Attributes:
         writer: The writer of the training.
@@ -49,8 +52,8 @@ class TensorBoard:
         ``add_image`` is not used: it would encode each picture again, as a larger PNG.
 
         Raises:
-            OSError: If there is no room on the disk. This is checked before writing, because a
-                writer that failed once stays broken, and the training logs through it too.
+            OSError: If an event cannot be written. The writer, through which the training logs, is
+                not affected if it is that of torch and its file is local.
         """
         file = self.writer._get_file_writer()  # type: ignore[no-untyped-call]
         summaries = [_summary(tag, image) for tag, image in images.items()]
@@ -60,10 +63,17 @@ class TensorBoard:
             summaries.append(Summary(value=values))
         if not summaries:
             return
-        use_fast_checksums(file.event_writer)
-        _check_room(file, sum(each.ByteSize() + _EVENT_BYTES for each in summaries))
-        for each in summaries:
-            file.add_summary(each, step)
+        shared = event_file_of(file.event_writer)
+        if shared is None:  # another kind of writer, or remote storage
+            path = as_folder(file.event_writer._file_name)
+            if isinstance(path, Path):
+                reserve(path, sum(each.ByteSize() + _EVENT_BYTES for each in summaries))
+            for each in summaries:
+                file.add_summary(each, step)
+            return
+        now = time.time()
+        events_of_step = (Event(wall_time=now, step=step, summary=each) for each in summaries)
+        shared.append([event.SerializeToString() for event in events_of_step])
 
     def flush(self) -> None:
         """Write out what was logged."""
@@ -104,12 +114,21 @@ class PixelWriter:
             self.writer.flush()
 
 
-def _check_room(writer: Any, needed: int) -> None:
-    """Raise an `OSError` if the event file cannot grow by ``needed`` bytes."""
-    file = as_folder(writer.event_writer._file_name)
-    if isinstance(file, Path):
-        # Twice as much: the writer may not have written yet what was logged before.
-        check_can_grow(file, 2 * needed)
+def keep_file_in_place(writer: SummaryWriter) -> None:
+    """Make the path of a writer's event file absolute, if it is relative.
+
+    The writer opens the file by its path each time it writes, so ``os.chdir`` in the training would
+    divide the file between two folders, or end the training if the second one does not exist. Call
+    this in the thread of the training, before it can change the working directory.
+    """
+    events = writer._get_file_writer().event_writer  # type: ignore[no-untyped-call]
+    file: Any = events
+    for part in ("_async_writer", "_writer", "_writer"):
+        file = getattr(file, part, None)
+    if isinstance(getattr(file, "filename", None), bytes):
+        path = as_absolute(os.fsdecode(file.filename))
+        if isinstance(path, Path):
+            file.filename, events._file_name = os.fsencode(path), str(path)
 
 
 def _summary(tag: str, image: EncodedImage) -> Summary:
