@@ -9,6 +9,7 @@ into colour blobs, edges and gratings. `run` is the command, and `run_demo` trai
 import shlex
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
@@ -258,6 +259,14 @@ class PhotoNet(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The saved schedule ends after the epochs that were planned then, and raises an error after
+        # its end. Without these entries, the schedule of the resumed training keeps its own.
+        for state in checkpoint["lr_schedulers"]:
+            state.pop("total_steps", None)
+            state.pop("_schedule_phases", None)
 
 
 def _save_pictures(run: Path, photo: Probe) -> None:

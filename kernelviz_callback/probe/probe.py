@@ -81,8 +81,7 @@ class Probe:
             return self.image.expand(channels, -1, -1)
         raise ValueError(
             f"the layer reads {channels} input channels and the probe ({self.name}) has {found}; "
-            f"pass a tensor of shape ({channels}, H, W), a grey image or probe=None for the "
-            f"chart, or watch only layers that read {found} channels"
+            f"use a grey image, the test chart, or from Python a tensor of shape ({channels}, H, W)"
         )
 
     def covering(self, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> "Probe":
@@ -249,8 +248,7 @@ def _open(source: str | Path) -> Image.Image:
     path = Path(source).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"probe={str(source)!r} is not a file; pass the path of an image, or one of "
-            f"{BATCH_SOURCES} for the first image of the data"
+            f"the probe {str(source)!r} is not a file; pass the path of an image"
         )
     try:
         with Image.open(path) as file:
@@ -258,7 +256,7 @@ def _open(source: str | Path) -> Image.Image:
             return image
     except Exception as error:  # for a damaged or huge file, Pillow raises many types of errors
         raise ValueError(
-            f"probe={str(source)!r} is not an image that Pillow can read: {error}"
+            f"the probe {str(source)!r} is not an image that Pillow can read: {error}"
         ) from error
 
 

@@ -8,12 +8,31 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from kernelviz_callback.probe.probe import Probe, probe_of_tensor
+from kernelviz_callback.probe.probe import (
+    BATCH_SOURCES,
+    Probe,
+    ProbeSource,
+    load_probe,
+    probe_of_tensor,
+)
 from kernelviz_callback.training.lightning_compat import isolate_rng
 
 _MOST_LEVELS = 8  # nested collections are searched for an image down to this level
 # A list of 3-D tensors of more channels is more likely one of batches of sequences.
 _MOST_CHANNELS = 4
+
+
+def load_given_probe(source: ProbeSource = None, size: int = 224) -> Probe:
+    """Load the probe of a callback as `load_probe` does. The error for a missing file says more.
+
+    Raises:
+        FileNotFoundError: If the path does not exist. The message names the batches too.
+    """
+    try:
+        return load_probe(source, size=size)
+    except FileNotFoundError as error:
+        batches = " or ".join(f'"{name}"' for name in BATCH_SOURCES)
+        raise FileNotFoundError(f"{error}, or {batches} for an image of the data") from None
 
 
 def probe_of_batch(batch: Any, name: str) -> Probe:

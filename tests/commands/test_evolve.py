@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,31 @@ def test_a_video_has_all_snapshots_and_holds_the_last(tmp_path: Path) -> None:
         [stream] = file.streams
         assert stream.frames == 100 + 2 * stream.average_rate
     assert frames_of(tmp_path / "o.gif") == 100 > MOST_FRAMES
+
+
+def test_principal_planes_do_not_change_their_sign_in_a_film(tmp_path: Path) -> None:
+    """Filters of 12 bands, whose pattern hardly changes, but its sum crosses zero."""
+    shares = drawn(4, 12, 1, 1)
+    pattern = torch.tensor([[1.0, -1.0], [1.0, -1.0]]).repeat(2, 2)
+    steps = (0, 1, 2, 3, 4, 5)
+    for step in steps:
+        weights = {"conv": shares * (pattern + 0.01 * (-1) ** step)}
+        save_snapshot(Snapshot(step, 0, 0.0, weights, {"conv": PLAIN}), tmp_path / "run")
+    outputs = [o for s in ("png", "gif", "mp4") for o in ("-o", str(tmp_path / f"o.{s}"))]
+    assert main(["evolve", str(tmp_path / "run"), *outputs]) == 0
+    with av.open(str(tmp_path / "o.mp4")) as file:
+        video = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)][: len(steps)]
+    with Image.open(tmp_path / "o.gif") as image:
+        animation = []
+        for k in range(len(steps)):
+            image.seek(k)
+            animation.append(np.asarray(image.convert("RGB")))
+    for pictures in (video, animation):
+        above = pictures[0].shape[0] * 3 // 5  # kernels alone, without the step below them
+        for before, after in pairwise(picture[:above].astype(int) for picture in pictures):
+            assert np.abs(before - after).mean() < 5
+    expected = film_strip(sequence_of({s: shares * (pattern + 0.01 * (-1) ** s) for s in steps}))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "o.png")), expected.pixels)
 
 
 def test_a_single_snapshot_is_shown_with_a_note(run: Path, tmp_path: Path, capsys) -> None:
