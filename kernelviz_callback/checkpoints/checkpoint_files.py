@@ -12,7 +12,7 @@ from kernelviz_callback.storage import Folder, read_whole
 
 _SHARD = re.compile(r"(.+)-(\d{2,6})-of-(\d{2,6})(\.\w+)")
 _INDEX_SUFFIX = ".index.json"
-_LARGEST_INDEX = 16 << 20  # bytes; that of a large network has some megabytes
+_LARGEST_INDEX = 12 << 20  # bytes; that of DeepSeek-V3, with 90,000 tensors, has 9 MB
 # Files in which programs keep what is not the weights: the state of the optimizer, of the schedule,
 # of the random numbers, and settings.
 _SIDE_FILES = re.compile(

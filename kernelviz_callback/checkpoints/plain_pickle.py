@@ -3,7 +3,13 @@
 import re
 from typing import Any
 
-from kernelviz_callback.checkpoints.byte_ranges import ByteRange, Source, open_source, size_of
+from kernelviz_callback.checkpoints.byte_ranges import (
+    ByteRange,
+    Source,
+    open_source,
+    size_of,
+    size_on_disk,
+)
 from kernelviz_callback.checkpoints.other_tensors import raw_bytes
 from kernelviz_callback.checkpoints.pickle_budget import Budget
 from kernelviz_callback.checkpoints.pickle_tree import find_tensors
@@ -12,6 +18,7 @@ from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 from kernelviz_callback.checkpoints.torch_file import TorchFile, open_torch_file, rebuild_call
 
 _BEGINNING = 64
+_MOST_ARGUMENTS = 8  # of the function that rebuilds a tensor
 _BYTES_OF_TEXT = 5  # that a byte of an array may take while it is read, as protocol 2 stores text
 # A protocol from 2 on begins with its number. Protocols 0 and 1 begin with a dict or a list.
 _SIGNATURE = re.compile(rb"\x80[\x02-\x05]|\(dp\d|\(lp\d|\}q|\]q|c[\w.]+\n\w+\n")
@@ -36,7 +43,8 @@ def open_plain_pickle(source: Source) -> "PlainPickle":
     """
     budget = Budget()
     size = size_of(source)
-    budget.size = max(budget.size, _BYTES_OF_TEXT * size)  # the arrays are in the pickle
+    # The arrays are in the pickle. Holes in the file do not count: they may claim any size.
+    budget.size += _BYTES_OF_TEXT * size_on_disk(source)
     with open_source(source) as file:
         content, _ = read_pickle(file, budget)
     return PlainPickle(content, budget, size)
@@ -82,7 +90,7 @@ class PlainPickle:
                 raise ValueError("damaged: its storages are larger than the file")
             self._storages[id(storage)] = open_torch_file(bytes(content), self._budget)
         file = self._storages[id(storage)]
-        self._nodes.append(Placeholder(name, (file.content, *arguments[1:])))
+        self._nodes.append(Placeholder(name, (file.content, *arguments[1:_MOST_ARGUMENTS])))
         return file.tensor(self._nodes[-1])
 
 

@@ -19,6 +19,7 @@ from sys import getsizeof
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
+from kernelviz_callback.checkpoints.byte_ranges import without_collection
 from kernelviz_callback.checkpoints.dangerous_calls import danger_of
 from kernelviz_callback.checkpoints.pickle_budget import Budget, RefusedError
 
@@ -79,7 +80,7 @@ def read_pickle(file: BinaryIO, budget: Budget | None = None) -> tuple[Any, list
     """
     machine = _Machine(file, budget or Budget())
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_collection():
             warnings.simplefilter("ignore")  # Python warns of invalid escapes in strings
             return machine.run(), machine.persistent
     except RefusedError:
