@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from kernelviz_callback.checkpoints.checkpoint import load_weights, open_checkpoint
@@ -58,6 +59,21 @@ def database(path: Path) -> None:
     connection.close()
 
 
+def half_of_safetensors(path: Path) -> None:
+    save_file({"conv.weight": torch.from_numpy(WEIGHT)}, path)
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def packed_again(path: Path) -> None:
+    checkpoint_bytes(path.parent)
+    with (
+        zipfile.ZipFile(path.parent / "source.pt") as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+
+
 def bytes_of(content: bytes) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(content) and None
 
@@ -87,6 +103,8 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "ONNX": (bytes_of(b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:"), "an ONNX model; save"),
     "TensorFlow": (bytes_of(b"\x08\x01\x12\xe4\x0f\n"), "a SavedModel of TensorFlow"),
     "TensorFlow Lite": (bytes_of(b"\x1c\0\0\0TFL3\x14\0"), "a TensorFlow Lite model"),
+    "MXNet": (bytes_of(b"\x12\x01\0\0\0\0\0\0" + bytes(40)), "a file of MXNet"),
+    "encrypted": (bytes_of(b"Salted__" + bytes(40)), "encrypted with OpenSSL; decrypt it first"),
     "picture": (lambda p: Image.new("RGB", (2, 2)).save(p, "PNG"), "a picture"),
     "database": (database, "a database of SQLite"),
     "zeros": (bytes_of(bytes(9999)), "begins with zeros, so it was not written whole.* again"),
@@ -94,7 +112,15 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "json": (lambda p: p.write_text(json.dumps({"a": 1})), "a text file, perhaps JSON"),
     "text": (lambda p: p.write_text("hello, world"), "a text file, not a checkpoint"),
     "pickle": (bytes_of(pickle.dumps({"a": [1, 2]})), "a plain pickle.* and none of its arrays"),
-    "half a checkpoint": (packed(lambda content: content[: len(content) // 2]), "cut short"),
+    "half a checkpoint": (
+        packed(lambda content: content[: len(content) // 2]),
+        "cut short.* again",
+    ),
+    "half of a safetensors file": (
+        half_of_safetensors,
+        "damaged: it ends before its weights do; download",
+    ),
+    "packed again": (packed_again, "'data.pkl' is compressed.* zip -0 -r"),
     "half of nothing known": (bytes_of(b"\xfe\xfd" * 99), "neither a file of torch.save nor"),
 }
 
