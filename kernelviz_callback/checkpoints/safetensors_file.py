@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from kernelviz_callback.checkpoints.byte_ranges import (
+    CUT_SHORT,
     FLOATS,
     ByteRange,
     Source,
@@ -28,7 +29,6 @@ from kernelviz_callback.model.layer_names import printable
 from kernelviz_callback.snapshots.format import read_description, read_record, weight_key
 
 _BAD_HEADER = "damaged: its header is not valid"
-_CUT_SHORT = "damaged: it ends before its weights do; download or copy it again"
 _LENGTH_BYTES = 8  # the file begins with the length of the header
 _LONGEST_HEADER = 8 << 20  # bytes; that of a file with 10,000 tensors has one megabyte
 _LONGEST_NAME = 500  # characters
@@ -104,7 +104,7 @@ def open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, 
         }
         return stored, {} if description is None else description
     except EOFError as error:
-        raise ValueError(_CUT_SHORT) from error
+        raise ValueError(CUT_SHORT) from error
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(_BAD_HEADER) from error
 
@@ -153,6 +153,6 @@ def _stored_tensor(entry: Mapping[str, Any], data: ByteRange) -> StoredTensor:
     if not 0 <= first <= end or end - first != prod(shape) * dtype.itemsize:
         raise ValueError("the size of a tensor does not match its bytes")
     if end > data.length:
-        raise EOFError(_CUT_SHORT)
+        raise EOFError(CUT_SHORT)
     storage = ByteRange(data.source, data.start + first, end - first)
     return StoredTensor(shape, TensorBytes(storage, dtype, shape).read)

@@ -7,10 +7,13 @@ import lzma
 import pickle
 import shutil
 import sqlite3
+import struct
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +121,7 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "half of a safetensors file": (
         half_of_safetensors,
-        "damaged: it ends before its weights do; download",
+        "damaged: it ends before the weights do; download",
     ),
     "packed again": (packed_again, "'data.pkl' is compressed.* zip -0 -r"),
     "half of nothing known": (bytes_of(b"\xfe\xfd" * 99), "neither a file of torch.save nor"),
@@ -172,6 +175,22 @@ def test_the_tensors_of_a_plain_pickle_are_weights(protocol: int, tmp_path: Path
         assert list(checkpoint.layers) == ["0", "1"]
         for name, layer in zip(checkpoint.layers, net, strict=True):
             assert torch.equal(checkpoint.read(name), layer.weight)
+
+
+def test_storages_of_a_pickle_cannot_be_larger_than_the_file(tmp_path: Path) -> None:
+    inner = BytesIO()
+    torch.save(torch.zeros(9).untyped_storage(), inner, _use_new_zipfile_serialization=False)
+    stored = inner.getvalue() + bytes(100_000)
+    load = b"ctorch.storage\n_load_from_bytes\nq\x01"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\nq\x03"
+    content = b"\x80\x03" + load + b"0B" + struct.pack("<I", len(stored)) + stored + b"q\x020"
+    content += tensor + b"0]("  # 50,000 tensors, each with a storage of its own from the same bytes
+    began = time.process_time()
+    call = b"h\x03(h\x01h\x02\x85RK\x00(K\x01K\x01K\x01K\x01t(K\x01K\x01K\x01K\x01t\x89}tR"
+    (tmp_path / "a.pkl").write_bytes(content + call * 50_000 + b"e.")
+    with pytest.raises(ValueError, match=r"storages are larger than the file|more than"):
+        open_checkpoint(tmp_path / "a.pkl")
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
