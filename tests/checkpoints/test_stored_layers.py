@@ -12,12 +12,11 @@ import pytest
 import torch
 import torch.ao.nn.quantized
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from kernelviz_callback.checkpoints.stored_layers import StoredTensor, find_layers
-from kernelviz_callback.model.convolutions import find_convolutions, geometry_of
+from kernelviz_callback.model.convolutions import find_convolutions
 from kernelviz_callback.model.weights import effective_weight
 
 
@@ -293,44 +292,6 @@ def test_a_bare_convolution(opened: Any) -> None:
     assert_same(opened(conv), conv)
 
 
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (lambda: torch.rand(0, 3, 5, 5), "it is empty, of shape"),
-        (lambda: torch.rand(8, 3, 0), "it is empty, of shape"),
-        (lambda: torch.ones(8, 3, 5, 5, dtype=torch.int8), "whole numbers .int8"),
-        (lambda: torch.ones(8, 3, 5, 5, dtype=torch.bool), "whole numbers .bool"),
-        (lambda: torch.ones(8, 3, 5, 5, dtype=torch.complex64), "its weights are complex"),
-        (lambda: torch.rand(8, 3, 5, 5).to_sparse(), "its weights are sparse_coo"),
-        (lambda: torch.rand(8, 3, 5, 5).to("meta"), "its weights are on the meta device"),
-        (lambda: np.ones((8, 3, 5, 5), np.int8), "whole numbers .int8"),
-        (lambda: np.ones((8, 3, 5, 5), np.complex64), "its weights are complex"),
-        (lambda: nn.LazyConv2d(8, 5).weight, "it has no weights before its first forward"),
-        (lambda: torch.rand(0), "it is empty, of shape"),
-        (
-            lambda: torch.quantize_per_tensor(torch.rand(8, 3, 5, 5), 0.1, 0, torch.qint8),
-            "whole numbers .qint8",
-        ),
-        (
-            lambda: torch.quantize_per_channel(
-                torch.rand(8, 3, 5, 5), torch.ones(8), torch.zeros(8), 0, torch.qint8
-            ),
-            "whole numbers .qint8",
-        ),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:.*uantize")
-def test_layers_that_cannot_be_shown_have_a_reason(
-    make: Callable[[], torch.Tensor], reason: str, opened: Any
-) -> None:
-    checkpoint = opened({"conv.weight": make(), "head.weight": torch.rand(2, 2)})
-    assert not checkpoint.layers
-    for asked in (None, "conv"):
-        with pytest.raises(ValueError, match=reason) as raised:
-            checkpoint.read(asked)
-        assert str(raised.value).startswith(checkpoint.name)
-
-
 @pytest.mark.parametrize("made", [nn.Conv1d(2, 8, 31), nn.Conv3d(2, 8, (2, 3, 5))])
 def test_1d_and_3d_layers_are_found(made: nn.Module, opened: Any) -> None:
     net = nn.Sequential(OrderedDict(a=nn.BatchNorm1d(2), b=made))
@@ -387,168 +348,3 @@ def test_deep_and_cyclic_dicts_are_read(opened: Any) -> None:
         deep = {"d": deep}
     deep["conv.weight"] = torch.ones(8, 3, 5, 5)
     assert list(opened(deep).layers) == ["conv"]
-
-
-class Centred(nn.Module):
-    """A parametrization of a user."""
-
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight - weight.mean((1, 2, 3), keepdim=True)
-
-
-class Scaled(Centred):
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.rand(8, 1, 1, 1))
-
-
-class Split(Centred):
-    """A parametrization of two tensors."""
-
-    def forward(self, weight: torch.Tensor, other: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        return weight + other
-
-    def right_inverse(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return weight / 2, weight / 2
-
-
-@pytest.mark.parametrize("make", [Centred, Scaled, Split])
-@pytest.mark.parametrize("before", [None, parametrizations.spectral_norm])
-def test_weights_under_a_parametrization_of_a_user_are_refused(
-    make: Any, before: Any, opened: Any
-) -> None:
-    net = Net()
-    if before is not None:
-        before(net.stem)
-    if before is None or make is Scaled:  # the others leave no trace beside a spectral norm
-        parametrize.register_parametrization(net.stem, "weight", make())
-        checkpoint = opened(net.state_dict())
-        assert list(checkpoint.layers) == ["model.0"]
-        assert "a parametrization whose code is not in the file" in checkpoint.refused["stem"]
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {"weight_orig": (8, 3, 5, 5)},
-        {"weight_v": (8, 3, 5, 5)},
-        {"weight_orig": (8, 3, 5, 5), "weight_mask": (8, 3, 5, 1)},
-        {"weight_v": (8, 3, 5, 5), "weight_g": (8, 3, 1, 1)},
-        {"weight_v": (8, 3, 5, 5), "weight_g": (8,)},
-        {"weight_orig": (8, 3, 5, 5), "weight_u": (8,), "weight_v": (3,)},
-        {"weight_real": (8, 3, 5, 5), "weight_imag": (8, 3, 5, 5)},
-    ],
-)
-def test_weights_whose_parts_cannot_be_joined_are_refused(
-    parts: dict[str, tuple[int, ...]],
-) -> None:
-    stored = {f"conv.{name}": StoredTensor(shape) for name, shape in parts.items()}
-    layers = find_layers(stored)
-    assert not layers.found
-    assert layers.refused["conv"].startswith("the file has no weight, only weight_")
-
-
-class Standardized(nn.Conv2d):
-    """A convolution of a user's own class."""
-
-
-class Own(nn.Module):
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.rand(shape))
-
-
-def whole_network() -> nn.Module:
-    """A network with every kind of layer that has weights of 3 to 5 dimensions."""
-    return nn.Sequential(
-        OrderedDict(
-            up=nn.ConvTranspose2d(8, 4, 4),
-            own=Own(8, 3, 5, 5),
-            norm=nn.LayerNorm((3, 4, 5)),
-            pair=nn.Bilinear(2, 3, 4),
-            stem=nn.Conv2d(4, 8, (5, 3), stride=(2, 1), padding="valid", dilation=2, groups=2),
-            mine=Standardized(3, 8, 5, padding=(1, 2)),
-            time=nn.Conv1d(2, 8, 31, padding=3),
-            up1=nn.ConvTranspose1d(2, 8, 4),
-            clip=nn.Conv3d(3, 8, (2, 3, 5), padding="same"),
-            lazy=nn.LazyConv2d(8, 3),
-            quantized=torch.ao.nn.quantized.Conv2d(1, 2, 2),
-        )
-    )
-
-
-@pytest.mark.filterwarnings("ignore:.*")
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_a_whole_module_in_a_file_has_the_layers_that_the_callback_can_watch(
-    protocol: int, tmp_path: Path
-) -> None:
-    net = whole_network()
-    torch.save(net, tmp_path / "a.pt", pickle_protocol=protocol)
-    checkpoint = open_checkpoint(tmp_path / "a.pt")
-    watched = find_convolutions(net, "*")
-    assert list(checkpoint.layers) == [name for name in watched if name != "lazy"]
-    for name, layer in checkpoint.layers.items():
-        assert layer.geometry == geometry_of(watched[name])
-        assert torch.equal(checkpoint.read(name), effective_weight(watched[name]))
-    assert list(checkpoint.refused) == ["up", "own", "up1", "lazy", "quantized"]
-    for name in ("up", "own", "up1", "quantized"):
-        with pytest.raises(ValueError, match="no convolution to watch") as raised:
-            find_convolutions(net, name)
-        assert checkpoint.refused[name].partition(", ")[0] in str(raised.value)
-    assert list(checkpoint.refused.items()) == list(open_checkpoint(net).refused.items())
-    [remark] = checkpoint.remarks("mine")
-    assert remark.endswith("it is a Standardized, whose code is not in the file")
-    assert checkpoint.remarks("clip") == []
-
-
-def test_a_layer_before_the_first_that_cannot_be_shown_is_named(opened: Any) -> None:
-    net = Net()
-    weights = net.state_dict()
-    weights["stem.weight"] = weights["stem.weight"].to_sparse()
-    checkpoint = opened(weights)
-    assert checkpoint.resolve() == "model.0"
-    assert checkpoint.remarks() == ["stem cannot be shown, its weights are sparse_coo"]
-    assert checkpoint.remarks("model.0") == []
-    assert checkpoint.describe().splitlines()[0].startswith("  stem: cannot be shown")
-    assert opened(net.state_dict()).remarks() == []
-
-
-@pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"model": weights}])
-def test_a_layer_under_an_adapter_is_refused_and_the_adapter_is_no_layer(
-    wrap: Any, opened: Any
-) -> None:
-    weights = {
-        "net.0.base_layer.weight": torch.rand(8, 3, 5, 5),
-        "net.0.lora_A.default.weight": torch.rand(4, 3, 5, 5),
-        "net.0.lora_B.default.weight": torch.rand(8, 4, 1, 1),
-        "net.1.base_layer.weight": torch.rand(8, 8, 3, 3),
-        "lora_stem.weight": torch.rand(8, 3, 5, 5),
-    }
-    checkpoint = opened(wrap(weights))
-    assert list(checkpoint.layers) == ["net.1.base_layer", "lora_stem"]
-    assert list(checkpoint.refused) == ["net.0"]
-    assert "an adapter (LoRA) changes its weights" in checkpoint.refused["net.0"]
-    with pytest.raises(ValueError, match=r"'net\.0' cannot be shown, an adapter"):
-        checkpoint.read("0")
-
-
-def test_a_layer_that_is_fused_with_a_batch_norm_is_refused(opened: Any) -> None:
-    weights = {
-        "0.weight": torch.rand(8, 3, 5, 5),
-        "0.bn.weight": torch.rand(8),
-        "0.weight_fake_quant.scale": torch.rand(8),
-        "1.weight": torch.rand(8, 8, 3, 3),
-        "1.weight_fake_quant.scale": torch.rand(8),
-    }
-    checkpoint = opened(weights)
-    assert list(checkpoint.layers) == ["1"]
-    assert "fused: its weights depend on the batch norm" in checkpoint.refused["0"]
-
-
-def test_weights_under_other_names_are_refused_if_there_are_no_others(opened: Any) -> None:
-    weights = {"conv1/kernel": np.ones((5, 5, 3, 8), np.float32), "bias": np.ones(8)}
-    checkpoint = opened(weights)
-    assert list(checkpoint.refused) == ["conv1/kernel"]
-    with pytest.raises(ValueError, match=r"its name does not end in \.weight"):
-        checkpoint.read()
-    assert not opened(weights | Net().state_dict()).refused
