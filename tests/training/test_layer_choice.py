@@ -428,3 +428,26 @@ def test_an_adapter_is_watched_as_one_layer(fit) -> None:
     )
     assert not torch.equal(snapshot.weights["net.stem"], stem.base_layer.weight)
     assert snapshot.health["net.stem"].totals.drift > 0
+
+
+def test_a_lazy_layer_that_gets_no_input_is_passed_over(fit) -> None:
+    class Unused(Lit):
+        def add_parts(self) -> None:
+            self.unused = nn.LazyConv2d(4, 3)
+            super().add_parts()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD([*self.net.parameters(), *self.head.parameters()], lr=0.1)
+
+    trainer = fit(KernelVizCallback(early_steps=False), model=Unused(), max_epochs=1)
+    assert steps_on_disk(trainer.log_dir) == [0, 4]
+    assert list(_last(trainer).weights) == ["net.stem"]
+
+
+@pytest.mark.loses_something
+def test_a_named_layer_that_gets_no_input_is_said(tmp_path, recwarn) -> None:
+    net = nn.Sequential(nn.LazyConv2d(4, 3))
+    with KernelWatcher(net, tmp_path, loggers=[]) as watcher:
+        watcher.snapshot(0)
+    [warning] = warned(recwarn)
+    assert "could not take a snapshot: a watched layer got no input" in warning
