@@ -7,10 +7,10 @@ memory of a small machine.
 from collections.abc import Sequence
 from math import prod
 
-_MOST_FILTERS = 2**14  # each filter is compared with each other one
+_MOST_FILTERS = 2**13  # each filter is compared with each other one: ten seconds
 _MOST_CHANNELS = 2**14
 _LONGEST_SIDE = 2**12
-_MOST_OF_A_FILTER = 2**18
+_MOST_OF_A_FILTER = 2**16
 _MOST_WEIGHTS = 2**27
 
 
@@ -23,7 +23,7 @@ def why_not_drawable(shape: Sequence[int]) -> str | None:
     Example:
         >>> why_not_drawable((64, 3, 7, 7))
         >>> why_not_drawable((200_000, 3, 1, 1))
-        'it has 200,000 filters; at most 16,384 filters can be drawn'
+        'it has 200,000 filters; at most 8,192 filters can be drawn'
     """
     filters, channels, *kernel = shape
     for count, most, what in (

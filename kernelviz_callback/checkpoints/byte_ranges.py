@@ -1,8 +1,10 @@
 """Ranges of bytes in a file: read one tensor without reading the rest of the file."""
 
+import gc
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
@@ -12,11 +14,13 @@ from typing import BinaryIO, TypeAlias
 import torch
 from torch import Tensor
 
+from kernelviz_callback.checkpoints.pickle_budget import RefusedError
 from kernelviz_callback.storage import Folder, check_regular, open_to_read
 
 Source: TypeAlias = Folder | bytes
 
 _CHUNK = 1 << 20  # bytes that are read at once to compute a checksum
+_BLOCK = 512  # bytes in which the operating system counts the size on the disk
 _MOST_TENSORS = 100_000  # in a file; the largest networks have 15,000
 
 # The dtypes that weights may have in a file: name to dtype.
@@ -118,7 +122,7 @@ class TensorBytes:
         if count > size_of(self.storage.source):
             raise ValueError(f"damaged: it claims {count:,} weights, more than it has bytes")
         if count == 0:
-            return torch.empty(tuple(self.shape))
+            return torch.empty(tuple(self.shape), dtype=torch.float32, device="cpu")
         extent = 1 + sum((n - 1) * stride for n, stride in zip(self.shape, strides, strict=True))
         size = self.dtype.itemsize
         content = bytearray(self.storage.read(self.offset * size, extent * size))
@@ -161,14 +165,39 @@ def size_of(source: Source) -> int:
     return status.st_size
 
 
+def size_on_disk(source: Source) -> int:
+    """Return the bytes that a file takes on its disk: a file with holes has a larger size.
+
+    Raises:
+        OSError: If it does not exist.
+    """
+    blocks = None if isinstance(source, bytes) else getattr(source.stat(), "st_blocks", None)
+    return size_of(source) if blocks is None else min(size_of(source), _BLOCK * int(blocks))
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Pause Python's garbage collector while many objects without cycles are made.
+
+    It would go through all of them again and again: three times the work for some pickles.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def check_tensor_count(count: int) -> None:
     """Refuse a file with too many tensors: to list them would take minutes.
 
     Raises:
-        ValueError: If there are more than 100,000.
+        RefusedError: If there are more than 100,000.
     """
     if count > _MOST_TENSORS:
-        raise ValueError(f"it has more than {_MOST_TENSORS:,} tensors")
+        raise RefusedError(f"it has more than {_MOST_TENSORS:,} tensors")
 
 
 def seekable_source(path: Folder) -> Source:

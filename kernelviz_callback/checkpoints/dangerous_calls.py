@@ -1,44 +1,71 @@
-"""Functions that do harm when a pickle calls them, and what each of them does.
+"""Functions that harm the machine if a pickle calls them. No checkpoint needs to call one of them.
 
-A pickle calls functions by their names. A name is listed here only if the call itself is dangerous:
-a class in a package that is called ``code`` or ``os_utils`` is as harmless as any other class.
+A pickle may name any function or class. The names of ordinary classes say nothing: a project may
+have a package ``code`` or ``socket`` of its own. So only functions of Python itself, and of torch,
+are listed here, each by its whole name.
 """
 
 import re
 
-_DANGERS = {
-    "runs a program": r"(os|posix|nt)\.(system|popen\w*|exec[lv]\w*|spawn[lv]\w*|posix_spawnp?|"
-    r"startfile|fork|forkpty)"
-    r"|subprocess\.(Popen|run|call|check_call|check_output|getoutput|getstatusoutput)"
-    r"|pty\.(spawn|fork)|(commands\.|popen2\.)\w+|multiprocessing\.\w*\.?Process"
-    r"|asyncio\.(subprocess\.)?create_subprocess_\w+|distutils\.spawn\.spawn",
-    "runs Python code": r"builtins\.(eval|exec|execfile|compile|breakpoint|__import__)"
-    r"|runpy\.\w+|importlib\.(import_module|reload|__import__)|imp\.load_\w+"
-    r"|code\.(interact|InteractiveConsole|InteractiveInterpreter)(\.\w+)?"
-    r"|(pdb|bdb|timeit|profile|cProfile|trace)\.(\w+\.)?(run\w*|set_trace|timeit|repeat|Timer|Pdb)"
-    r"|(pickle|_pickle|dill|cloudpickle|joblib|marshal)(\.\w+)*\.loads?|torch\.load"
-    r"|torch\.serialization\.load|torch\.jit\.load|torch\.hub\.load",
-    "opens or changes files": r"(builtins|io|_io|os|posix|codecs)\.(open|FileIO|fdopen)"
-    r"|(os|posix|nt|pathlib\.\w+)\.(remove|unlink|rmdir|removedirs|renames?|replace|truncate|"
-    r"chmod|chown|symlink|link|mkdir|makedirs|write_bytes|write_text|touch)"
-    r"|shutil\.(rmtree|move|copy\w*|chown|make_archive|unpack_archive)",
-    "connects to other machines": r"socket\.(socket|create_connection|create_server|socketpair)"
-    r"|urllib\.request\.\w+|(requests|httpx)\.(get|post|put|request|Session|Client)"
-    r"|http\.client\.\w+|ftplib\.FTP\w*|smtplib\.SMTP\w*|webbrowser\.open\w*",
-    "loads machine code": r"ctypes\.(CDLL|PyDLL|WinDLL|OleDLL|LibraryLoader|cdll\.\w+)"
-    r"|ctypes\.util\.\w+|cffi\.FFI|torch\.(ops|classes)\.load_library",
+_CALLS = {
+    "runs a program": (
+        r"(os|posix|nt)\.(system|popen|exec\w+|spawn\w+|posix_spawnp?|fork|forkpty|startfile)",
+        r"subprocess\.(Popen|run|call|check_call|check_output|getoutput|getstatusoutput)",
+        r"pty\.spawn",
+        r"asyncio\.(subprocess\.)?create_subprocess_(exec|shell)",
+    ),
+    "runs Python code": (
+        r"builtins\.(eval|exec|compile|breakpoint)",
+        r"runpy\.(run_path|run_module|_run_code|_run_module_code)",
+        r"code\.(interact|compile_command|InteractiveInterpreter|InteractiveConsole)(\.\w+)?",
+        r"(pdb|bdb|cProfile|profile)\.(run|runeval|runcall|runctx|set_trace|Pdb|Bdb)(\.\w+)?",
+        r"timeit\.(timeit|repeat|main|Timer)(\.\w+)?",
+        r"torch\.utils\.cpp_extension\.(load|load_inline)",
+    ),
+    "imports a module": (
+        r"builtins\.__import__",
+        r"importlib\.(import_module|__import__|reload|_bootstrap\._gcd_import)",
+        r"torch\.hub\.load",
+    ),
+    "loads a library into the process": (
+        r"ctypes\.(CDLL|PyDLL|WinDLL|OleDLL|LibraryLoader)(\.\w+)?",
+        r"torch\.ops\.load_library|torch\.classes\.load_library",
+    ),
+    "unpickles data, which may run anything": (
+        r"_?pickle\.(loads?|_?Unpickler)(\.\w+)?",
+        r"torch(\.serialization)?\.load",
+        r"marshal\.loads?",
+    ),
+    "opens, changes or deletes files": (
+        r"(builtins|io|_io|codecs|os|posix|nt)\.open",
+        r"(os|posix|nt)\.(remove|unlink|rmdir|removedirs|rename|renames|replace|truncate|chmod"
+        r"|chown|link|symlink|mkdir|makedirs|kill|killpg|putenv|chdir)",
+        r"shutil\.(rmtree|move|copy\w*|chown|make_archive|unpack_archive)",
+    ),
+    "opens a connection": (
+        r"_?socket\.(socket|create_connection|create_server)(\.\w+)?",
+        r"urllib\.request\.(urlopen|urlretrieve)",
+        r"webbrowser\.open\w*",
+        r"requests\.(api\.)?(get|post|put|request)",
+    ),
 }
-_PATTERNS = {what: re.compile(pattern) for what, pattern in _DANGERS.items()}
+# A name may reach such a function through another module, as ``shutil.os.system`` does.
+_THROUGH = r"(\w+\.)*(?=(os|posix|nt|subprocess|builtins)\.)"
+_PATTERNS = {
+    consequence: re.compile(f"(?:{_THROUGH})?(?:{'|'.join(names)})")
+    for consequence, names in _CALLS.items()
+}
 
 
 def danger_of(name: str) -> str | None:
-    """Return what a call of a function does that no checkpoint needs, or None if it does no harm.
+    """Return what a call of a function does to the machine; None if it is not known as dangerous.
 
     Args:
-        name: Name of the function or class, as ``module.name``.
+        name: ``module.name`` of the function, with the names of modules of Python 3.
 
     Example:
         >>> danger_of("os.system"), danger_of("code.models.Net")
         ('runs a program', None)
     """
-    return next((what for what, names in _PATTERNS.items() if names.fullmatch(name)), None)
+    found = (does for does, pattern in _PATTERNS.items() if pattern.fullmatch(name))
+    return next(found, None)

@@ -16,6 +16,7 @@ from kernelviz_callback.checkpoints.stored_modules import (
 
 _LONGEST_PATH = 500  # characters: no name of a layer is longer
 _MOST_VISITS = 1_000_000  # of objects, by all paths that lead to them
+_MOST_LEVELS = 10_000  # of dicts and other objects in each other
 _BRANCHES = (dict, list, tuple, Placeholder)
 _MOST_CHARACTERS = 20_000_000  # of all paths together: enough for 200,000 tensors
 
@@ -79,6 +80,8 @@ def find_tensors(
             seen.add(id(value))
             stored = tensor_of(value)
             if stored is None:
+                if len(open_levels) == _MOST_LEVELS:
+                    raise ValueError(f"its content has more than {_MOST_LEVELS:,} levels")
                 open_levels.append(_children(node))
                 continue
             described[id(value)] = stored
@@ -138,14 +141,15 @@ def _children(node: _Node) -> Iterator[_Node]:
 
 
 def _members(node: _Node, items: Iterable[tuple[Any, Any]]) -> Iterator[_Node]:
-    """Name the members of a dict or sequence. Keys are strings and whole numbers."""
-    for key, child in items:
-        if isinstance(child, _BRANCHES) and (isinstance(key, str) or type(key) is int):
-            key = str(key)
-            if node.is_in_module:
-                yield node._replace(value=child, name=join(node.name, key))
-            else:
-                yield _Node(child, join(node.within, node.name), key)
+    """Name the members of a dict or sequence; those whose keys are objects, by their positions."""
+    for position, (key, child) in enumerate(items):
+        if not isinstance(child, _BRANCHES):
+            continue
+        name = str(key) if isinstance(key, str | int) else str(position)
+        if node.is_in_module:
+            yield node._replace(value=child, name=join(node.name, name))
+        else:
+            yield _Node(child, join(node.within, node.name), name)
 
 
 def _plain(node: Any) -> Any:

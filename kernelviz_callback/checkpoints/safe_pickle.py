@@ -19,6 +19,7 @@ from sys import getsizeof
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
+from kernelviz_callback.checkpoints.byte_ranges import without_collection
 from kernelviz_callback.checkpoints.dangerous_calls import danger_of
 from kernelviz_callback.checkpoints.pickle_budget import Budget, RefusedError
 
@@ -42,8 +43,9 @@ class Placeholder:
         name: Name of the class or function. Empty for a persistent id.
         arguments: Arguments of the call.
         state: The state of the object in the file, often a dict of its attributes.
-        items: The items that the file adds to the object, if it is a mapping. If one of the first
-            three arguments is a dict, its items are included. None if there are no items.
+        items: The items that the file adds to the object, if it is a mapping; of a subclass of
+            list, its elements by their indices. If one of the first three arguments is a dict, its
+            items are included. None if there are no items.
     """
 
     name: str
@@ -62,9 +64,9 @@ def read_pickle(file: BinaryIO, budget: Budget | None = None) -> tuple[Any, list
     Returns:
         The object in the pickle, and the persistent ids in their order. The object consists of
         dicts, lists, tuples, strings, numbers, bytes, None, `Name` and `Placeholder`. A set becomes
-        a list. A dict keeps only the items whose key is a string, a whole number of at most 63 bits
-        or a `Placeholder`. A persistent id becomes a `Placeholder` with the name ``""`` and the id
-        as its argument.
+        a list. In a dict, a key that is not a string, a whole number of at most 63 bits or a
+        `Placeholder` becomes a `Placeholder` with the name ``""`` and the key as its argument. So
+        does a persistent id.
 
     Raises:
         ValueError: If the pickle is damaged, calls a dangerous function, or costs too much.
@@ -78,7 +80,7 @@ def read_pickle(file: BinaryIO, budget: Budget | None = None) -> tuple[Any, list
     """
     machine = _Machine(file, budget or Budget())
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_collection():
             warnings.simplefilter("ignore")  # Python warns of invalid escapes in strings
             return machine.run(), machine.persistent
     except RefusedError:
@@ -225,9 +227,10 @@ class _Machine:
 
     def extend(self, items: list[Any]) -> None:
         extended = self.stack[-1]
-        # A placeholder here replaces a subclass of list or set. These never hold weights, so their
-        # items are dropped.
-        if not isinstance(extended, Placeholder):
+        if isinstance(extended, Placeholder):  # in the place of a subclass of list or set
+            extended.items = numbered = extended.items or {}
+            numbered.update(enumerate(items, len(numbered)))
+        else:
             extended.extend(items)
 
     def fill(self, items: list[Any]) -> None:
@@ -238,7 +241,7 @@ class _Machine:
         if len(items) % 2:
             raise IndexError
         pairs = zip(items[::2], items[1::2], strict=True)
-        filled.update(pair for pair in pairs if _is_key(pair[0]))
+        filled.update((key if _is_key(key) else Placeholder("", (key,)), v) for key, v in pairs)
 
     def make_dict(self, items: list[Any]) -> None:
         self.stack.append({})
@@ -268,7 +271,7 @@ class _Machine:
 
 
 def _is_key(key: Any) -> bool:
-    """Whether an item of a dict is kept. Keys of other types can be slow to hash."""
+    """Whether a key of a dict is kept as it is. Keys of other types can be slow to hash."""
     return isinstance(key, str | Placeholder) or (isinstance(key, int) and abs(key) < _LARGEST_KEY)
 
 

@@ -13,6 +13,7 @@ from kernelviz_callback.checkpoints.byte_ranges import (
     check_tensor_count,
     open_source,
     size_of,
+    without_collection,
 )
 from kernelviz_callback.checkpoints.safe_pickle import quoted, text, whole_numbers
 from kernelviz_callback.checkpoints.stored_layers import (
@@ -23,6 +24,7 @@ from kernelviz_callback.checkpoints.stored_layers import (
     find_layers,
 )
 from kernelviz_callback.model.convolutions import Geometry
+from kernelviz_callback.model.layer_names import printable
 from kernelviz_callback.snapshots.format import read_description, read_record, weight_key
 
 _BAD_HEADER = "damaged: its header is not valid"
@@ -58,17 +60,21 @@ def open_safetensors(source: Source) -> tuple[Layers, Mapping[str, Any]]:
         ValueError: If the file is damaged.
         OSError: If the file cannot be read.
     """
-    stored, description = _open_tensors(source)
+    stored, description = open_tensors(source)
     try:
         if not description.get("layers"):
             return find_layers(stored), description
-        found = {name: _snapshot_layer(name, stored, description) for name in description["layers"]}
+        found = {
+            printable(name): _snapshot_layer(name, stored, description)
+            for name in description["layers"]
+        }
         return Layers(found, {}), description
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(_BAD_HEADER) from error
 
 
-def _open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, Any]]:
+def open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, Any]]:
+    """List all tensors of a safetensors file, and the description, see `open_safetensors`."""
     size = size_of(source)
     with open_source(source) as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
@@ -83,7 +89,8 @@ def _open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str,
             )
         header = file.read(length)
     try:
-        entries = json.loads(header.decode())  # json.loads alone would accept other encodings
+        with without_collection():
+            entries = json.loads(header.decode())  # json.loads alone accepts other encodings
         description = read_description(entries.pop("__metadata__", None))
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(_BAD_HEADER) from error
@@ -120,9 +127,12 @@ def _check_geometry(geometry: Geometry, shape: Shape) -> None:
     count, _, *kernel = shape
     dimensions = len(kernel)
     numbers = whole_numbers((*geometry.stride, *geometry.dilation, geometry.groups))
+    padding = geometry.padding
+    paddings = (0,) * dimensions if isinstance(padding, str) else whole_numbers(padding)
     if (
         not 1 <= dimensions <= 3
-        or (len(geometry.stride), len(geometry.dilation)) != (dimensions, dimensions)
+        or {*map(len, (geometry.stride, geometry.dilation, paddings))} != {dimensions}
+        or len(text(geometry.kind)) > _LONGEST_NAME
         or min(numbers) < 1
         or max(numbers) > _LARGEST_NUMBER
         or count % geometry.groups

@@ -13,6 +13,7 @@ from kernelviz_callback.checkpoints.stored_modules import StoredModule
 from kernelviz_callback.checkpoints.weight_parts import KNOWN_PARTS, PARAMETRIZED, Parts
 from kernelviz_callback.drawable import why_not_drawable
 from kernelviz_callback.model.convolutions import WRAPPER_SEGMENTS, Geometry
+from kernelviz_callback.model.layer_names import printable
 from kernelviz_callback.snapshots.format import LayerRecord
 
 # (N, C, kH, kW); for a 1-D layer (N, C, k), for a 3-D layer (N, C, kD, kH, kW).
@@ -26,6 +27,11 @@ _COPY = re.compile(r"(?:^|_)(ema|swa|averag\w*|teacher|shadow)(?:_|$)|^current_m
 _RANKS = (3, 4, 5)  # dimensions of the weights of a convolution
 # The path of a layer, and the name of one of the tensors that its weights are stored as.
 _PART = re.compile(rf"(.*?)\.(weight(?:_\w+)?|{re.escape(PARAMETRIZED)}.+)", re.DOTALL)
+# What quantization-aware training stores in a layer that is fused with a batch norm.
+_FUSED = ("bn.weight", "weight_fake_quant.scale")
+_WHY_FUSED = "it is fused: its weights depend on the batch norm inside it"
+_WHY_UNNAMED = "its name does not end in .weight, as in conv1.weight; save it under such a name"
+_ADAPTED = ".base_layer"  # end of the name of a layer inside an adapter of peft
 _DEEPEST = 30  # segments of a path that are compared with another path
 _MOST_PARTS = 4  # names of stored tensors in a message
 
@@ -61,6 +67,8 @@ class StoredLayer:
         shape: Shape of the weights.
         read: Reads the weights as float32. They share no memory.
         geometry: Geometry of the convolution, None if the file does not store it.
+        unknown: Why the layer may multiply its input with other weights than the stored ones, None
+            if nothing in the file says so.
         read_record: Reads what a snapshot records about the layer besides its weights, such as its
             health. None in any other file.
     """
@@ -69,6 +77,7 @@ class StoredLayer:
     read: Callable[[], Tensor]
     geometry: Geometry | None = None
     read_record: Callable[[], LayerRecord] | None = None
+    unknown: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +109,7 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
         >>> list(find_layers({"state_dict.module.conv.weight": stored}).found)
         ['conv']
     """
-    layers = list(_find_weights(stored))
+    layers = _without_adapters(list(_find_weights(stored)))
     has_main = any(layer.top in _MAIN_DICTS for layer in layers)
     copies = _find_copies(layers)
 
@@ -112,19 +121,23 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
     order: list[str] = []
     for layer in sorted(layers, key=rank):  # stable: within one rank, the order of the file stays
         is_beside = has_main and layer.top not in ("", *_MAIN_DICTS)
-        base = _printable(layer.base)
-        first_choice = base if is_beside else _printable(layer.name)
+        base = printable(layer.base)
+        first_choice = base if is_beside else printable(layer.name)
         names = chain((first_choice, base), (f"{base} ({n})" for n in count(2)))
         name = next(name for name in names if name not in found and name not in refused)
         order.append(name)
         if layer.refusal is not None:
             refused[name] = layer.refusal
         else:
-            module = layer.first.module
+            module, shape = layer.first.module, layer.first.shape
             geometry = module.geometry if module is not None else None
-            if geometry is not None and not _fits(geometry, layer.first.shape):
+            if geometry is not None and not _fits(geometry, shape):
                 geometry = None
-            found[name] = StoredLayer(layer.first.shape, layer.read, geometry)
+            unknown = module.unknown if module is not None else None
+            found[name] = StoredLayer(shape, layer.read, geometry, unknown=unknown)
+    if not layers:
+        unnamed = (path or "tensor" for path, tensor in stored.items() if len(tensor.shape) == 4)
+        refused = dict.fromkeys(map(printable, unnamed), _WHY_UNNAMED)
     return Layers(found, refused, order)
 
 
@@ -173,7 +186,9 @@ def _find_weights(stored: Mapping[str, StoredTensor]) -> Iterator[_Weights]:
         tensors = [parts[name] for name in known.names]
         if _is_like_weights(tensors[0]):
             read = partial(_join, known.join, tensors)
-            yield _Weights(base, tensors[0], read, _why_refused(tensors))
+            is_fused = all(f"{base}.{name}".removeprefix(".") in stored for name in _FUSED)
+            refusal = _WHY_FUSED if is_fused else _why_refused(tensors)
+            yield _Weights(base, tensors[0], read, refusal)
 
 
 def _are_joinable(known: Parts, parts: Mapping[str, StoredTensor]) -> bool:
@@ -217,17 +232,32 @@ def _join(join: Callable[..., Tensor], parts: list[StoredTensor]) -> Tensor:
     return join(*(part.read() for part in parts)).contiguous()
 
 
+def _without_adapters(layers: list[_Weights]) -> list[_Weights]:
+    """Refuse each layer whose weights an adapter of peft changes, and leave out the adapter.
+
+    The file does not state how much of the adapter is added to the weights.
+    """
+    paths = {layer.base for layer in layers}
+    adapted = {base.removesuffix(_ADAPTED) for base in paths if base.endswith(_ADAPTED)}
+    adapters = {path for base in paths if (path := base.partition(".lora_")[0]) != base}
+    adapted &= adapters
+    kept: list[_Weights] = []
+    for layer in layers:
+        path = layer.base.removesuffix(_ADAPTED)
+        if path in adapted:
+            reason = "an adapter (LoRA) changes its weights; merge it first: merge_and_unload()"
+            kept.append(layer._replace(base=path, refusal=reason))
+        elif layer.base.partition(".lora_")[0] not in adapted:
+            kept.append(layer)
+    return kept
+
+
 def _fits(geometry: Geometry, shape: Shape) -> bool:
     return len(geometry.stride) == len(shape) - 2 and shape[0] % geometry.groups == 0
 
 
 def _without_wrappers(segments: Iterable[str]) -> list[str]:
     return [segment for segment in segments if segment not in WRAPPER_SEGMENTS]
-
-
-def _printable(name: str) -> str:
-    """Return a name with escapes in the place of characters that cannot be printed."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode("ascii")
 
 
 def _find_copies(layers: Iterable[_Weights]) -> set[str]:

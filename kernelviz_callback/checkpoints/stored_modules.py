@@ -12,6 +12,7 @@ _QUANTIZED = (
     "torch.nn.quantized.",
     "torch.nn.intrinsic.quantized.",
 )
+_CONVOLUTIONS = "torch.nn.modules.conv."
 _LARGEST_NUMBER = 1 << 16  # largest stride, padding, dilation and number of groups
 _LONGEST_NAME = 60  # characters of the name of a class in a message
 
@@ -24,11 +25,13 @@ class StoredModule:
         is_convolution: Whether it is a convolution of torch, or of a class derived from one.
         refusal: Why the callback cannot watch it; None if the callback can.
         geometry: Geometry of the convolution, None if the file does not have a valid one.
+        unknown: Why it may multiply its input with other weights than the stored ones.
     """
 
     is_convolution: bool
     refusal: str | None = None
     geometry: Geometry | None = None
+    unknown: str | None = None
 
 
 def is_module(node: Any) -> bool:
@@ -63,7 +66,9 @@ def describe_module(node: Placeholder) -> StoredModule:
     if attributes["transposed"] is True:
         reason = f"{name} is transposed: it does not compute filter responses"
         return StoredModule(True, reason)
-    return StoredModule(True, geometry=_read_geometry(attributes))
+    is_own = not _class_path(node).startswith(_CONVOLUTIONS)
+    unknown = f"it is a {name}, whose code is not in the file" if is_own else None
+    return StoredModule(True, geometry=_read_geometry(attributes), unknown=unknown)
 
 
 def _class_path(node: Placeholder) -> str:

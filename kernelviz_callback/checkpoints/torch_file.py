@@ -35,7 +35,7 @@ from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 # storages.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_HEADER = 3
-_LARGEST_DIRECTORY = 8 << 20  # bytes: enough for a zip file with 80,000 tensors
+LARGEST_DIRECTORY = 8 << 20  # bytes: enough for a zip file with 80,000 tensors
 _LARGEST_PICKLE = 256 << 20  # bytes
 _MOST_ABOUT_STORAGE = 8  # values that describe a storage; torch writes five or six
 _RECORD_MAGIC = b"PK\3\4"
@@ -100,7 +100,7 @@ class TorchFile:
         Raises:
             ValueError: If the description of the tensor is damaged.
         """
-        name, arguments = _rebuild_call(node)
+        name, arguments = rebuild_call(node)
         if name not in _TENSORS:
             return describe_other(node, name, arguments) if isinstance(node, Placeholder) else None
         try:
@@ -140,7 +140,7 @@ def open_torch_file(source: Source, budget: Budget | None = None) -> TorchFile:
     budget = budget or Budget()
     with open_source(source) as file:
         beginning = file.read(4)
-        if beginning[:2] == b"\x80\x02":
+        if beginning[:1] == b"\x80":
             return _open_legacy(source, file, budget)
         if beginning == _RECORD_MAGIC:
             return _open_zip(source, file, budget)
@@ -165,7 +165,7 @@ def _open_zip(source: Source, file: BinaryIO, budget: Budget) -> TorchFile:
 
 def _list_records(source: Source, file: BinaryIO) -> dict[str, ByteRange]:
     """List the records of a zip file by name, without the folder that all of them are in."""
-    limited: Any = _LimitedReads(file, _LARGEST_DIRECTORY)
+    limited: Any = LimitedReads(file, LARGEST_DIRECTORY)
     with _complete_list(), zipfile.ZipFile(limited) as archive:
         records = archive.infolist()
     check_tensor_count(len(records))
@@ -235,7 +235,7 @@ def _open_legacy(source: Source, file: BinaryIO, budget: Budget) -> TorchFile:
     return TorchFile(content, lambda key: ranges[key])
 
 
-class _LimitedReads:
+class LimitedReads:
     """A file that refuses to read more than a given number of bytes at once."""
 
     def __init__(self, file: BinaryIO, most: int) -> None:
@@ -245,6 +245,7 @@ class _LimitedReads:
         self.tell = file.tell
 
     def read(self, length: int = -1) -> bytes:
+        """Read bytes, or raise a `ValueError` if there are too many."""
         if length > self._most:
             raise ValueError(f"there are no {length:,} bytes to read")
         return self._file.read(length)
@@ -264,7 +265,7 @@ def _about_storage(identity: Any) -> tuple[str, str, tuple[Any, ...]]:
     return text(kind), text(key), (view[0] if view else None) or ()
 
 
-def _rebuild_call(node: Any) -> tuple[str, Any]:
+def rebuild_call(node: Any) -> tuple[str, Any]:
     """Return the function that rebuilds a tensor and its arguments; empty for other nodes."""
     for _ in range(_MOST_WRAPPERS):
         if not isinstance(node, Placeholder):

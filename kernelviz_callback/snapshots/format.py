@@ -227,7 +227,7 @@ def _probe_of(description: Mapping[str, Any]) -> tuple[str | None, str | None]:
     probe = description["probe"]
     if probe is None:
         return None, None
-    name, digest = probe.get("name"), probe.get("digest")
+    name, digest = (probe.get(k) if isinstance(probe, dict) else 0 for k in ("name", "digest"))
     if not isinstance(name, str | None) or not isinstance(digest, str):
         raise TypeError("the probe needs a name and a digest")
     return name, digest

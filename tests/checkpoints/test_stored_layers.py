@@ -1,7 +1,8 @@
 """Find the convolutions in a state dict, with the names and weights that the module has."""
 
+import enum
 import warnings
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,13 @@ class Learner:
         self.losses = [1.0, 2.0]
 
 
+class Phase(enum.Enum):
+    TRAIN = 1
+
+
+class Rows(list[Any]): ...
+
+
 class Slotted:
     __slots__ = ("net", "step")
 
@@ -227,6 +235,13 @@ class Slotted:
         Learner,
         lambda net: [Learner(net)],
         Slotted,
+        lambda net: {None: net.state_dict()},
+        lambda net: {("a", 1): net.state_dict(), 0.5: 1},
+        lambda net: {Phase.TRAIN: net.state_dict()},
+        lambda net: {np.int64(3): net.state_dict()},
+        lambda net: Rows([net.state_dict()]),
+        lambda net: deque([net.state_dict()]),
+        lambda net: defaultdict(dict, {"fold": net.state_dict()}),
     ],
 )
 def test_layers_in_any_container_are_found(contain: Callable[..., Any], opened: Any) -> None:
@@ -480,7 +495,10 @@ def test_a_whole_module_in_a_file_has_the_layers_that_the_callback_can_watch(
         with pytest.raises(ValueError, match="no convolution to watch") as raised:
             find_convolutions(net, name)
         assert checkpoint.refused[name].partition(", ")[0] in str(raised.value)
-    assert checkpoint.refused["lazy"] == open_checkpoint(net).refused["lazy"]
+    assert list(checkpoint.refused.items()) == list(open_checkpoint(net).refused.items())
+    [remark] = checkpoint.remarks("mine")
+    assert remark.endswith("it is a Standardized, whose code is not in the file")
+    assert checkpoint.remarks("clip") == []
 
 
 def test_a_layer_before_the_first_that_cannot_be_shown_is_named(opened: Any) -> None:
@@ -489,6 +507,48 @@ def test_a_layer_before_the_first_that_cannot_be_shown_is_named(opened: Any) -> 
     weights["stem.weight"] = weights["stem.weight"].to_sparse()
     checkpoint = opened(weights)
     assert checkpoint.resolve() == "model.0"
-    assert checkpoint.passed_over("model.0") == {"stem": "its weights are sparse_coo"}
+    assert checkpoint.remarks() == ["stem cannot be shown, its weights are sparse_coo"]
+    assert checkpoint.remarks("model.0") == []
     assert checkpoint.describe().splitlines()[0].startswith("  stem: cannot be shown")
-    assert opened(net.state_dict()).passed_over("stem") == {}
+    assert opened(net.state_dict()).remarks() == []
+
+
+@pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"model": weights}])
+def test_a_layer_under_an_adapter_is_refused_and_the_adapter_is_no_layer(
+    wrap: Any, opened: Any
+) -> None:
+    weights = {
+        "net.0.base_layer.weight": torch.rand(8, 3, 5, 5),
+        "net.0.lora_A.default.weight": torch.rand(4, 3, 5, 5),
+        "net.0.lora_B.default.weight": torch.rand(8, 4, 1, 1),
+        "net.1.base_layer.weight": torch.rand(8, 8, 3, 3),
+        "lora_stem.weight": torch.rand(8, 3, 5, 5),
+    }
+    checkpoint = opened(wrap(weights))
+    assert list(checkpoint.layers) == ["net.1.base_layer", "lora_stem"]
+    assert list(checkpoint.refused) == ["net.0"]
+    assert "an adapter (LoRA) changes its weights" in checkpoint.refused["net.0"]
+    with pytest.raises(ValueError, match=r"'net\.0' cannot be shown, an adapter"):
+        checkpoint.read("0")
+
+
+def test_a_layer_that_is_fused_with_a_batch_norm_is_refused(opened: Any) -> None:
+    weights = {
+        "0.weight": torch.rand(8, 3, 5, 5),
+        "0.bn.weight": torch.rand(8),
+        "0.weight_fake_quant.scale": torch.rand(8),
+        "1.weight": torch.rand(8, 8, 3, 3),
+        "1.weight_fake_quant.scale": torch.rand(8),
+    }
+    checkpoint = opened(weights)
+    assert list(checkpoint.layers) == ["1"]
+    assert "fused: its weights depend on the batch norm" in checkpoint.refused["0"]
+
+
+def test_weights_under_other_names_are_refused_if_there_are_no_others(opened: Any) -> None:
+    weights = {"conv1/kernel": np.ones((5, 5, 3, 8), np.float32), "bias": np.ones(8)}
+    checkpoint = opened(weights)
+    assert list(checkpoint.refused) == ["conv1/kernel"]
+    with pytest.raises(ValueError, match=r"its name does not end in \.weight"):
+        checkpoint.read()
+    assert not opened(weights | Net().state_dict()).refused

@@ -197,10 +197,13 @@ def _torchscript(path: Path) -> None:
         (lambda p: p.write_bytes(b""), "it is empty"),
         (
             lambda p: p.write_text("hello, world"),
-            "neither a file of torch.save nor a safetensors file",
+            "a text file, not a checkpoint",
         ),
-        (lambda p: p.write_bytes(b"\x80\x02K\x01."), "damaged: its pickle"),
-        (lambda p: p.write_bytes(b"\x80\x02K\x01." * 4), "a pickle, but not a file of torch.save"),
+        (lambda p: p.write_bytes(b"\x80\x02K\x01"), "damaged: its pickle"),
+        (
+            lambda p: p.write_bytes(b"\x80\x02K\x01." * 4),
+            "a plain pickle, not a file of torch.save",
+        ),
         (lambda p: _zip(p, {"a/b.txt": b"x"}), "it has no data.pkl"),
         (lambda p: _zip(p, {"a/data.pkl": b"0" * 9999}, zipfile.ZIP_DEFLATED), "is compressed"),
         (lambda p: _zip(p, {"a/data.pkl": b"N.", "b/data.pkl": b"N."}), "two records 'data.pkl'"),

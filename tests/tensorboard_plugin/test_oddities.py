@@ -135,7 +135,7 @@ def test_a_run_that_would_freeze_the_page_is_left_out_with_the_reason(
     wide = {**header, "shape": [200_000, 1, 1, 1], "filters": 200_000, "channels": 1}
     with RunWriter(logs / "a wide one") as run:
         run.value(raw_value(tag_of(header), to_content(wide), payload), 1)
-    reason = re.compile(r"Run a wide one is left out: .*it has 200,000 filters; at most 16,384")
+    reason = re.compile(r"Run a wide one is left out: .*it has 200,000 filters; at most 8,192")
     soon = "--reload_interval=1"
     with serving(browser, tmp_path, lambda timeline: timeline["runs"], soon) as made, opening(made):
         page = made.page()
