@@ -140,7 +140,9 @@ class _Run:
     def _run(self, image: Tensor) -> tuple[Calls, bool]:
         """Run the network. The second result is False if it failed."""
         notes = _Notes(len(image), self._ends_at)
-        parameter = next(p for p in self._network.parameters() if p.is_floating_point())
+        numbers = (p for p in self._network.parameters() if p.is_floating_point())
+        if (parameter := next(numbers, None)) is None:
+            return Calls(), False
         batch = image.to(parameter.device, parameter.dtype)[None]
         ended = True
         try:
