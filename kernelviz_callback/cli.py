@@ -4,22 +4,25 @@ The code of a command is imported when the command runs, so that ``--help`` is f
 """
 
 import argparse
-import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from kernelviz_callback._version import __version__
+from kernelviz_callback.commands.output_streams import tolerant_output
 from kernelviz_callback.comparison.fail_conditions import Condition, parse_condition
 
 _SAVED_AS = (".png", ".svg", ".pdf", ".jpg")
 _COMPARED_AS = (".png", ".svg", ".pdf", ".html", ".json", ".csv")
 _EVOLVED_AS = (".png", ".svg", ".pdf", ".gif", ".mp4", ".html")
+_MOST_QUOTED = 200  # characters of the message of an error
 _FILES = """\
 FILE may be a Lightning checkpoint, another file of torch.save, a safetensors file, a snapshot,
-a folder of torch.distributed.checkpoint, a URL that fsspec opens, or torchvision:NAME[:WEIGHTS].
-A glob, a folder of snapshots or checkpoints, or a run folder stands for all checkpoints in it, in
-the order of their steps. Nothing in a file is executed.
+a plain pickle of arrays, a folder of torch.distributed.checkpoint, Hugging Face or DeepSpeed,
+a shard of a model for the whole model, a URL that fsspec opens, or torchvision:NAME[:WEIGHTS].
+A glob, a folder of snapshots or checkpoints, a run folder, or a folder with lightning_logs stands
+for all checkpoints in it, in the order of their steps. Nothing in a file is executed.
 """
 
 
@@ -27,21 +30,29 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 for success, 1 if a condition of ``--fail-if`` is true, 2 for an error that the user can
-        correct, 130 if the user interrupted the command.
+        0 for success, 1 if a condition of ``--fail-if`` is true and for nothing else, 2 for an
+        error, 130 if the user interrupted the command.
     """
+    with tolerant_output():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     options = parser().parse_args(arguments)
     try:
-        return _run(options)
-    except BrokenPipeError:  # the reader of the output, such as head, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        status = _run(options)
+        sys.stdout.flush()
+        return status
     except (ModuleNotFoundError, OSError, ValueError) as error:
         print(f"kernelviz: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("kernelviz: interrupted", file=sys.stderr)
         return 130
+    # Python would exit with 1, which a script takes for a condition that is true.
+    except Exception as error:
+        print(f"kernelviz: {_describe_fault(error)}", file=sys.stderr)
+        return 2
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +67,18 @@ def parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_evolve(commands)
     return kernelviz
+
+
+def _describe_fault(error: Exception) -> str:
+    """Describe an error of the program itself in one line: what it is, and where it was raised."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    reason = " ".join(str(error).split())[:_MOST_QUOTED]
+    return (
+        f"a fault of kernelviz {__version__} itself, please report it: {type(error).__name__}: "
+        f"{reason} ({Path(last.filename).name}, line {last.lineno})"
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -105,9 +128,9 @@ def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     show.add_argument(
-        "file", metavar="FILE", help="if it stands for several checkpoints, the last one is shown"
+        "file", metavar="FILE", help="if it stands for several checkpoints, the newest is shown"
     )
-    _add_common(show)
+    _add_common(show, probe="image file to convolve (default: a test chart)")
     show.add_argument(
         "-o",
         "--output",
@@ -148,7 +171,7 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="FILE",
         help="two or more checkpoints; the others are compared with the first",
     )
-    _add_common(compare)
+    _add_common(compare, probe="image file on which responses are compared (default: a test chart)")
     compare.add_argument(
         "-o",
         "--output",
@@ -215,7 +238,11 @@ def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="RUN",
         help="a run folder, the run folders of a resumed training, or checkpoints of one training",
     )
-    _add_common(evolve, probe="the probe of the training, else a test chart")
+    _add_common(
+        evolve,
+        probe="image file for the responses in a report, with -o NAME.html (default: the probe of "
+        "the training, else a test chart)",
+    )
     evolve.add_argument(
         "-o",
         "--output",
@@ -234,7 +261,7 @@ def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
 
 
-def _add_common(command: argparse.ArgumentParser, *, probe: str = "a test chart") -> None:
+def _add_common(command: argparse.ArgumentParser, *, probe: str) -> None:
     command.add_argument(
         "--layer",
         help="name of the layer, or the end of its name (default: the first convolution)",
@@ -242,9 +269,7 @@ def _add_common(command: argparse.ArgumentParser, *, probe: str = "a test chart"
     command.add_argument(
         "--list", action="store_true", help="only list the layers and their shapes"
     )
-    command.add_argument(
-        "--probe", metavar="IMAGE", help=f"image for the responses (default: {probe})"
-    )
+    command.add_argument("--probe", metavar="IMAGE", help=probe)
 
 
 def _positive(text: str) -> int:

@@ -1,18 +1,15 @@
-"""Messages to the user, on rank zero only.
+"""Messages to the user, from the process that records.
 
 The logger ``kernelviz_callback`` decides which messages are shown. With the level ``WARNING`` only
 warnings are shown, and with the level ``ERROR`` nothing.
 """
 
 import logging
-import os
 import sys
 import warnings
 
 from torch import distributed
 
-# Environment variables in which launchers set the rank, before torch.distributed is initialized.
-_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 # A warning points at no line of these packages. They call this package.
 _NOT_OF_THE_USER = (
     "kernelviz_callback",
@@ -35,7 +32,7 @@ if not _log.hasHandlers():  # without a handler no message would be shown
 def say(message: str) -> None:
     """Log a message for the user, on rank zero."""
     if is_rank_zero():
-        _log.info(f"kernelviz: {message}")
+        say_everywhere(message)
 
 
 def warn(message: str) -> None:
@@ -52,11 +49,24 @@ def warn(message: str) -> None:
 
 
 def is_rank_zero() -> bool:
-    """Return whether this process is the first, or the only one, of a training."""
+    """Return whether this process is the first, or the only one, of a training.
+
+    Variables such as ``RANK`` or ``SLURM_PROCID`` are not read: a launcher sets them also for
+    processes that train independently. Only a process group makes them one training.
+    """
+    return process_rank()[0] == 0
+
+
+def process_rank() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes in its process group."""
     if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank() == 0
-    ranks = (os.environ.get(name) for name in _RANKS)
-    return next((rank for rank in ranks if rank is not None), "0") == "0"
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def say_everywhere(message: str) -> None:
+    """Log a message for the user, on every rank."""
+    _log.info(f"kernelviz: {message}")
 
 
 def _level_of_the_user() -> int:

@@ -4,17 +4,20 @@ import contextlib
 import ctypes
 import errno
 import os
+import secrets
+import stat
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from upath import UPath
 
 Location: TypeAlias = str | Path | UPath
 Folder: TypeAlias = Path | UPath
 
+_AS_BYTES = getattr(os, "O_BINARY", 0)  # Windows changes line ends without it
 _LOCAL = ("", "file", "local")
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
 
@@ -30,6 +33,82 @@ def as_folder(location: Location) -> Folder:
     return Path(path.path) if path.protocol in _LOCAL else path
 
 
+def as_absolute(location: Location) -> Folder:
+    """Convert a path or URL as `as_folder` does, and make a relative path absolute.
+
+    Use it for a path that is kept: ``os.chdir`` changes what a relative path stands for.
+
+    Example:
+        >>> as_absolute("runs") == Path.cwd() / "runs"
+        True
+    """
+    path = as_folder(location)
+    # If the working directory was deleted, a relative path stands for nothing, and stays.
+    with contextlib.suppress(FileNotFoundError):
+        return path.absolute()
+    return path
+
+
+def open_new(path: Path) -> int:
+    """Create a file and open it for writing. It has the permissions that the umask allows.
+
+    Raises:
+        FileExistsError: If there is anything at ``path``, also a symbolic link.
+        OSError: If the file cannot be created.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _AS_BYTES
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def open_to_read(path: Folder) -> BinaryIO:
+    """Open a file to read bytes. Nothing else is opened: a pipe or a device may never end.
+
+    Raises:
+        ValueError: If a local path is a pipe, a device, a socket or a folder.
+        OSError: If the file cannot be opened.
+    """
+    if not isinstance(path, Path):
+        return path.open("rb")
+    # Without waiting: no other program may have opened a pipe to write to it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _AS_BYTES)
+    try:
+        check_regular(os.fstat(descriptor).st_mode)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def check_regular(mode: int) -> None:
+    """Check the ``st_mode`` of a path.
+
+    Raises:
+        ValueError: If it is that of a pipe, a device, a socket or a folder.
+    """
+    if not stat.S_ISREG(mode):
+        raise ValueError("not a file, but a folder, a pipe, a device or a socket")
+
+
+def read_whole(path: Folder, most: int) -> bytes:
+    """Read a file, see `open_to_read`, unless it is too large.
+
+    Args:
+        path: The file.
+        most: Number of bytes that it may have.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file has more bytes, or is not a file.
+        OSError: If the file cannot be read.
+    """
+    with open_to_read(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        limit = f"{most >> 20} MiB" if most >= 2**20 else f"{most} bytes"
+        raise ValueError(f"it has more than {limit}")
+    return content
+
+
 def write_whole(path: Folder, content: bytes) -> None:
     """Write a file atomically: readers see the whole file or no file, even after a ``kill -9``.
 
@@ -43,9 +122,10 @@ def write_whole(path: Folder, content: bytes) -> None:
     if not isinstance(path, Path):
         path.write_bytes(content)
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        temporary.write_bytes(content)
+        with os.fdopen(open_new(temporary), "wb") as file:
+            file.write(content)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -65,8 +145,9 @@ def replace_when_complete(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If the file cannot be written. The message is one line that names ``path``.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
+        os.close(open_new(temporary))
         yield temporary
         temporary.replace(path)
     except OSError as error:
@@ -83,7 +164,8 @@ def remove_leftovers(folder: Folder) -> None:
     """Remove the temporary files that a killed process left in a folder."""
     if isinstance(folder, Path):
         for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def move(path: Folder, target: Folder) -> None:

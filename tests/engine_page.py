@@ -32,6 +32,7 @@ ENGINE = (
     "responder",
     "taps",
     "gains",
+    "tile_layout",
 )
 CHROMIUM = shutil.which("chromium")
 QUIET = (

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import remove_parametrizations
 
-from kernelviz_callback.model.sharding import gather_weight, is_sharded
+from kernelviz_callback.model.sharding import gather_kernel, is_sharded
 from kernelviz_callback.model.weights import effective_weight
 
 
@@ -69,7 +69,7 @@ def gather(wrap: Callable[[nn.Sequential], nn.Module]) -> list[object]:
     whole_of = DTensor.full_tensor
     DTensor.full_tensor = lambda self: gathered.append(self.numel()) or whole_of(self)
     sharded = is_sharded(conv, model)
-    weight = gather_weight(conv, model) if sharded else effective_weight(conv)
+    weight = gather_kernel(conv, model).weight if sharded else effective_weight(conv)
     DTensor.full_tensor = whole_of
     # The model must still be able to train after its weights were gathered.
     model(torch.zeros(1, 3, 16, 16)).sum().backward()

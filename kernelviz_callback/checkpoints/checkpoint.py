@@ -1,34 +1,32 @@
 """Open a checkpoint of any kind: list its convolutions, and read the weights of one of them."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kernelviz_callback.checkpoints.byte_ranges import seekable_source
-from kernelviz_callback.checkpoints.distributed import INDEX, list_tensors
-from kernelviz_callback.checkpoints.pickle_tree import as_mapping
-from kernelviz_callback.checkpoints.safetensors_file import is_safetensors, open_safetensors
-from kernelviz_callback.checkpoints.stored_layers import Layers, Shape, StoredLayer, find_layers
-from kernelviz_callback.checkpoints.torch_file import open_torch_file
+from kernelviz_callback.checkpoints.open_weights import open_weights, prefix_errors
+from kernelviz_callback.checkpoints.stored_layers import Shape, StoredLayer
 from kernelviz_callback.model.convolutions import (
     Geometry,
-    find_convolutions,
     geometry_of,
     is_ready,
+    name_layers,
     weight_shape,
 )
+from kernelviz_callback.model.layer_names import is_glob, match_names, nearest_name, printable
 from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.snapshots.format import LayerRecord
-from kernelviz_callback.storage import Folder, Location, as_folder
+from kernelviz_callback.storage import Folder, Location, as_absolute
 
 TORCHVISION = "torchvision:"
-STEP_IN_NAME = re.compile(r"(?<![a-z])step[=_-]?(\d+)")
+_STEP_IN_NAME = re.compile(r"(?<![a-z])step[=_-]?(\d+)")
+_STEP_OF_FOLDER = re.compile(r"checkpoint-(\d+)")
 _EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d+)")
 _MOST_LISTED = 20  # layers in a message
 _MOST_STEPS = 1 << 62  # a larger number is not a step
@@ -44,6 +42,7 @@ class Checkpoint:
         refused: Name to reason, for tensors that look like convolutions but cannot be shown.
         step: Number of optimizer steps, None if the file does not state it.
         epoch: Epoch, counted from 0, None if the file does not state it.
+        order: The names of all layers, also of the refused ones, in the order of the file.
     """
 
     name: str
@@ -51,6 +50,7 @@ class Checkpoint:
     refused: Mapping[str, str]
     step: int | None = None
     epoch: int | None = None
+    order: Sequence[str] = ()
 
     def resolve(self, layer: str | None = None) -> str:
         """Find the full name of a layer.
@@ -72,16 +72,19 @@ class Checkpoint:
                 )
                 raise ValueError(f"{found}\n{self.describe()}".rstrip())
             return self._prefer_2d(self.layers)[0]
+        layer = printable(layer)
         if layer in self.layers:
             return layer
-        matching = [n for n in self.layers if n.endswith(f".{layer}") or fnmatchcase(n, layer)]
-        preferred = self._prefer_2d(matching)
-        if preferred and (len(preferred) == 1 or any(sign in layer for sign in "*?[")):
+        preferred = self._prefer_2d(match_names(self.layers, layer))
+        if preferred and (len(preferred) == 1 or is_glob(layer)):
             return preferred[0]
-        reason = self.refused.get(layer)
-        problem = (
-            f"{layer!r} cannot be shown, {reason}" if reason else f"found no single layer {layer!r}"
-        )
+        refused = [] if preferred else match_names(self.refused, layer)
+        nearest = nearest_name(self.layers, layer)
+        problem = f"found no single layer {layer!r}"
+        if refused:
+            problem = f"{refused[0]!r} cannot be shown, {self.refused[refused[0]]}"
+        elif nearest is not None and not preferred:
+            problem += f"; the nearest name is {nearest!r}"
         raise ValueError(f"{self.name}: {problem}; it has\n{self.describe()}")
 
     def read(self, layer: str | None = None) -> Tensor:
@@ -115,10 +118,32 @@ class Checkpoint:
         with prefix_errors(self.name):
             return None if read is None else read()
 
+    def remarks(self, layer: str | None = None) -> list[str]:
+        """Say what a user should know about the layer that `resolve` finds, one sentence each.
+
+        If the first convolution of the network cannot be shown, another layer is the first here. A
+        class of the user may multiply with other weights than those that it stores.
+
+        Raises:
+            ValueError: If no layer matches.
+        """
+        name = self.resolve(layer)
+        before = takewhile(lambda other: other != name, self.order if layer is None else ())
+        remarks = [f"{n} cannot be shown, {self.refused[n]}" for n in before if n in self.refused]
+        unknown = self.layers[name].unknown
+        if unknown is not None:
+            remarks.append(f"{name} is drawn with the weights that it stores: {unknown}")
+        return remarks
+
     def describe(self) -> str:
-        """List the layers and their shapes, one line for each."""
-        lines = [f"  {n}: {'x'.join(map(str, s.shape))}" for n, s in self.layers.items()]
-        lines += [f"  {name}: cannot be shown, {why}" for name, why in self.refused.items()]
+        """List the layers and their shapes, one line for each, in the order of the file."""
+        names = dict.fromkeys((*self.order, *self.layers, *self.refused))
+        lines = [
+            f"  {name}: {'x'.join(map(str, self.layers[name].shape))}"
+            if name in self.layers
+            else f"  {name}: cannot be shown, {self.refused[name]}"
+            for name in names
+        ]
         more = len(lines) - _MOST_LISTED
         return "\n".join(lines[:_MOST_LISTED] + ([f"  ... and {more} more"] if more > 0 else []))
 
@@ -138,9 +163,10 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
 
     Args:
         location: Path or URL of a Lightning checkpoint, of another file of ``torch.save``, of a
-            safetensors file, of one of our snapshots, or of a folder of
-            ``torch.distributed.checkpoint``; ``"torchvision:resnet50"`` or
-            ``"torchvision:resnet50:IMAGENET1K_V2"``; or a module.
+            safetensors file, of one of our snapshots, of a plain pickle of arrays, or of a folder
+            that is one checkpoint: of ``torch.distributed.checkpoint``, of Hugging Face or of
+            DeepSpeed; of one of the shards of a model, or of their index, for the whole model;
+            ``"torchvision:resnet50"`` or ``"torchvision:resnet50:IMAGENET1K_V2"``; or a module.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -153,16 +179,19 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
     if name.startswith(TORCHVISION):
         return _from_module(_torchvision_model(name), name)
     with prefix_errors(name):
-        folder = as_folder(location)
+        folder = as_absolute(location)  # weights are read later
         if not folder.exists():
             raise FileNotFoundError("the file or folder does not exist")
-        layers, metadata = _open_folder(folder) if folder.is_dir() else _open_file(folder)
+        layers, metadata = open_weights(folder)
+    epoch = _read_number(metadata, ("epoch",))
+    step = _read_number(metadata, ("step", "global_step", "global_steps"))
     return Checkpoint(
         name,
         layers.found,
         layers.refused,
-        _read_number(metadata, ("step", "global_step"), STEP_IN_NAME, folder.name),
-        _read_number(metadata, ("epoch",), _EPOCH_IN_NAME, folder.name),
+        step_in_name(folder) if step is None else step,
+        epoch_in_name(folder) if epoch is None else epoch,
+        layers.order,
     )
 
 
@@ -189,6 +218,33 @@ def load_weights(location: Location | nn.Module, layer: str | None = None) -> Te
     return open_checkpoint(location).read(layer)
 
 
+def step_in_name(path: Folder) -> int | None:
+    """Read the step from the name of a checkpoint, None if it has none.
+
+    Hugging Face names the folder of a checkpoint by its step: ``checkpoint-500``.
+
+    Example:
+        >>> from pathlib import Path
+        >>> step_in_name(Path("epoch=1-step=8.ckpt")), step_in_name(Path("checkpoint-500"))
+        (8, 500)
+    """
+    match = _STEP_IN_NAME.search(path.name) or _STEP_OF_FOLDER.fullmatch(path.name)
+    match = match or _STEP_OF_FOLDER.fullmatch(path.parent.name)
+    return int(match[1]) if match else None
+
+
+def epoch_in_name(path: Folder) -> int | None:
+    """Read the epoch from the name of a checkpoint, None if it has none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> epoch_in_name(Path("epoch=1-step=8.ckpt"))
+        1
+    """
+    match = _EPOCH_IN_NAME.search(path.name)
+    return int(match[1]) if match else None
+
+
 def plain_geometry(shape: Shape) -> Geometry:
     """Assume the geometry of a layer whose file does not store it: no stride, dilation or groups.
 
@@ -204,66 +260,23 @@ def plain_geometry(shape: Shape) -> Geometry:
     return Geometry(f"Conv{dimensions}d", ones, (0,) * dimensions, ones, 1)
 
 
-@contextmanager
-def prefix_errors(name: str) -> Iterator[None]:
-    """Put a name in front of the message of an error. The type of the error stays.
-
-    Args:
-        name: The path, URL or model name that is opened.
-    """
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
-        raise kind(f"{name}: {error}") from error
-    # Libraries for remote storage raise their own types, or an ImportError if they are missing.
-    except Exception as error:
-        if "://" not in name:
-            raise
-        reason = str(error).partition("\n")[0]
-        raise OSError(f"{name}: {reason or type(error).__name__}") from error
-
-
-def _open_file(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
-    if path.stat().st_size == 0:
-        raise ValueError("it is empty")
-    source = seekable_source(path)
-    if is_safetensors(source):
-        return open_safetensors(source)
-    file = open_torch_file(source)
-    return find_layers(file.tensors()), as_mapping(file.content)
-
-
-def _open_folder(folder: Folder) -> tuple[Layers, Mapping[str, Any]]:
-    if not (folder / INDEX).exists():
-        raise ValueError(
-            f"a folder, but not one of torch.distributed.checkpoint: it has no {INDEX}"
-        )
-    rest = folder / "meta.pt"  # Lightning writes everything but the tensors into this file
-    metadata = as_mapping(open_torch_file(rest).content) if rest.exists() else {}
-    return find_layers(list_tensors(folder)), metadata
-
-
 def _from_module(module: nn.Module, name: str) -> Checkpoint:
-    try:
-        found = find_convolutions(module, "*")
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-    ready = {layer: conv for layer, conv in found.items() if is_ready(conv)}
-    layers = {
-        layer: StoredLayer(
-            weight_shape(conv),
-            lambda conv=conv: effective_weight(conv).cpu(),  # type: ignore[misc]
-            geometry_of(conv),
-        )
-        for layer, conv in ready.items()
-    }
-    unready = dict.fromkeys(found.keys() - ready, "it has no weights before its first forward")
-    return Checkpoint(name, layers, unready)
+    named = name_layers(module)
+    layers: dict[str, StoredLayer] = {}
+    refused: dict[str, str] = {}
+    for layer, (conv, _, reason) in named.items():
+        if reason is not None:
+            refused[layer] = reason
+        elif not is_ready(conv):
+            refused[layer] = "it has no weights before its first forward"
+        else:
+            read = partial(_read_effective_weight, conv)
+            layers[layer] = StoredLayer(weight_shape(conv), read, geometry_of(conv))
+    return Checkpoint(name, layers, refused, order=list(named))
+
+
+def _read_effective_weight(conv: nn.Module) -> Tensor:
+    return effective_weight(conv).cpu()
 
 
 def _torchvision_model(name: str) -> nn.Module:
@@ -271,7 +284,9 @@ def _torchvision_model(name: str) -> nn.Module:
     from torchvision.models import get_model
 
     _, model, *weights = name.split(":")
+    before = torch.get_default_dtype()
     try:
+        torch.set_default_dtype(torch.float32)  # the dtype of the weights that are downloaded
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(0)  # only on the CPU
             built: nn.Module = get_model(model, weights=weights[0] if weights else None)
@@ -284,14 +299,13 @@ def _torchvision_model(name: str) -> nn.Module:
     except (OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{name}: its weights could not be downloaded: {reason}") from error
+    finally:
+        torch.set_default_dtype(before)
 
 
-def _read_number(
-    metadata: Mapping[str, Any], keys: tuple[str, ...], pattern: re.Pattern[str], name: str
-) -> int | None:
+def _read_number(metadata: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
     for key in keys:
         value = metadata.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_STEPS:
             return value
-    match = pattern.search(name)
-    return int(match[1]) if match else None
+    return None

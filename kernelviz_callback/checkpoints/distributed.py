@@ -7,23 +7,33 @@ reader treats the index as plain data. It reads only the shards of the layers th
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from kernelviz_callback.checkpoints.byte_ranges import FLOATS, ByteRange, size_of
+from kernelviz_callback.checkpoints.byte_ranges import (
+    FLOATS,
+    ByteRange,
+    check_tensor_count,
+    size_of,
+)
+from kernelviz_callback.checkpoints.pickle_budget import Budget
 from kernelviz_callback.checkpoints.safe_pickle import (
     Placeholder,
     quoted,
     read_pickle,
+    text,
     whole_numbers,
 )
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 from kernelviz_callback.checkpoints.torch_file import open_torch_file
-from kernelviz_callback.storage import Folder
+from kernelviz_callback.storage import Folder, read_whole
 
 INDEX = ".metadata"
+_LARGEST_INDEX = 64 << 20  # bytes; that of a large network has some megabytes
+_MOST_KEYS = 64  # that lead to a tensor
+_Shards: TypeAlias = dict[str, list["_Shard"]]
 
 
 @dataclass(frozen=True)
@@ -46,10 +56,11 @@ class _ShardedTensor:
 
     def read(self) -> Tensor:
         self._check_sizes()
-        whole = torch.empty(self.shape)
-        missing = torch.ones(self.shape, dtype=torch.bool)
+        whole = torch.empty(self.shape, dtype=torch.float32, device="cpu")
+        missing = torch.ones(self.shape, dtype=torch.bool, device="cpu")
+        budget = Budget()
         for shard in self.shards:
-            part = self._read(shard)
+            part = self._read(shard, budget)
             box = tuple(slice(o, o + n) for o, n in zip(shard.offsets, part.shape, strict=False))
             if len(shard.offsets) != len(self.shape) or whole[box].shape != part.shape:
                 raise ValueError("damaged: a shard reaches beyond the whole")
@@ -65,9 +76,9 @@ class _ShardedTensor:
         if max(prod(self.shape), sum(shard.length for shard in self.shards)) > available:
             raise ValueError("damaged: its shards are smaller than its index says")
 
-    def _read(self, shard: _Shard) -> Tensor:
+    def _read(self, shard: _Shard, budget: Budget) -> Tensor:
         file = open_torch_file(
-            ByteRange(self.folder / shard.file, shard.start, shard.length).read()
+            ByteRange(self.folder / shard.file, shard.start, shard.length).read(), budget
         )
         stored = file.tensor(file.content)
         if stored is None:
@@ -82,15 +93,15 @@ def list_tensors(folder: Folder) -> dict[str, StoredTensor]:
         ValueError: If the index is damaged or hostile.
         OSError: If the index cannot be read.
     """
-    content = (folder / INDEX).read_bytes()
     try:
+        content = read_whole(folder / INDEX, _LARGEST_INDEX)
         index = read_pickle(BytesIO(content))[0].state
         shards = _group_shards(index["storage_data"])
         keys = index.get("planner_data") or {}
         return {
             name: _describe_tensor(folder, kept.state, shards[name], keys.get(name, (name,)))
             for name, kept in index["state_dict_metadata"].items()
-            if name in shards and name.isprintable()
+            if text(name) in shards
         }
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(f"its index {INDEX} is damaged, or was not written by torch") from error
@@ -98,30 +109,34 @@ def list_tensors(folder: Folder) -> dict[str, StoredTensor]:
         raise ValueError(f"its index {INDEX}: {error}") from error
 
 
-def _group_shards(storage_data: dict[Placeholder, Placeholder]) -> dict[str, list[_Shard]]:
-    found: dict[str, list[_Shard]] = {}
+def _group_shards(storage_data: dict[Placeholder, Placeholder]) -> _Shards:
+    found: _Shards = {}
+    check_tensor_count(len(storage_data))
     for key, stored in storage_data.items():
         part, where = key.state, stored.state
         if part.get("offset") is not None:  # without an offset it is not a tensor
             start, length = whole_numbers((where["offset"], where["length"]))
             file = _check_file_name(where["relative_path"])
             shard = _Shard(file, start, length, whole_numbers(part["offset"]))
-            found.setdefault(part["fqn"], []).append(shard)
+            found.setdefault(text(part["fqn"]), []).append(shard)
     return found
 
 
 def _describe_tensor(folder: Folder, kept: Any, shards: list[_Shard], keys: Any) -> StoredTensor:
     shape = whole_numbers(kept["size"])
-    dtype = str(kept["properties"].state[0])
+    dtype = text(kept["properties"].state[0])
+    if len(keys) > _MOST_KEYS:
+        raise TypeError(f"expected at most {_MOST_KEYS} keys")
     return StoredTensor(
         shape,
         _ShardedTensor(folder, shape, shards).read,
-        None if dtype in FLOATS else f"{quoted(dtype)} numbers",
+        None if dtype in FLOATS else f"its weights are {quoted(dtype)} numbers",
         within=".".join(key for key in keys[:-1] if isinstance(key, str)),
     )
 
 
-def _check_file_name(name: str) -> str:
+def _check_file_name(found: Any) -> str:
+    name = text(found)
     if "/" in name or "\\" in name or name in ("", ".", "..") or not name.isprintable():
         raise ValueError(f"it names a file outside the folder, {quoted(name)}")
     return name

@@ -10,10 +10,12 @@ from kernelviz_callback.checkpoints.byte_ranges import (
     ByteRange,
     Source,
     TensorBytes,
+    check_tensor_count,
     open_source,
     size_of,
+    without_collection,
 )
-from kernelviz_callback.checkpoints.safe_pickle import quoted, whole_numbers
+from kernelviz_callback.checkpoints.safe_pickle import quoted, text, whole_numbers
 from kernelviz_callback.checkpoints.stored_layers import (
     Layers,
     Shape,
@@ -22,11 +24,13 @@ from kernelviz_callback.checkpoints.stored_layers import (
     find_layers,
 )
 from kernelviz_callback.model.convolutions import Geometry
+from kernelviz_callback.model.layer_names import printable
 from kernelviz_callback.snapshots.format import read_description, read_record, weight_key
 
 _BAD_HEADER = "damaged: its header is not valid"
 _LENGTH_BYTES = 8  # the file begins with the length of the header
-_LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
+_LONGEST_HEADER = 8 << 20  # bytes; that of a file with 10,000 tensors has one megabyte
+_LONGEST_NAME = 500  # characters
 _LARGEST_NUMBER = 1 << 16  # largest stride, dilation and number of groups that is accepted
 _DTYPES = {
     "F64": "torch.float64",
@@ -56,33 +60,46 @@ def open_safetensors(source: Source) -> tuple[Layers, Mapping[str, Any]]:
         ValueError: If the file is damaged.
         OSError: If the file cannot be read.
     """
-    stored, description = _open_tensors(source)
+    stored, description = open_tensors(source)
     try:
         if not description.get("layers"):
             return find_layers(stored), description
-        found = {name: _snapshot_layer(name, stored, description) for name in description["layers"]}
+        found = {
+            printable(name): _snapshot_layer(name, stored, description)
+            for name in description["layers"]
+        }
         return Layers(found, {}), description
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(_BAD_HEADER) from error
 
 
-def _open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, Any]]:
+def open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, Any]]:
+    """List all tensors of a safetensors file, and the description, see `open_safetensors`."""
     size = size_of(source)
     with open_source(source) as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         start = _LENGTH_BYTES + length
-        if start > size or length > _LONGEST_HEADER:
+        if start > size:
             raise ValueError(
                 f"damaged: its header cannot have {length:,} bytes; the file has {size:,} bytes"
             )
+        if length > _LONGEST_HEADER:
+            raise ValueError(
+                f"its header has {length:,} bytes; at most {_LONGEST_HEADER:,} can be read"
+            )
         header = file.read(length)
     try:
-        entries = json.loads(header.decode())  # json.loads alone would accept other encodings
+        with without_collection():
+            entries = json.loads(header.decode())  # json.loads alone accepts other encodings
         description = read_description(entries.pop("__metadata__", None))
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(_BAD_HEADER) from error
+    check_tensor_count(len(entries))
+    try:
         stored = {
             name: _stored_tensor(entry, ByteRange(source, start, size - start))
             for name, entry in entries.items()
-            if name.isprintable()
+            if len(name) <= _LONGEST_NAME
         }
         return stored, {} if description is None else description
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -101,7 +118,7 @@ def _snapshot_layer(
         weights.shape,
         weights.read,
         geometry,
-        lambda: read_record(description, name, lambda key: stored[key].read()),
+        lambda: read_record(description, name, lambda key: stored[key].read(), weights.shape),
     )
 
 
@@ -110,9 +127,12 @@ def _check_geometry(geometry: Geometry, shape: Shape) -> None:
     count, _, *kernel = shape
     dimensions = len(kernel)
     numbers = whole_numbers((*geometry.stride, *geometry.dilation, geometry.groups))
+    padding = geometry.padding
+    paddings = (0,) * dimensions if isinstance(padding, str) else whole_numbers(padding)
     if (
         not 1 <= dimensions <= 3
-        or (len(geometry.stride), len(geometry.dilation)) != (dimensions, dimensions)
+        or {*map(len, (geometry.stride, geometry.dilation, paddings))} != {dimensions}
+        or len(text(geometry.kind)) > _LONGEST_NAME
         or min(numbers) < 1
         or max(numbers) > _LARGEST_NUMBER
         or count % geometry.groups
@@ -123,9 +143,10 @@ def _check_geometry(geometry: Geometry, shape: Shape) -> None:
 def _stored_tensor(entry: Mapping[str, Any], data: ByteRange) -> StoredTensor:
     shape = whole_numbers(entry["shape"])
     first, end = whole_numbers(entry["data_offsets"])
-    dtype = FLOATS.get(_DTYPES.get(entry["dtype"], ""))
+    name = text(entry["dtype"])
+    dtype = FLOATS.get(_DTYPES.get(name, ""))
     if dtype is None:
-        return StoredTensor(shape, refusal=f"{quoted(entry['dtype'])} numbers")
+        return StoredTensor(shape, refusal=f"its weights are {quoted(name)} numbers")
     if not 0 <= first <= end <= data.length or end - first != prod(shape) * dtype.itemsize:
         raise ValueError("the size of a tensor does not match its bytes")
     storage = ByteRange(data.source, data.start + first, end - first)

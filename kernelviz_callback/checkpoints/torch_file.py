@@ -2,7 +2,8 @@
 
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -14,14 +15,17 @@ from kernelviz_callback.checkpoints.byte_ranges import (
     ByteRange,
     Source,
     TensorBytes,
+    check_tensor_count,
     open_source,
-    size_of,
 )
+from kernelviz_callback.checkpoints.other_tensors import describe_other
+from kernelviz_callback.checkpoints.pickle_budget import Budget
 from kernelviz_callback.checkpoints.pickle_tree import find_tensors
 from kernelviz_callback.checkpoints.safe_pickle import (
     Placeholder,
     quoted,
     read_pickle,
+    text,
     whole_numbers,
 )
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor
@@ -31,8 +35,9 @@ from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 # storages.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_HEADER = 3
-_LONGEST_LINE = 1 << 16  # bytes of a line in a pickle of protocol 0
-_LARGEST_DIRECTORY = 16 << 20  # bytes: enough for a zip file with more than 100,000 tensors
+LARGEST_DIRECTORY = 8 << 20  # bytes: enough for a zip file with 80,000 tensors
+_LARGEST_PICKLE = 256 << 20  # bytes
+_MOST_ABOUT_STORAGE = 8  # values that describe a storage; torch writes five or six
 _RECORD_MAGIC = b"PK\3\4"
 _RECORD_HEADER = struct.Struct("<4s22xHH")  # the name and an extra field follow
 # Name of a storage class in a pickle to dtype.
@@ -90,68 +95,82 @@ class TorchFile:
         return find_tensors(self.content, self.tensor)
 
     def tensor(self, node: Any) -> StoredTensor | None:
-        """Return the tensor that a node of the content describes, None if it is not a tensor."""
-        name, arguments = _rebuild_call(node)
+        """Return the tensor that a node of the content describes, None if it is not a tensor.
+
+        Raises:
+            ValueError: If the description of the tensor is damaged.
+        """
+        name, arguments = rebuild_call(node)
         if name not in _TENSORS:
-            return None
+            return describe_other(node, name, arguments) if isinstance(node, Placeholder) else None
         try:
-            storage, offset, shape, strides = arguments[:4]
-            _, kind, key, _, _, *view = storage.arguments[0]
-            dtype = _STORAGES.get(kind.rpartition(".")[2], torch.uint8)
-            if name.endswith("v3"):
-                dtype = FLOATS.get(arguments[6], torch.uint8)
-            if view and view[0] is not None:  # only in files of torch 0.x
-                offset += view[0][1]
-            shape, strides = whole_numbers(shape), whole_numbers(strides)
-            reason = _refusal(dtype)
-            if reason is not None:
-                return StoredTensor(shape, refusal=reason)
-            (offset,) = whole_numbers([offset])
-            place = self._storage(str(key))
-            return StoredTensor(shape, TensorBytes(place, dtype, shape, strides, offset).read)
+            return self._make_tensor(name, arguments)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError("damaged: the description of a tensor is not valid") from error
 
+    def _make_tensor(self, name: str, arguments: Any) -> StoredTensor:
+        storage, offset, shape, strides = arguments[:4]
+        (identity,) = storage.arguments
+        kind, key, view = _about_storage(identity)
+        dtype = _STORAGES.get(kind.rpartition(".")[2], torch.uint8)
+        if name.endswith("v3"):
+            dtype = FLOATS.get(text(arguments[6]), torch.uint8)
+        # Only files of torch 0.x have views of a storage.
+        offsets = whole_numbers([offset, *(view[1:2] if view else ())])
+        shape, strides = whole_numbers(shape), whole_numbers(strides)
+        reason = _refusal(dtype)
+        if reason is not None:
+            return StoredTensor(shape, refusal=reason)
+        place = self._storage(key)
+        return StoredTensor(shape, TensorBytes(place, dtype, shape, strides, sum(offsets)).read)
 
-def open_torch_file(source: Source) -> TorchFile:
+
+def open_torch_file(source: Source, budget: Budget | None = None) -> TorchFile:
     """Open a file of ``torch.save``.
 
     Args:
         source: The path or the content of the file.
+        budget: What reading its pickles may cost; None for the usual limits.
 
     Raises:
         ValueError: If the file is damaged, hostile, or not a file of ``torch.save``. The message is
             the reason, without the name of the file.
         OSError: If the file cannot be read.
     """
+    budget = budget or Budget()
     with open_source(source) as file:
         beginning = file.read(4)
-        if beginning[:2] == b"\x80\x02":
-            return _open_legacy(source, file)
+        if beginning[:1] == b"\x80":
+            return _open_legacy(source, file, budget)
         if beginning == _RECORD_MAGIC:
-            return _open_zip(source, file)
+            return _open_zip(source, file, budget)
     raise ValueError("neither a file of torch.save nor a safetensors file")
 
 
-def _open_zip(source: Source, file: BinaryIO) -> TorchFile:
+def _open_zip(source: Source, file: BinaryIO, budget: Budget) -> TorchFile:
     records = _list_records(source, file)
     if "data.pkl" not in records:
         raise ValueError("a zip file, but not one of torch.save: it has no data.pkl")
-    if "byteorder" in records and records["byteorder"].read() != b"little":
+    if "byteorder" in records and records["byteorder"].length != len(b"little"):
         raise ValueError("its numbers are big-endian; only little-endian files can be read")
-    content, _ = read_pickle(BytesIO(records["data.pkl"].read()))
+    size = records["data.pkl"].length
+    if size > _LARGEST_PICKLE:
+        raise ValueError(
+            f"its pickle has {size:,} bytes besides its tensors; at most {_LARGEST_PICKLE:,} can "
+            "be read"
+        )
+    content, _ = read_pickle(BytesIO(records["data.pkl"].read()), budget)
     return TorchFile(content, lambda key: records[f"data/{key}"])
 
 
 def _list_records(source: Source, file: BinaryIO) -> dict[str, ByteRange]:
     """List the records of a zip file by name, without the folder that all of them are in."""
-    try:
-        limited: Any = _LimitedReads(file, _LARGEST_DIRECTORY)
-        with zipfile.ZipFile(limited) as archive:
-            records = archive.infolist()
+    limited: Any = LimitedReads(file, LARGEST_DIRECTORY)
+    with _complete_list(), zipfile.ZipFile(limited) as archive:
+        records = archive.infolist()
+    check_tensor_count(len(records))
+    with _complete_list():
         starts = [_content_start(file, record) for record in records]
-    except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
-        raise ValueError("damaged or cut short: its list of records is not complete") from error
     # torch can save without checksums; all of them are 0 then.
     has_checksums = any(record.CRC for record in records)
     ranges: dict[str, ByteRange] = {}
@@ -170,6 +189,15 @@ def _list_records(source: Source, file: BinaryIO) -> dict[str, ByteRange]:
     return ranges
 
 
+@contextmanager
+def _complete_list() -> Iterator[None]:
+    """Say in the words of the user that the list of records cannot be read."""
+    try:
+        yield
+    except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
+        raise ValueError("damaged or cut short: its list of records is not complete") from error
+
+
 def _content_start(file: BinaryIO, record: zipfile.ZipInfo) -> int:
     """Find the first byte of the content of a record, and check the header before it."""
     file.seek(record.header_offset)
@@ -180,27 +208,26 @@ def _content_start(file: BinaryIO, record: zipfile.ZipInfo) -> int:
     return file.tell() + int(extra_length)
 
 
-def _open_legacy(source: Source, file: BinaryIO) -> TorchFile:
+def _open_legacy(source: Source, file: BinaryIO, budget: Budget) -> TorchFile:
     file.seek(0)
-    pickles: Any = _LimitedReads(file, size_of(source))
-    magic, *_ = [read_pickle(pickles)[0] for _ in range(_LEGACY_HEADER)]
+    magic, *_ = [read_pickle(file, budget)[0] for _ in range(_LEGACY_HEADER)]
     if magic != _LEGACY_MAGIC:
         raise ValueError("a pickle, but not a file of torch.save")
-    content, persistent = read_pickle(pickles)
-    keys, _ = read_pickle(pickles)
+    content, persistent = read_pickle(file, budget)
+    keys, _ = read_pickle(file, budget)
     ranges: dict[str, ByteRange] = {}
     try:
-        sizes = {
-            str(key): _STORAGES[kind.rpartition(".")[2]].itemsize
-            for what, kind, key, *_ in persistent
-            if what == "storage"
-        }
+        sizes: dict[str, int] = {}
+        for identity in persistent:
+            if identity[0] == "storage":  # else it is the source text of a module
+                kind, key, _ = _about_storage(identity)
+                sizes[key] = _STORAGES[kind.rpartition(".")[2]].itemsize
         at = file.tell()
-        for key in keys:
+        for key in map(text, keys):
             file.seek(at)
             (count,) = struct.unpack("<q", file.read(8))
-            ranges[str(key)] = ByteRange(source, at + 8, count * sizes[str(key)])
-            at += 8 + count * sizes[str(key)]
+            ranges[key] = ByteRange(source, at + 8, count * sizes[key])
+            at += 8 + count * sizes[key]
     except (AttributeError, LookupError, TypeError, ValueError, struct.error, OSError) as error:
         raise ValueError(
             "damaged or cut short: its storages do not match its list of storages"
@@ -208,7 +235,7 @@ def _open_legacy(source: Source, file: BinaryIO) -> TorchFile:
     return TorchFile(content, lambda key: ranges[key])
 
 
-class _LimitedReads:
+class LimitedReads:
     """A file that refuses to read more than a given number of bytes at once."""
 
     def __init__(self, file: BinaryIO, most: int) -> None:
@@ -218,21 +245,34 @@ class _LimitedReads:
         self.tell = file.tell
 
     def read(self, length: int = -1) -> bytes:
+        """Read bytes, or raise a `ValueError` if there are too many."""
         if length > self._most:
             raise ValueError(f"there are no {length:,} bytes to read")
         return self._file.read(length)
 
-    def readline(self) -> bytes:
-        return self._file.readline(_LONGEST_LINE)
+
+def _about_storage(identity: Any) -> tuple[str, str, tuple[Any, ...]]:
+    """Return the class of a storage, its key, and the view of it; () without a view.
+
+    Raises:
+        TypeError: If the persistent id is not that of a storage.
+    """
+    if not isinstance(identity, tuple) or len(identity) > _MOST_ABOUT_STORAGE:
+        raise TypeError("expected the id of a storage")
+    what, kind, key, _, _, *view = identity
+    if what != "storage" or (view and not isinstance(view[0], tuple | None)):
+        raise TypeError("expected the id of a storage")
+    return text(kind), text(key), (view[0] if view else None) or ()
 
 
-def _rebuild_call(node: Any) -> tuple[str, Any]:
+def rebuild_call(node: Any) -> tuple[str, Any]:
     """Return the function that rebuilds a tensor and its arguments; empty for other nodes."""
     for _ in range(_MOST_WRAPPERS):
         if not isinstance(node, Placeholder):
             break
         if node.name == _SUBCLASS and len(node.arguments) > 2:
-            return str(node.arguments[0]), node.arguments[2]
+            called, arguments = node.arguments[0], node.arguments[2]
+            return called if isinstance(called, str) else "", arguments
         if node.name not in _WRAPPERS or not node.arguments:
             return node.name, node.arguments
         node = node.arguments[0]
@@ -243,4 +283,5 @@ def _refusal(dtype: torch.dtype) -> str | None:
     if dtype in FLOATS.values():
         return None
     name = str(dtype).removeprefix("torch.")
-    return "complex" if dtype.is_complex else f"made of whole numbers ({name})"
+    kind = "complex" if dtype.is_complex else f"made of whole numbers ({name})"
+    return f"its weights are {kind}"

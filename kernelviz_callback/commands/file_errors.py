@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kernelviz_callback.checkpoints.find import find_checkpoints
+from kernelviz_callback.checkpoints.find import find_checkpoints, without_repeated_shards
 
 
 class FileErrors:
@@ -19,26 +19,35 @@ class FileErrors:
 
     def __init__(self) -> None:
         self.status = 0
+        self._said: set[str] = set()
 
     @contextmanager
     def catch(self) -> Iterator[None]:
-        """Report a `ValueError` or `OSError` of the body, and continue after the body."""
+        """Report an error of the body, and continue after the body."""
         try:
             yield
-        except BrokenPipeError:
-            raise
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ModuleNotFoundError) as error:
             self.report(error)
 
     def report(self, error: Exception) -> None:
         """Print an error in one line."""
-        tqdm.write(f"kernelviz: {error}", file=sys.stderr)
+        self.note(error)
         self.status = 2
 
+    def note(self, message: object) -> None:
+        """Print a message that is not an error in one line. A repeated one is not printed."""
+        if str(message) not in self._said:
+            self._said.add(str(message))
+            tqdm.write(f"kernelviz: {message}", file=sys.stderr)
+
     def expand(self, files: Iterable[str]) -> list[str]:
-        """List the checkpoints that the names stand for, see `find_checkpoints`."""
+        """List the checkpoints that the names stand for, see `find_checkpoints`.
+
+        A shell replaces a glob by the names of all files. So here, too, the shards of one model are
+        one checkpoint, and side files are left out.
+        """
         names: list[str] = []
-        for given in files:
+        for given in without_repeated_shards(files):
             with self.catch():
                 names += find_checkpoints(given)
         return names

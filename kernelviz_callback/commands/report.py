@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback.commands.history import LayerHistory
+from kernelviz_callback.filters.planes import why_no_image
 from kernelviz_callback.health.examine import kernel_health, remeasure_drift
 from kernelviz_callback.html_page import (
     as_base64,
@@ -138,6 +139,9 @@ def save_report(
         raise ValueError(f"none of {len(history.names)} checkpoints could be read")
     folder = as_folder(next(iter(history.names.values()))).parent
     image = probe or load_saved_probe(folder, taken[0].probe_digest) or load_probe()
+    if why_no_image(history.shape) is None:
+        height, width = history.shape[2:]
+        image = image.covering((height, width), history.geometry.plane_dilation)
     shown = [replace(snapshot, probe_digest=image.digest) for snapshot in taken]
     page = report_page(shown, history.layer, probe=image, name=_run_name(folder), notes=all_notes)
     write_whole(path, page.encode("utf-8", "replace"))
@@ -146,7 +150,9 @@ def save_report(
 def _choose_steps(history: LayerHistory, notes: list[str]) -> Sequence[int]:
     """Choose as many steps as fit into the page, evenly spread, from the first to the last."""
     steps = list(history.names)
-    example = _snapshot(history, steps[0], 0, torch.zeros(history.shape))
+    example = _snapshot(
+        history, steps[0], 0, torch.zeros(history.shape, dtype=torch.float32, device="cpu")
+    )
     most = most_snapshots(example, history.layer)
     if len(steps) <= most:
         return steps

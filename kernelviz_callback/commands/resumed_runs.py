@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple
 
-from kernelviz_callback.checkpoints.find import find_checkpoints
+from kernelviz_callback.checkpoints.find import find_checkpoints, without_repeated_shards
 from kernelviz_callback.commands.file_errors import FileErrors
 from kernelviz_callback.commands.history import LayerHistory
 from kernelviz_callback.comparison.matching import cosines, has_same_order
@@ -49,7 +49,7 @@ def find_training(files: Iterable[str], failures: FileErrors) -> Training:
     """
     names: list[str] = []
     folders: dict[str, list[str]] = {}
-    for given in files:
+    for given in without_repeated_shards(files):
         with failures.catch():
             found = _find(given)
             names += found

@@ -1,9 +1,10 @@
 """``kernelviz show``: draw the kernels and responses of a checkpoint, to files or the screen."""
 
 import argparse
+import sys
 
 from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
-from kernelviz_callback.checkpoints.find import find_checkpoints
+from kernelviz_callback.checkpoints.find import find_checkpoints, find_newest
 from kernelviz_callback.checkpoints.pictures import checkpoint_pictures
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.probe.probe import load_probe
@@ -12,12 +13,15 @@ from kernelviz_callback.probe.probe import load_probe
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit status."""
     found = find_checkpoints(options.file)
+    newest = find_newest(found)
     if len(found) > 1:
-        print(f"the last of {len(found)} checkpoints: {found[-1]}")
-    checkpoint = open_checkpoint(found[-1])
+        print(f"the newest of {len(found)} checkpoints: {newest}")
+    checkpoint = open_checkpoint(newest)
     if options.list:
         print(checkpoint.describe())
         return 0
+    for remark in checkpoint.remarks(options.layer):
+        print(f"kernelviz: {remark}", file=sys.stderr)
     pictures = checkpoint_pictures(
         checkpoint,
         options.layer,

@@ -18,6 +18,7 @@ from kernelviz_callback.comparison.matching import (
     assign,
     chance_correlation,
     chance_cosine,
+    check_filter_count,
     cosines,
     has_same_order,
     mean_matched,
@@ -197,6 +198,7 @@ class Comparer:
         else:
             name = find_same_layer(checkpoint, self._layer, first.name, first.shape)
         stored = checkpoint.layers[name]
+        check_filter_count(f"{checkpoint.name}: {name}", stored.shape[0])
         if first is not None and len(first.shape) != len(stored.shape):
             raise ValueError(
                 f"{name!r} of {checkpoint.name} has {len(stored.shape) - 2} dimensions and "
@@ -212,7 +214,7 @@ class Comparer:
         return _LayerWeights(checkpoint, name, layer, has_geometry=stored.geometry is not None)
 
     def _compare(self, now: "_LayerWeights", first: "_LayerWeights") -> Column:
-        notes: list[str] = []
+        notes = now.checkpoint.remarks(self._layer) if now is first else []
         correlations = self._correlations(now, first, notes)
         match, now.partner = self._match_filters(now, first, correlations, notes)
         to_first, to_previous = _movement(now, first), _movement(now, self._previous or now)
@@ -261,7 +263,7 @@ class Comparer:
         correlations: Tensor | None,
         notes: list[str],
     ) -> tuple[Match, Tensor]:
-        unchanged = torch.arange(first.shape[0])
+        unchanged = torch.arange(first.shape[0], device="cpu")
         if now is first:
             return "index", unchanged
         self._check_match(now, first)
@@ -352,7 +354,7 @@ class _LayerWeights:
     name: str
     layer: Layer
     has_geometry: bool
-    partner: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    partner: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long, device="cpu"))
 
     @property
     def shape(self) -> Shape:
@@ -363,7 +365,7 @@ def _movement(now: _LayerWeights, then: _LayerWeights) -> Movement:
     """Measure how the partners of the first filters changed between ``then`` and ``now``."""
     paired = (now.partner >= 0) & (then.partner >= 0)
     if now.shape[1:] != then.shape[1:] or now is then or not paired.any():
-        missing = torch.full((len(now.partner),), torch.nan)
+        missing = torch.full((len(now.partner),), torch.nan, dtype=torch.float32, device="cpu")
         return Movement(missing, missing, missing, torch.nan)
     moved = movement(
         now.layer.weights[now.partner[paired]], then.layer.weights[then.partner[paired]]
@@ -374,14 +376,14 @@ def _movement(now: _LayerWeights, then: _LayerWeights) -> Movement:
 
 def _fill_in(values: Tensor, where: Tensor) -> Tensor:
     """Return a tensor that has ``values`` where ``where`` is True, and NaN elsewhere."""
-    filled = torch.full((len(where),), torch.nan)
+    filled = torch.full((len(where),), torch.nan, dtype=torch.float32, device="cpu")
     filled[where] = values.float()
     return filled
 
 
 def _partner_values(similarity: Tensor | None, partner: Tensor) -> Tensor:
     if similarity is None:
-        return torch.full((len(partner),), torch.nan)
+        return torch.full((len(partner),), torch.nan, dtype=torch.float32, device="cpu")
     paired = partner >= 0
     return _fill_in(similarity[paired, partner[paired]], paired)
 

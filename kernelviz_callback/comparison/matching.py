@@ -25,10 +25,17 @@ SAME_ORDER = 4.0
 # as the same if its sum is this share of the best possible sum.
 _NEAR_BEST = 0.95
 _SMALLEST_SPREAD = 1e-4  # of the cosines, per filter: below it, filters cannot be distinguished
+_MOST_FILTERS = 2**12  # a minute of work
 _MAP_SIDE = 64  # pixels to which responses are averaged before they are compared
 _SEED = 7
 _MOST_DRAWS = 8  # pairs of random layers
 _MOST_DRAWN = 512  # filters in all random layers together
+
+
+def check_filter_count(layer: str, filters: int) -> None:
+    """Raise a `ValueError` if a layer has too many filters to compare each with each other one."""
+    if filters > _MOST_FILTERS:
+        raise ValueError(f"{layer} has {filters:,} filters; at most {_MOST_FILTERS:,} are compared")
 
 
 def cosines(ones: Tensor, others: Tensor) -> Tensor:
@@ -81,7 +88,12 @@ def response_correlations(one: Layer, other: Layer, probe: Probe) -> Tensor:
     Raises:
         ValueError: If the probe does not fit a layer, or a layer does not read images.
     """
-    responses = [_responses(layer, probe) for layer in (one, other)]
+    layers = one, other
+    for layer in layers:
+        if why_no_image(layer.weights.shape) is None:
+            height, width = layer.weights.shape[2:]
+            probe = probe.covering((height, width), layer.geometry.plane_dilation)
+    responses = [_responses(layer, probe) for layer in layers]
     height, width = (min(r.shape[d] for r in responses) for d in (2, 3))
     ones, others = (
         torch.cat([_response_vectors(r, height, width) for r in rs]) for rs in responses
@@ -95,7 +107,8 @@ def _responses(layer: Layer, probe: Probe) -> ResponseChunks:
     if reason is not None:
         raise ValueError(reason)
     image = probe.for_channels(weights.shape[1] * groups)
-    if bool((image == image[:1]).all()):  # equal channels: sum the kernels before, not after
+    # Equal channels: sum the kernels before, not after.
+    if image.stride(0) == 0 or bool((image == image[:1]).all()):
         image, weights, groups = image[:1], weights.sum(1, keepdim=True), 1
     return ResponseChunks(
         image, weights, dilation=layer.geometry.plane_dilation, groups=groups, summed=True
@@ -127,7 +140,7 @@ def assign(similarity: Tensor) -> Tensor:
         tensor([1, 0])
     """
     rows, columns = linear_sum_assignment(similarity.double().numpy(), maximize=True)
-    partner = torch.full((len(similarity),), -1)
+    partner = torch.full((len(similarity),), -1, dtype=torch.long, device="cpu")
     partner[torch.from_numpy(rows)] = torch.from_numpy(columns)
     return partner
 
@@ -165,7 +178,7 @@ def has_same_order(similarity: Tensor) -> bool | None:
     trace = exact.trace().item()
     if trace - count * exact.mean().item() > SAME_ORDER * spread:
         return True
-    best = exact[torch.arange(count), assign(exact)].sum().item()
+    best = exact[torch.arange(count, device="cpu"), assign(exact)].sum().item()
     return trace >= _NEAR_BEST * best > 0
 
 
@@ -182,7 +195,10 @@ def chance_cosine(ones: Shape, others: Shape) -> float:
     generator = torch.Generator().manual_seed(_SEED)
     found = []
     for _ in range(_draws(ones[0], others[0])):
-        pair = [torch.randn(s, generator=generator, dtype=torch.float32) for s in (ones, others)]
+        pair = [
+            torch.randn(s, generator=generator, dtype=torch.float32, device="cpu")
+            for s in (ones, others)
+        ]
         found.append(mean_matched(cosines(*pair)))
     return sum(found) / len(found)
 
@@ -202,7 +218,9 @@ def chance_correlation(
     generator = torch.Generator().manual_seed(_SEED)
 
     def drawn(shape: Shape, geometry: Geometry) -> Layer:
-        return Layer(torch.randn(shape, generator=generator, dtype=torch.float32), geometry)
+        return Layer(
+            torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu"), geometry
+        )
 
     found = [
         mean_matched(response_correlations(drawn(*one), drawn(*other), probe))

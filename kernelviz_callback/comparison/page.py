@@ -12,10 +12,13 @@ from torch import Tensor
 
 from kernelviz_callback.comparison.comparison import FILTER_NUMBERS, Column, Comparison, Likeness
 from kernelviz_callback.comparison.shared_plane import mix_channels
+from kernelviz_callback.drawing.cells import stretch_note, stretched_size
 from kernelviz_callback.drawing.colour import ZERO_LEVEL, to_levels
+from kernelviz_callback.drawing.curves import curve_width
 from kernelviz_callback.drawing.tile_style import tile_style
 from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.filters.planes import as_planes
+from kernelviz_callback.filters.words import count_filters
 from kernelviz_callback.health.kernel_health import or_none
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
 from kernelviz_callback.html_page import (
@@ -37,6 +40,7 @@ _RANGE_DIGITS = 7
 _THEME = "tensorboard_plugin/static/theme.css"
 _NOT_FINITE_LEVEL = 0
 _MOST_STACKED = 4  # curves of one filter, below each other
+_CURVE_HEIGHT = 96  # pixels
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -159,7 +163,7 @@ def _plates(
     channels = [_shown_channels(w, room // len(order)) for w in drawn]
     area = sum(c * prod(w.shape[2:]) for c, w in zip(channels, drawn, strict=True))
     tiled = min(len(order), max(1, MOST_WEIGHTS // area))
-    kept = torch.tensor(order[:tiled])
+    kept = torch.tensor(order[:tiled], device="cpu", dtype=torch.long)
     plates = [
         {"checkpoint": index, "mixed": mixes, **_plate(weights[kept], shown, half_range)}
         for index, weights, mixes, shown in zip(
@@ -171,14 +175,15 @@ def _plates(
         plate = _plate(difference[kept], channels[-1], largest)
         plates.append({"checkpoint": None, "mixed": mixed.counts[-1], **plate})
     note = mixed.note(comparison.columns[pictured[-1]].label)
-    if note is not None:
-        notes.append(f"{note[0].upper()}{note[1:]}.")
+    stretched = None if is_curve else stretch_note(*as_planes(first).shape[2:])
+    notes += [f"{text[0].upper()}{text[1:]}." for text in (note, stretched) if text is not None]
     fewest = min(zip(channels, (w.shape[1] for w in drawn), strict=True), key=lambda c: c[0] - c[1])
     if fewest[0] < fewest[1]:
         notes.append(f"Of {fewest[1]} input channels, tiles show the first {fewest[0]}.")
     if tiled < len(order):
         notes.append(
-            f"The {tiled} filters that changed most have tiles, to keep this file small; "
+            f"Only the {count_filters(tiled)} that changed most "
+            f"{'has a tile' if tiled == 1 else 'have tiles'}, to keep this file small; "
             f"all {len(order)} have numbers."
         )
     return plates, tiled, notes
@@ -259,7 +264,7 @@ def _plate(weights: Tensor, shown: int, common: float) -> dict[str, Any]:
     _, planes, height, width = values.shape
     own = largest_magnitude(weights)
     levels = to_levels(values, own[:, None, None, None])
-    exact = to_levels(values, torch.tensor(common))
+    exact = to_levels(values, torch.tensor(common, device="cpu", dtype=torch.float32))
     rounded = [_shortened(x, _RANGE_DIGITS) for x in own.tolist()]
     ratio = np.array(rounded) / (common or 1)
     shares = (levels.numpy().astype(float) - ZERO_LEVEL) * ratio[:, None, None, None]
@@ -270,6 +275,7 @@ def _plate(weights: Tensor, shown: int, common: float) -> dict[str, Any]:
         "width": width,
         "planes": planes,
         "across": layout.across,
+        "picture": _picture_size(layout, height, width),
         "kind": layout.kind,
         "rgb": layout.is_rgb,
         "common": common,
@@ -277,6 +283,13 @@ def _plate(weights: Tensor, shown: int, common: float) -> dict[str, Any]:
         "levels": _base64(levels.masked_fill(~values.isfinite(), _NOT_FINITE_LEVEL)),
         "mend": _base64(_pack_five(mend)),
     }
+
+
+def _picture_size(layout: _TileLayout, height: int, width: int) -> tuple[int, int]:
+    """Return the height and the width of one picture of a tile on its canvas, in pixels."""
+    if layout.kind == "curve":
+        return _CURVE_HEIGHT, curve_width(width, _CURVE_HEIGHT)
+    return stretched_size(height, width)
 
 
 def _pack_five(digits: "np.ndarray[Any, Any]") -> Tensor:

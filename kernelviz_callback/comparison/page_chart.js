@@ -1,4 +1,4 @@
-import { clamp, el, numberText, svg } from "../tensorboard_plugin/static/dom.js";
+import { clamp, countText, el, numberText, svg } from "../tensorboard_plugin/static/dom.js";
 
 const MARGIN = { left: 46, right: 14, top: 12, bottom: 42 }; // pixels
 const CHART_HEIGHT = 280; // pixels
@@ -160,6 +160,6 @@ export class Chart {
 
   summary() {
     const ends = this.bold && this.bold.at(-1) !== null ? ` The layer ends at ${numberText(this.bold.at(-1))}.` : "";
-    return `${this.what} of ${this.lines.length} filters.${ends}`;
+    return `${this.what} of ${countText(this.lines.length, "filter")}.${ends}`;
   }
 }

@@ -1,4 +1,4 @@
-import { clamp, el, numberText } from "../tensorboard_plugin/static/dom.js";
+import { clamp, countText, el, numberText } from "../tensorboard_plugin/static/dom.js";
 import { comparesWeights, data, find, isKnown, last, nameOf, plates, rankOf, verdictsOf } from "./page_data.js";
 import { verdictItem } from "./page_parts.js";
 import { makeTile } from "./page_scale.js";
@@ -114,7 +114,7 @@ export class FilterTable {
       head.setAttribute("aria-sort", isSorted ? (falls ? "descending" : "ascending") : "none");
     }
     const order = `by ${column.name.toLowerCase()}, ${falls ? "falling" : "rising"}`;
-    find("count").textContent = `${this.shown.length} of ${data.order.length} filters, ${order}`;
+    find("count").textContent = `${this.shown.length} of ${countText(data.order.length, "filter")}, ${order}`;
     find("none").hidden = this.shown.length > 0;
     this.setCurrent(this.shown[0] ?? null);
   }

@@ -1,4 +1,4 @@
-import { el, numberText } from "../tensorboard_plugin/static/dom.js";
+import { countText, el, numberText } from "../tensorboard_plugin/static/dom.js";
 import { StepAxis } from "../tensorboard_plugin/static/step_axis.js";
 import { Chart } from "./page_chart.js";
 import { checkpoints, comparesWeights, data, differs, find, first, hasRisingSteps, last, presentVerdicts } from "./page_data.js";
@@ -14,7 +14,7 @@ const quantity = comparesWeights
 
 export function fillHeader() {
   find("layer").textContent = first.layer;
-  find("shape").textContent = `${first.shape[0]} filters, ${byShape(first.shape)}, in ${checkpoints.length} checkpoints`;
+  find("shape").textContent = `${countText(first.shape[0], "filter")}, ${byShape(first.shape)}, in ${checkpoints.length} checkpoints`;
   const listed = checkpoints.length > 4 ? [first, last] : checkpoints;
   find("checkpoints").append(...listed.map((checkpoint, k) => el("div", {},
     el("dt", {}, checkpoint === first ? "First" : checkpoint === last ? "Last" : `Number ${k + 1}`),

@@ -1,15 +1,10 @@
 import { bytesOfBase64 } from "../tensorboard_plugin/static/base64.js";
 import { CellGrid } from "../tensorboard_plugin/static/cells.js";
 import { weightsOf } from "../tensorboard_plugin/static/decode.js";
-import { paintPicture, stripedZoom } from "../tensorboard_plugin/static/paint.js";
+import { paintPicture, scaled, stripedZoom } from "../tensorboard_plugin/static/paint.js";
 import { paintCurve } from "../tensorboard_plugin/static/taps.js";
 
 const ZERO = 128; // the level that stands for a weight of zero
-const CURVE_HEIGHT = 96; // pixels
-
-/** The width of a curve in pixels. In a very long curve, several points fall on one pixel. */
-const curveWidth = (points) =>
-  points > 3 * CURVE_HEIGHT ? 3 * CURVE_HEIGHT : points * Math.max(1, Math.round(1.5 * CURVE_HEIGHT / points));
 
 /**
  * The tiles of one checkpoint, or of the difference between the last and the first checkpoint.
@@ -20,7 +15,7 @@ const curveWidth = (points) =>
 export class CheckpointTiles {
   constructor(given) {
     Object.assign(this, given);
-    const { height, width, planes, across } = given;
+    const { height, width, planes, across, picture } = given;
     this.levels = bytesOfBase64(given.levels);
     this.mend = bytesOfBase64(given.mend);
     this.isDifference = given.checkpoint === null;
@@ -29,8 +24,13 @@ export class CheckpointTiles {
     this.area = height * width;
     this.cells = new CellGrid({
       count: given.rgb ? planes / 3 : planes, across, weights: { width, height },
-      plane: this.isCurve ? { width: curveWidth(width), height: CURVE_HEIGHT } : { width, height },
+      plane: { height: picture[0], width: picture[1] },
     });
+  }
+
+  /** Whether kernels are so high that the height of a tile is limited, and not its width. */
+  get isHigh() {
+    return !this.isCurve && this.cells.cell.width > 1;
   }
 
   /**
@@ -61,11 +61,11 @@ export class CheckpointTiles {
   /**
    * Paint a tile as pictures or as curves. The gaps between pictures stay transparent.
    *
-   * A picture has one pixel for each weight, or more if some weights are not finite.
+   * A picture has one pixel for each weight, or more if it is stretched or some weights are not finite.
    */
   paint(canvas, tile, scale, rowEnd) {
     const { cells, isCurve } = this, half = this.halfRange(tile, scale, rowEnd);
-    const values = this.weightsOf(tile, scale, rowEnd), zoom = isCurve ? 1 : stripedZoom(values);
+    const values = this.weightsOf(tile, scale, rowEnd), zoom = isCurve ? 1 : stripedZoom(values, cells.cell);
     Object.assign(canvas, { width: zoom * cells.width, height: zoom * cells.height });
     canvas.classList.toggle("curve", isCurve);
     const picture = new ImageData(canvas.width, canvas.height), pixels = new Uint32Array(picture.data.buffer);
@@ -76,7 +76,7 @@ export class CheckpointTiles {
         const taps = values.subarray(start, start + this.area);
         paintCurve(pixels, corner, picture.width, taps, cells.plane.height, cells.plane.width, half);
       } else {
-        paintPicture(pixels, corner, picture.width, values, start, between, this.height, this.width, half, zoom);
+        paintPicture(pixels, corner, picture.width, values, start, between, this.height, this.width, half, scaled(cells.cell, zoom));
       }
     }
     canvas.getContext("2d").putImageData(picture, 0, 0);

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kernelviz_callback.comparison.comparison import Column
+from kernelviz_callback.filters.words import count_filters
 
 # Note about a checkpoint for which the order of the filters cannot be determined from the weights.
 ORDER_ASSUMED = "filter order could not be verified; it is assumed to be unchanged"
@@ -24,11 +25,10 @@ def make_statements(columns: Sequence[Column], *, is_chosen: bool) -> tuple[str,
         statements.append(f"Filters with the same index are compared: {reason}.")
     for column in columns[1:]:
         if column.match == "weights":
-            order = f"the filters are in a different order from those of {first.label}"
-            reason = "" if is_chosen else f"{order}, as after a separate training; "
             statements.append(
-                f"{column.label}: {reason}each filter was matched with the filter whose weights "
-                f"are most similar.{_mean_and_chance('cosine', column)}"
+                f"{column.label}: {_why_by_weights(column, first, is_chosen)}each filter was "
+                f"matched with the filter whose weights are most similar."
+                f"{_mean_and_chance('cosine', column)}"
             )
         if column.shape[1:] != first.shape[1:]:
             statements.append(
@@ -46,11 +46,13 @@ def make_statements(columns: Sequence[Column], *, is_chosen: bool) -> tuple[str,
         missing = first.shape[0] - column.shape[0]
         if missing > 0:
             statements.append(
-                f"{column.label}: {missing} filters of {first.label} have no partner here."
+                f"{column.label}: {count_filters(missing)} of {first.label} "
+                f"{'has' if missing == 1 else 'have'} no partner here."
             )
         if missing < 0:
             statements.append(
-                f"{column.label}: {-missing} of its filters have no partner in {first.label}."
+                f"{column.label}: {-missing} of its filters "
+                f"{'has' if missing == -1 else 'have'} no partner in {first.label}."
             )
     if len({column.layer for column in columns}) > 1:
         statements.append(
@@ -58,6 +60,16 @@ def make_statements(columns: Sequence[Column], *, is_chosen: bool) -> tuple[str,
         )
     statements += [f"Every checkpoint: {note}." for note in common]
     return tuple(dict.fromkeys(statements))
+
+
+def _why_by_weights(column: Column, first: Column, is_chosen: bool) -> str:
+    """Say why filters were not matched by index; nothing if the user chose how to match them."""
+    if is_chosen:
+        return ""
+    if column.shape[0] == first.shape[0]:
+        order = f"the filters are in a different order from those of {first.label}"
+        return f"{order}, as after a separate training; "
+    return f"it has {count_filters(column.shape[0])} and {first.label} has {first.shape[0]}; "
 
 
 def _mean_and_chance(what: str, column: Column) -> str:

@@ -15,6 +15,7 @@ from kernelviz_callback.comparison.shared_plane import mix_channels
 from kernelviz_callback.drawing.arrangement import square_columns
 from kernelviz_callback.drawing.caption_layout import BACKGROUND, draw_caption
 from kernelviz_callback.drawing.caption_text import kernel_note
+from kernelviz_callback.drawing.cells import stretch, stretch_note, usual_side
 from kernelviz_callback.drawing.curves import curve_width, draw_curves
 from kernelviz_callback.drawing.picture import Layout, Picture
 from kernelviz_callback.drawing.tile_style import TileStyle, colour_bar, tile_style
@@ -22,6 +23,7 @@ from kernelviz_callback.drawing.tiles import paint_tiles
 from kernelviz_callback.filters.measures import largest_magnitude
 from kernelviz_callback.filters.planes import MOST_CHANNELS, as_planes, why_no_image
 from kernelviz_callback.filters.responses import channel_responses, response_size, summed_responses
+from kernelviz_callback.filters.words import count_filters
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.probe.probe import Probe
 
@@ -101,8 +103,8 @@ def draw_strips(
     half_ranges = torch.stack([largest_magnitude(p.values.nan_to_num(0.0)) for p in places]).amax(0)
     if scale == "layer":
         half_ranges = half_ranges.amax().expand(len(filters))
-    side = _KERNEL_SIDE if responses_to is None else _RESPONSE_SIDE
-    painted = [_paint(place.values, half_ranges, side) for place in places]
+    paint = _paint_kernels if responses_to is None else _paint_responses
+    painted = [paint(place.values, half_ranges) for place in places]
     labels = [_strip_label(i, partners[i]) for i in filters]
     style = _style(first.values)
     strips, starts = _join_tiles(painted, labels, _WIDE_RULE if style.pictures > 1 else _RULE)
@@ -111,9 +113,9 @@ def draw_strips(
     layout = Layout(count, across, height, width, gap=_GAP)
     what = "kernels" if responses_to is None else f"responses to {responses_to}"
     lines = _caption_lines(f"{title} {what}", columns, first.values, shape, hidden)
-    note = mixed.note(last.letter) if mixed else None
-    if note is not None:
-        lines.append(note)
+    if mixed is not None:
+        stretched = None if style.is_curve else stretch_note(*as_planes(first.values).shape[2:])
+        lines += [note for note in (mixed.note(last.letter), stretched) if note is not None]
     if any(partner != i for i, partner in enumerate(partners)):
         lines.append(f"i:j is filter i of A and its partner j in {last.letter}")
     scale_line, bar_ends = _scale_note(half_ranges, scale)
@@ -149,6 +151,7 @@ def strip_responses(
     if reason is not None:
         raise ValueError(f"{label} has no responses: {reason}")
     _, channels, height, width = weights.shape
+    probe = probe.covering((height, width), geometry.plane_dilation)
     full = response_size(probe.size, (height, width), geometry.plane_dilation)
     respond = channel_responses if channels == 3 and geometry.groups == 1 else summed_responses
     own = respond(
@@ -168,17 +171,28 @@ def _style(values: Tensor) -> TileStyle:
     return tile_style((count, min(channels, MOST_CHANNELS), *size))
 
 
-def _paint(values: Tensor, half_ranges: Tensor, side: int) -> Tensor:
-    """Paint the tiles of one place, enlarged to about ``side`` pixels: (N, H, W, 3), uint8."""
+def _paint_kernels(values: Tensor, half_ranges: Tensor) -> Tensor:
+    """Paint the kernels of one place, enlarged to about 49 pixels: (N, H, W, 3), uint8."""
     style = _style(values)
     shown = values[:, : style.channels]
     if style.is_curve:
         width = curve_width(values.shape[2], _CURVE_HEIGHT)
-        drawn, zoom = draw_curves(shown, half_ranges, height=_CURVE_HEIGHT, width=width), 1
-    else:
-        drawn = as_planes(shown)
-        beside = drawn.shape[1] // style.channels
-        zoom = max(1, round(side / sqrt(beside) / max(drawn.shape[2:])))
+        curves = draw_curves(shown, half_ranges, height=_CURVE_HEIGHT, width=width)
+        return _paint(curves, half_ranges, style, zoom=1)
+    planes = as_planes(shown)
+    slices = planes.shape[1] // style.channels
+    zoom = max(1, round(_KERNEL_SIDE / sqrt(slices) / usual_side(*planes.shape[2:])))
+    return _paint(stretch(planes), half_ranges, style, zoom)
+
+
+def _paint_responses(values: Tensor, half_ranges: Tensor) -> Tensor:
+    """Paint the responses of one place, enlarged to about 96 pixels: (N, H, W, 3), uint8."""
+    style = _style(values)
+    zoom = max(1, round(_RESPONSE_SIDE / max(values.shape[2:])))
+    return _paint(values[:, : style.channels], half_ranges, style, zoom)
+
+
+def _paint(drawn: Tensor, half_ranges: Tensor, style: TileStyle, zoom: int) -> Tensor:
     bad = ~drawn.isfinite()
     return paint_tiles(
         drawn,
@@ -213,7 +227,9 @@ def _join_tiles(
     for tiles in painted:
         starts.append(width)
         width += tiles.shape[2] + rule
-    strips = torch.tensor(BACKGROUND, dtype=torch.uint8).repeat(len(labels), height, width, 1)
+    strips = torch.tensor(BACKGROUND, dtype=torch.uint8, device="cpu").repeat(
+        len(labels), height, width, 1
+    )
     for tiles, start in zip(painted, starts, strict=True):
         top = (height - tiles.shape[1]) // 2
         at = slice(top, top + tiles.shape[1]), slice(start, start + tiles.shape[2])
@@ -267,9 +283,9 @@ def _caption_lines(
     """
     count, channels, *size = drawn.shape
     total, *filter_shape = shape
-    some = (
-        f"the {count} of {total} filters that changed most" if count < total else f"{count} filters"
-    )
+    some = count_filters(count)
+    if count < total:
+        some = f"the {count} of {count_filters(total)} that changed most"
     letters = zip(ascii_uppercase, columns, strict=False)
     lines = [
         f"{title} · {some} {'x'.join(map(str, filter_shape))}",

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kernelviz_callback.comparison.comparison import Column, Comparison
+from kernelviz_callback.filters.words import describe_filters
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES, VerdictName
 
 _NONE = "-"
@@ -22,8 +23,7 @@ def comparison_table(comparison: Comparison, *, most: int = 12) -> RenderableTyp
         most: Number of filters to list, those that changed most first.
     """
     first = comparison.first
-    count, *shape = first.shape
-    title = Text(f"{first.layer}: {count} filters {'x'.join(map(str, shape))}", style="bold")
+    title = Text(f"{first.layer}: {describe_filters(first.shape)}", style="bold")
     statements = [Padding(Text(s), (0, 0, 0, 2)) for s in comparison.statements]
     return Group(
         title, *statements, _checkpoints(comparison), *_most_changed_filters(comparison, most)

@@ -78,21 +78,20 @@ def arrange_matrix(filters: int, width: int, between: int) -> tuple[int, int]:
     return square_columns(filters, 1 + between, width), 1
 
 
-def fitting_shrink(filters: int, planes: int, height: int, width: int) -> int:
+def fitting_shrink(filters: int, pictures: int, height: int, width: int) -> int:
     """Return the whole factor by which responses are shrunk so that their grid fits the screen.
 
     Args:
         filters: Number of tiles in the grid.
-        planes: Number of response planes in a tile; three planes take the place of one.
+        pictures: Number of pictures side by side in a tile. Three planes in colour are one picture.
         height: Height of a full-size response, in pixels.
         width: Width of a full-size response, in pixels.
 
     Example:
-        >>> fitting_shrink(64, 3, 218, 218)
+        >>> fitting_shrink(64, 1, 218, 218)
         2
     """
-    side_by_side = 1 if planes == 3 else planes
-    columns = square_columns(filters, height, side_by_side * width)
-    side = max(columns * side_by_side * width, ceil(filters / columns) * height)
+    columns = square_columns(filters, height, pictures * width)
+    side = max(columns * pictures * width, ceil(filters / columns) * height)
     fitting = min(ceil(side / (GRID_SIDE + GRID_SLACK)), min(height, width) // SMALLEST_TILE)
     return max(1, fitting, min(ceil(side / LARGEST_SIDE), height, width))

@@ -11,6 +11,7 @@ from kernelviz_callback.drawing.caption_text import (
     principal_note,
     response_note,
 )
+from kernelviz_callback.drawing.cells import stretch, stretch_note
 from kernelviz_callback.drawing.painted_grid import PaintedGrid, paint_grid
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.drawing.tile_style import (
@@ -54,7 +55,9 @@ def kernel_grid(
     - A 1-D layer: kernels are curves, the first tap at the left, zero in the middle.
     - A 3-D layer: the slices of a filter stand in a row, each drawn as in a 2-D layer.
 
-    NaN and infinity are striped magenta and black. Weights are enlarged by a whole factor.
+    NaN and infinity are striped magenta and black. Weights are enlarged by a whole factor. In a
+    kernel that is more than eight times as long as wide, such as 1x64, a weight is not a square but
+    a rectangle, and the caption says so.
 
     Args:
         weights: Filters, shape (N, C, kH, kW), or (N, C, k) for a 1-D layer, or
@@ -91,19 +94,22 @@ def kernel_grid(
         weights, explained = found.planes, found.explained
     planes = as_planes(weights)
     shown = _shown_planes(style, filters)
+    note = kernel_note(style, shown)
+    if explained is not None:
+        note = principal_note(style, count, explained)
+    largest_tile = LARGEST_KERNEL
+    stretched = None if style.is_curve else stretch_note(*planes.shape[2:])
+    if stretched is not None:
+        note, planes = f"{note}; {stretched}", stretch(planes)
+        largest_tile = _longest_side(planes)
     grid = paint_grid(
         [planes],
         tuple(planes.shape),
         style=style,
         shown=shown,
         scale=scale,
-        largest_tile=LARGEST_KERNEL,
-        lines=[
-            title,
-            kernel_note(style, shown)
-            if explained is None
-            else principal_note(style, count, explained),
-        ],
+        largest_tile=largest_tile,
+        lines=[title, note],
         noun="weight" if explained is None else "principal weight",
         has_frames=flags is not None,
     )
@@ -225,6 +231,12 @@ def paint_gain_grid(
         lines=[title, note],
         noun="gain",
     )
+
+
+def _longest_side(planes: Tensor) -> int:
+    """The long side, in pixels, at which the short side is as long as that of a square kernel."""
+    short, long = sorted(planes.shape[-2:])
+    return LARGEST_KERNEL * long // short
 
 
 def _check_scale(scale: Scale) -> None:

@@ -20,6 +20,7 @@ from kernelviz_callback.drawing.tile_style import response_style
 from kernelviz_callback.drawing.verdict_frames import flag_filters
 from kernelviz_callback.filters.frequency import frequency_gain
 from kernelviz_callback.filters.responses import ResponseChunks, response_size
+from kernelviz_callback.filters.words import describe_filters
 from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.model.feature_maps import FeatureMap
@@ -120,12 +121,12 @@ def paint_responses(
         return _paint_gains(weights, geometry, layer=layer, when=when, scale=scale)
     filters, channels, *depth, height, width = weights.shape
     slices = prod(depth)
-    unsummed = style.pictures
+    probe = probe.covering((height, width), geometry.plane_dilation)
     image = probe.for_channels(channels * geometry.groups).to(weights.device)
-    too_many = unsummed > MOST_RESPONSE_PLANES or unsummed * filters > MOST_PLANES
+    too_many = style.pictures > MOST_RESPONSE_PLANES or style.pictures * filters > MOST_PLANES
     summed = response == "sum" or too_many
     full = response_size(probe.size, (height, width), geometry.plane_dilation)
-    shrink = fitting_shrink(filters, slices if summed else unsummed, *full)
+    shrink = fitting_shrink(filters, slices if summed else style.pictures, *full)
     chunks = ResponseChunks(
         image,
         weights.movedim(2, 1).flatten(0, 1) if depth else weights,
@@ -221,8 +222,6 @@ def _join_slices(chunks: ResponseChunks, slices: int) -> Tensor:
 
 
 def _title(what: str, weights: Tensor, groups: int, when: str) -> str:
-    filters, *shape = weights.shape
-    count = "1 filter" if filters == 1 else f"{filters} filters"
     own = f"{groups} groups, each with its own channels" if groups > 1 else ""
-    parts = (what, f"{count} {'x'.join(map(str, shape))}", own, when)
+    parts = (what, describe_filters(weights.shape), own, when)
     return " · ".join(part for part in parts if part)

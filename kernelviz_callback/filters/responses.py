@@ -170,6 +170,16 @@ class ResponseChunks:
         return fitting - fitting % _FAST_MULTIPLE if fitting > _FAST_MULTIPLE else fitting
 
 
+def kernel_reach(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width that a kernel covers, its dilation included, in pixels.
+
+    Example:
+        >>> kernel_reach((3, 5), (1, 2))
+        (3, 9)
+    """
+    return dilation[0] * (kernel_size[0] - 1) + 1, dilation[1] * (kernel_size[1] - 1) + 1
+
+
 def response_size(
     probe_size: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[int, int]:
@@ -187,11 +197,11 @@ def response_size(
         >>> response_size((224, 224), (7, 7), (1, 1))
         (218, 218)
     """
-    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel_size, strict=True))
+    reach = kernel_reach(kernel_size, dilation)
     if reach[0] > probe_size[0] or reach[1] > probe_size[1]:
         raise ValueError(
             f"the kernel covers {reach[0]}x{reach[1]} pixels (dilation included) and the probe has "
-            f"only {probe_size[0]}x{probe_size[1]}; use a larger one (probe_size=... for the chart)"
+            f"only {probe_size[0]}x{probe_size[1]}; use a larger image, or a larger probe_size"
         )
     return probe_size[0] - reach[0] + 1, probe_size[1] - reach[1] + 1
 
@@ -270,7 +280,7 @@ class _Convolution:
             return self._convolve(self._image, weights, self.groups)[:, None]
         channel_bytes = self._image[0].numel() * self._exact.itemsize
         fitting = max(1, CHUNK_BYTES // channel_bytes // _FAST_MULTIPLE) * _FAST_MULTIPLE
-        total = torch.zeros((), device=self._image.device)
+        total = torch.zeros((), device=self._image.device, dtype=torch.float32)
         for image, part in zip(
             torch.split(self._image, fitting), torch.split(weights, fitting, dim=1), strict=True
         ):

@@ -4,7 +4,9 @@ from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES, VerdictName
 
 # A verdict on a filter begins after this many snapshots in a row with it, and ends after as many
-# without it. The verdict "non-finite" begins at once.
+# without it. One snapshot is not enough: a filter near a limit crosses it back and forth from
+# snapshot to snapshot. With more than two, a warning comes later, and the end of a short training
+# would often come first. The verdict "non-finite" begins at once, because it never ends by itself.
 SNAPSHOTS_TO_CHANGE = 2
 _MOST_NAMED = 8  # filters in a warning
 
@@ -31,15 +33,17 @@ _ADJECTIVES: dict[VerdictName, str] = {
 class LayerAlerts:
     """Follows the verdicts on one layer, and returns a warning when a verdict begins.
 
-    A verdict on a filter begins when the filter has had it at two snapshots in a row, and ends when
-    the filter has not had it at two snapshots in a row. There is a warning when the verdict begins
-    for the first filter of the layer, and again when the number of filters has doubled. Filters
-    that are noise at the first snapshot cause no warning, because training starts from noise.
+    A verdict on a filter begins when the filter has had it at `SNAPSHOTS_TO_CHANGE` snapshots in a
+    row, and ends when the filter has not had it at as many snapshots in a row. There is a warning
+    when the verdict begins for the first filter of the layer, and again when the number of filters
+    has doubled. Filters that are noise at the first snapshot cause no warning, because training
+    starts from noise.
     """
 
     def __init__(self) -> None:
+        # For each verdict: index of a filter to the steps in a row at which it had the verdict.
+        self._starting: dict[VerdictName, dict[int, list[int]]] = {n: {} for n in VERDICT_NAMES}
         # For each verdict: index of a filter to the step since when it has the verdict.
-        self._starting: dict[VerdictName, dict[int, int]] = {name: {} for name in VERDICT_NAMES}
         self._active: dict[VerdictName, dict[int, int]] = {name: {} for name in VERDICT_NAMES}
         # Index of a filter to the number of snapshots in a row without the verdict.
         self._ending: dict[VerdictName, dict[int, int]] = {name: {} for name in VERDICT_NAMES}
@@ -75,14 +79,16 @@ class LayerAlerts:
 
     def _begin_and_end(self, name: VerdictName, flagged: set[int], step: int) -> None:
         starting, ending, active = self._starting[name], self._ending[name], self._active[name]
-        begins_at_once = name == "non-finite"
+        needed = 1 if name == "non-finite" else SNAPSHOTS_TO_CHANGE
         for i in flagged:
             ending.pop(i, None)
             if i in active:
                 continue
-            since = starting.setdefault(i, step)  # the step before, if it had the verdict there too
-            if since != step or begins_at_once:
-                active[i] = starting.pop(i)
+            steps = starting.setdefault(i, [])
+            if step not in steps:  # a snapshot that is examined again counts once
+                steps.append(step)
+            if len(steps) >= needed:
+                active[i] = starting.pop(i)[0]
         for i in starting.keys() - flagged:
             del starting[i]
         for i in active.keys() - flagged:

@@ -10,6 +10,7 @@ from kernelviz_callback.filters.float64 import float64_blocks
 from kernelviz_callback.filters.planes import as_planes, check_filters
 from kernelviz_callback.filters.similarity import Similarity, similarity
 from kernelviz_callback.filters.spectrum import concentration, dominant_stripes, power_spectrum
+from kernelviz_callback.filters.words import count_filters
 from kernelviz_callback.health.kernel_health import FilterMeasures, KernelHealth, LayerMeasures
 from kernelviz_callback.health.missing_numbers import (
     FIRST_SNAPSHOT_NUMBERS,
@@ -114,7 +115,7 @@ def remeasure_drift(first: Tensor, weights: Tensor, health: KernelHealth) -> Ker
         change_from_first=moved.relative.where(is_known, torch.nan),
     )
     drift = moved.drift if is_known.any() else torch.nan
-    numbers = vars(filters) | {"drift": torch.tensor(drift)}
+    numbers = vars(filters) | {"drift": torch.tensor(drift, dtype=torch.float64, device="cpu")}
     known = {name for name in FIRST_SNAPSHOT_NUMBERS if numbers[name].isfinite().any()}
     return replace(
         health,
@@ -288,7 +289,7 @@ class _Examination:
         )
         not_finite = int((~self.is_finite).sum())
         if 0 < not_finite < len(self.weights):
-            missing[f"numbers of {not_finite} filters"] = "they have NaN or infinite weights"
+            missing[f"numbers of {count_filters(not_finite)}"] = "they have NaN or infinite weights"
         return missing
 
 

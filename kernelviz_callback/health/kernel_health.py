@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from kernelviz_callback.filters.words import describe_filters
 from kernelviz_callback.health.null_model import FALSE_ALARM_RATE
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES, VerdictName
 from kernelviz_callback.health.verdicts import Verdict
@@ -195,17 +196,26 @@ class KernelHealth:
         Args:
             described: The result of `to_dict`.
             filters: Numbers of the filters.
+
+        Raises:
+            ValueError: If a verdict is unknown, or the numbers are not one for each filter.
+            TypeError: If a value has another type.
+            LookupError: If a value is missing.
         """
+        count, *rest = described["shape"]
+        if any(values.shape != (count,) for values in vars(filters).values()):
+            raise ValueError(f"expected numbers of {count} filters")
+        numbers = described["totals"].items()
         return cls(
-            layer=described["layer"],
-            shape=tuple(described["shape"]),
+            layer=_checked(described["layer"], str),
+            shape=(count, *rest),
             filters=filters,
             totals=LayerMeasures(
-                **{n: float("nan") if x is None else x for n, x in described["totals"].items()}
+                **{n: float("nan") if x is None else _checked(x, int | float) for n, x in numbers}
             ),
-            verdicts=tuple(Verdict(**verdict) for verdict in described["verdicts"]),
-            absent=described["absent"],
-            false_alarm_rate=described["false_alarm_rate"],
+            verdicts=tuple(_verdict_of(verdict, count) for verdict in described["verdicts"]),
+            absent={_checked(n, str): _checked(w, str) for n, w in described["absent"].items()},
+            false_alarm_rate=_checked(described["false_alarm_rate"], int | float),
         )
 
     def plot(self) -> "tuple[Figure, Any]":
@@ -217,19 +227,17 @@ class KernelHealth:
         """
         from kernelviz_callback.health.plot import draw_health
 
-        count, *shape = self.shape
-        title = f"{self.layer}: {count} filters {'x'.join(map(str, shape))}"
+        title = f"{self.layer}: {describe_filters(self.shape)}"
         return draw_health(title, vars(self.filters), self.gravest())
 
     def __repr__(self) -> str:
-        count, *shape = self.shape
-        lines = [f"KernelHealth of {self.layer}: {count} filters {'x'.join(map(str, shape))}"]
+        lines = [f"KernelHealth of {self.layer}: {describe_filters(self.shape)}"]
         for name in VERDICT_NAMES:
             found = self.flagged(name)
             if found:
                 named = ", ".join(map(str, found[:_MOST_NAMED]))
                 more = ", ..." if len(found) > _MOST_NAMED else ""
-                lines.append(f"  {name}: {len(found)} of {count} ({named}{more})")
+                lines.append(f"  {name}: {len(found)} of {self.shape[0]} ({named}{more})")
         if not self.verdicts:
             lines.append("  no filter has a verdict")
         numbers = vars(self.totals).items()
@@ -240,6 +248,21 @@ class KernelHealth:
             more = ", ..." if len(missing) > _MOST_NAMED else ""
             lines.append(f"  no {', '.join(missing[:_MOST_NAMED])}{more}: {reason}")
         return "\n".join(lines)
+
+
+def _verdict_of(described: Mapping[str, Any], filters: int) -> Verdict:
+    verdict = Verdict(**described)
+    is_known = isinstance(verdict.name, str) and verdict.name in VERDICT_NAMES
+    if not is_known or not 0 <= _checked(verdict.filter, int) < filters:
+        raise ValueError(f"expected a known verdict on one of {filters} filters")
+    _checked(verdict.reason, str)
+    return verdict
+
+
+def _checked(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind}; found {type(value).__name__}")
+    return value
 
 
 def or_none(value: float) -> float | None:

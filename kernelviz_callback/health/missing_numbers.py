@@ -19,6 +19,8 @@ INDEX_NUMBERS = ("nearest", "antiphase")
 _PAIR_NUMBERS = ("nearest", "nearest_cosine", "antiphase", "antiphase_cosine")
 FIRST_SNAPSHOT_NUMBERS = ("cosine_to_first", "change_from_first", "drift")
 _PREVIOUS_SNAPSHOT_NUMBERS = ("cosine_to_previous", "change_from_previous", "update_ratio")
+NO_FIRST_SNAPSHOT = "there is no first snapshot to compare with"
+NO_PREVIOUS_SNAPSHOT = "there is no previous snapshot to compare with"
 # Reasons that depend on the values of the weights, not on their shape.
 _VALUE_REASONS = {
     "autocorrelation": "every kernel is constant",
@@ -60,7 +62,9 @@ def explain_missing(
         Name of a number, or "<name> verdict", to the reason.
     """
     values = torch.stack(list(vars(filters).values()))
-    is_index = torch.tensor([name in INDEX_NUMBERS for name in vars(filters)])[:, None]
+    is_index = torch.tensor(
+        [[name in INDEX_NUMBERS] for name in vars(filters)], dtype=torch.bool, device="cpu"
+    )
     has_any = (values.isfinite() & ~(is_index & (values < 0))).any(1).tolist()
     missing = [name for name, exists in zip(vars(filters), has_any, strict=True) if not exists]
     missing += [name for name, value in vars(totals).items() if not isfinite(value)]
@@ -83,10 +87,10 @@ def _reference_reasons(
     has_first: bool, has_previous: bool, is_one_step: bool, why_no_probe: str | None
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     if not has_first:
-        yield FIRST_SNAPSHOT_NUMBERS, "there is no first snapshot to compare with"
+        yield FIRST_SNAPSHOT_NUMBERS, NO_FIRST_SNAPSHOT
     if not has_previous:
         names = (*_PREVIOUS_SNAPSHOT_NUMBERS, "frozen verdict")
-        yield names, "there is no previous snapshot to compare with"
+        yield names, NO_PREVIOUS_SNAPSHOT
     elif not is_one_step:
         yield ("update_ratio",), "the previous snapshot is not one optimizer step away"
     if why_no_probe is not None:

@@ -1,12 +1,21 @@
 """Find the convolutions of a model by name, and read their geometry."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.parameter import is_lazy
+
+from kernelviz_callback.model.layer_kinds import (
+    CONVOLUTIONS,
+    Convolution,
+    base_of,
+    is_like_convolution,
+    stored_weight,
+    why_unwatchable,
+)
+from kernelviz_callback.model.layer_names import is_glob, match_names, nearest_name, printable
 
 # Path segments that a wrapper adds to the name of a module: torch.compile,
 # (Distributed)DataParallel, FSDP and activation checkpointing. They are removed, so that a layer
@@ -21,10 +30,8 @@ WRAPPER_SEGMENTS = frozenset(
     }
 )
 
-Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
-
-_KINDS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_MOST_CANDIDATES = 20
+_MOST_LISTED = 200  # layers in a message
+_MOST_REASONS = 5  # reasons in the first line of a message
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,32 @@ class Geometry:
         return cls(**restored)
 
 
+class NamedLayer(NamedTuple):
+    """A module that is a convolution, or that a user would take for one.
+
+    Attributes:
+        module: The module.
+        path: Its name in ``named_modules()``.
+        reason: Why it cannot be watched, see `why_unwatchable`; None if it can be watched.
+    """
+
+    module: nn.Module
+    path: str
+    reason: str | None
+
+
+class Selection(NamedTuple):
+    """The layers that a user has named.
+
+    Attributes:
+        found: Name to module, in the order of the model. At least one.
+        refused: Name to reason, for the named layers that cannot be watched.
+    """
+
+    found: dict[str, nn.Module]
+    refused: dict[str, str]
+
+
 def find_convolutions(
     model: nn.Module, layers: str | Sequence[str] | None = None
 ) -> dict[str, Convolution]:
@@ -74,21 +107,23 @@ def find_convolutions(
 
     Args:
         model: Any module. Lazy convolutions are found too.
-        layers: Which convolutions to find. None stands for the first 2-D convolution in
-            ``named_modules()``, or, if there is none, for the first 1-D or 3-D convolution.
-            Otherwise a dotted name, a glob, or a list of names and globs. In a glob ``*`` also
-            matches dots, as in ``"backbone.*.conv1"``; ``"*"`` alone matches every convolution.
-            Modules that match a glob but are not convolutions are ignored. Names may contain the
-            segments that wrappers add (``_orig_mod``, ``module``), or omit them. A layer that is
-            registered under two names is returned under the first one.
+        layers: Which convolutions to find. None stands for the first convolution in
+            ``named_modules()``: a layer that is trained comes before a layer whose parameters are
+            all frozen, and then a 2-D layer before a 1-D or 3-D layer. Otherwise a dotted name, the
+            end of a name after a dot, a glob, or a list of them. In a glob ``*`` also matches dots,
+            as in ``"backbone.*.conv1"``; ``"*"`` alone matches every convolution. Modules that
+            match a glob but cannot be watched are ignored. Names may contain the segments that
+            wrappers add (``_orig_mod``, ``module``), or omit them. A layer that is registered under
+            two names is returned under the first one.
 
     Returns:
         At least one convolution, in the order of the model. The names do not contain wrapper
         segments, so they are the same under ``torch.compile`` and ``DistributedDataParallel``.
+        If an adapter such as LoRA computes the output of a convolution, the adapter is returned.
 
     Raises:
-        ValueError: If nothing matches, or if a match is not a convolution with real weights. The
-            message lists the convolutions of the model.
+        ValueError: If nothing matches, if the end of a name matches several layers, or if a match
+            is not a convolution with real weights. The message lists the convolutions of the model.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.Conv2d(8, 8, 3))
@@ -97,28 +132,64 @@ def find_convolutions(
         >>> list(find_convolutions(net, "*"))
         ['0', '2']
     """
-    modules = _stable_names(model)
-    candidates = _candidates(modules)
+    found: dict[str, Any] = select_convolutions(model, layers).found
+    return found
+
+
+def select_convolutions(model: nn.Module, layers: str | Sequence[str] | None = None) -> Selection:
+    """Find the convolutions to watch, and those that are named but cannot be watched.
+
+    Args:
+        model: Any module.
+        layers: See `find_convolutions`.
+
+    Raises:
+        ValueError: See `find_convolutions`.
+    """
+    named = name_layers(model)
+    candidates = {name: layer.module for name, layer in named.items() if layer.reason is None}
     if layers is None:
         if not candidates:
-            raise ValueError(_no_match_message(model, "no convolution to watch", modules))
-        return dict([_default_layer(candidates)])
-
+            raise ValueError(_message(model, "no convolution to watch", named))
+        first = min(candidates, key=lambda name: preference(candidates[name]))
+        return Selection({first: candidates[first]}, {})
     wanted: set[str] = set()
     for pattern in [layers] if isinstance(layers, str) else layers:
-        matches = {
-            name
-            for name, (raw, _) in modules.items()
-            if pattern in (name, raw) or fnmatchcase(name, pattern) or fnmatchcase(raw, pattern)
-        } or _first_names_of_alias(model, pattern, modules)
-        found = matches & candidates.keys()
-        if not found:
-            problem = f"no convolution to watch matches layers={pattern!r}"
-            if pattern in matches:
-                problem += f" ({_why_unsupported(modules[pattern][1])})"
-            raise ValueError(_no_match_message(model, problem, modules))
-        wanted |= found
-    return {name: conv for name, conv in candidates.items() if name in wanted}
+        wanted.update(_match(model, named, pattern))
+    return Selection(
+        {name: module for name, module in candidates.items() if name in wanted},
+        {n: layer.reason for n, layer in named.items() if layer.reason and n in wanted},
+    )
+
+
+def preference(layer: nn.Module) -> tuple[bool, bool]:
+    """Return a key by which to sort layers: the one to watch by default has the smallest key.
+
+    Layers that are trained come before frozen ones. Then 2-D layers come before 1-D and 3-D ones:
+    image models may contain 1-D convolutions before the 2-D ones, in attention or time embeddings.
+    """
+    is_frozen = not any(p.requires_grad for p in layer.parameters())
+    return is_frozen, not isinstance(base_of(layer), nn.Conv2d)
+
+
+def name_layers(model: nn.Module) -> dict[str, NamedLayer]:
+    """Name all modules that are convolutions, or that a user would take for convolutions.
+
+    The names do not contain wrapper segments. If two layers have the same short name, the second
+    one keeps the name with the segments. The convolutions inside an adapter are left out.
+    """
+    named: dict[str, NamedLayer] = {}
+    inside: set[int] = set()
+    for path, module in model.named_modules():
+        if id(module) in inside or not is_like_convolution(module):
+            continue
+        reason = why_unwatchable(module)
+        if base_of(module) not in (None, module):
+            inside.update(map(id, module.modules()))
+        short = ".".join(part for part in path.split(".") if part not in WRAPPER_SEGMENTS)
+        name = printable(short or type(module).__name__)
+        named[printable(path) if name in named else name] = NamedLayer(module, path, reason)
+    return named
 
 
 def check_layers(layers: object) -> None:
@@ -137,16 +208,20 @@ def check_layers(layers: object) -> None:
         raise ValueError("layers is an empty list; pass None for the first convolution")
 
 
-def geometry_of(conv: Convolution) -> Geometry:
-    """Read the geometry of a convolution.
+def geometry_of(layer: nn.Module) -> Geometry:
+    """Read the geometry of a convolution, or of the convolution inside an adapter.
+
+    Raises:
+        TypeError: If the module is no convolution.
 
     Example:
         >>> geometry_of(nn.Conv2d(3, 8, 5, stride=2)).stride
         (2, 2)
     """
+    conv = _base(layer)
     padding = conv.padding
     return Geometry(
-        kind=next(kind.__name__ for kind in _KINDS if isinstance(conv, kind)),
+        kind=next(kind.__name__ for kind in CONVOLUTIONS if isinstance(conv, kind)),
         stride=tuple(conv.stride),
         padding=padding if isinstance(padding, str) else tuple(padding),
         dilation=tuple(conv.dilation),
@@ -154,110 +229,103 @@ def geometry_of(conv: Convolution) -> Geometry:
     )
 
 
-def weight_shape(conv: Convolution) -> tuple[int, ...]:
-    """Return the shape (N, C, kH, kW) of the weights without reading the weights.
+def weight_shape(layer: nn.Module) -> tuple[int, ...]:
+    """Return the shape (N, C, kH, kW) of the weights without computing them.
 
-    A 1-D layer has (N, C, k), a 3-D layer (N, C, kD, kH, kW).
+    A 1-D layer has (N, C, k), a 3-D layer (N, C, kD, kH, kW). The weights decide, because the
+    attributes of the layer may differ from them. Only if the weights are not here as a whole, the
+    attributes decide.
+
+    Raises:
+        TypeError: If the module is no convolution.
 
     Example:
         >>> weight_shape(nn.Conv2d(4, 8, 3, groups=2))
         (8, 2, 3, 3)
     """
+    conv = _base(layer)
+    weight = stored_weight(conv)
+    if weight is not None and not is_lazy(weight):
+        shape = getattr(weight, "ds_shape", weight.shape)  # DeepSpeed ZeRO-3 shards the weights
+        if len(shape) == len(conv.kernel_size) + 2:
+            return tuple(shape)
     return conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size
 
 
-def is_ready(conv: Convolution) -> bool:
+def is_ready(layer: nn.Module) -> bool:
     """Return whether the weights exist. A lazy convolution has none before its first forward."""
-    return not any(is_lazy(p) for p in conv.parameters(recurse=True))
+    return not any(map(is_lazy, layer.parameters()))
 
 
-def _stable_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
-    """Map each module's name without wrapper segments to its raw name and the module.
-
-    If two convolutions have the same short name, the second one keeps its raw name. If only one of
-    two modules with the same short name is a convolution, the other module is left out.
-    """
-    named: dict[str, tuple[str, nn.Module]] = {}
-    for raw, module in model.named_modules():
-        short = ".".join(part for part in raw.split(".") if part not in WRAPPER_SEGMENTS)
-        name = short or type(module).__name__
-        if name in named and not _is_convolution(module):
-            continue
-        taken = name in named and _is_convolution(named[name][1])
-        named[raw if taken else name] = (raw, module)
-    return named
+def _base(layer: nn.Module) -> Convolution:
+    conv = base_of(layer)
+    if conv is None:
+        raise TypeError(f"expected a Conv1d, Conv2d or Conv3d; found {type(layer).__name__}")
+    return conv
 
 
-def _first_names_of_alias(
-    model: nn.Module, name: str, modules: Mapping[str, tuple[str, nn.Module]]
-) -> set[str]:
-    """Return the first name of a module that has ``name`` as a second name, or an empty set."""
-    other = dict(model.named_modules(remove_duplicate=False)).get(name)
-    return {first for first, (_, module) in modules.items() if module is other}
+def _match(model: nn.Module, named: Mapping[str, NamedLayer], pattern: str) -> list[str]:
+    """Return the names that a pattern stands for, at least one of a layer that can be watched."""
+    names = match_names(named, pattern)
+    if pattern not in named:
+        paths = {layer.path: name for name, layer in named.items()}
+        names += [paths[path] for path in match_names(paths, pattern) if paths[path] not in names]
+    names = names or _names_of_alias(model, named, pattern)
+    found = [name for name in names if named[name].reason is None]
+    if len(found) > 1 and not is_glob(pattern):
+        found = [n for n in found if isinstance(base_of(named[n].module), nn.Conv2d)] or found
+        if len(found) > 1:
+            problem = f"layers={pattern!r} is the end of {len(found)} names: {', '.join(found)}"
+            raise ValueError(_message(model, problem, named, ", but must stand for one layer"))
+        return found
+    if not found:
+        problem = f"no convolution to watch matches layers={pattern!r}"
+        reasons = [f"{name}: {named[name].reason}" for name in names[:_MOST_REASONS]]
+        if not names and (module := dict(model.named_modules()).get(pattern)) is not None:
+            reasons = [str(why_unwatchable(module))]
+        if reasons:
+            problem += f" ({'; '.join(reasons)})"
+        raise ValueError(_message(model, problem, named, pattern=pattern))
+    return names
 
 
-def _is_convolution(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.conv._ConvNd)
+def _names_of_alias(model: nn.Module, named: Mapping[str, NamedLayer], pattern: str) -> list[str]:
+    """Return the name of the layer that has a second name, or that contains the convolution."""
+    other = dict(model.named_modules(remove_duplicate=False)).get(pattern)
+    if other is None:
+        return []
+    return [n for n, layer in named.items() if other in (layer.module, base_of(layer.module))]
 
 
-def _candidates(modules: Mapping[str, tuple[str, nn.Module]]) -> dict[str, Convolution]:
-    return {
-        name: module
-        for name, (_, module) in modules.items()
-        if isinstance(module, _KINDS) and _why_unsupported(module) is None
-    }
+def _described(module: nn.Module) -> str:
+    base = base_of(module)
+    return str(module) if base in (None, module) else f"{type(module).__name__} of {base}"
 
 
-def _default_layer(candidates: Mapping[str, Convolution]) -> tuple[str, Convolution]:
-    """Return the first 2-D convolution, or else the first one.
-
-    Image models may contain 1-D convolutions before it, in attention or time embeddings.
-    """
-    named = list(candidates.items())
-    return next((each for each in named if isinstance(each[1], nn.Conv2d)), named[0])
-
-
-def _why_unsupported(module: nn.Module) -> str | None:
-    """Return the reason why a module cannot be watched, or None if it can."""
-    if type(module).__module__.startswith("torch.ao.nn.quantized"):
-        return (
-            f"{type(module).__name__} is quantized: its weights are whole numbers and are not "
-            "trained any more"
-        )
-    if not _is_convolution(module):
-        return f"it is a {type(module).__name__}"
-    if hasattr(module, "weight_fake_quant") and hasattr(module, "bn"):
-        return f"{type(module).__name__} is fused: its weights depend on the batch norm inside it"
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        name = type(module).__name__
-        return f"{name} is transposed: it does not compute filter responses"
-    if not isinstance(module, _KINDS):
-        return f"{type(module).__name__} is not a Conv1d, Conv2d or Conv3d"
-    if any(p.is_complex() for p in module.parameters()):
-        return "its weights are complex"
-    return None
-
-
-def _no_match_message(
-    model: nn.Module, problem: str, modules: Mapping[str, tuple[str, nn.Module]]
+def _message(
+    model: nn.Module,
+    problem: str,
+    named: Mapping[str, NamedLayer],
+    after: str = "",
+    *,
+    pattern: str | None = None,
 ) -> str:
-    lines = list(_candidate_lines(modules))
-    more = (
-        [f"  ... and {len(lines) - _MOST_CANDIDATES} more"] if len(lines) > _MOST_CANDIDATES else []
-    )
-    listed = "\n".join(lines[:_MOST_CANDIDATES] + more)
-    candidates = _candidates(modules)
+    candidates = {name: layer.module for name, layer in named.items() if layer.reason is None}
+    nearest = nearest_name(candidates, pattern) if pattern is not None else None
     advice = "the model has none"
-    if candidates:
-        advice = f"pass the name of one, for example layers={_default_layer(candidates)[0]!r}"
+    if nearest is not None:
+        advice = f"the nearest name is {nearest!r}"
+    elif candidates:
+        first = min(candidates, key=lambda name: preference(candidates[name]))
+        advice = f"pass the name of one, for example layers={first!r}"
+    lines = [
+        f"  {name}: {_described(layer.module)}"
+        + (f" - cannot be watched, {layer.reason}" if layer.reason else "")
+        for name, layer in named.items()
+    ]
+    more = len(lines) - _MOST_LISTED
+    listed = lines[:_MOST_LISTED] + ([f"  ... and {more} more"] if more > 0 else [])
     return (
-        f"{problem} in {type(model).__name__}; {advice}.\n"
-        f"Convolutions of this model:\n{listed or '  none'}"
+        f"{problem} in {type(model).__name__}{after}; {advice}.\n"
+        "Convolutions of this model:\n" + ("\n".join(listed) or "  none")
     )
-
-
-def _candidate_lines(modules: Mapping[str, tuple[str, nn.Module]]) -> Iterator[str]:
-    for name, (_, module) in modules.items():
-        if _is_convolution(module):
-            reason = _why_unsupported(module)
-            yield f"  {name}: {module}" + (f" - cannot be watched, {reason}" if reason else "")

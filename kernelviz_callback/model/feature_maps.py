@@ -5,22 +5,16 @@ not used: it may not fit into memory, and references in plain lists and closures
 still lead to the original model.
 """
 
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parameter import is_lazy
 
-from kernelviz_callback.model.convolutions import find_convolutions
-from kernelviz_callback.model.isolation import CollectiveOperation, undo_side_effects
-
-# Devices whose random number generators can be restored.
-_DEVICES = ("cpu", "cuda")
+from kernelviz_callback.model.call_order import has_forward, why_it_cannot_run
+from kernelviz_callback.model.isolation import CollectiveOperation, isolated_run
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ def feature_maps(
     probe as a batch of one, in evaluation mode, without gradients and without autocast, until every
     layer has been called. A map is the output of the first call of the layer, with its bias and
     before any nonlinearity. If a module has no ``forward`` (for example a ``LightningModule`` whose
-    ``training_step`` calls a network), its child with the first convolution is run instead.
+    ``training_step`` calls a network), the part of it with most of the layers is run instead.
 
     Every side effect on the model is undone, also after an exception, see `undo_side_effects`.
     Hooks are not called, except torch's hooks that derive weights. Nothing is compiled.
@@ -97,17 +91,17 @@ def feature_maps(
     """
     if probe.ndim != 3:
         raise ValueError(f"expected a probe of shape (C, H, W); found {tuple(probe.shape)}")
-    reason = _why_it_cannot_run(model)
+    reason = why_it_cannot_run(model)
     if reason is not None:
         return FeatureMaps(absent=dict.fromkeys(layers, reason))
     parameter = next(p for p in model.parameters() if p.is_floating_point())
     batch = probe.to(parameter.device, parameter.dtype)[None]
     found: dict[str, FeatureMap] = {}
     reason = "the model ended without calling it"
-    with undo_side_effects(model), _without_compiling(), torch.no_grad(), _without_autocast(batch):
+    with isolated_run(model, batch.device):
         _record_outputs(layers, found, shrink)
         try:
-            _module_to_run(model)(batch)
+            _module_to_run(model, layers)(batch)
         except _AllLayersCalled:
             pass
         except CollectiveOperation as error:
@@ -154,36 +148,8 @@ def _averaged(values: Tensor, factor: int) -> FeatureMap:
     return FeatureMap(F.avg_pool2d(values[None].float(), factor)[0], factor)
 
 
-def _why_it_cannot_run(model: nn.Module) -> str | None:
-    if any(map(is_lazy, [*model.parameters(), *model.buffers()])):
-        return "the model has layers without weights before its first batch"
-    devices = {p.device.type for p in model.parameters()}
-    for device in sorted(devices.difference(_DEVICES)):
-        return f"the model is on {device}, where random numbers cannot be restored"
-    return None
-
-
-def _module_to_run(model: nn.Module) -> nn.Module:
-    """Return the outermost module that has a forward and is or contains the first convolution."""
-    first = next(iter(find_convolutions(model).values()))
-    within = (m for m in model.modules() if any(inner is first for inner in m.modules()))
-    return next(module for module in within if _has_forward(module))
-
-
-def _has_forward(module: nn.Module) -> bool:
-    if "forward" in vars(module):
-        return True
-    owner = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
-    return owner is not nn.Module and owner.__name__ != "LightningModule"
-
-
-def _without_autocast(batch: Tensor) -> AbstractContextManager[Any]:
-    return torch.autocast(batch.device.type, enabled=False)
-
-
-def _without_compiling() -> AbstractContextManager[Any]:
-    """Run compiled modules uncompiled, because a probe of another shape would recompile them."""
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes a second
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
+def _module_to_run(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
+    """Return the outermost module that has a forward and contains the most of the layers."""
+    wanted = set(map(id, layers.values()))
+    runnable = [module for module in model.modules() if has_forward(module)]
+    return max(runnable, key=lambda module: len(wanted & set(map(id, module.modules()))))

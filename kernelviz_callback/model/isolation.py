@@ -1,9 +1,10 @@
 """Run a model and undo every side effect of the run, so that the training does not change."""
 
 import random
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
 from typing import Any
 
@@ -32,7 +33,32 @@ class CollectiveOperation(BaseException):
 
 
 @contextmanager
-def undo_side_effects(model: nn.Module) -> Iterator[None]:
+def isolated_run(
+    model: nn.Module, device: torch.device, *, hooks_of: nn.Module | None = None
+) -> Iterator[None]:
+    """Run a model in the body of ``with``, without gradients and autocast, and leave no trace.
+
+    Nothing is compiled, because inputs of another shape would recompile the model.
+
+    Args:
+        model: The model, in any mode.
+        device: The device of its parameters.
+        hooks_of: See `undo_side_effects`.
+
+    Raises:
+        CollectiveOperation: From the body, at the first operation that waits for other processes.
+    """
+    with (
+        undo_side_effects(model, hooks_of=hooks_of),
+        _without_compiling(),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        yield
+
+
+@contextmanager
+def undo_side_effects(model: nn.Module, *, hooks_of: nn.Module | None = None) -> Iterator[None]:
     """Prepare a model for a run in the body of ``with``, and undo every change after the body.
 
     In the body all modules are in evaluation mode. They have no hooks, except torch's hooks that
@@ -44,6 +70,7 @@ def undo_side_effects(model: nn.Module) -> Iterator[None]:
 
     Args:
         model: The model, in any mode.
+        hooks_of: The module that keeps all its hooks.
 
     Raises:
         CollectiveOperation: From the body, at the first operation that waits for other processes.
@@ -56,13 +83,25 @@ def undo_side_effects(model: nn.Module) -> Iterator[None]:
     ):
         for module in model.modules():
             module.training = False  # a model may override `eval` with side effects
-            for name in _HOOKS:
+            for name in _HOOKS if module is not hooks_of else ():
                 hooks = getattr(module, name)
-                kept = {key: hook for key, hook in hooks.items() if _derives_weights(hook)}
+                kept = {key: hook for key, hook in hooks.items() if derives_weights(hook)}
                 vars(module)[name] = OrderedDict(kept)
             if any(kind.__name__ == "LightningModule" for kind in type(module).__mro__):
                 vars(module).update(log=_ignore_log, log_dict=_ignore_log)
         yield
+
+
+def derives_weights(hook: object) -> bool:
+    """Whether a hook is one of torch's that derive the weights of a layer."""
+    return any(kind.__module__.startswith(_WEIGHT_HOOKS_MODULE) for kind in type(hook).__mro__)
+
+
+def _without_compiling() -> AbstractContextManager[Any]:
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes a second
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 class _WrittenTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -155,10 +194,6 @@ def _disable_global_hooks() -> Iterator[None]:
             restoring.callback(hooks.update, dict(hooks))
             hooks.clear()
         yield
-
-
-def _derives_weights(hook: object) -> bool:
-    return any(kind.__module__.startswith(_WEIGHT_HOOKS_MODULE) for kind in type(hook).__mro__)
 
 
 def _ignore_log(*_: Any, **__: Any) -> None:

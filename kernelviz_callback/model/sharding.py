@@ -10,23 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernelviz_callback.model.convolutions import Convolution, weight_shape
-from kernelviz_callback.model.weights import effective_weight
+from kernelviz_callback.model.convolutions import weight_shape
+from kernelviz_callback.model.weights import Kernel, read_kernel
 
 
-def is_sharded(conv: Convolution, model: nn.Module) -> bool:
+def is_sharded(layer: nn.Module, model: nn.Module) -> bool:
     """Return whether this process holds only a part of the weights of a layer.
 
     The result is the same on every process. Call it before the first batch, because FSDP2 gathers
     some layers during a batch.
 
     Args:
-        conv: The layer.
+        layer: The layer.
         model: The model with the strategy's wrappers (``trainer.strategy.model``).
     """
-    is_dtensor = any(hasattr(p, "full_tensor") for p in conv.parameters())
-    is_zero3 = any(hasattr(p, "ds_id") for p in conv.parameters())
-    return is_dtensor or is_zero3 or bool(_fsdp1_units(conv, model))
+    is_dtensor = any(hasattr(p, "full_tensor") for p in layer.parameters())
+    is_zero3 = any(hasattr(p, "ds_id") for p in layer.parameters())
+    return is_dtensor or is_zero3 or bool(_fsdp1_units(layer, model))
 
 
 def needs_all_processes(model: nn.Module, trained: nn.Module) -> bool:
@@ -46,37 +46,36 @@ def needs_all_processes(model: nn.Module, trained: nn.Module) -> bool:
     return any(isinstance(m, _fsdp1()) for m in trained.modules())
 
 
-def gather_weight(conv: Convolution, model: nn.Module) -> Tensor:
-    """Copy the whole effective weights of a sharded layer. Every process must call it.
+def gather_kernel(layer: nn.Module, model: nn.Module) -> Kernel:
+    """Copy the whole weights of a sharded layer. Every process must call it.
 
     Args:
-        conv: The layer.
+        layer: The layer.
         model: The model with the strategy's wrappers (``trainer.strategy.model``).
 
     Returns:
-        The weights as `effective_weight` returns them, on every process.
+        What `read_kernel` returns, on every process.
 
     Raises:
         RuntimeError: If the gathered weights do not have the shape of the layer.
     """
     # FSDP2 may hold a gathered copy in the precision of the computation. `state_dict` makes it
     # return to the exact shards.
-    conv.state_dict(keep_vars=True)
-    with _gathered(conv, model):
-        weight: Any = effective_weight(conv)
+    layer.state_dict(keep_vars=True)
+    with _gathered(layer, model):
+        shape, kernel = weight_shape(layer), read_kernel(layer)
+        weight: Any = kernel.weight
         if hasattr(weight, "full_tensor"):
             # Under CPU offload the shards must first move to a device that can communicate.
             weight = weight.to(weight.device_mesh.device_type).full_tensor()
     whole: Tensor = weight
-    if tuple(whole.shape) != weight_shape(conv):
-        raise RuntimeError(
-            f"gathered weights of shape {tuple(whole.shape)}, expected {weight_shape(conv)}"
-        )
-    return whole
+    if tuple(whole.shape) != shape:
+        raise RuntimeError(f"gathered weights of shape {tuple(whole.shape)}, expected {shape}")
+    return Kernel(whole, kernel.unknown)
 
 
-def _gathered(conv: Convolution, model: nn.Module) -> AbstractContextManager[Any]:
-    units = _fsdp1_units(conv, model)
+def _gathered(layer: nn.Module, model: nn.Module) -> AbstractContextManager[Any]:
+    units = _fsdp1_units(layer, model)
     if units:
         from torch.distributed.fsdp import FullyShardedDataParallel
 
@@ -86,7 +85,7 @@ def _gathered(conv: Convolution, model: nn.Module) -> AbstractContextManager[Any
         return FullyShardedDataParallel.summon_full_params(
             units[-1], recurse=False, writeback=False
         )
-    partitioned = [p for p in conv.parameters() if hasattr(p, "ds_id")]
+    partitioned = [p for p in layer.parameters() if hasattr(p, "ds_id")]
     if partitioned:
         import deepspeed
 
@@ -95,10 +94,10 @@ def _gathered(conv: Convolution, model: nn.Module) -> AbstractContextManager[Any
     return nullcontext()
 
 
-def _fsdp1_units(conv: Convolution, model: nn.Module) -> list[Any]:
+def _fsdp1_units(layer: nn.Module, model: nn.Module) -> list[Any]:
     """Return the FSDP1 wrappers around a layer, the outermost first."""
     units = (m for m in model.modules() if isinstance(m, _fsdp1()))
-    return [unit for unit in units if any(m is conv for m in unit.modules())]
+    return [unit for unit in units if any(m is layer for m in unit.modules())]
 
 
 def _fsdp1() -> tuple[type[nn.Module], ...]:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from kernelviz_callback.filters.responses import response_size
+from kernelviz_callback.filters.responses import kernel_reach, response_size
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.probe.probe_chart import make_chart
 
@@ -22,6 +22,8 @@ else:  # the types that a configuration file can hold; LightningCLI would list a
     ProbeSource = str | Path | None
 
 CHART = "chart"
+LARGEST_CHART = 1024  # pixels: the Kernels tab takes no larger image
+_LEAST_SHARE = 8  # a response is at least such a part of the chart, or the chart is drawn larger
 BATCH_SOURCES = ("train_batch", "val_batch")
 
 
@@ -61,7 +63,7 @@ class Probe:
             channels: Number of channels that the layer reads.
 
         Returns:
-            Shape (channels, H, W), float32.
+            Shape (channels, H, W), float32. Equal channels share their memory.
 
         Raises:
             ValueError: If the probe cannot be adapted. The message names both numbers of channels.
@@ -74,15 +76,34 @@ class Probe:
         if found == channels:
             return self.image
         if found == 3 and (channels == 1 or self.name == CHART):
-            grey = _grey(self.image)
-            return grey.repeat(channels, 1, 1)
+            return _grey(self.image).expand(channels, -1, -1)
         if found == 1:
-            return self.image.repeat(channels, 1, 1)
+            return self.image.expand(channels, -1, -1)
         raise ValueError(
             f"the layer reads {channels} input channels and the probe ({self.name}) has {found}; "
-            f"pass a tensor of shape ({channels}, H, W), a grey image or probe=None for the "
-            f"chart, or watch only layers that read {found} channels"
+            f"use a grey image, the test chart, or from Python a tensor of shape ({channels}, H, W)"
         )
+
+    def covering(self, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> "Probe":
+        """Return the probe, or a larger chart if the response to this chart would be a thin line.
+
+        The larger chart has twice the reach of the kernel, at most `LARGEST_CHART` pixels. Only the
+        chart can be drawn at another size, so any other probe is returned as it is.
+
+        Args:
+            kernel: (kH, kW).
+            dilation: Dilation of the convolution, (vertical, horizontal).
+
+        Example:
+            >>> chart = load_probe()
+            >>> chart.covering((7, 7)).size, chart.covering((1, 256)).size
+            ((224, 224), (512, 512))
+        """
+        reach, side = max(kernel_reach(kernel, dilation)), min(self.size)
+        needed = min(2 * reach, LARGEST_CHART)
+        if self.name != CHART or side - reach >= side // _LEAST_SHARE or needed <= side:
+            return self
+        return Probe(make_chart(needed), CHART)
 
     def in_grey(self) -> "Probe":
         """Return the probe with one channel, its luminance or mean, which fits every layer."""
@@ -122,7 +143,8 @@ def load_probe(source: ProbeSource = None, *, size: int = 224) -> Probe:
             or array of shape (C, H, W) or (H, W). If the longer side of an image has more than
             ``size`` pixels, the image is shrunk to this size. Tensors and arrays keep their size.
             Tensors and arrays of whole numbers are divided by 255.
-        size: Size of the chart, and maximal size of an image, in pixels.
+        size: Size of the chart, and maximal size of an image, in pixels. For some layers the chart
+            is drawn larger, see `Probe.covering`.
 
     Raises:
         FileNotFoundError: If the path does not exist.
@@ -137,11 +159,12 @@ def load_probe(source: ProbeSource = None, *, size: int = 224) -> Probe:
     if source is None:
         return Probe(make_chart(size), CHART)
     if isinstance(source, str | Path):
-        return Probe(_from_image(_open(Path(source)), size), Path(source).name)
+        return Probe(_from_image(_open(source), size), Path(source).name)
     if isinstance(source, Image.Image):
         return Probe(_from_image(source, size), "image")
     if isinstance(source, np.ndarray):
-        source = torch.from_numpy(np.ascontiguousarray(source))
+        # torch refuses arrays of another byte order, and warns about those that are read-only.
+        source = torch.from_numpy(np.array(source, source.dtype.newbyteorder("="), order="C"))
     if isinstance(source, Tensor):
         return probe_of_tensor(source, "tensor")
     raise TypeError(
@@ -166,6 +189,11 @@ def probe_of_tensor(values: Tensor, name: str) -> Probe:
         raise ValueError(
             f"a probe tensor needs the shape (C, H, W) or (H, W); found {tuple(values.shape)}"
         )
+    if values.layout != torch.strided or values.is_meta or values.is_quantized:
+        raise ValueError(
+            f"a probe tensor needs dense values; found {values.layout} of {values.dtype} on "
+            f"{values.device}; use .to_dense() or .dequantize(), or pass another tensor"
+        )
     if values.shape[-1] in (1, 3, 4) and values.shape[0] > 16:
         raise ValueError(
             f"a probe tensor needs the shape (C, H, W); found {tuple(values.shape)}, which looks "
@@ -174,9 +202,11 @@ def probe_of_tensor(values: Tensor, name: str) -> Probe:
     if values.is_complex():
         raise ValueError(f"a probe tensor needs real values; found {values.dtype}")
     scale = 1.0 if values.is_floating_point() or values.dtype == torch.bool else 255.0
-    image = values.detach().to("cpu", torch.float32, copy=True).contiguous() / scale
+    # Not the subclass of the data set: a checkpoint with it could not be read without its code.
+    plain = values.detach().as_subclass(Tensor)
+    image = plain.to("cpu", torch.float32, copy=True).contiguous() / scale
     if not image.isfinite().all():
-        raise ValueError("the probe has NaN or infinite values; pass a finite image")
+        raise ValueError(f"the probe ({name}) has NaN or infinite values; pass a finite image")
     return Probe(image, name)
 
 
@@ -192,7 +222,8 @@ def check_fit(shape: Sequence[int], geometry: Geometry, probe: Probe) -> None:
         return
     _, channels, *_, height, width = shape
     probe.for_channels(channels * geometry.groups)
-    response_size(probe.size, (height, width), geometry.plane_dilation)
+    covering = probe.covering((height, width), geometry.plane_dilation)
+    response_size(covering.size, (height, width), geometry.plane_dilation)
 
 
 def readable_by_layer(probe: Probe, shape: Sequence[int], geometry: Geometry) -> Probe:
@@ -213,19 +244,19 @@ def readable_by_layer(probe: Probe, shape: Sequence[int], geometry: Geometry) ->
     return probe
 
 
-def _open(path: Path) -> Image.Image:
+def _open(source: str | Path) -> Image.Image:
+    path = Path(source).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"probe={str(path)!r} is not a file; pass the path of an image, or one of "
-            f"{BATCH_SOURCES} for the first image of the data"
+            f"the probe {str(source)!r} is not a file; pass the path of an image"
         )
     try:
         with Image.open(path) as file:
             image: Image.Image = file.copy()
             return image
-    except OSError as error:
+    except Exception as error:  # for a damaged or huge file, Pillow raises many types of errors
         raise ValueError(
-            f"probe={str(path)!r} is not an image that Pillow can read: {error}"
+            f"the probe {str(source)!r} is not an image that Pillow can read: {error}"
         ) from error
 
 
@@ -235,16 +266,18 @@ def _from_image(image: Image.Image, size: int) -> Tensor:
         grey = image.mode in ("1", "I", "F", "LA") or image.mode.startswith("I;16")
         image = _eight_bits(image) if grey else image.convert("RGB")
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
-    from torchvision.transforms.v2.functional import pil_to_tensor
-
-    pixels: Tensor = pil_to_tensor(image)
-    return pixels.contiguous().float() / 255
+    pixels = torch.from_numpy(
+        np.array(image)
+    )  # a function of torchvision would use the default device
+    return pixels.reshape(image.height, image.width, -1).permute(2, 0, 1).contiguous().float() / 255
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in ("1", "LA"):
         return image.convert("L")
     values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("the probe has NaN or infinite values; pass a finite image")
     span = float(values.max() - values.min()) or 1.0
     return Image.fromarray(np.rint((values - values.min()) / span * 255).astype(np.uint8), "L")
 

@@ -80,7 +80,7 @@ def energy_for_layer(
         return reason
     _, channels, height, width = shape
     try:
-        image = probe.for_channels(channels * groups)
+        image = probe.covering((height, width), dilation).for_channels(channels * groups)
         return measure_probe(
             image, (height, width), channels=channels, dilation=dilation, groups=groups
         )

@@ -9,6 +9,7 @@ object, here called the description, with the keys
 * ``layers``: layer name to geometry (``kind``, ``stride``, ``padding``, ``dilation``, ``groups``),
 * ``probe``: ``name`` and SHA-256 ``digest``, or null,
 * ``versions``: package name to version,
+* ``stored_only``: layer name to reason, for layers whose weights could not be measured,
 * ``health``: layer name to ``totals``, ``verdicts``, ``absent`` and ``false_alarm_rate``, as in
   `KernelHealth.to_dict`, for the layers that were examined.
 
@@ -17,7 +18,7 @@ each filter.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -32,10 +33,13 @@ from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.model.host import to_host
 from kernelviz_callback.snapshots.names import snapshot_name
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.storage import Folder, Location, as_folder, write_whole
+from kernelviz_callback.storage import Folder, Location, as_folder, open_to_read, write_whole
 
 SCHEMA_VERSION = 1
 _METADATA_KEY = "kernelviz"
+_LARGEST_STEP = 1 << 62
+# What reading raises if a description has other keys or types than those that were written.
+_NOT_AS_WRITTEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +83,7 @@ def save_snapshot(snapshot: Snapshot, folder: Location) -> Folder:
         if snapshot.probe_digest
         else None,
         "versions": dict(snapshot.versions),
+        "stored_only": dict(snapshot.stored_only),
         "health": {
             name: health.to_dict(with_filters=False) for name, health in snapshot.health.items()
         },
@@ -104,32 +109,36 @@ def load_snapshot(path: Location) -> Snapshot:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file is not a snapshot, is damaged, or was written by a newer version.
     """
-    content = as_folder(path).read_bytes()
     try:
+        with open_to_read(as_folder(path)) as file:
+            content = file.read()
         tensors = from_safetensors(content)
         description = read_description(read_metadata(content))
         if description is None:
             raise ValueError("it is a safetensors file, but not a kernelviz snapshot")
         _check_version(description)
-        probe = description["probe"] or {}
+        probe_name, probe_digest = _probe_of(description)
         return Snapshot(
-            step=description["step"],
-            epoch=description["epoch"],
-            wall_time=description["wall_time"],
+            step=_whole_number(description["step"]),
+            epoch=_whole_number(description["epoch"]),
+            wall_time=float(description["wall_time"]),
             weights={name: tensors[weight_key(name)] for name in description["layers"]},
             geometry={
                 name: Geometry.from_dict(geometry)
                 for name, geometry in description["layers"].items()
             },
-            probe_name=probe.get("name"),
-            probe_digest=probe.get("digest"),
+            probe_name=probe_name,
+            probe_digest=probe_digest,
             versions=description["versions"],
             health={
-                name: _read_health(description, name, tensors.__getitem__)
+                name: _read_health(
+                    description, name, tensors.__getitem__, tensors[weight_key(name)].shape
+                )
                 for name in description.get("health", {})
             },
+            stored_only=dict(description.get("stored_only", {})),
         )
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (SafetensorError, json.JSONDecodeError, *_NOT_AS_WRITTEN) as error:
         raise ValueError(f"{path} is not a complete kernelviz snapshot: {error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -155,7 +164,10 @@ def read_description(metadata: Mapping[str, str] | None) -> dict[str, Any] | Non
 
 
 def read_record(
-    description: Mapping[str, Any], layer: str, read_tensor: Callable[[str], Tensor]
+    description: Mapping[str, Any],
+    layer: str,
+    read_tensor: Callable[[str], Tensor],
+    shape: Sequence[int],
 ) -> LayerRecord:
     """Read what a snapshot file records about one layer, besides its weights.
 
@@ -163,6 +175,7 @@ def read_record(
         description: The description in the file, see `read_description`.
         layer: Name of the layer in the file.
         read_tensor: Reads the tensor of a name from the file; raises `KeyError` if it is missing.
+        shape: Shape of the weights of the layer.
 
     Raises:
         ValueError: If the file is damaged or was written by a newer version.
@@ -172,12 +185,12 @@ def read_record(
         _check_version(description)
         return LayerRecord(
             wall_time=float(description["wall_time"]),
-            probe_digest=(description["probe"] or {}).get("digest"),
+            probe_digest=_probe_of(description)[1],
             health=None
             if description.get("health", {}).get(layer) is None
-            else _read_health(description, layer, read_tensor),
+            else _read_health(description, layer, read_tensor, shape),
         )
-    except (AttributeError, LookupError, TypeError) as error:
+    except _NOT_AS_WRITTEN as error:
         raise ValueError(f"it is not a complete kernelviz snapshot: {error}") from error
 
 
@@ -209,8 +222,31 @@ def _check_version(description: Mapping[str, Any]) -> None:
         )
 
 
+def _probe_of(description: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the name and the digest of the probe, two times None without a probe."""
+    probe = description["probe"]
+    if probe is None:
+        return None, None
+    name, digest = (probe.get(k) if isinstance(probe, dict) else 0 for k in ("name", "digest"))
+    if not isinstance(name, str | None) or not isinstance(digest, str):
+        raise TypeError("the probe needs a name and a digest")
+    return name, digest
+
+
+def _whole_number(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value < _LARGEST_STEP:
+        raise TypeError("the step and the epoch must be whole numbers")
+    return value
+
+
 def _read_health(
-    description: Mapping[str, Any], layer: str, read_tensor: Callable[[str], Tensor]
+    description: Mapping[str, Any],
+    layer: str,
+    read_tensor: Callable[[str], Tensor],
+    shape: Sequence[int],
 ) -> KernelHealth:
     measures = {f.name: read_tensor(_measure_key(layer, f.name)) for f in fields(FilterMeasures)}
-    return KernelHealth.from_dict(description["health"][layer], FilterMeasures(**measures))
+    health = KernelHealth.from_dict(description["health"][layer], FilterMeasures(**measures))
+    if health.shape != tuple(shape):
+        raise ValueError(f"damaged: the health of {layer} is that of another shape")
+    return health

@@ -1,11 +1,15 @@
 """Names of the files in a run folder: which file belongs to which step."""
 
+import hashlib
 import re
 from pathlib import PurePosixPath
 
 from kernelviz_callback.storage import Folder, Location, as_folder, move
 
 _SNAPSHOT = re.compile(r"step-(\d{8,})\.safetensors")
+# ASCII only: some file systems know no other characters, and some take different ones for equal.
+_NOT_IN_NAMES = re.compile(r"[^\w.-]", re.ASCII)
+_LONGEST_STEM = 99  # characters; a step and a suffix follow, and a name may have 255 bytes
 # A snapshot, or a picture that was drawn at the same step.
 _SNAPSHOT_OR_PICTURE = re.compile(r".*step-(\d{8,})\.(safetensors|png|jpg)")
 
@@ -29,6 +33,26 @@ def snapshot_step(name: str) -> int | None:
     """
     match = _SNAPSHOT.fullmatch(PurePosixPath(name).name)
     return int(match[1]) if match else None
+
+
+def picture_stem(tag: str) -> str:
+    """Return the beginning of the file name of a picture: at most 116 ASCII characters.
+
+    Different tags have different names. A layer name that cannot be a part of a file name, or is
+    too long, is changed, and a digest follows it.
+
+    Args:
+        tag: Kind of picture and name of the layer.
+
+    Example:
+        >>> picture_stem("kernels/net.conv1"), picture_stem("kernels/a/b")
+        ('kernels-net.conv1', 'kernels-a-b~73644b72b93505f3')
+    """
+    kind, _, layer = tag.partition("/")
+    stem = _NOT_IN_NAMES.sub("-", f"{kind}-{layer}")[:_LONGEST_STEM]
+    if stem == f"{kind}-{layer}":
+        return stem
+    return f"{stem}~{hashlib.sha256(tag.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
 def list_snapshots(folder: Location) -> dict[int, Folder]:

@@ -6,8 +6,9 @@ from safetensors.torch import load as from_safetensors, save as to_safetensors
 
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.format import read_metadata
-from kernelviz_callback.storage import Location, as_folder, write_whole
+from kernelviz_callback.storage import Location, as_folder, read_whole, write_whole
 
+_MOST_BYTES = 256 << 20  # of the file; a probe of 4096 x 4096 as float32 has 192 MiB
 _PROBE_NAME = "probe.safetensors"
 
 
@@ -52,7 +53,7 @@ def load_saved_probe(folder: Location, digest: str | None = None) -> Probe | Non
     names = [_PROBE_NAME] + ([_other_probe_name(digest)] if digest else [])
     for name in names:
         try:
-            content = (folder / name).read_bytes()
+            content = read_whole(folder / name, _MOST_BYTES)
             image = from_safetensors(content)["probe"]
             image = image.float() / 255 if image.dtype == torch.uint8 else image
             probe = Probe(image, read_metadata(content).get("name", "image"))

@@ -28,6 +28,8 @@ class Snapshot:
         health: Layer name to health, for the layers that were examined.
         feature_maps: Feature maps of the layers that do not read the image itself, at the size at
             which they are drawn. They are not written to a file.
+        stored_only: Layer name to reason, for layers whose weights could not be measured, see
+            `Kernel.unknown`. Their weights are those that the layer stores.
     """
 
     step: int
@@ -45,6 +47,7 @@ class Snapshot:
     )
     health: Mapping[str, KernelHealth] = field(default_factory=dict)
     feature_maps: FeatureMaps = field(default_factory=FeatureMaps)
+    stored_only: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -27,9 +27,9 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 
+from kernelviz_callback.drawable import why_not_drawable
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 from kernelviz_callback.tensorboard_plugin.header import (
-    MOST_DATA_BYTES,
     MOST_PROBE_BYTES,
     USUAL_DATA_BYTES,
     VERSION,
@@ -116,14 +116,17 @@ def pack_snapshot(
         The header and the payload.
 
     Raises:
-        ValueError: If the shape is not supported, if a kernel with 8 bits for each weight is larger
-            than 1 MiB, or if ``verdict_bits`` have another shape.
+        ValueError: If the shape is not supported, if the layer is too large to be drawn, or if
+            ``verdict_bits`` have another shape.
     """
     if weights.ndim not in (3, 4, 5) or 0 in weights.shape:
         raise ValueError(
             "weights need the shape (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW); found "
             f"{weights.shape}"
         )
+    too_large = why_not_drawable(weights.shape)
+    if too_large is not None:
+        raise ValueError(f"the layer is too large for the Kernels tab: {too_large}")
     filters, channels, *kernel = weights.shape
     is_large = 2 * weights.size > room
     dtype: Literal["float16", "uint8"] = "uint8" if is_large else "float16"
@@ -271,9 +274,6 @@ def _fitting_size(shape: tuple[int, ...], room: int) -> tuple[int, int]:
     """Return how many filters and channels fit with 8 bits for each weight, at least one kernel."""
     filters, channels, *sides = shape
     kernel = math.prod(sides)
-    if kernel > MOST_DATA_BYTES:
-        size = "x".join(map(str, sides))
-        raise ValueError(f"a kernel of {size} is too large for the Kernels tab")
     fitting = max(_RGB, room // (filters * kernel))
     channels = min(channels, fitting, max(1, room // kernel))
     return min(filters, max(1, room // (channels * kernel))), channels

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, cast
 
+from kernelviz_callback.drawable import why_not_drawable
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 
 VERSION = 1
@@ -25,6 +26,8 @@ ITEM_BYTES = {"uint8": 1, "float16": 2, "float32": 4}
 
 _DIMENSIONS = (1, 2, 3)  # of a convolution
 _LARGEST_COUNT = 2**53 - 1  # JavaScript is exact for whole numbers up to here
+_LONGEST_TEXT = 1_000  # characters of a name; no layer has a longer one
+_LONGEST_PROBE_SIDE = 2**14  # pixels and channels
 
 
 class SnapshotHeader(TypedDict):
@@ -117,6 +120,8 @@ def parse_header(tag: str, content: bytes) -> Header:
     header = cast(Header, fields)
     if header["kind"] == "snapshot":
         _check_counts(header)
+    elif max(header["shape"]) > _LONGEST_PROBE_SIDE:
+        raise ValueError(f"its shape {_short(header['shape'])} exceeds the size limit")
     most = MOST_DATA_BYTES if header["kind"] == "snapshot" else MOST_PROBE_BYTES
     if data_length(header) > most:
         raise ValueError(f"its shape {_short(header['shape'])} exceeds the size limit")
@@ -155,12 +160,17 @@ def _check_counts(header: SnapshotHeader) -> None:
     stored, whole = header["shape"][:2], [header["filters"], header["channels"]]
     if stored[0] > whole[0] or stored[1] > whole[1]:
         raise ValueError(f"it holds {stored} filters and channels of a layer that has {whole}")
+    too_large = why_not_drawable([*whole, *header["shape"][2:]])
+    if too_large is not None:
+        raise ValueError(f"its layer is too large: {too_large}")
     dimensions, geometry = len(header["shape"]) - 2, header["geometry"]
     sides = [geometry[name] for name in ("stride", "padding", "dilation")]
     if any(len(each) != dimensions for each in sides if isinstance(each, list)):
         raise ValueError(
             f"its kernels have {dimensions} dimensions; its geometry has a different number"
         )
+    if header["filters"] % geometry["groups"]:
+        raise ValueError(f"its {header['filters']} filters cannot have {geometry['groups']} groups")
     for name, count in (header["verdicts"] or {}).items():
         if count > header["filters"]:
             raise ValueError(f"its verdict {name} counts {count} of {header['filters']} filters")
@@ -171,7 +181,7 @@ def _short(value: object) -> str:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and len(value) <= _LONGEST_TEXT
 
 
 def _is_count(value: object) -> bool:
@@ -221,7 +231,7 @@ def _one_of(names: Sequence[str]) -> tuple[str, Callable[[Any], bool]]:
 
 
 _COUNT = ("a whole number from 0", _is_count)
-_TEXT = ("a text", _is_text)
+_TEXT = (f"a text of at most {_LONGEST_TEXT:,} characters", _is_text)
 _SNAPSHOT_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "version": _COUNT,
     "kind": _TEXT,

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
@@ -10,14 +11,12 @@ from typing_extensions import override
 
 from kernelviz_callback.drawing.layer_pictures import Response, map_shrink
 from kernelviz_callback.model.convolutions import check_layers
-from kernelviz_callback.probe.probe import (
-    BATCH_SOURCES,
-    Probe,
-    ProbeSource,
-    check_probe_size,
-    load_probe,
+from kernelviz_callback.probe.probe import BATCH_SOURCES, Probe, ProbeSource, check_probe_size
+from kernelviz_callback.training.batch_probe import (
+    load_given_probe,
+    probe_of_batch,
+    probe_of_loader,
 )
-from kernelviz_callback.training.batch_probe import probe_of_batch, probe_of_loader
 from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import HealthLog
 from kernelviz_callback.training.lightning_compat import (
@@ -62,6 +61,8 @@ class KernelVizCallback(Callback):
     **Cost:** training with the callback is bit-identical to training without it. Drawing and
     logging run in background threads. If a file or a picture cannot be made, a warning says what is
     lost, and the training goes on.
+
+    A Trainer takes one callback of this class. To watch several layers, pass a list of them.
 
     Deeper layers (see ``layers``) are shown differently. Their filters have many input channels and
     are drawn as principal planes. Their responses are feature maps: the outputs of the layer when
@@ -124,7 +125,7 @@ class KernelVizCallback(Callback):
         self.style = Style(response, scale, health, live)
         self.schedule = Schedule(every_n_epochs, every_n_train_steps, early_steps)
         self._batch_source = probe if isinstance(probe, str) and probe in BATCH_SOURCES else None
-        self._given_probe = None if self._batch_source else load_probe(probe, size=probe_size)
+        self._given_probe = None if self._batch_source else load_given_probe(probe, probe_size)
         self._trainer: weakref.ref[Trainer] | None = None  # of the present or the last fit
         self._reset()
 
@@ -141,7 +142,7 @@ class KernelVizCallback(Callback):
     @override
     def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         if stage == "fit":
-            self._reset_for_new_training(trainer)
+            self._set_up(trainer)
 
     @override
     def on_fit_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
@@ -225,7 +226,7 @@ class KernelVizCallback(Callback):
         self._is_fitting = False
         self._step = 0
 
-    def _reset_for_new_training(self, trainer: "Trainer") -> None:
+    def _set_up(self, trainer: "Trainer") -> None:
         other = self._trainer() if self._trainer is not None else None
         if other is not None and other is not trainer and is_fitting(other):
             raise RuntimeError(
@@ -236,40 +237,46 @@ class KernelVizCallback(Callback):
         self._close()  # a fit that failed may not have called `on_exception`
         if trainer.global_step == 0:
             self._reset()
+        # Before a hook of the model can change the working directory.
+        self._log_dir = log_dir_of(trainer)
 
     def _find_layers(self, trainer: "Trainer", module: "LightningModule") -> None:
         self._restored, self._session = self._state(), None
         self._watched = WatchedLayers(
-            module, self.layers, trained=trainer.strategy.model, map_shrink=map_shrink
+            module,
+            self.layers,
+            trained=trainer.strategy.model,
+            map_shrink=map_shrink,
+            optimizers=trainer.optimizers,
+            probe=self._probe,
+            before=self._restored.layers,
         )
         if self._probe is None and not self._watched.reads_images:
-            self._probe = load_probe()  # a session needs a probe, even if no layer uses it
+            self._probe = load_given_probe()  # a session needs a probe, even if no layer uses it
         if self._probe is not None:
-            self._watched.check_fit(self._probe)
+            self._probe = self._watched.check_fit(self._probe)
 
     def _take_validation_probe(self, trainer: "Trainer", batch: Any) -> None:
         if trainer.sanity_checking and self._batch_source == "val_batch" and self._probe is None:
-            self._take_probe(probe_of_batch(batch, "val_batch"))
+            self._take_probe(partial(probe_of_batch, batch, "val_batch"))
 
     def _take_training_probe(self, trainer: "Trainer", batch: Any) -> None:
         if self._is_fitting:
-            self._take_probe(probe_of_batch(batch, "train_batch"))
+            self._take_probe(partial(probe_of_batch, batch, "train_batch"))
             self._snapshot(trainer)
 
-    def _take_probe(self, probe: Probe) -> None:
-        if self._watched is not None:
-            self._watched.check_fit(probe)
-        self._probe = probe
+    def _take_probe(self, take: Callable[[int | None], Probe]) -> None:
+        """Take the probe with a function of the number of channels that the model reads."""
+        watched = self._watched
+        self._probe = take(None) if watched is None else watched.check_fit(take(watched.channels))
 
     def _start(self, trainer: "Trainer") -> None:
-        log_dir = log_dir_of(trainer)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._is_fitting = True
         self._step = trainer.global_step
         if self._batch_source == "val_batch" and self._probe is None:
-            self._take_probe(probe_of_loader(trainer.val_dataloaders))
-        self._log_dir = log_dir
+            self._take_probe(partial(probe_of_loader, trainer.val_dataloaders))
         self._snapshot(trainer)
 
     def _end_batch(self, trainer: "Trainer", *, log: Callable[..., None]) -> None:
@@ -298,6 +305,8 @@ class KernelVizCallback(Callback):
     def _restore(self, state: RunState) -> None:
         self._session = None  # the session may be that of another training
         self._restored = state
+        if self._watched is not None:  # some strategies restore after `on_fit_start`
+            self._watched.continue_with(state.layers)
         source = self._batch_source
         if state.batch_probe is not None and source and source == state.batch_source:
             self._probe = Probe(state.batch_probe, source)

@@ -216,7 +216,9 @@ class _Child:
                 raise
 
     def _start(self, descriptor: int) -> "subprocess.Popen[bytes]":
-        paths = [path for path in sys.path if isinstance(path, str)]
+        # A relative path no longer leads to this package if the working directory has changed.
+        package = str(Path(__file__).absolute().parents[2])
+        paths = [*(path for path in sys.path if isinstance(path, str)), package]
         return subprocess.Popen(
             [sys.executable, "-c", _CODE, str(descriptor), str(os.getpid()), *paths],
             stdin=subprocess.DEVNULL,

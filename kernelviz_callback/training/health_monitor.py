@@ -8,6 +8,7 @@ from torch import Tensor
 from kernelviz_callback.health.alerts import LayerAlerts
 from kernelviz_callback.health.examine import kernel_health
 from kernelviz_callback.health.kernel_health import KernelHealth
+from kernelviz_callback.health.missing_numbers import NO_FIRST_SNAPSHOT, NO_PREVIOUS_SNAPSHOT
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.model.host import to_host
@@ -17,6 +18,12 @@ from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.training.failures import Failures
 
 PREFIX = "kernelviz/"  # of the tags of health numbers
+# Numbers that are 0 if they do not exist for lack of an earlier snapshot: the number, its name in
+# `KernelHealth.absent`, and the reason there.
+_ZERO_AT_START = (
+    ("drift", "drift", NO_FIRST_SNAPSHOT),
+    ("frozen", "frozen verdict", NO_PREVIOUS_SNAPSHOT),
+)
 
 
 class HealthMonitor:
@@ -80,6 +87,10 @@ class HealthMonitor:
     def numbers(self, found: Mapping[str, KernelHealth]) -> dict[str, float]:
         """Return the numbers of an examined snapshot, as ``<layer>/<number>`` and the value.
 
+        At the first snapshot of a layer, and at the first one after its shape changed, the drift is
+        0 and no filter is frozen, although neither can be measured: a callback that monitors such a
+        number ends the training if the number does not exist.
+
         If an earlier snapshot had a number that this snapshot does not have, the value is NaN.
         Otherwise `EarlyStopping` and similar callbacks would still use the earlier value. An update
         ratio is NaN only if all filters are non-finite: most snapshots have no update ratio.
@@ -87,6 +98,9 @@ class HealthMonitor:
         numbers: dict[str, float] = {}
         for layer, health in found.items():
             values = health.to_scalars()
+            for name, absent, reason in _ZERO_AT_START:
+                if health.absent.get(absent) == reason:
+                    values[name] = 0.0
             logged = self._logged.setdefault(layer, set())
             missing = logged - values.keys()
             logged.update(values)

@@ -4,6 +4,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from kernelviz_callback.storage import as_absolute
+
 _NAMES = ("lightning.pytorch", "pytorch_lightning")
 
 if TYPE_CHECKING:
@@ -36,11 +38,12 @@ __all__ = ["Callback", "has_callback", "is_fitting", "isolate_rng", "log_dir_of"
 def log_dir_of(trainer: "Trainer") -> str:
     """Return the folder of the first TensorBoard logger, or else the one that Lightning chooses.
 
+    A relative path is made absolute, because the training may change the working directory.
     Every process must call this function, because ``trainer.log_dir`` is broadcast.
     """
     chosen = trainer.log_dir or trainer.default_root_dir
-    boards = [x for x in trainer.loggers if "TensorBoardLogger" in _class_names(x) and x.log_dir]
-    return str(boards[0].log_dir if boards else chosen)
+    boards = [x.log_dir for x in trainer.loggers if "TensorBoardLogger" in _class_names(x)]
+    return str(as_absolute(next(filter(None, boards), chosen)))
 
 
 def is_fitting(trainer: "Trainer") -> bool:

@@ -1,6 +1,5 @@
 """Log what was drawn of snapshots: pictures, numbers, events for the Kernels tab, and films."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -10,6 +9,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.event import pack_image
+from kernelviz_callback.snapshots.names import picture_stem
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.tensorboard_plugin.codec import value_of
@@ -168,5 +168,4 @@ class Publisher:
     ) -> None:
         with failures.survive(f"write to {folder}", "pictures are lost"):
             for tag, image in images.items():
-                name = re.sub(r"[^\w.-]", "-", f"{tag}{ending}{image.suffix}")
-                write_whole(folder / name, image.content)
+                write_whole(folder / f"{picture_stem(tag)}{ending}{image.suffix}", image.content)

@@ -297,6 +297,11 @@ def _announce(found: RunFolder, step: int, destinations: Sequence[Destination], 
             f"another training is writing to {found.lock.avoided} right now; the snapshots of "
             f"this training go to {folder}"
         )
+    if found.lock.damaged:
+        warn(
+            f"{'; '.join(found.lock.damaged)}. It is left as it is; the snapshots of this training "
+            f"go to {folder}"
+        )
     if found.set_aside:
         say(
             f"resuming at step {step}; {len(found.set_aside)} snapshots of later steps, from an "

@@ -110,7 +110,7 @@ class Renderer:
         with failures.survive(f"draw {tag}", _LOSING):
             picture = kernel_picture(
                 snapshot.weights[layer],
-                layer=layer,
+                layer=_title(snapshot, layer),
                 groups=snapshot.geometry[layer].groups,
                 when=_when(snapshot),
                 scale=self._scale_of(tag),
@@ -137,7 +137,7 @@ class Renderer:
                 weights,
                 geometry,
                 readable_by_layer(self._probe, weights.shape, geometry),
-                layer=layer,
+                layer=_title(snapshot, layer),
                 when=_when(snapshot),
                 response=self._response,
                 scale=scale,
@@ -147,7 +147,7 @@ class Renderer:
                 maps,
                 weights,
                 self._probe,
-                layer=layer,
+                layer=_title(snapshot, layer),
                 when=_when(snapshot),
                 groups=geometry.groups,
                 scale=scale,
@@ -165,6 +165,10 @@ class Renderer:
 
 def _when(snapshot: Snapshot) -> str:
     return f"step {snapshot.step} · epoch {snapshot.epoch}"
+
+
+def _title(snapshot: Snapshot, layer: str) -> str:
+    return f"{layer} (weights as stored)" if layer in snapshot.stored_only else layer
 
 
 def _note_missing_maps(found: FeatureMaps, failures: Failures) -> None:

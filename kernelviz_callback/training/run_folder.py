@@ -9,11 +9,12 @@ from kernelviz_callback.snapshots.format import load_snapshot
 from kernelviz_callback.snapshots.names import list_snapshots, set_aside
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.storage import Folder, Location, write_whole
+from kernelviz_callback.storage import Folder, Location, read_whole, write_whole
 from kernelviz_callback.training.run_lock import RunLock, lock_run_folder
 
 # Holds a step. Pictures of the snapshots from that step on may be missing.
 _UNLOGGED_FILE = ".unsure"
+_MOST_BYTES = 100
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,16 @@ def _maybe_unlogged(folder: Folder, kept: dict[int, Folder], most: int) -> list[
     """
     since = list(kept)[-most:][:1]
     with contextlib.suppress(OSError, ValueError):  # no file: everything before was logged
-        since.append(int((folder / _UNLOGGED_FILE).read_text()))
+        since.append(int(read_whole(folder / _UNLOGGED_FILE, _MOST_BYTES)))
     found = [path for step, path in kept.items() if step >= min(since)]
     if found:
-        write_whole(folder / _UNLOGGED_FILE, str(min(since)).encode())
+        try:
+            write_whole(folder / _UNLOGGED_FILE, str(min(since)).encode())
+        except OSError as error:
+            warn(
+                f"could not write {folder / _UNLOGGED_FILE}: {error}; if this training is killed, "
+                "pictures of earlier snapshots may be lost"
+            )
     return found
 
 

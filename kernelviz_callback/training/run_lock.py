@@ -9,6 +9,7 @@ unlocks it when the process ends, even after ``kill -9``. Remote storage has no 
 import contextlib
 import errno
 import os
+import stat
 import sys
 import time
 import uuid
@@ -21,7 +22,8 @@ from kernelviz_callback.snapshots.names import list_snapshots
 from kernelviz_callback.storage import (
     Folder,
     Location,
-    as_folder,
+    as_absolute,
+    read_whole,
     remove_leftovers,
     write_whole,
 )
@@ -30,6 +32,8 @@ _FOLDER_NAME = "kernelviz"
 _IDENTITY_FILE = ".run"
 _LOCK_FILE = ".lock"
 _MOST_FOLDERS = 1000
+_MOST_BYTES = 200  # of each of the two files
+_MARK = b"held"  # content of the lock file while the folder is locked
 _BUSY = -1  # what `_lock` returns if the folder is locked already
 
 _locked: set[int] = set()  # file descriptors of the lock files that this process has locked
@@ -45,6 +49,7 @@ class RunLock:
         is_resumed: Whether an earlier attempt of this training used the folder.
         avoided: The first folder that was not used because another training had locked it. None if
             there was no such folder.
+        damaged: A sentence for each folder that was not used because of a file in it.
         was_killed: Whether the last attempt in the folder was killed, or released its lock with
             ``finished=False``.
     """
@@ -53,14 +58,16 @@ class RunLock:
     attempt: Attempt
     is_resumed: bool
     avoided: Folder | None
+    damaged: tuple[str, ...]
     was_killed: bool
     _descriptor: int | None
 
     def is_lost(self) -> bool:
         """Check whether the folder was deleted, even if another training has made it again."""
         try:
-            if _read_identity(self.folder).training != self.attempt.training:
-                return True
+            with contextlib.suppress(_Damaged):  # then the lock file alone tells
+                if _read_identity(self.folder).training != self.attempt.training:
+                    return True
             if self._descriptor is None or not isinstance(self.folder, Path):
                 return False
             locked, found = os.fstat(self._descriptor), (self.folder / _LOCK_FILE).stat()
@@ -87,7 +94,8 @@ def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLoc
     """Choose the run folder of a training and lock it.
 
     A resumed training gets the folder that it used before. If that folder is locked, the training
-    gets another folder and a new identity. A new training gets a folder without snapshots.
+    gets another folder and a new identity. A new training gets a folder without snapshots. A folder
+    whose ``.run`` or ``.lock`` is damaged, or is not a file, is taken for that of a stranger.
 
     Args:
         log_dir: Path or URL of the parent folder. It is made if it does not exist.
@@ -96,18 +104,20 @@ def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLoc
     Raises:
         OSError: If nothing can be written there, or if too many run folders are taken or locked.
     """
-    log_dir = as_folder(log_dir)
+    log_dir = as_absolute(log_dir)
     log_dir.mkdir(parents=True, exist_ok=True)
     training = None if last is None else last.training
     avoided: Folder | None = None
+    damaged: list[str] = []
     is_own_locked = False
     for folder in _candidates(log_dir, training):
-        if folder.exists() and not folder.is_dir():
+        try:
+            found = _find_identity(folder)
+            is_own = found is not None and found.training == training
+            descriptor = _lock(folder) if isinstance(folder, Path) else None
+        except _Damaged as error:
+            damaged.append(f"{folder}{error}")
             continue
-        found = _identity_in(folder)
-        is_own = found is not None and found.training == training
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(folder) if isinstance(folder, Path) else None
         if descriptor == _BUSY:
             avoided = avoided or folder
             is_own_locked = is_own_locked or is_own
@@ -120,14 +130,14 @@ def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLoc
                 max([time.time_ns() // 1_000_000, *(number + 1 for number in earlier)]),
             )
             try:
-                was_killed = _mark_locked(descriptor)
+                was_killed = _set_mark(descriptor)
                 content = f"{attempt.training}\n{attempt.number}"
                 write_whole(folder / _IDENTITY_FILE, content.encode())
                 remove_leftovers(folder)
             except BaseException:
                 _unlock(descriptor)
                 raise
-            return RunLock(folder, attempt, is_own, avoided, was_killed, descriptor)
+            return RunLock(folder, attempt, is_own, avoided, tuple(damaged), was_killed, descriptor)
     raise OSError(errno.EMFILE, f"{_MOST_FOLDERS} run folders are taken or locked", str(log_dir))
 
 
@@ -135,24 +145,48 @@ def _candidates(log_dir: Folder, training: str | None) -> Iterator[Folder]:
     """Yield the folders to try: those that the training used before, then every one by number."""
     if training is not None:
         for folder in log_dir.glob(f"{_FOLDER_NAME}*"):
-            found = _identity_in(folder)
-            if found is not None and found.training == training:
-                yield folder
+            with contextlib.suppress(_Damaged, OSError):
+                if _read_identity(folder).training == training:
+                    yield folder
     for number in range(1, _MOST_FOLDERS + 1):
         yield log_dir / (_FOLDER_NAME if number == 1 else f"{_FOLDER_NAME}-{number}")
 
 
-def _identity_in(folder: Folder) -> Attempt | None:
-    """Return the last attempt that used a folder; None if it cannot be read."""
+class _Damaged(Exception):
+    """A run folder has something else in the place of our files. The message says what."""
+
+
+def _find_identity(folder: Folder) -> Attempt | None:
+    """Create a folder if it does not exist, and return the last attempt that used it.
+
+    Returns:
+        None if no attempt used it.
+
+    Raises:
+        _Damaged: If the folder is not a folder, or its attempt cannot be read.
+        OSError: If it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise _Damaged(" is not a folder") from None
     try:
         return _read_identity(folder)
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        if not isinstance(folder, Path):
+            raise  # perhaps the connection is down
+        raise _Damaged(f": its file {_IDENTITY_FILE} cannot be read: {error.strerror}") from error
 
 
 def _read_identity(folder: Folder) -> Attempt:
-    training, _, number = (folder / _IDENTITY_FILE).read_text().partition("\n")
-    return Attempt(training, int(number) if number.isdecimal() else 0)
+    path = folder / _IDENTITY_FILE
+    try:
+        training, _, number = read_whole(path, _MOST_BYTES).decode().partition("\n")
+        return Attempt(training, int(number) if number.isdecimal() else 0)
+    except ValueError as error:
+        raise _Damaged(f": its file {_IDENTITY_FILE} is damaged: {error}") from error
 
 
 def _lock(folder: Path) -> int | None:
@@ -161,28 +195,55 @@ def _lock(folder: Path) -> int | None:
     Returns:
         The file descriptor of the lock file. None if the file system has no locks. ``_BUSY`` if
         the folder is locked already.
+
+    Raises:
+        _Damaged: If the lock file is not one that this module has written.
+        OSError: If it cannot be opened.
     """
-    descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
+    path = folder / _LOCK_FILE
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise _Damaged(f": its {_LOCK_FILE} is not a file") from error
+        if isinstance(error, PermissionError):
+            raise _Damaged(f": its {_LOCK_FILE} cannot be written: {error.strerror}") from error
+        raise
+    try:
+        _check_lock_file(descriptor)
         _lock_file(descriptor)
     except OSError as error:
         os.close(descriptor)
         return _BUSY if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    except _Damaged:
+        os.close(descriptor)
+        raise
     _locked.add(descriptor)
     return descriptor
 
 
-def _mark_locked(descriptor: int | None) -> bool:
-    """Write a mark into a lock file. `RunLock.release` removes the mark.
+def _check_lock_file(descriptor: int) -> None:
+    """Check that a file is empty or has our mark, so that nothing of others is overwritten."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise _Damaged(f": its {_LOCK_FILE} is not a file")
+    content = os.read(descriptor, len(_MARK) + 1)
+    if content not in (b"", _MARK):
+        raise _Damaged(f": its {_LOCK_FILE} was written by another program")
+
+
+def _set_mark(descriptor: int | None) -> bool:
+    """Write the mark into a lock file. `RunLock.release` removes it.
 
     Returns:
-        Whether the file had a mark already, see `RunLock.was_killed`.
+        Whether the file had the mark already, see `RunLock.was_killed`.
     """
     if descriptor is None:
         return False
-    old_mark = os.read(descriptor, 1)
-    os.write(descriptor, b"held")
-    return bool(old_mark)
+    had_mark = os.fstat(descriptor).st_size > 0
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, _MARK)
+    return had_mark
 
 
 def _unlock(descriptor: int | None) -> None:

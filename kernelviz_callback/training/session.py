@@ -206,6 +206,7 @@ class Session:
             snapshot = self._watched.take(
                 step=step, epoch=epoch, probe=self._probe, keep=self._keep
             )
+        _note_stored_only(snapshot, failures)
         return _Held(step, snapshot, failures)
 
     def _notebook(self, failures: Failures) -> list[Destination]:
@@ -233,6 +234,16 @@ class Session:
             reporter=self.reporter,
             health=self._style.health,
             about=str(self._watched),
+        )
+
+
+def _note_stored_only(snapshot: Snapshot | None, failures: Failures) -> None:
+    """Note the layers whose weights are not known to be those that they multiply with."""
+    for name, reason in snapshot.stored_only.items() if snapshot is not None else ():
+        failures.note(
+            f"measure the weights that {name} multiplies with",
+            reason,
+            "the weights that the layer stores are shown",
         )
 
 

@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import Self
 
-from kernelviz_callback.console import is_rank_zero
+from kernelviz_callback.console import process_rank, say_everywhere
 from kernelviz_callback.drawing.layer_pictures import Response, map_shrink
 from kernelviz_callback.model.convolutions import check_layers
 from kernelviz_callback.probe.probe import BATCH_SOURCES, ProbeSource, check_probe_size, load_probe
+from kernelviz_callback.storage import as_absolute
 from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import log_numbers
 from kernelviz_callback.training.program_end import close_first_at_end
@@ -33,8 +34,10 @@ class KernelWatcher:
     Drawing and logging run in background threads. If a file or a picture cannot be made, a warning
     says what is lost, and the training goes on.
 
-    If several processes train together, each makes a watcher and takes the same snapshots. Sharded
-    weights are gathered from all processes, and rank zero writes.
+    If several processes train together, in a process group of ``torch.distributed``, each makes a
+    watcher and takes the same snapshots. Sharded weights are gathered from all processes. Rank zero
+    writes, and the others say that they do not. Processes without a process group train
+    independently, whatever variables such as ``RANK`` say: each of them writes.
 
     Args:
         model: The network, with or without the wrappers of a training strategy or of
@@ -92,15 +95,14 @@ class KernelWatcher:
                 "of the data instead"
             )
         self._style = Style(response, scale, health, live)
-        self._log_dir = str(log_dir)
-        self._probe = load_probe(probe, size=probe_size)
-        self._watched = WatchedLayers(model, layers, map_shrink=map_shrink)
-        self._watched.check_fit(self._probe)
-        self._is_rank_zero = is_rank_zero()
+        self._log_dir = str(as_absolute(log_dir))
+        image = load_probe(probe, size=probe_size)
+        self._watched = WatchedLayers(model, layers, map_shrink=map_shrink, probe=image)
+        self._probe = self._watched.check_fit(image)
         self._own_board = _TensorBoard(self._log_dir) if loggers is None else None
         self._loggers = list(loggers) if loggers is not None else [self._own_board]
         self._numbers: deque[tuple[int, Future[dict[str, float]]]] = deque()
-        self._session = self._new_session(RunState())
+        self._restored = RunState()
         close_first_at_end(self)
 
     def __enter__(self) -> Self:
@@ -159,7 +161,9 @@ class KernelWatcher:
         """
         if self._session.seen_step is not None:
             raise RuntimeError("load_state_dict must be called before the first snapshot")
-        self._session = self._new_session(RunState.from_dict(state_dict))
+        self._restored = RunState.from_dict(state_dict)
+        self._watched.continue_with(self._restored.layers)
+        del self._session
 
     def _log_numbers(self) -> None:
         """Log the numbers that are ready to loggers that only the training's thread may call."""
@@ -170,14 +174,22 @@ class KernelWatcher:
             log_numbers(loggers, scalars, step, failures)
             self._session.reporter.report(failures, step)
 
-    def _new_session(self, state: RunState) -> Session:
+    @cached_property
+    def _session(self) -> Session:
+        """The session. It is made late, because the process group may be newer than the watcher."""
+        rank, processes = process_rank()
+        if rank > 0:
+            say_everywhere(
+                f"process {rank} of {processes} records no snapshots; process 0 of the process "
+                "group records those of all"
+            )
         return Session(
             self._watched,
             self._probe,
             self._log_dir,
             style=self._style,
-            state=state,
-            keep=self._is_rank_zero,
+            state=self._restored,
+            keep=rank == 0,
         )
 
 

@@ -145,7 +145,9 @@ def test_a_checkpoint_with_objects_of_unknown_classes_is_opened(
     (last,) = (tmp_path / "c").glob("*step=8.ckpt")
     found = open_in_new_process(last)
     assert (found["step"], found["epoch"]) == (STEPS, 1)
-    assert found["layers"] == {"conv": [8, 3, 5, 5]}
+    first, beside = found["layers"]
+    assert (first, beside.rpartition(".")[2]) == ("conv", "conv")
+    assert beside.startswith("callbacks."), "what a callback has saved comes last"
     assert torch.equal(torch.tensor(found["weights"]).view(8, 3, 5, 5), model.conv.weight)
 
 
@@ -214,8 +216,25 @@ def test_a_module_is_opened() -> None:
         ValueError, match=r"^Sequential: '1' cannot be shown, it has no weights before"
     ):
         checkpoint.read("1")
-    with pytest.raises(ValueError, match=r"Linear: .*no convolution"):
-        open_checkpoint(nn.Linear(1, 1))
+    with pytest.raises(ValueError, match=r"Linear: .*no 2-D convolution"):
+        open_checkpoint(nn.Linear(1, 1)).read()
+
+
+def test_the_layers_of_a_module_that_cannot_be_shown_have_a_reason() -> None:
+    net = nn.Sequential(nn.ConvTranspose2d(8, 4, 4), nn.Conv2d(3, 8, 5, device="meta"))
+    checkpoint = open_checkpoint(net.append(nn.Conv2d(3, 8, 5)))
+    assert list(checkpoint.refused) == ["0", "1"]
+    assert [remark[:18] for remark in checkpoint.remarks()] == [
+        "0 cannot be shown,",
+        "1 cannot be shown,",
+    ]
+    assert "transposed" in checkpoint.refused["0"]
+
+
+def test_a_wrong_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    torch.save({"net.stem.weight": torch.rand(8, 3, 5, 5)}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"found no single layer 'steem'; the nearest name is"):
+        open_checkpoint(tmp_path / "a.pt").read("steem")
 
 
 def test_a_layer_is_found_by_its_name_the_end_of_it_or_a_glob(tmp_path: Path) -> None:
@@ -242,7 +261,7 @@ def test_a_layer_is_found_by_its_name_the_end_of_it_or_a_glob(tmp_path: Path) ->
 def test_missing_files_and_other_folders_are_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"x\.pt: the file or folder does not exist$"):
         open_checkpoint(tmp_path / "x.pt")
-    with pytest.raises(ValueError, match=r"a folder, but not one of torch.distributed.checkpoint"):
+    with pytest.raises(ValueError, match=r"a folder without a checkpoint; name a file"):
         open_checkpoint(tmp_path)
 
 

@@ -1,20 +1,23 @@
 """Find the convolutions in a state dict, with the names and weights that the module has."""
 
+import enum
 import warnings
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.ao.nn.quantized
 from torch import nn
-from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor, find_layers
-from kernelviz_callback.model.convolutions import find_convolutions
+from kernelviz_callback.model.convolutions import find_convolutions, geometry_of
 from kernelviz_callback.model.weights import effective_weight
 
 
@@ -143,20 +146,126 @@ def test_two_networks_in_one_file_have_distinct_names(opened: Any) -> None:
     assert torch.equal(checkpoint.read("critic.stem"), other.stem.weight)
 
 
-def test_tensors_of_optimizers_are_not_layers(opened: Any) -> None:
+def test_the_state_of_an_optimizer_has_no_layers(opened: Any) -> None:
     net = Net()
     optimizer = torch.optim.AdamW(net.parameters())
     net.stem(torch.rand(1, 3, 9, 9)).sum().backward()
     optimizer.step()
-    named = {f"{n}.weight": torch.rand(8, 3, 5, 5) for n in "ab"}
-    content = {
-        "optimizer_states": [optimizer.state_dict()],
-        "optimizer": named,
-        "callbacks": named,
-        "scaler": named,
-        "model": net.state_dict(),
-    }
-    assert_same(opened(content), net)
+    by_name = {"state": {"stem": {"weight": torch.rand(8, 3, 5, 5)}}, "param_groups": []}
+    content = {"optimizer_states": [optimizer.state_dict()], "by_name": by_name, "whole": optimizer}
+    assert_same(opened(content | {"model": net.state_dict()}), net)
+
+
+def test_what_is_beside_the_weights_comes_last_with_its_full_path(opened: Any) -> None:
+    net = Net()
+    named = {"a.weight": torch.rand(8, 3, 5, 5)}
+    content = {"optimizer": named, "callbacks": {"early": dict(named)}, "scaler": dict(named)}
+    checkpoint = opened(content | {"model": net.state_dict()})
+    beside = ["optimizer.a", "callbacks.early.a", "scaler.a"]
+    assert list(checkpoint.layers) == ["stem", "model.0", *beside]
+    assert torch.equal(checkpoint.read("callbacks.early.a"), named["a.weight"])
+
+
+WORDS = ["optimizer", "optimal", "optical_flow", "loops", "callbacks", "hyper_parameters", "scaler"]
+WORDS += ["upscaler", "ema", "swa", "average", "teacher", "shadow", "current_model_state"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_layer_is_found_whatever_its_name_is(word: str, opened: Any) -> None:
+    inner = nn.Sequential(nn.Conv2d(3, 8, 5), nn.Conv2d(8, 8, 3))
+    net = nn.Sequential(OrderedDict([(word, inner), ("tail", nn.Conv2d(8, 4, 3))]))
+    bare = nn.Sequential(OrderedDict([(word, nn.Conv2d(3, 8, 5)), ("tail", nn.Conv2d(3, 8, 5))]))
+    for content in (net.state_dict(), {"state_dict": net.state_dict()}, net, {"model": net}):
+        assert_same(opened(content), net)
+    for content in (bare.state_dict(), bare):
+        assert_same(opened(content), bare)
+    assert_same(opened({word: inner.state_dict()}), inner)
+
+
+def test_a_copy_has_a_counterpart_and_comes_last(opened: Any) -> None:
+    net = nn.ModuleDict({"teacher": Net(), "student": Net()})
+    names = ["student.stem", "student.model.0", "teacher.stem", "teacher.model.0"]
+    assert list(opened(net.state_dict()).layers) == names
+    assert list(opened(net).layers) == names
+    one, other = Net(), Net()
+    checkpoint = opened({"ema": one.state_dict(), "plain": other.state_dict()})
+    assert list(checkpoint.layers) == ["stem", "model.0", "ema.stem", "ema.model.0"]
+    assert torch.equal(checkpoint.read(), other.stem.weight)
+    wider = nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 16, 5)))
+    checkpoint = opened({"ema": one.state_dict(), "plain": wider.state_dict()})
+    assert list(checkpoint.layers) == ["stem", "model.0", "plain.stem"], "not a copy of it"
+
+
+class Learner:
+    """An object of a user that holds a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.losses = [1.0, 2.0]
+
+
+class Phase(enum.Enum):
+    TRAIN = 1
+
+
+class Rows(list[Any]): ...
+
+
+class Slotted:
+    __slots__ = ("net", "step")
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+        self.step = 3
+
+
+@pytest.mark.parametrize(
+    "contain",
+    [
+        lambda net: [net.state_dict(), {}],
+        lambda net: (net.state_dict(), 3),
+        lambda net: {0: net.state_dict()},
+        lambda net: {"models": [{"weights": net.state_dict()}]},
+        lambda net: {"folds": {3: (net,)}},
+        lambda net: [net, torch.optim.SGD(net.parameters(), 0.1)],
+        lambda net: {k: v.numpy() for k, v in net.state_dict().items()},
+        lambda net: {"model": {k: v.double().numpy() for k, v in net.state_dict().items()}},
+        torch.compile,
+        lambda net: {"model": torch.compile(net), "epoch": 3},
+        Learner,
+        lambda net: [Learner(net)],
+        Slotted,
+        lambda net: {None: net.state_dict()},
+        lambda net: {("a", 1): net.state_dict(), 0.5: 1},
+        lambda net: {Phase.TRAIN: net.state_dict()},
+        lambda net: {np.int64(3): net.state_dict()},
+        lambda net: Rows([net.state_dict()]),
+        lambda net: deque([net.state_dict()]),
+        lambda net: defaultdict(dict, {"fold": net.state_dict()}),
+    ],
+)
+def test_layers_in_any_container_are_found(contain: Callable[..., Any], opened: Any) -> None:
+    net = Net()
+    assert_same(opened(contain(net)), net)
+
+
+def test_a_compiled_part_of_a_module_has_the_name_that_the_callback_uses(opened: Any) -> None:
+    net = nn.Sequential(OrderedDict(a=torch.compile(Net()), b=nn.Conv2d(3, 8, 5)))
+    assert_same(opened(net), net)
+
+
+def test_two_networks_in_a_list_have_distinct_names(opened: Any) -> None:
+    one, other = Net(), Net()
+    checkpoint = opened({"models": [one.state_dict(), other.state_dict()]})
+    assert list(checkpoint.layers) == ["stem", "model.0", "models.1.stem", "models.1.model.0"]
+    assert torch.equal(checkpoint.read("models.1.stem"), other.stem.weight)
+
+
+def test_names_that_differ_by_a_wrapper_only_are_both_listed(opened: Any) -> None:
+    one, other = torch.rand(8, 3, 5, 5), torch.rand(8, 3, 5, 5)
+    checkpoint = opened({"module.conv.weight": one, "conv.weight": other})
+    assert list(checkpoint.layers) == ["conv", "conv (2)"]
+    assert torch.equal(checkpoint.read("conv (2)"), other)
 
 
 ODD = ["a b", "ünïcödé", "(3, 5)", "a/b", "weight", "*", "[0]", "emanuel", "swallow", "state_dict_"]
@@ -170,10 +279,12 @@ def test_unusual_names_are_kept(name: str, opened: Any) -> None:
     assert_same(opened(net), net)
 
 
-@pytest.mark.parametrize("name", ["line\nbreak", "\x1b[31mred", "nul\0", "x" * 1000, "\ud800"])
-def test_names_with_control_characters_are_skipped(name: str, opened: Any) -> None:
-    checkpoint = opened({f"{name}.weight": torch.ones(8, 3, 5, 5), "b.weight": torch.ones(1)})
-    assert not checkpoint.layers
+@pytest.mark.parametrize("name", ["line\nbreak", "\x1b[31mred", "nul\0", "\ud800"])
+def test_names_with_control_characters_are_escaped(name: str, opened: Any) -> None:
+    weight = torch.rand(8, 3, 5, 5)
+    checkpoint = opened({f"{name}.weight": weight, "b.weight": torch.ones(1)})
+    assert list(checkpoint.layers) == [name.encode("unicode_escape").decode()]
+    assert torch.equal(checkpoint.read(), weight)
 
 
 def test_a_bare_convolution(opened: Any) -> None:
@@ -190,6 +301,12 @@ def test_a_bare_convolution(opened: Any) -> None:
         (lambda: torch.ones(8, 3, 5, 5, dtype=torch.int8), "whole numbers .int8"),
         (lambda: torch.ones(8, 3, 5, 5, dtype=torch.bool), "whole numbers .bool"),
         (lambda: torch.ones(8, 3, 5, 5, dtype=torch.complex64), "its weights are complex"),
+        (lambda: torch.rand(8, 3, 5, 5).to_sparse(), "its weights are sparse_coo"),
+        (lambda: torch.rand(8, 3, 5, 5).to("meta"), "its weights are on the meta device"),
+        (lambda: np.ones((8, 3, 5, 5), np.int8), "whole numbers .int8"),
+        (lambda: np.ones((8, 3, 5, 5), np.complex64), "its weights are complex"),
+        (lambda: nn.LazyConv2d(8, 5).weight, "it has no weights before its first forward"),
+        (lambda: torch.rand(0), "it is empty, of shape"),
         (
             lambda: torch.quantize_per_tensor(torch.rand(8, 3, 5, 5), 0.1, 0, torch.qint8),
             "whole numbers .qint8",
@@ -272,7 +389,166 @@ def test_deep_and_cyclic_dicts_are_read(opened: Any) -> None:
     assert list(opened(deep).layers) == ["conv"]
 
 
-def test_weights_with_missing_parts_are_not_found() -> None:
-    stored = StoredTensor((8, 3, 5, 5))
-    assert not find_layers({"conv.weight_orig": stored}).found
-    assert not find_layers({"conv.weight_v": stored}).found
+class Centred(nn.Module):
+    """A parametrization of a user."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight - weight.mean((1, 2, 3), keepdim=True)
+
+
+class Scaled(Centred):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(8, 1, 1, 1))
+
+
+class Split(Centred):
+    """A parametrization of two tensors."""
+
+    def forward(self, weight: torch.Tensor, other: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return weight + other
+
+    def right_inverse(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return weight / 2, weight / 2
+
+
+@pytest.mark.parametrize("make", [Centred, Scaled, Split])
+@pytest.mark.parametrize("before", [None, parametrizations.spectral_norm])
+def test_weights_under_a_parametrization_of_a_user_are_refused(
+    make: Any, before: Any, opened: Any
+) -> None:
+    net = Net()
+    if before is not None:
+        before(net.stem)
+    if before is None or make is Scaled:  # the others leave no trace beside a spectral norm
+        parametrize.register_parametrization(net.stem, "weight", make())
+        checkpoint = opened(net.state_dict())
+        assert list(checkpoint.layers) == ["model.0"]
+        assert "a parametrization whose code is not in the file" in checkpoint.refused["stem"]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"weight_orig": (8, 3, 5, 5)},
+        {"weight_v": (8, 3, 5, 5)},
+        {"weight_orig": (8, 3, 5, 5), "weight_mask": (8, 3, 5, 1)},
+        {"weight_v": (8, 3, 5, 5), "weight_g": (8, 3, 1, 1)},
+        {"weight_v": (8, 3, 5, 5), "weight_g": (8,)},
+        {"weight_orig": (8, 3, 5, 5), "weight_u": (8,), "weight_v": (3,)},
+        {"weight_real": (8, 3, 5, 5), "weight_imag": (8, 3, 5, 5)},
+    ],
+)
+def test_weights_whose_parts_cannot_be_joined_are_refused(
+    parts: dict[str, tuple[int, ...]],
+) -> None:
+    stored = {f"conv.{name}": StoredTensor(shape) for name, shape in parts.items()}
+    layers = find_layers(stored)
+    assert not layers.found
+    assert layers.refused["conv"].startswith("the file has no weight, only weight_")
+
+
+class Standardized(nn.Conv2d):
+    """A convolution of a user's own class."""
+
+
+class Own(nn.Module):
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(shape))
+
+
+def whole_network() -> nn.Module:
+    """A network with every kind of layer that has weights of 3 to 5 dimensions."""
+    return nn.Sequential(
+        OrderedDict(
+            up=nn.ConvTranspose2d(8, 4, 4),
+            own=Own(8, 3, 5, 5),
+            norm=nn.LayerNorm((3, 4, 5)),
+            pair=nn.Bilinear(2, 3, 4),
+            stem=nn.Conv2d(4, 8, (5, 3), stride=(2, 1), padding="valid", dilation=2, groups=2),
+            mine=Standardized(3, 8, 5, padding=(1, 2)),
+            time=nn.Conv1d(2, 8, 31, padding=3),
+            up1=nn.ConvTranspose1d(2, 8, 4),
+            clip=nn.Conv3d(3, 8, (2, 3, 5), padding="same"),
+            lazy=nn.LazyConv2d(8, 3),
+            quantized=torch.ao.nn.quantized.Conv2d(1, 2, 2),
+        )
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*")
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_whole_module_in_a_file_has_the_layers_that_the_callback_can_watch(
+    protocol: int, tmp_path: Path
+) -> None:
+    net = whole_network()
+    torch.save(net, tmp_path / "a.pt", pickle_protocol=protocol)
+    checkpoint = open_checkpoint(tmp_path / "a.pt")
+    watched = find_convolutions(net, "*")
+    assert list(checkpoint.layers) == [name for name in watched if name != "lazy"]
+    for name, layer in checkpoint.layers.items():
+        assert layer.geometry == geometry_of(watched[name])
+        assert torch.equal(checkpoint.read(name), effective_weight(watched[name]))
+    assert list(checkpoint.refused) == ["up", "own", "up1", "lazy", "quantized"]
+    for name in ("up", "own", "up1", "quantized"):
+        with pytest.raises(ValueError, match="no convolution to watch") as raised:
+            find_convolutions(net, name)
+        assert checkpoint.refused[name].partition(", ")[0] in str(raised.value)
+    assert list(checkpoint.refused.items()) == list(open_checkpoint(net).refused.items())
+    [remark] = checkpoint.remarks("mine")
+    assert remark.endswith("it is a Standardized, whose code is not in the file")
+    assert checkpoint.remarks("clip") == []
+
+
+def test_a_layer_before_the_first_that_cannot_be_shown_is_named(opened: Any) -> None:
+    net = Net()
+    weights = net.state_dict()
+    weights["stem.weight"] = weights["stem.weight"].to_sparse()
+    checkpoint = opened(weights)
+    assert checkpoint.resolve() == "model.0"
+    assert checkpoint.remarks() == ["stem cannot be shown, its weights are sparse_coo"]
+    assert checkpoint.remarks("model.0") == []
+    assert checkpoint.describe().splitlines()[0].startswith("  stem: cannot be shown")
+    assert opened(net.state_dict()).remarks() == []
+
+
+@pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"model": weights}])
+def test_a_layer_under_an_adapter_is_refused_and_the_adapter_is_no_layer(
+    wrap: Any, opened: Any
+) -> None:
+    weights = {
+        "net.0.base_layer.weight": torch.rand(8, 3, 5, 5),
+        "net.0.lora_A.default.weight": torch.rand(4, 3, 5, 5),
+        "net.0.lora_B.default.weight": torch.rand(8, 4, 1, 1),
+        "net.1.base_layer.weight": torch.rand(8, 8, 3, 3),
+        "lora_stem.weight": torch.rand(8, 3, 5, 5),
+    }
+    checkpoint = opened(wrap(weights))
+    assert list(checkpoint.layers) == ["net.1.base_layer", "lora_stem"]
+    assert list(checkpoint.refused) == ["net.0"]
+    assert "an adapter (LoRA) changes its weights" in checkpoint.refused["net.0"]
+    with pytest.raises(ValueError, match=r"'net\.0' cannot be shown, an adapter"):
+        checkpoint.read("0")
+
+
+def test_a_layer_that_is_fused_with_a_batch_norm_is_refused(opened: Any) -> None:
+    weights = {
+        "0.weight": torch.rand(8, 3, 5, 5),
+        "0.bn.weight": torch.rand(8),
+        "0.weight_fake_quant.scale": torch.rand(8),
+        "1.weight": torch.rand(8, 8, 3, 3),
+        "1.weight_fake_quant.scale": torch.rand(8),
+    }
+    checkpoint = opened(weights)
+    assert list(checkpoint.layers) == ["1"]
+    assert "fused: its weights depend on the batch norm" in checkpoint.refused["0"]
+
+
+def test_weights_under_other_names_are_refused_if_there_are_no_others(opened: Any) -> None:
+    weights = {"conv1/kernel": np.ones((5, 5, 3, 8), np.float32), "bias": np.ones(8)}
+    checkpoint = opened(weights)
+    assert list(checkpoint.refused) == ["conv1/kernel"]
+    with pytest.raises(ValueError, match=r"its name does not end in \.weight"):
+        checkpoint.read()
+    assert not opened(weights | Net().state_dict()).refused

@@ -1,14 +1,17 @@
 """Compare checkpoints whose differences are known."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
 from convolutions import conv, conv_of, random_weight
+from rich.console import Console
 from torch import nn
 
 from kernelviz_callback.comparison.compare import compare, distinct_labels
+from kernelviz_callback.comparison.table import comparison_table
 
 
 @pytest.fixture
@@ -90,6 +93,33 @@ def test_layers_of_different_shapes_are_compared_by_responses_only(weight: torch
     assert "no cosine, change or drift" in statements
     assert "4 filters of Conv2d have no partner" in statements
     assert found.most_changed()[:4] == sorted((expected < 0).nonzero().flatten().tolist())
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [(15, "1 filter of Conv2d has no partner here"), (14, "2 filters of Conv2d have no")],
+)
+def test_fewer_filters_are_not_called_another_order(
+    weight: torch.Tensor, kept: int, said: str
+) -> None:
+    found = compare(conv(weight), conv(weight[:kept]))
+    assert torch.equal(found.last.partner[:kept], torch.arange(kept))
+    statements = " ".join(found.statements)
+    assert "order" not in statements
+    assert f"it has {kept} filters and Conv2d has 16; each filter was matched" in statements
+    assert said in statements
+    more = " ".join(compare(conv(weight[:kept]), conv(weight)).statements)
+    verb = "has" if kept == 15 else "have"
+    assert f"{16 - kept} of its filters {verb} no partner in Conv2d." in more
+    assert "order" not in more
+
+
+def test_a_single_filter_is_counted_in_the_singular() -> None:
+    found = compare(nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3))
+    texts = io.StringIO()
+    Console(file=texts, width=120).print(comparison_table(found))
+    assert texts.getvalue().startswith("Conv2d: 1 filter 1x3x3")
+    assert repr(found.last.health).startswith("KernelHealth of Conv2d: 1 filter 1x3x3")
 
 
 def test_the_match_argument_is_obeyed_or_refused(weight: torch.Tensor) -> None:

@@ -24,9 +24,9 @@ from kernelviz_callback.drawing.curves import curve_width
 @given(
     st.integers(1, 2048), st.sampled_from([1, 2, 3, 16]), st.integers(8, 700), st.integers(8, 700)
 )
-def test_shrunk_responses_fit_the_screen_or_are_as_small_as_allowed(n, planes, h, w) -> None:
-    shrink = fitting_shrink(n, planes, h, w)
-    wide = w * (1 if planes == 3 else planes)
+def test_shrunk_responses_fit_the_screen_or_are_as_small_as_allowed(n, pictures, h, w) -> None:
+    shrink = fitting_shrink(n, pictures, h, w)
+    wide = w * pictures
     columns = min(n, max(1, ceil(sqrt(n * h / wide) - 1e-9)))
     side = max(columns * wide, ceil(n / columns) * h)
     assert side / shrink <= LARGEST_SIDE or shrink == min(h, w)

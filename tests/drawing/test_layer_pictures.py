@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from kernelviz_callback import channel_responses, load_probe, response_grid
+from kernelviz_callback.drawing.arrangement import GRID_SIDE, GRID_SLACK
 from kernelviz_callback.drawing.colour import diverging, to_levels
 from kernelviz_callback.drawing.curves import draw_curves
 from kernelviz_callback.drawing.layer_pictures import response_picture
@@ -23,6 +24,20 @@ def test_the_response_of_a_1d_layer_is_its_frequency_gain() -> None:
     expected = diverging(to_levels(curve, gain.amax(1)[:, None, None, None]))[5, 0]
     assert torch.equal(picture.tile(5), expected.permute(1, 2, 0))
     check_fit(weights.shape, geometry_of(conv), load_probe(torch.rand(5, 8, 8)))
+
+
+@pytest.mark.parametrize(("channels", "slices"), [(1, 3), (3, 3), (1, 2), (2, 3)])
+def test_slices_side_by_side_fit_the_screen(channels: int, slices: int) -> None:
+    conv = nn.Conv3d(channels, 64, (slices, 5, 5))
+    for response in ("channels", "sum"):
+        picture = response_picture(
+            conv.weight.detach(),
+            geometry_of(conv),
+            load_probe(torch.rand(channels, 224, 224)),
+            layer="conv",
+            response=response,
+        )
+        assert picture.layout.width <= GRID_SIDE + GRID_SLACK + 100, "gaps and numbers"
 
 
 @pytest.mark.parametrize("groups", [1, 2])

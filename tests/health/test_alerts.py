@@ -1,8 +1,10 @@
 """There is one warning when a verdict begins, and another when its number of filters doubles."""
 
+import pytest
 import torch
 
 from kernelviz_callback import kernel_health
+from kernelviz_callback.health import alerts as alerts_module
 from kernelviz_callback.health.alerts import LayerAlerts
 
 
@@ -25,6 +27,26 @@ def test_there_is_one_warning_when_a_verdict_begins() -> None:
     assert [len(s) for s in found] == [0, 0, 1, 0, 0]
     assert found[2][0].startswith("conv1: 3 of 16 filters are near-zero since step 10: 0, 1, 2. ")
     assert "Common causes: " in found[2][0]
+
+
+@pytest.mark.parametrize("needed", [1, 2, 3])
+def test_a_verdict_begins_and_ends_after_as_many_snapshots(
+    needed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts_module, "SNAPSHOTS_TO_CHANGE", needed)
+    found = warnings_for(0, *[3] * needed, *[0] * needed, *[3] * needed)
+    assert [len(s) for s in found] == [0, *[0] * (needed - 1), 1, *[0] * (2 * needed - 1), 1]
+    short = warnings_for(0, *[3] * needed, *[0] * (needed - 1), *[3] * needed)
+    assert sum(len(s) for s in short) == 1
+    assert not any(warnings_for(0, *[3] * (needed - 1), 0, *[3] * (needed - 1)))
+
+
+def test_a_snapshot_that_is_examined_again_counts_once() -> None:
+    alerts = LayerAlerts()
+    health = kernel_health(layer(3), "conv1")
+    assert not alerts.update(health, 10)
+    assert not alerts.update(health, 10)
+    assert alerts.update(health, 20)
 
 
 def test_a_verdict_at_one_snapshot_causes_no_warning() -> None:

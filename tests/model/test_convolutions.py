@@ -1,14 +1,19 @@
 """Convolutions are found by name, glob or default, and their geometry is read."""
 
+import copy
 import json
+import re
+import warnings
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.ao.quantization import get_default_qat_qconfig
+from torch.nn.utils import parametrizations, prune
 
 from kernelviz_callback import Geometry, effective_weight, find_convolutions, geometry_of
-from kernelviz_callback.model.convolutions import is_ready, weight_shape
+from kernelviz_callback.model.convolutions import is_ready, select_convolutions, weight_shape
 
 
 class Backbone(nn.Module):
@@ -71,12 +76,50 @@ def test_two_layers_never_share_a_name() -> None:
     assert found == {"conv": net.conv, "module.conv": net.module.conv}
 
 
-def test_the_error_without_a_match_lists_the_candidates() -> None:
+def test_the_error_without_a_match_lists_the_candidates_and_the_nearest_name() -> None:
     with pytest.raises(ValueError, match="no convolution to watch") as error:
-        find_convolutions(Net(), "stem")
-    assert "layers='stem'" in str(error.value)
+        find_convolutions(Net(), "steem")
+    assert "layers='steem' in Net; the nearest name is 'backbone.stem'.\n" in str(error.value)
     assert "backbone.stem: Conv2d(3, 8, kernel_size=(7, 7)" in str(error.value)
-    assert "in Net" in str(error.value)
+
+
+def test_the_error_lists_every_candidate_of_a_deep_model() -> None:
+    net = nn.Sequential(*(nn.Conv2d(3, 3, 3) for _ in range(120)))
+    with pytest.raises(ValueError, match="119: Conv2d"):
+        find_convolutions(net, "nowhere")
+
+
+def test_the_end_of_a_name_stands_for_a_layer() -> None:
+    net = Net()
+    assert find_convolutions(net, "stem") == {"backbone.stem": net.backbone.stem}
+    assert list(find_convolutions(net, ["stem", "layer2.conv1"])) == [
+        "backbone.stem",
+        "backbone.layer2.conv1",
+    ]
+    with pytest.raises(ValueError, match=r"is the end of 2 names: backbone\.layer1\.conv1, ba"):
+        find_convolutions(net, "conv1")
+    net.backbone.layer1.conv1 = nn.Conv1d(8, 8, 3)
+    assert list(find_convolutions(net, "conv1")) == ["backbone.layer2.conv1"], "2-D is preferred"
+    assert list(find_convolutions(Net(), "*.conv1")) == [
+        "backbone.layer1.conv1",
+        "backbone.layer2.conv1",
+    ]
+
+
+def test_the_end_of_a_name_never_hides_the_full_name() -> None:
+    net = nn.Module()
+    net.inner = nn.Sequential()
+    net.inner.stem = nn.Conv2d(3, 4, 5)
+    net.stem = nn.Conv2d(3, 4, 3)
+    assert find_convolutions(net, "stem") == {"stem": net.stem}
+
+
+def test_a_trained_layer_comes_before_a_frozen_one() -> None:
+    net = Net()
+    net.backbone.stem.requires_grad_(False)
+    assert list(find_convolutions(net)) == ["backbone.layer1.0"]
+    net.requires_grad_(False)
+    assert list(find_convolutions(net)) == ["backbone.stem"], "all are frozen"
 
 
 def test_the_error_names_the_pattern_that_matches_nothing() -> None:
@@ -97,6 +140,122 @@ def test_an_unsupported_layer_is_refused_with_the_reason(module, reason) -> None
         find_convolutions(nn.Sequential(module), "0")
     with pytest.raises(ValueError, match="no convolution to watch in Sequential"):
         find_convolutions(nn.Sequential(module))
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch has deprecated TorchScript
+        return torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU()))
+
+
+def traced() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch has deprecated TorchScript
+        return torch.jit.trace(nn.Sequential(nn.Conv2d(3, 8, 5)), torch.rand(1, 3, 8, 8))
+
+
+def exported() -> nn.Module:
+    net = nn.Sequential(nn.Conv2d(3, 8, 5))
+    return torch.export.export(net, (torch.rand(1, 3, 8, 8),)).module()
+
+
+def sparse() -> nn.Module:
+    conv = nn.Conv2d(3, 8, 5)
+    conv.weight = nn.Parameter(conv.weight.detach().to_sparse())
+    return nn.Sequential(conv)
+
+
+def integers() -> nn.Module:
+    conv = nn.Conv2d(3, 8, 5)
+    conv.weight = nn.Parameter((conv.weight * 99).to(torch.int8), requires_grad=False)
+    return nn.Sequential(conv)
+
+
+def empty() -> nn.Module:
+    conv = nn.Conv2d(3, 8, 5)
+    conv.weight = nn.Parameter(conv.weight[:0])
+    return nn.Sequential(conv)
+
+
+UNWATCHABLE = {
+    "scripted": (scripted, "Conv2d is TorchScript"),
+    "traced": (traced, "Conv2d is TorchScript"),
+    "exported": (exported, "torch.export has replaced its convolution"),
+    "sparse": (sparse, "its weights are sparse_coo"),
+    "meta": (
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 5, device="meta")),
+        "its weights are on the meta device",
+    ),
+    "integers": (integers, "its weights are int8"),
+    "empty": (empty, r"it is empty, of shape \(0, 3, 5, 5\)"),
+    "deformable": (
+        lambda: nn.Sequential(torchvision.ops.DeformConv2d(3, 8, 5)),
+        "it is a DeformConv2d, not a Conv1d, Conv2d or Conv3d",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), UNWATCHABLE.values(), ids=UNWATCHABLE)
+def test_a_convolution_that_cannot_be_watched_is_named_with_the_reason(make, reason) -> None:
+    net = nn.Module()
+    net.backbone, net.head = make(), nn.Conv2d(8, 8, 3)
+    assert list(find_convolutions(net)) == ["head"]
+    selection = select_convolutions(net, "*")
+    assert list(selection.found) == ["head"]
+    assert re.search(reason, selection.refused["backbone.0"])
+    for pattern in ("backbone.0", "backbone.*"):
+        with pytest.raises(ValueError, match=reason):
+            find_convolutions(net, pattern)
+    with pytest.raises(ValueError, match=reason):
+        find_convolutions(net.backbone)
+
+
+def test_a_module_of_torch_fx_is_found() -> None:
+    assert list(find_convolutions(torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 8, 5))))) == [
+        "0"
+    ]
+
+
+class Adapter(nn.Module):
+    """Adds to the output of a convolution what small trained layers compute, as peft does."""
+
+    def __init__(self, base_layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.base_layer = base_layer.requires_grad_(False)
+        self.lora_A = nn.Conv2d(3, 2, base_layer.kernel_size, bias=False)
+        self.lora_B = nn.Conv2d(2, 8, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base_layer(x) + self.lora_B(self.lora_A(x))
+
+
+def test_an_adapter_is_one_layer() -> None:
+    net = nn.Sequential(Adapter(nn.Conv2d(3, 8, 5, dilation=2)), nn.Conv2d(8, 8, 3))
+    net[1].requires_grad_(False)
+    assert find_convolutions(net) == {"0": net[0]}, "its own weights are trained"
+    assert list(find_convolutions(net, "*")) == ["0", "1"]
+    assert find_convolutions(net, "0.base_layer") == {"0": net[0]}
+    assert weight_shape(net[0]) == (8, 3, 5, 5)
+    assert geometry_of(net[0]).dilation == (2, 2)
+    assert is_ready(net[0])
+
+
+def test_the_weights_decide_the_number_of_channels() -> None:
+    conv = nn.Conv2d(3, 8, 5)
+    conv.weight = nn.Parameter(conv.weight.detach().sum(1, keepdim=True))
+    assert weight_shape(conv) == (8, 1, 5, 5)
+    prune.l1_unstructured(conv, "weight", 0.5)
+    assert weight_shape(conv) == (8, 1, 5, 5)
+
+
+def test_the_shape_of_derived_weights_is_read_without_deriving_them() -> None:
+    conv = parametrizations.spectral_norm(nn.Conv2d(3, 8, 5)).train()
+    before = copy.deepcopy(conv.state_dict())
+    assert weight_shape(conv) == (8, 3, 5, 5)
+    assert all(torch.equal(value, before[name]) for name, value in conv.state_dict().items())
+    assert weight_shape(parametrizations.weight_norm(nn.Conv1d(3, 8, 5))) == (8, 3, 5)
+    with pytest.raises(TypeError, match="expected a Conv1d, Conv2d or Conv3d; found Linear"):
+        weight_shape(nn.Linear(3, 4))
 
 
 def test_the_default_is_the_first_2d_convolution_even_after_others() -> None:

@@ -264,7 +264,7 @@ def test_a_model_with_uninitialized_parameters_is_not_run() -> None:
 
 def test_a_model_on_a_device_without_restorable_random_numbers_is_not_run() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3)).to("meta")
-    assert found_in(net).absent == {
+    assert feature_maps(net, {"0": net[0]}, PROBE).absent == {
         "0": "the model is on meta, where random numbers cannot be restored"
     }
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from kernelviz_callback import (
     open_checkpoint,
     save_snapshot,
 )
+from kernelviz_callback.cli import main
 from kernelviz_callback.snapshots.names import set_aside
 from kernelviz_callback.snapshots.probe_file import load_saved_probe, save_probe
 
@@ -117,6 +119,53 @@ def test_the_record_of_a_layer_is_what_was_saved(snapshot: Snapshot, tmp_path: P
     assert other.health is None
     save_file({"conv.weight": torch.zeros(2, 1, 3, 3)}, tmp_path / "other.safetensors")
     assert open_checkpoint(tmp_path / "other.safetensors").read_record() is None
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("probe", 7),
+    ("probe", {"name": "chart", "digest": [1]}),
+    ("wall_time", 10**400),
+    ("wall_time", {}),
+    ("health", 3),
+    ("health totals drift", [0.1]),
+    ("health totals drift", "0.1"),
+    ("health totals", []),
+    ("health shape", [9, 9]),
+    ("health shape", 3),
+    ("health verdicts", [{"filter": 10**6, "name": "noise-like", "reason": ""}]),
+    ("health verdicts", [{"filter": 0, "name": "tired", "reason": ""}]),
+    ("health verdicts", [{"filter": 0, "name": [], "reason": ""}]),
+    ("health verdicts", [7]),
+    ("health absent", [1]),
+    ("health false_alarm_rate", None),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), WRONG)
+def test_a_description_with_other_types_is_refused_in_one_line(
+    place: str, value: Any, snapshot: Snapshot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a tool that writes safetensors files may leave it, or somebody who wants us to fail."""
+    health = kernel_health(snapshot.weights["net.conv"], "net.conv")
+    path = Path(str(save_snapshot(replace(snapshot, health={"net.conv": health}), tmp_path)))
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    description = json.loads(header["__metadata__"]["kernelviz"])
+    first, *rest = place.split()
+    holder: Any = description
+    for key in ["health", "net.conv", *rest[:-1]] if rest else []:
+        holder = holder[key]
+    holder[rest[-1] if rest else first] = value
+    header["__metadata__"]["kernelviz"] = json.dumps(description)
+    changed = json.dumps(header).encode()
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + length :])
+    with pytest.raises(ValueError, match=rf"^{path}[^\n]*$"):
+        load_snapshot(path)
+    assert main(["show", str(path), "--layer", "net.conv", "-o", str(tmp_path / "a.png")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"kernelviz: {path}: ")
+    assert len(line) < len(str(path)) + 200
 
 
 def test_the_record_of_a_newer_format_is_refused(snapshot: Snapshot, tmp_path: Path) -> None:

@@ -7,7 +7,12 @@ import pytest
 from example_snapshot import example_snapshot
 
 from kernelviz_callback import Snapshot, list_snapshots, save_snapshot
-from kernelviz_callback.snapshots.names import set_aside, snapshot_name, snapshot_step
+from kernelviz_callback.snapshots.names import (
+    picture_stem,
+    set_aside,
+    snapshot_name,
+    snapshot_step,
+)
 
 
 @pytest.fixture
@@ -43,3 +48,15 @@ def test_files_after_a_step_are_moved_into_a_subfolder(snapshot: Snapshot, tmp_p
     save_snapshot(replace(snapshot, step=4), tmp_path)
     assert set_aside(tmp_path, after=3) == [4]
     assert list(list_snapshots(tmp_path / "cut-off-2")) == [4]
+
+
+def test_pictures_of_different_layers_have_different_names_of_bounded_length() -> None:
+    layers = ["a/b", "a-b", "a b", "a\\b", "a\nb", "a:b", "a.b", "a~b", "а-b", "a-\udc80", "a-?"]
+    layers += ["", "/", "..", "n" * 230, "n" * 231, "ы" * 230, "CON"]
+    stems = {picture_stem(f"kernels/{layer}") for layer in layers}
+    assert len(stems) == len(layers)
+    for stem in stems:
+        assert stem.isascii()
+        assert stem.replace("~", "-").replace(".", "-").replace("-", "_").isidentifier()
+        assert len(f"{stem}-step-00000000.png") < 144, "the limit of encrypted file systems"
+    assert picture_stem("kernels/net.conv1") == "kernels-net.conv1", "as in version 1.0.0"

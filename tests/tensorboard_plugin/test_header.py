@@ -96,6 +96,41 @@ def test_a_header_is_read_strictly(field: str, wrong: object) -> None:
         parse_header(tag_of(SNAPSHOT), content)
 
 
+@pytest.mark.parametrize(
+    ("shape", "whole", "reason"),
+    [
+        ([200_000, 1, 1, 1], [200_000, 1], "200,000 filters; at most 8,192"),
+        ([4, 3, 1, 1], [200_000, 3], "200,000 filters"),
+        ([1, 1, 1_000_000], [1, 1], "1,000,000 weights along one side of its kernels"),
+        ([1, 1_000_000, 1, 1], [1, 1_000_000], "1,000,000 input channels"),
+        ([1, 1, 1000, 1000], [1, 1], "1,000,000 weights in each filter; at most 65,536"),
+    ],
+)
+def test_a_layer_that_would_freeze_the_page_is_refused(
+    shape: list[int], whole: list[int], reason: str
+) -> None:
+    sides = [1] * (len(shape) - 2)
+    geometry = {**SNAPSHOT["geometry"], **dict.fromkeys(("stride", "padding", "dilation"), sides)}
+    filters, channels = whole
+    about = {"shape": shape, "filters": filters, "channels": channels, "verdicts": None}
+    header: Any = {**SNAPSHOT, **about, "dtype": "uint8", "geometry": geometry}
+    with pytest.raises(ValueError, match=f"its layer is too large: it has {reason}"):
+        parse_header(tag_of(header), to_content(header))
+
+
+def test_names_of_any_length_and_groups_that_do_not_divide_the_filters_are_refused() -> None:
+    long: Any = {**SNAPSHOT, "layer": "x" * 10**6}
+    with pytest.raises(ValueError, match=r"its layer is .*, not a text of at most") as caught:
+        parse_header(tag_of(long), to_content(long))
+    assert len(str(caught.value)) < 200
+    grouped: Any = {**SNAPSHOT, "geometry": {**SNAPSHOT["geometry"], "groups": 3}}
+    with pytest.raises(ValueError, match="its 4 filters cannot have 3 groups"):
+        parse_header(tag_of(grouped), to_content(grouped))
+    wide: Any = {**PROBE, "shape": [1, 1, 2**20]}
+    with pytest.raises(ValueError, match="exceeds the size limit"):
+        parse_header(tag_of(wide), to_content(wide))
+
+
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
 def test_the_header_of_a_convolution_of_any_dimensions(kind: Any) -> None:
     conv = kind(3, 4, 5, padding=2)

@@ -126,6 +126,30 @@ def test_an_empty_folder_shows_instructions_until_a_run_appears(
         assert tab.grid("kernels", "run").step == STEPS[-1]
 
 
+def test_a_run_that_would_freeze_the_page_is_left_out_with_the_reason(
+    browser: Any, tmp_path: Path
+) -> None:
+    logs = tmp_path / "logs"
+    fields = {"layer": "conv1", "step": 1, "epoch": 0, "wall_time": 9e9, "attempt": ATTEMPT}
+    header, payload = pack_snapshot(BASE[STEPS[0]], geometry=GEOMETRY, **fields)
+    wide = {**header, "shape": [200_000, 1, 1, 1], "filters": 200_000, "channels": 1}
+    with RunWriter(logs / "a wide one") as run:
+        run.value(raw_value(tag_of(header), to_content(wide), payload), 1)
+    reason = re.compile(r"Run a wide one is left out: .*it has 200,000 filters; at most 8,192")
+    soon = "--reload_interval=1"
+    with serving(browser, tmp_path, lambda timeline: timeline["runs"], soon) as made, opening(made):
+        page = made.page()
+        page.goto(f"{made.board.url}/#kernels")
+        tab = Tab(page, frame_of(page))
+        tab.wait("body.state === 'empty'")
+        assert reason.search(tab.role("state").inner_text())
+        write_run(logs / "run", BASE, probe=PROBE)
+        tab.rest()
+        assert tab.grid("kernels", "run").step == STEPS[-1]
+        assert tab.role("runs").get_by_role("checkbox").count() == 1
+        assert reason.search(tab.role("notes").text_content())
+
+
 def test_two_trainings_in_one_folder_are_two_runs(browser: Any, tmp_path: Path) -> None:
     weights = {
         name: moving_weights((0, 30, 60), (4, 3, 3, 3), seed) for seed, name in enumerate("xy")

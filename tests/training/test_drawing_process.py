@@ -349,3 +349,19 @@ def test_a_watcher_whose_process_is_killed_logs_every_snapshot(at_once: None, tm
                     child.kill()
     trainer = type("Trainer", (), {"log_dir": tmp_path})
     assert_seen(trainer, list(range(60)), layer="Conv2d")
+
+
+def test_the_process_finds_the_package_after_a_change_of_the_directory(
+    at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package was imported from the working directory, which the training has left."""
+    home = Path(drawing_process.__file__).parents[2]
+    found = [path for path in sys.path if Path(path) != home and path != str(home / "tests")]
+    monkeypatch.setattr(sys, "path", ["", *found])
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    run = Run(tmp_path)
+    run.move()
+    [child] = children()
+    assert child.cmdline()[-1] == str(home), "an editable installation would be found anyway"
+    run.process.close()

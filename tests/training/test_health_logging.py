@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyNet, logged_images
+from conftest import BATCHES, TinyNet, logged_images
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -46,7 +46,7 @@ def drift_in_files(log_dir: str) -> dict[int, float]:
 def test_every_logger_gets_the_numbers_at_their_steps(fit: Any, tmp_path: Path) -> None:
     loggers = [TensorBoardLogger(tmp_path), CSVLogger(tmp_path)]
     trainer = fit(KernelVizCallback(), logger=loggers)
-    expected = {s: d for s, d in drift_in_files(trainer.log_dir).items() if s > 0}
+    expected = drift_in_files(trainer.log_dir) | {0: 0.0}
     events = EventAccumulator(loggers[0].log_dir)
     events.Reload()
     found = {e.step: e.value for e in events.Scalars("kernelviz/conv/drift")}
@@ -57,7 +57,7 @@ def test_every_logger_gets_the_numbers_at_their_steps(fit: Any, tmp_path: Path) 
         expected
     )
     dead = {e.step: e.value for e in events.Scalars("kernelviz/conv/dead_filters")}
-    assert dead == dict.fromkeys([0, *expected], 0.0)
+    assert dead == dict.fromkeys(expected, 0.0)
 
 
 def test_a_checkpoint_is_chosen_by_the_numbers_of_its_step(fit: Any, tmp_path: Path) -> None:
@@ -70,6 +70,20 @@ def test_a_checkpoint_is_chosen_by_the_numbers_of_its_step(fit: Any, tmp_path: P
         for path, score in checkpoint.best_k_models.items()
     }
     assert scores == pytest.approx({step: expected[step] for step in (4, 8, 12)})
+
+
+@pytest.mark.parametrize("number", ["drift", "frozen"])
+@pytest.mark.parametrize(
+    "rarely", [{"early_steps": False}, {"early_steps": False, "every_n_epochs": 3}]
+)
+def test_early_stopping_finds_its_number_at_its_first_check(
+    fit: Any, number: str, rarely: dict[str, Any]
+) -> None:
+    """The check is after a validation in the epoch, before any snapshot but the first."""
+    stop = EarlyStopping(f"kernelviz/conv/{number}", mode="max", patience=99)
+    trainer = fit(KernelVizCallback(**rarely), stop, max_epochs=4, val_check_interval=0.5)
+    assert trainer.global_step == 4 * BATCHES, "the training was not ended"
+    assert stop.best_score >= 0
 
 
 def test_early_stopping_can_monitor_a_health_number(fit: Any) -> None:

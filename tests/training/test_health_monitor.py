@@ -58,8 +58,8 @@ def numbers(monitor: HealthMonitor, step: int, weights: Tensor) -> dict[str, flo
 def test_a_number_that_is_missing_later_is_nan(monitor: HealthMonitor) -> None:
     weights = drawn(8, 3, 5, 5)
     at_start = numbers(monitor, 0, weights)
-    assert "conv/drift" not in at_start
-    assert "conv/frozen" not in at_start
+    assert (at_start["conv/drift"], at_start["conv/frozen"]) == (0, 0)
+    assert "conv/update_ratio" not in at_start
     after_one = numbers(monitor, 1, weights + 0.01)
     assert after_one["conv/drift"] > 0
     assert after_one["conv/frozen"] == 0
@@ -71,6 +71,27 @@ def test_a_number_that_is_missing_later_is_nan(monitor: HealthMonitor) -> None:
     assert broken.pop("conv/non_finite") == 8
     assert broken.keys() == after_one.keys() - {"conv/non_finite"}
     assert all(map(math.isnan, broken.values()))
+
+
+def test_the_drift_starts_again_after_a_change_of_the_shape(monitor: HealthMonitor) -> None:
+    weights = drawn(8, 3, 5, 5)
+    numbers(monitor, 0, weights)
+    assert numbers(monitor, 1, 1.5 * weights)["conv/drift"] == pytest.approx(0.5)
+    pruned = weights[:6]
+    at_change = numbers(monitor, 2, pruned)
+    assert (at_change["conv/drift"], at_change["conv/frozen"]) == (0, 0)
+    assert numbers(monitor, 3, 1.25 * pruned)["conv/drift"] == pytest.approx(0.25)
+
+
+def test_a_first_snapshot_without_finite_weights_has_no_drift(monitor: HealthMonitor) -> None:
+    assert "conv/drift" not in numbers(monitor, 0, torch.full((8, 3, 5, 5), torch.nan))
+
+
+def test_a_layer_of_one_filter_has_no_count_of_frozen_filters(monitor: HealthMonitor) -> None:
+    for step in range(2):
+        found = numbers(monitor, step, drawn(1, 3, 5, 5))
+        assert "conv/drift" in found
+        assert "conv/frozen" not in found
 
 
 def test_a_number_that_never_existed_is_not_logged(monitor: HealthMonitor) -> None:

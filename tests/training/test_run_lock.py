@@ -1,5 +1,6 @@
 """Two trainings never write to one run folder, and a resumed training gets its folder again."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import run_python
 
 from kernelviz_callback import Geometry, Snapshot, save_snapshot
 from kernelviz_callback.snapshots.attempt import Attempt
@@ -200,8 +202,88 @@ def test_two_processes_that_resume_the_same_training_are_kept_apart(
     second.release()
 
 
-def test_a_file_in_place_of_the_folder_is_avoided(tmp_path: Path) -> None:
-    (tmp_path / "kernelviz").write_text("a file where the folder should be")
+def make_damaged(path: Path, damage: str) -> None:
+    if damage == "directory":
+        path.mkdir()
+    elif damage == "pipe":
+        os.mkfifo(path)
+    elif damage == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes({"bytes": b"\xff\xfe\n1", "digits": b"me\n" + 5000 * b"1"}[damage])
+
+
+@pytest.mark.parametrize("damage", ["bytes", "digits", "directory", "pipe", "device"])
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_folder_with_a_damaged_identity_is_left_to_its_owner(
+    tmp_path: Path, damage: str, is_resumed: bool
+) -> None:
+    before = lock_run_folder(tmp_path)
+    write_a_snapshot(before.folder)
+    before.release()
+    identity = before.folder / ".run"
+    identity.unlink()
+    make_damaged(identity, damage)
+    lock = lock_run_folder(tmp_path, last=before.attempt if is_resumed else None)
+    assert (lock.folder.name, lock.is_resumed) == ("kernelviz-2", False)
+    assert (lock.attempt.training == before.attempt.training) == is_resumed
+    [said] = lock.damaged
+    assert said.startswith(f"{before.folder}: its file .run is damaged: ")
+    assert not lock.is_lost()
+    lock.release()
+    again = lock_run_folder(tmp_path, last=lock.attempt)
+    assert (again.folder.name, again.is_resumed) == ("kernelviz-2", True)
+    again.release()
+
+
+def test_a_lock_is_kept_if_its_identity_is_damaged_meanwhile(tmp_path: Path) -> None:
+    lock = lock_run_folder(tmp_path)
+    (lock.folder / ".run").write_bytes(b"\xff")
+    assert not lock.is_lost()
+    lock.release()
+
+
+@pytest.mark.parametrize("link", ["symlink", "hard link", "dangling symlink", "directory", "pipe"])
+def test_a_lock_file_that_is_something_else_is_not_written(tmp_path: Path, link: str) -> None:
+    precious, folder = tmp_path / "precious", tmp_path / "logs" / "kernelviz"
+    precious.write_text("a file of the user")
+    folder.mkdir(parents=True)
+    if link == "symlink":
+        (folder / ".lock").symlink_to(precious)
+    elif link == "hard link":
+        (folder / ".lock").hardlink_to(precious)
+    elif link == "dangling symlink":
+        (folder / ".lock").symlink_to(tmp_path / "absent")
+    else:
+        make_damaged(folder / ".lock", link)
+    lock = lock_run_folder(tmp_path / "logs")
+    assert lock.folder.name == "kernelviz-2"
+    assert len(lock.damaged) == 1
+    assert f"{folder}: its .lock " in lock.damaged[0]
+    lock.release()
+    assert precious.read_text() == "a file of the user"
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("what", ["file", "dangling symlink"])
+def test_what_is_not_a_folder_is_avoided_and_named(tmp_path: Path, what: str) -> None:
+    place = tmp_path / "kernelviz"
+    if what == "file":
+        place.write_text("a file where the folder should be")
+    else:
+        place.symlink_to(tmp_path / "absent")
     lock = lock_run_folder(tmp_path)
     assert lock.folder.name == "kernelviz-2"
+    assert lock.damaged == (f"{place} is not a folder",)
     lock.release()
+
+
+def test_the_files_of_the_lock_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from kernelviz_callback.training.run_lock import lock_run_folder\n"
+        "os.umask(0o027); lock_run_folder(sys.argv[1]).release()"
+    )
+    done = run_python("-c", code, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for name in (".run", ".lock"):
+        assert (tmp_path / "kernelviz" / name).stat().st_mode & 0o777 == 0o640

@@ -1,6 +1,7 @@
 """`KernelWatcher`: training without a Trainer, in plain loops and with Fabric."""
 
 import copy
+import os
 import subprocess
 import sys
 import threading
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import logged_images, steps_on_disk, warned
+from forked import run_python
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback import KernelWatcher, list_snapshots, load_snapshot
+from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.tensorboard_plugin.codec import PLUGIN_NAME
 
 
@@ -44,6 +47,49 @@ def test_a_plain_loop_is_logged_to_tensorboard_and_written_to_disk(tmp_path: Pat
     assert list(images["kernels/0"]) == list(images["responses/0"]) == [0, 1, 2, 3, 4]
     (events,) = tmp_path.glob("events.*")
     assert PLUGIN_NAME.encode() in events.read_bytes(), "the Kernels tab has the snapshots too"
+
+
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_a_rank_of_the_environment_alone_changes_nothing(
+    tmp_path: Path, monkeypatch, caplog, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    model = network()
+    with KernelWatcher(model, tmp_path) as watcher:
+        train(model, watcher, steps=1)
+    assert steps_on_disk(tmp_path) == [0, 1]
+    assert list(logged_images(tmp_path)["kernels/0"]) == [0, 1]
+    assert "kernelviz: watching 0" in caplog.text
+    assert "kernelviz: 2 snapshots written to" in caplog.text
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_process_of_a_group_that_does_not_record_says_so(tmp_path: Path) -> None:
+    """The watchers are made before the process group."""
+    code = """
+import os, sys
+from pathlib import Path
+from torch import distributed, nn
+from kernelviz_callback import KernelWatcher
+folder, child = Path(sys.argv[1]), os.fork()
+rank = 0 if child else 1
+watcher = KernelWatcher(nn.Conv2d(3, 8, 5), folder / str(rank))
+store = f"file://{folder / 'store'}"
+distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+for step in (0, 1):
+    watcher.snapshot(step)
+watcher.close()
+distributed.destroy_process_group()
+if child:
+    os.waitpid(child, 0)
+"""
+    done = run_python("-c", code, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert steps_on_disk(tmp_path / "0") == [0, 1]
+    assert not (tmp_path / "1").exists()
+    assert done.stderr.count("kernelviz: process 1 of 2 records no snapshots; process 0") == 1
+    assert done.stderr.count("kernelviz: 2 snapshots written to") == 1
 
 
 def test_a_snapshot_holds_the_weights_at_its_step(tmp_path: Path) -> None:
@@ -246,3 +292,27 @@ except ModuleNotFoundError as error:
     assert "kernelviz: watching" in done.stderr
     assert "pip install lightning" in done.stdout
     assert steps_on_disk(tmp_path) == [0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "side"),
+    [
+        (lambda: nn.Conv2d(1, 8, (1, 256)), 512),
+        (lambda: nn.Conv2d(3, 4, 3, dilation=150), 602),
+        (lambda: nn.Conv2d(3, 4, 7), 224),
+    ],
+)
+def test_the_chart_fits_every_layer(layer: Any, side: int, tmp_path: Path) -> None:
+    model = nn.Sequential(layer())
+    with KernelWatcher(model, tmp_path) as watcher:
+        watcher.snapshot(0)
+        watcher.snapshot(1)
+    images = logged_images(tmp_path)
+    assert list(images["responses/0"]) == list(images["kernels/0"]) == [0, 1]
+    saved = load_saved_probe(tmp_path / "kernelviz")
+    assert saved is not None
+    assert saved.size == (side, side)
+    snapshot = load_snapshot(list_snapshots(tmp_path / "kernelviz")[1])
+    assert snapshot.probe_digest == saved.digest
+    header = next(iter(images["probe"].values()))
+    assert header.shape[:2] == (side, side)

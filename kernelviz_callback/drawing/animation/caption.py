@@ -12,13 +12,16 @@ from kernelviz_callback.drawing.animation.crop import Crop
 from kernelviz_callback.drawing.animation.sampling import FilterSequence, SequenceScale
 from kernelviz_callback.drawing.caption_layout import draw_caption
 from kernelviz_callback.drawing.caption_text import non_finite_note
+from kernelviz_callback.drawing.cells import stretch_note
 from kernelviz_callback.drawing.picture import Layout
 from kernelviz_callback.drawing.tile_style import colour_bar
+from kernelviz_callback.filters.words import describe_filters
 
 Canvas: TypeAlias = npt.NDArray[np.uint8]
 
 HEADER = 19  # pixels: the height of the column numbers of a grid
 _MARGIN = 8
+_SIGNED = "red is positive, blue negative, white zero"
 
 
 def add_caption(
@@ -96,11 +99,10 @@ def _scale_note(half_ranges: Tensor, scale: SequenceScale) -> tuple[str, tuple[s
 
 def _filters(sequence: FilterSequence) -> str:
     crop = sequence.crop
-    count, *kernel = crop.shape
-    drawn, size = len(crop.filters), "x".join(map(str, kernel))
-    if drawn < count:
-        return f"{drawn} of {count} filters {size}, those that changed most"
-    return f"{count} filter{'s' * (count > 1)} {size}"
+    drawn = len(crop.filters)
+    if drawn < crop.shape[0]:
+        return f"{drawn} of {describe_filters(crop.shape)}, those that changed most"
+    return describe_filters(crop.shape)
 
 
 def _snapshots(sequence: FilterSequence, shown: int) -> str:
@@ -120,9 +122,11 @@ def _snapshots(sequence: FilterSequence, shown: int) -> str:
 def _tiles(crop: Crop) -> str:
     style = crop.style
     count, depth = crop.shape[1], prod(crop.shape[2:-2])
-    colours = "red is positive, blue negative, white zero"
+    colours = _SIGNED
     if style.is_curve:
         colours = "taps left to right, red above zero, blue below"
+    elif (stretched := stretch_note(*crop.kernel_size)) is not None:
+        colours += f"; {stretched}"
     parts = []
     if depth > 1:
         shown = style.slices or 1
@@ -134,7 +138,8 @@ def _tiles(crop: Crop) -> str:
     elif count > 1 and not style.is_rgb:
         parts.append(f"input channels 0 to {style.channels - 1} of {count}")
     if style.is_rgb:
-        colours = ", ".join([*parts, "RGB = input channels 0, 1, 2; grey is zero"])
+        rgb = colours.replace(_SIGNED, "RGB = input channels 0, 1, 2; grey is zero")
+        colours = ", ".join([*parts, rgb])
         return f"each tile: {colours}" if parts else colours
     return f"each tile: {' of '.join(parts)}; {colours}" if parts else colours
 

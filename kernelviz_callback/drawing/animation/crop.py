@@ -6,6 +6,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from kernelviz_callback.drawing.cells import cell_size, stretch, stretched_size, usual_side
 from kernelviz_callback.drawing.curves import curve_width, draw_curves
 from kernelviz_callback.drawing.tile_style import TileStyle, tile_style
 from kernelviz_callback.filters.measures import movement
@@ -36,23 +37,40 @@ class Crop:
     style: TileStyle
 
     @property
-    def picture_size(self) -> tuple[int, int]:
-        """Height and width of a picture, not enlarged: one pixel for each weight, or a curve."""
+    def kernel_size(self) -> tuple[int, int]:
+        """Height and width of a kernel, in weights. A 1-D kernel is one row."""
         *_, height, width = 1, *self.shape[2:]
+        return height, width
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of a picture, not enlarged: see `cell_size`, or of a curve."""
+        height, width = self.kernel_size
         if not self.style.is_curve:
-            return height, width
+            return stretched_size(height, width)
         height = 2 * round(_CURVE_HEIGHT / sqrt(self.style.pictures) / 2)
         return height, curve_width(width, height)
 
     @property
+    def usual_side(self) -> int:
+        """The side that the enlargement of a picture is chosen for, in pixels."""
+        return max(self.picture_size) if self.style.is_curve else usual_side(*self.kernel_size)
+
+    @property
+    def is_stretched(self) -> bool:
+        """Whether a weight is not a square, see `cell_size`."""
+        return not self.style.is_curve and cell_size(*self.kernel_size) != (1, 1)
+
+    @property
     def pixels(self) -> int:
-        """Number of pixels of all drawn kernels, before they are enlarged.
+        """Number of weights of all drawn kernels.
 
         For curves, the number of pixels of noisy kernels that take as many bytes.
         """
-        height, width = self.picture_size
-        per_column = _COLUMN_PIXELS if self.style.is_curve else height
-        return len(self.filters) * self.style.pictures * per_column * width
+        height, width = self.kernel_size
+        if self.style.is_curve:
+            height, width = _COLUMN_PIXELS, self.picture_size[1]
+        return len(self.filters) * self.style.pictures * height * width
 
     def apply(self, weights: Tensor) -> Tensor:
         """Copy the part of a layer's weights that is drawn, in the order of `as_planes`."""
@@ -76,7 +94,7 @@ class Crop:
             planes each.
         """
         if not self.style.is_curve:
-            return planes
+            return stretch(planes)
         height, width = self.picture_size
         return draw_curves(planes[:, :, 0], half_ranges, height=height, width=width)
 
@@ -117,7 +135,8 @@ def _fitting_style(shape: tuple[int, ...], most_pixels: int) -> TileStyle:
         fitting = min(style.channels, MOST_CHANNELS, most_pixels // pixels_of_one)
         style = replace(style, channels=max(1, fitting))
     if slices is not None:
-        in_a_row = WIDEST_ROW // (style.pictures * (shape[-1] + _BETWEEN))
+        wide = Crop(shape, (0,), style).picture_size[1]
+        in_a_row = WIDEST_ROW // (style.pictures * (wide + _BETWEEN))
         fitting = min(slices, in_a_row, most_pixels // Crop(shape, (0,), style).pixels)
         style = replace(style, slices=max(1, fitting))
     return style

@@ -79,7 +79,7 @@ class FrameRenderer:
         height, width = crop.picture_size
         columns = square_columns(count, height, pictures * width)
         rows = ceil(count / columns)
-        extent = max(columns * pictures * width, rows * height, _FEWEST * max(height, width))
+        extent = max(columns * pictures * width, rows * height, _FEWEST * crop.usual_side)
         # A curve has many pixels before it is enlarged, so rounding down could halve the side.
         fitting = round(side / extent) if crop.style.is_curve else side // extent
         self.zoom = zoom or max(1, fitting)

@@ -25,6 +25,8 @@ _BYTES_PER_PIXEL = 4  # of a noisy kernel in a PNG, at most, at any enlargement
 _MOST_BLOCKS = 4  # side by side; with one block, a film of many filters would be high and narrow
 _AREA = 750_000  # pixels that the tiles of a film cover, about, ...
 _SMALLEST_TILE, _LARGEST_TILE = 20, 48  # pixels: ... within these heights and widths of a tile
+_WIDEST_STRIP = 900  # pixels: strips of kernels such as 1x64 are not wider, ...
+_FEWEST_COLUMNS = 3  # ... unless they had fewer columns
 _RULE = 2  # pixels between frames; three times as much in a strip if each frame is a row
 _BLOCK_GAP = 20  # pixels between blocks
 _STAGGER = 12  # pixels between two lines of step numbers
@@ -82,6 +84,7 @@ def film_strip(
     A row is a filter, with its number at the left. A column is a snapshot, with its step on top.
     The columns are the first snapshot, the last one, and between them steps in equal ratios,
     because early changes are large. All columns share one scale, so pale tiles have small weights.
+    Kernels such as 1x64 have fewer columns, so that TensorBoard need not shrink the strip too much.
     Filters are drawn as `kernel_grid` draws them, except that a 1x1 convolution with more
     than four input channels shows only the first four. If there is no room for all slices of a 3-D
     filter, the first slices are drawn. NaN and infinity are striped magenta and black. Many rows
@@ -107,7 +110,10 @@ def film_strip(
     """
     crop = sequence.crop
     fitting = max(1, MOST_BYTES // (_BYTES_PER_PIXEL * crop.pixels))
-    frames = sequence.thin_out(min(most_columns, fitting)).frames
+    most = min(most_columns, fitting)
+    if crop.is_stretched:
+        most = min(most, _legible_columns(crop, most))
+    frames = sequence.thin_out(most).frames
     half_ranges = sequence.half_ranges(scale)
     zoom = _zoom(crop, len(frames))
     columns = [_paint_frame(crop, frame.weights, half_ranges, zoom) for frame in frames]
@@ -126,9 +132,15 @@ def _zoom(crop: Crop, columns: int) -> int:
     """Choose the whole factor at which the tiles cover about `_AREA`."""
     tile = sqrt(_AREA / (columns * len(crop.filters)))
     tile = min(max(tile, _SMALLEST_TILE), _LARGEST_TILE)
-    pictures, (height, width) = crop.style.pictures, crop.picture_size
-    zoom = round(tile / sqrt(pictures) / max(height, width))
+    pictures, width = crop.style.pictures, crop.picture_size[1]
+    zoom = round(tile / sqrt(pictures) / crop.usual_side)
     return max(1, min(zoom, WIDEST_ROW // (pictures * width)))
+
+
+def _legible_columns(crop: Crop, most: int) -> int:
+    """Return the number of columns at which a strip of wide kernels has about `_WIDEST_STRIP`."""
+    pitch = crop.style.pictures * crop.picture_size[1] * _zoom(crop, most) + _RULE
+    return max(_FEWEST_COLUMNS, _WIDEST_STRIP // pitch)
 
 
 def _paint_frame(crop: Crop, weights: Tensor, half_ranges: Tensor, zoom: int) -> Canvas:

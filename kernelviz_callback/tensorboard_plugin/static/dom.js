@@ -61,6 +61,15 @@ export const grouped = (number) => GROUPING.format(number);
 /** A count with its noun: "1 filter", "2 filters". */
 export const countText = (number, noun) => `${grouped(number)} ${noun}${number === 1 ? "" : "s"}`;
 
+/**
+ * The size of a canvas on the page, as CSS: its pixels are those of the screen, unless its longer side
+ * exceeds the room, in CSS pixels.
+ */
+export function fittingSize(width, height, room, dpr) {
+  const share = Math.min(1, (room * dpr) / Math.max(width, height)) / dpr;
+  return `width:${width * share}px;height:${height * share}px${share * dpr < 1 ? ";image-rendering:auto" : ""}`;
+}
+
 export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
 /**

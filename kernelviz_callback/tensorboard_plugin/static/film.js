@@ -1,4 +1,4 @@
-import { el, setText } from "./dom.js";
+import { el, fittingSize, setText } from "./dom.js";
 import { halfRanges } from "./paint.js";
 import { Atlas } from "./pictures.js";
 import { tileShape } from "./tile_layout.js";
@@ -33,18 +33,15 @@ export class Film {
     Object.assign(this, { key, ready: ready.length, isComplete: ready.length === chosen.length });
     const missing = chosen.filter((index) => !track.isReady(index, view));
     Promise.allSettled(missing.map((index) => track.require(index, view))).then(() => missing.length && this.actions.refresh());
-    const zoom = zoomOfFrame(tile, count, room, dpr);
-    this.frames = chosen.map((index) => this.frame(index, tile, zoom, dpr));
+    const zoom = zoomOfFrame(tile, count, room, dpr), wide = roomOfFrame(count, room);
+    this.frames = chosen.map((index) => this.frame(index, tile, zoom, wide, dpr));
     this.root.replaceChildren(...this.frames.map((frame) => frame.button));
     this.paint(model, filter, ready, zoom);
   }
 
-  frame(index, tile, zoom, dpr) {
-    const { step } = this.track.entries[index];
-    const canvas = el("canvas", {
-      width: tile.width * zoom, height: tile.height * zoom,
-      style: `width:${(tile.width * zoom) / dpr}px;height:${(tile.height * zoom) / dpr}px`,
-    });
+  frame(index, tile, zoom, room, dpr) {
+    const { step } = this.track.entries[index], width = tile.width * zoom, height = tile.height * zoom;
+    const canvas = el("canvas", { width, height, style: fittingSize(width, height, Math.max(room, height), dpr) });
     const button = el("button", {
       type: "button", class: "film-frame", "aria-label": `step ${step}`, "data-step": step,
       click: () => this.actions.moveToStep(step),
@@ -76,9 +73,10 @@ export class Film {
   }
 }
 
+const roomOfFrame = (count, room) => (room - (count - 1) * FRAME_GAP) / count;
+
 function zoomOfFrame(tile, count, room, dpr) {
-  const wide = (room - (count - 1) * FRAME_GAP) / count;
-  return Math.max(1, Math.floor(Math.min((wide * dpr) / tile.width, (HIGHEST_FRAME * dpr) / tile.height)));
+  return Math.max(1, Math.floor(Math.min((roomOfFrame(count, room) * dpr) / tile.width, (HIGHEST_FRAME * dpr) / tile.height)));
 }
 
 /** The number of frames that fills the strip best, at a whole zoom. */

@@ -1,5 +1,8 @@
 import { countText, el, grouped, setText } from "./dom.js";
 
+const MOST_LEFT_OUT = 20; // runs that are named
+const LONGEST_TAG = 200; // characters
+
 /**
  * The messages of the page (what is wrong, missing, or being loaded) and the legend of the verdicts.
  * `actions` holds `setView`.
@@ -46,6 +49,11 @@ export class Notices {
   }
 
   showNoData() {
+    const reasons = this.notesOfLeftOutRuns();
+    if (reasons.length) {
+      this.showState("No run has kernels that can be shown", ...reasons, "This page checks again every few seconds.");
+      return;
+    }
     this.showState("No run has kernels yet",
       "Give the Trainer a callback, and keep its TensorBoard logger:",
       "$ from kernelviz_callback import KernelVizCallback\n\ntrainer = Trainer(callbacks=[KernelVizCallback()])",
@@ -57,13 +65,22 @@ export class Notices {
   /** List what is missing or wrong in the data. The list is folded until the user opens it. */
   listNotes(extra) {
     const { model } = this;
-    const notes = extra.concat(model.tracks.flatMap((track) => this.notesOfRun(track)));
+    const notes = extra.concat(model.tracks.flatMap((track) => this.notesOfRun(track)), this.notesOfLeftOutRuns());
     this.notes.hidden = notes.length === 0;
     setText(this.count, countText(notes.length, "note"));
     const key = JSON.stringify(notes);
     if (key === this.list.dataset.key) return;
     this.list.dataset.key = key;
     this.list.replaceChildren(...notes.map((note) => el("li", {}, note)));
+  }
+
+  /** Why runs with kernels are not in the list of runs: none of their snapshots can be shown. */
+  notesOfLeftOutRuns() {
+    const runs = this.model.timeline.runs.filter((run) => !run.layers.length && run.damaged.length);
+    const more = runs.length - MOST_LEFT_OUT;
+    const notes = runs.slice(0, MOST_LEFT_OUT).map(({ name, damaged: [{ tag, reason }] }) =>
+      `Run ${name} is left out: none of its snapshots can be shown. ${shortened(tag)}: ${reason}`);
+    return more > 0 ? [...notes, `… and ${countText(more, "other run")} left out.`] : notes;
   }
 
   notesOfRun(track) {
@@ -73,7 +90,7 @@ export class Notices {
     if (run.superseded) {
       notes.push(`${countText(run.superseded, "snapshot")} of an earlier attempt are left out: the training was resumed from an earlier step.`);
     }
-    for (const { tag, reason } of run.damaged.slice(0, 20)) notes.push(`Skipped ${tag}: ${reason}`);
+    for (const { tag, reason } of run.damaged.slice(0, 20)) notes.push(`Skipped ${shortened(tag)}: ${reason}`);
     if (run.damaged.length > 20) notes.push(`… and ${run.damaged.length - 20} more were skipped.`);
     if (track.series) notes.push(...notesOfLayer(track));
     return model.tracks.length > 1 ? notes.map((note) => `${track.run}: ${note}`) : notes;
@@ -105,6 +122,8 @@ export class Notices {
     }
   }
 }
+
+const shortened = (tag) => (tag.length > LONGEST_TAG ? `${tag.slice(0, LONGEST_TAG)}…` : tag);
 
 function notesOfLayer({ series, entries, layer, whyNoResponse, isOfSignals }) {
   const notes = [];

@@ -4,6 +4,10 @@ const ZERO_LEVEL = 128;
 const SMALLEST_SCALE = 2 ** -126; // the smallest normal float32, as in `to_levels`
 const STRIPE = 3; // pixels: the width of a stripe
 const STRIPED_ZOOM = 8; // pixels a weight: enough for three stripes to be seen
+const SQUARE = { height: 1, width: 1 };
+const SQUARE_UP_TO = 8; // a kernel whose long side is up to so many times its short side is not stretched
+const STRETCHED = 4; // the long side of a stretched kernel over its short side, ...
+const SHORT_SIDE = 16; // pixels: ... unless the short side is as long as this, not enlarged
 const STRIPES = [0xffff00ff, 0xff000000]; // magenta and black, as ABGR
 const OPAQUE = 0xff000000;
 const TO_WHOLE = 2 ** 23; // added to a float32 from 0 to 255, it rounds the number half to even
@@ -47,6 +51,17 @@ export function kernelOf(shape) {
   return { slices, height, width };
 }
 
+/** The pixels of a weight in a kernel that is not enlarged: the same as `drawing.cells.cell_size`. */
+export function weightSize({ height, width }) {
+  const short = Math.min(height, width), long = Math.max(height, width);
+  if (long <= SQUARE_UP_TO * short) return SQUARE;
+  const factor = Math.max(1, Math.floor(Math.min(long / STRETCHED, SHORT_SIDE) / short + 0.5));
+  return height < width ? { height: factor, width: 1 } : { height: 1, width: factor };
+}
+
+/** A cell, so many times as large. */
+export const scaled = ({ height, width }, zoom) => ({ height: height * zoom, width: width * zoom });
+
 /**
  * The shape in which weights are drawn. A 1-D layer of many channels is drawn as a matrix, channels
  * by taps.
@@ -68,12 +83,12 @@ export function picturesOf(shape, channel) {
 }
 
 /**
- * The pixels of a tile at zoom 1. `channel` is "rgb" (three in one picture), "all" (side by side)
- * or one index.
+ * The pixels of a tile at zoom 1, if a weight has the size `cell`. `channel` is "rgb" (three in one
+ * picture), "all" (side by side) or one index.
  */
-export function tileSize(shape, channel) {
+export function tileSize(shape, channel, cell = SQUARE) {
   const { width, height } = kernelOf(shape);
-  return { width: picturesOf(shape, channel) * (width + 1) - 1, height };
+  return { width: picturesOf(shape, channel) * (width * cell.width + 1) - 1, height: height * cell.height };
 }
 
 /** The layout of `paintAtlas`: tile i is in column i % columns and row i / columns, without gaps. */
@@ -91,20 +106,21 @@ export function hasNonFinite(values) {
   return sum !== 0;
 }
 
-/** The pixels for a weight in a picture of these values: more than one where stripes have to be visible. */
-export function stripedZoom(values) {
-  return hasNonFinite(values) ? STRIPED_ZOOM : 1;
+/** The enlargement of a picture of these values: more than 1 where stripes have to be visible. */
+export function stripedZoom(values, cell = SQUARE) {
+  return hasNonFinite(values) ? Math.ceil(STRIPED_ZOOM / Math.max(cell.width, cell.height)) : 1;
 }
 
 /**
- * Paint a layer in the layout of `atlasLayout`, one tile for each filter, `zoom` pixels for a weight.
+ * Paint a layer in the layout of `atlasLayout`, one tile for each filter, at a zoom. At zoom 1 a weight
+ * has the size `cell`.
  *
  * A weight that is not finite gets stripes of 3 pixels at any zoom: at zoom 1 it is all magenta or
  * all black. An ImageData `into` of the right size is reused.
  */
-export function paintAtlas(values, shape, ranges, { channel = "rgb", zoom = 1, into = null } = {}) {
+export function paintAtlas(values, shape, ranges, { channel = "rgb", zoom = 1, cell = SQUARE, into = null } = {}) {
   const [filters, channels] = shape, { slices, height, width } = kernelOf(shape);
-  const tile = tileSize(shape, channel);
+  const tile = tileSize(shape, channel, cell), block = scaled(cell, zoom);
   const layout = atlasLayout(filters, tile.width * zoom, tile.height * zoom);
   const fits = into?.width === layout.width && into.height === layout.height;
   const picture = fits ? into : new ImageData(layout.width, layout.height);
@@ -118,24 +134,24 @@ export function paintAtlas(values, shape, ranges, { channel = "rgb", zoom = 1, i
     const start = (filter * channels * slices + first) * plane;
     const half = ranges[filter];
     for (let k = 0; k < shown; k++) {
-      const left = corner + k * (width + 1) * zoom, from = start + k * plane;
-      paintPicture(pixels, left, layout.width, values, from, isRgb ? slices * plane : 0, height, width, half, zoom);
+      const left = corner + k * (width * cell.width + 1) * zoom, from = start + k * plane;
+      paintPicture(pixels, left, layout.width, values, from, isRgb ? slices * plane : 0, height, width, half, block);
     }
   }
   return picture;
 }
 
 /**
- * Paint one picture of a filter, `zoom` pixels a weight.
+ * Paint one picture of a filter. `block` is the height and the width of a weight, in pixels.
  *
  * `corner` is the index of its first pixel, `stride` the width of the whole picture in pixels,
  * `start` the index of its first weight. `between` is the distance, in weights, from a weight to the
  * same weight of the next of three colour channels; 0 paints one channel.
  */
-export function paintPicture(pixels, corner, stride, values, start, between, height, width, half, zoom) {
+export function paintPicture(pixels, corner, stride, values, start, between, height, width, half, block) {
   const end = Math.max(half, SMALLEST_SCALE);
-  if (between) paintRgb(pixels, corner, stride, values, start, between, height, width, end, zoom);
-  else paintPlane(pixels, corner, stride, values, start, height, width, end, zoom);
+  if (between) paintRgb(pixels, corner, stride, values, start, between, height, width, end, block);
+  else paintPlane(pixels, corner, stride, values, start, height, width, end, block);
 }
 
 /** The change: a - b. */
@@ -169,40 +185,40 @@ function levelOf(value, half) {
   return Math.fround(level + TO_WHOLE) - TO_WHOLE;
 }
 
-function paintPlane(pixels, corner, stride, values, start, height, width, half, zoom) {
+function paintPlane(pixels, corner, stride, values, start, height, width, half, block) {
   for (let y = 0, at = start; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
       const value = values[at];
-      if (value - value === 0) fillBlock(pixels, corner, stride, y, x, zoom, PACKED_COLOURS[levelOf(value, half)]);
-      else stripeBlock(pixels, corner, stride, y, x, zoom);
+      if (value - value === 0) fillBlock(pixels, corner, stride, y, x, block, PACKED_COLOURS[levelOf(value, half)]);
+      else stripeBlock(pixels, corner, stride, y, x, block);
     }
   }
 }
 
 /** `between` is the distance to the same weight of the next channel. */
-function paintRgb(pixels, corner, stride, values, start, between, height, width, half, zoom) {
+function paintRgb(pixels, corner, stride, values, start, between, height, width, half, block) {
   for (let y = 0, at = start; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
       const red = values[at], green = values[at + between], blue = values[at + 2 * between];
       if (red - red + (green - green) + (blue - blue) !== 0) {
-        stripeBlock(pixels, corner, stride, y, x, zoom);
+        stripeBlock(pixels, corner, stride, y, x, block);
         continue;
       }
       const high = (levelOf(blue, half) << 16) | (levelOf(green, half) << 8);
-      fillBlock(pixels, corner, stride, y, x, zoom, OPAQUE | high | levelOf(red, half));
+      fillBlock(pixels, corner, stride, y, x, block, OPAQUE | high | levelOf(red, half));
     }
   }
 }
 
-function fillBlock(pixels, corner, stride, y, x, zoom, colour) {
-  for (let v = 0, at = corner + y * zoom * stride + x * zoom; v < zoom; v++, at += stride) {
-    for (let u = 0; u < zoom; u++) pixels[at + u] = colour;
+function fillBlock(pixels, corner, stride, y, x, { height, width }, colour) {
+  for (let v = 0, at = corner + y * height * stride + x * width; v < height; v++, at += stride) {
+    for (let u = 0; u < width; u++) pixels[at + u] = colour;
   }
 }
 
-function stripeBlock(pixels, corner, stride, y, x, zoom) {
-  for (let v = y * zoom; v < (y + 1) * zoom; v++) {
-    for (let u = x * zoom; u < (x + 1) * zoom; u++) {
+function stripeBlock(pixels, corner, stride, y, x, { height, width }) {
+  for (let v = y * height; v < (y + 1) * height; v++) {
+    for (let u = x * width; u < (x + 1) * width; u++) {
       pixels[corner + v * stride + u] = stripeColour(u, v);
     }
   }

@@ -1,10 +1,10 @@
-import { atlasLayout, COLOURS, kernelOf, paintAtlas, picturedAs, stripedZoom } from "./paint.js";
+import { atlasLayout, COLOURS, kernelOf, paintAtlas, picturedAs, stripedZoom, weightSize } from "./paint.js";
 import { CurveTiles } from "./taps.js";
 import { planeOf, tileShape } from "./tile_layout.js";
 
 /**
- * All tiles of a layer, one pixel for a weight, on a hidden canvas. Curves are drawn when they are
- * requested.
+ * All tiles of a layer at zoom 1 on a hidden canvas: one pixel for a weight, or more, see
+ * `weightSize`. Curves are drawn when they are requested.
  */
 export class Atlas {
   constructor() {
@@ -18,8 +18,9 @@ export class Atlas {
     Object.assign(this, { tile: tileShape(shape, channel), plane: planeOf(shape), weights: kernelOf(shape) });
     this.curves = shape.length === 3 ? new CurveTiles(values, shape, halfRanges, channel) : null;
     if (this.curves) return;
-    this.zoom = stripedZoom(values);
-    this.picture = paintAtlas(values, shape, halfRanges, { channel, zoom: this.zoom, into: this.picture });
+    const cell = weightSize(this.weights);
+    this.zoom = stripedZoom(values, cell);
+    this.picture = paintAtlas(values, shape, halfRanges, { channel, zoom: this.zoom, cell, into: this.picture });
     const { width, height } = this.picture;
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     this.context.putImageData(this.picture, 0, 0);

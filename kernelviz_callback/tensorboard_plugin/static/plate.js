@@ -1,5 +1,5 @@
 import { CellGrid } from "./cells.js";
-import { el, numberText, setText } from "./dom.js";
+import { el, fittingSize, numberText, setText } from "./dom.js";
 import { gainOf, gainProducts, gainRequest, paintGain } from "./gains.js";
 import { halfRanges, isColour, kernelOf, paintAtlas, picturedAs } from "./paint.js";
 import { responseOf, responseRequest } from "./probes.js";
@@ -64,8 +64,8 @@ export class Plate {
     const { kernel } = this, context = kernel.getContext("2d");
     if (kernel.width !== width || kernel.height !== height) {
       Object.assign(kernel, { width, height });
-      Object.assign(kernel.style, { width: `${width / dpr}px`, height: `${height / dpr}px` });
     }
+    kernel.style.cssText = fittingSize(width, height, room, dpr);
     kernel.dataset.zoom = zoom;
     context.imageSmoothingEnabled = false;
     context.clearRect(0, 0, width, height);

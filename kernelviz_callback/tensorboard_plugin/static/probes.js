@@ -1,6 +1,8 @@
 import { decodeProbe, probeForChannels } from "./decode.js";
 import { averagesOf, respond, responseShape } from "./convolve.js";
+import { grouped } from "./dom.js";
 
+const MOST_PROBE_VALUES = 2 ** 27; // of all channels: 512 MiB
 export const OWN_SIDE = 224; // pixels: the size of the test chart, and to which Python shrinks image files
 const FREQUENCIES = { id: "frequencies", planes: [], note: "0 to half the sampling rate" }; // takes the place of a probe for 1-D layers
 export const MOST_PLANES_SHOWN = 16; // response planes of one filter; of more planes only the sum is shown
@@ -60,6 +62,9 @@ export class Probes {
 
   adapt({ id, probe }, channels) {
     const [count, height, width] = probe.shape;
+    if (channels * height * width > MOST_PROBE_VALUES) {
+      return { why: `The layer reads ${grouped(channels)} input channels of the probe: too many for this page.` };
+    }
     const named = { id, name: probe.name, probeShape: [channels, height, width], note: null };
     const planes = probeForChannels(probe, channels);
     const inGrey = planes && count === 3 && channels !== 3;

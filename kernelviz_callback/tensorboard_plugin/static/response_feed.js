@@ -1,6 +1,6 @@
 import { atlasLayout, halfRanges, paintAtlas, tileSize } from "./paint.js";
 import { drawTile } from "./pictures.js";
-import { tileShape } from "./tile_layout.js";
+import { arrangementOf } from "./tile_layout.js";
 
 const KEPT_BYTES_OF_RESPONSES = 48 * 2 ** 20; // of earlier grids, for each run
 
@@ -79,8 +79,8 @@ export class ResponseFeed {
   prepare(shape) {
     const channel = shape[1] === 3 ? "rgb" : "all";
     const { width, height } = tileSize(shape, channel);
-    this.tile = tileShape(shape, channel);
     this.plane = { width: shape[3], height: shape[2] };
+    this.tile = arrangementOf(shape, channel, this.plane);
     this.channel = channel;
     this.layout = atlasLayout(shape[0], width, height);
     if (this.canvas.width === this.layout.width && this.canvas.height === this.layout.height) return;

@@ -1,4 +1,4 @@
-import { kernelOf, picturedAs, picturesOf } from "./paint.js";
+import { kernelOf, picturedAs, picturesOf, weightSize } from "./paint.js";
 
 const MOST_OBLONG = 2; // the long side of a cell over its short side, at most, so that a response fits too
 const LEAST_PANE = 190; // pixels: a pane's title needs this width
@@ -7,18 +7,26 @@ const SLICES_IN_ROW = 8; // of a 3-D kernel
 const WIDEST_CURVE = 80; // weights: in a longer curve neighbouring taps share a column
 const SLENDERNESS = 1.5; // the width of a curve over its height, as in `curve_width`
 
-/** The size of one picture of a filter, in weights. A curve gets a height in proportion to its width. */
+/**
+ * The size of one picture of a filter at zoom 1: see `weightSize`. A curve gets a height in proportion to
+ * its width.
+ */
 export function planeOf(shape) {
-  const { width, height } = kernelOf(shape);
-  if (shape.length > 3) return { width, height };
+  const { width, height } = kernelOf(shape), cell = weightSize({ width, height });
+  if (shape.length > 3) return { width: width * cell.width, height: height * cell.height };
   const wide = Math.min(width, WIDEST_CURVE);
   return { width: wide, height: 2 * Math.max(1, Math.round(wide / SLENDERNESS / 2)) };
 }
 
-/** The arrangement of a filter's pictures in its tile, in weights, with gaps of one weight. */
+/** The arrangement of a filter's pictures in its tile at zoom 1, with gaps of one pixel. */
 export function tileShape(weights, channel) {
   const shape = picturedAs(weights, channel);
-  const { width, height } = planeOf(shape), planes = picturesOf(shape, channel);
+  return arrangementOf(shape, channel, planeOf(shape));
+}
+
+/** The arrangement of pictures of a size in a tile, with gaps of one pixel. */
+export function arrangementOf(shape, channel, { width, height }) {
+  const planes = picturesOf(shape, channel);
   const across = acrossOf(planes, kernelOf(shape).slices, Math.sqrt((planes * (height + 1)) / (width + 1)));
   const down = Math.ceil(planes / across);
   return { planes, across, down, width: across * (width + 1) - 1, height: down * (height + 1) - 1 };

@@ -6,10 +6,18 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback.training.loggers.base import Destination, ImageLogger, LogImages
 from kernelviz_callback.training.loggers.services import SERVICES
-from kernelviz_callback.training.loggers.tensorboard import PixelWriter, TensorBoard
+from kernelviz_callback.training.loggers.tensorboard import (
+    PixelWriter,
+    TensorBoard,
+    keep_file_in_place,
+)
 
 # Names of the logger classes that may be called from any thread.
 _WITH_NUMBERS = {*SERVICES, "TensorBoardLogger"}
+
+# Class of the experiment that Lightning's loggers give to processes that they take for others than
+# rank zero. It accepts every call and does nothing.
+_PLACEHOLDER = "_DummyExperiment"
 
 # Classes that users registered, to the functions that log images to them.
 own_destinations: dict[type, LogImages] = {}
@@ -54,7 +62,10 @@ def destination_of(logger: Any) -> Destination | None:
         if kind.__name__ in SERVICES:
             return ImageLogger(logger, SERVICES[kind.__name__], takes_numbers=True)
     experiment = getattr(logger, "experiment", logger)
+    if type(experiment).__name__ == _PLACEHOLDER:
+        return None
     if isinstance(experiment, SummaryWriter):
+        keep_file_in_place(experiment)
         return TensorBoard(experiment)
     if callable(getattr(experiment, "add_image", None)):
         return PixelWriter(experiment)

@@ -1,6 +1,7 @@
 """Log encoded pictures to TensorBoard, and pixels to other writers with ``add_image``."""
 
 import io
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback.drawing.encode import EncodedImage
-from kernelviz_callback.storage import as_folder, reserve
+from kernelviz_callback.storage import as_absolute, as_folder, reserve
 from kernelviz_callback.training.loggers.base import Images, Numbers
 from kernelviz_callback.training.loggers.event_file import event_file_of
 
@@ -111,6 +112,23 @@ class PixelWriter:
         """Write out what was logged, if the writer has a ``flush``."""
         if callable(getattr(self.writer, "flush", None)):
             self.writer.flush()
+
+
+def keep_file_in_place(writer: SummaryWriter) -> None:
+    """Make the path of a writer's event file absolute, if it is relative.
+
+    The writer opens the file by its path each time it writes, so ``os.chdir`` in the training would
+    divide the file between two folders, or end the training if the second one does not exist. Call
+    this in the thread of the training, before it can change the working directory.
+    """
+    events = writer._get_file_writer().event_writer  # type: ignore[no-untyped-call]
+    file: Any = events
+    for part in ("_async_writer", "_writer", "_writer"):
+        file = getattr(file, part, None)
+    if isinstance(getattr(file, "filename", None), bytes):
+        path = as_absolute(os.fsdecode(file.filename))
+        if isinstance(path, Path):
+            file.filename, events._file_name = os.fsencode(path), str(path)
 
 
 def _summary(tag: str, image: EncodedImage) -> Summary:

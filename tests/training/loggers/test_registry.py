@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import DEFAULT_STEPS, logged_images
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from kernelviz_callback import EncodedImage, KernelVizCallback, register_logger
@@ -40,6 +41,14 @@ def keep(album: Album, images: Mapping[str, EncodedImage], step: int) -> None:
 
 def test_a_logger_without_images_has_no_destination(tmp_path: Path) -> None:
     assert destination_of(CSVLogger(tmp_path)) is None
+
+
+def test_a_logger_that_accepts_everything_and_writes_nothing_has_no_destination(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """Lightning takes a process with ``SLURM_PROCID=1`` for rank one, also without a group."""
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert destination_of(TensorBoardLogger(tmp_path)) is None
 
 
 @pytest.fixture
