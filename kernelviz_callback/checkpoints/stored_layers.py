@@ -137,7 +137,7 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
             found[name] = StoredLayer(shape, layer.read, geometry, unknown=unknown)
     if not layers:
         unnamed = (path or "tensor" for path, tensor in stored.items() if len(tensor.shape) == 4)
-        refused = dict.fromkeys(map(_printable, unnamed), _WHY_UNNAMED)
+        refused = dict.fromkeys(map(printable, unnamed), _WHY_UNNAMED)
     return Layers(found, refused, order)
 
 
