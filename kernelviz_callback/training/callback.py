@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
@@ -257,17 +258,17 @@ class KernelVizCallback(Callback):
 
     def _take_validation_probe(self, trainer: "Trainer", batch: Any) -> None:
         if trainer.sanity_checking and self._batch_source == "val_batch" and self._probe is None:
-            self._take_probe(probe_of_batch(batch, "val_batch"))
+            self._take_probe(partial(probe_of_batch, batch, "val_batch"))
 
     def _take_training_probe(self, trainer: "Trainer", batch: Any) -> None:
         if self._is_fitting:
-            self._take_probe(probe_of_batch(batch, "train_batch"))
+            self._take_probe(partial(probe_of_batch, batch, "train_batch"))
             self._snapshot(trainer)
 
-    def _take_probe(self, probe: Probe) -> None:
-        if self._watched is not None:
-            probe = self._watched.check_fit(probe)
-        self._probe = probe
+    def _take_probe(self, take: Callable[[int | None], Probe]) -> None:
+        """Take the probe with a function of the number of channels that the model reads."""
+        watched = self._watched
+        self._probe = take(None) if watched is None else watched.check_fit(take(watched.channels))
 
     def _start(self, trainer: "Trainer") -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -275,7 +276,7 @@ class KernelVizCallback(Callback):
         self._is_fitting = True
         self._step = trainer.global_step
         if self._batch_source == "val_batch" and self._probe is None:
-            self._take_probe(probe_of_loader(trainer.val_dataloaders))
+            self._take_probe(partial(probe_of_loader, trainer.val_dataloaders))
         self._snapshot(trainer)
 
     def _end_batch(self, trainer: "Trainer", *, log: Callable[..., None]) -> None:

@@ -90,6 +90,11 @@ class WatchedLayers:
         """Whether any watched layer is 2-D or 3-D. A 1-D layer needs no probe."""
         return any(len(shape) > 3 for shape in self.shapes.values())
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images that the model reads."""
+        return self._choice.channels
+
     def __str__(self) -> str:
         watched = ", ".join(
             f"{name} ({describe_filters(shape)})" for name, shape in self.shapes.items()
