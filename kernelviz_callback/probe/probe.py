@@ -1,6 +1,7 @@
 """Load the probe, the fixed image that filters are convolved with, and adapt it to a layer."""
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 else:  # the types that a configuration file can hold; LightningCLI would list all subclasses
     ProbeSource = str | Path | None
 
+_MOST_PIXELS = 2**26  # of an image file: 256 MiB in memory
 CHART = "chart"
 LARGEST_CHART = 1024  # pixels: the Kernels tab takes no larger image
 _LEAST_SHARE = 8  # a response is at least such a part of the chart, or the chart is drawn larger
@@ -245,9 +247,11 @@ def _open(path: Path) -> Image.Image:
         )
     try:
         with Image.open(path) as file:
+            if file.width * file.height > _MOST_PIXELS:
+                raise ValueError(f"it has {file.width:,} x {file.height:,} pixels")
             image: Image.Image = file.copy()
             return image
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, struct.error) as error:
         raise ValueError(
             f"probe={str(path)!r} is not an image that Pillow can read: {error}"
         ) from error
