@@ -1,14 +1,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := $(VENV)/installed-for-demo
-INSTALLED := $(VENV)/installed
+DEMO := $(VENV)/installed-for-demo$(if $(PINNED),-pinned)
+INSTALLED := $(VENV)/installed$(if $(PINNED),-pinned)
 OLDEST := .venv-oldest
 EMPTY := build/empty
 
 # A module is compiled at its first import, and the result is kept. Some containers forbid that: then
 # each process of the tests would spend ten seconds on compiling torch and Lightning again.
 unexport PYTHONDONTWRITEBYTECODE
+
+# PINNED=1: install the tested versions, those that .ci/run tests with, and not the newest ones.
+ifdef PINNED
+export PIP_CONSTRAINT := $(CURDIR)/.ci/constraints.txt
+endif
 
 # pip prints nothing for minutes with --quiet, and too much without it. The names of the large files
 # are enough. Python compiles a module at its first import: most installed modules are never imported.
@@ -25,6 +30,7 @@ SHELL := bash
 demo: $(DEMO)
 	@echo "Training a small network on 16 photographs: about a minute."
 	@$(BIN)/kernelviz demo
+	@echo "These commands are in the environment of the demo: first run \"source $(BIN)/activate\"."
 
 # Three workers for two cores, because tests often wait for a browser, a server or a process. A file's
 # tests stay together, because they share what the file prepares.
@@ -39,9 +45,10 @@ test-long: $(INSTALLED) browser
 
 # Install Chromium for the tests of web pages. Without it they are skipped.
 browser:
-	@command -v chromium > /dev/null || \
-		(echo "Installing Chromium." && apt-get update -qq && apt-get install -qq chromium) \
-		> /dev/null 2>&1 || echo "Chromium could not be installed: tests of pages are skipped."
+	@command -v chromium > /dev/null || { \
+		echo "Installing Chromium with apt-get, for the tests of web pages."; \
+		{ apt-get update -qq && apt-get install -qq chromium; } > /dev/null 2>&1 || \
+		echo "Chromium could not be installed: tests of pages are skipped."; }
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -95,6 +102,11 @@ lock: $(INSTALLED)
 	$(BIN)/pip freeze --exclude-editable > .ci/constraints.txt
 
 $(DEMO): pyproject.toml
+ifdef PINNED
+	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit( \
+		"PINNED=1: the tested versions are for Python 3.11; found %d.%d. Add PYTHON=python3.11" \
+		% sys.version_info[:2])'
+endif
 	@echo "Making a Python environment in $(VENV)/."
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing torch, Lightning, TensorBoard and the photographs: about two minutes, once."

@@ -16,7 +16,7 @@ from kernelviz_callback.commands.demo import PhotoCrops, PhotoNet
 def main() -> None:
     """Train, or resume from a checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=12, help="with those before a resume")
     parser.add_argument("--batches", type=int, default=100, help="batches in an epoch")
     # "rest.3" has 64 input channels: it is shown as principal planes and feature maps.
     parser.add_argument("--layers", nargs="+", default=["conv1"], metavar="NAME")
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--resume",
         metavar="CKPT",
-        help="resume an interrupted training from this checkpoint; use the same --epochs",
+        help="resume a training from this checkpoint; with more --epochs it is trained further",
     )
     parser.add_argument("--output", default="runs")
     options = parser.parse_args()

@@ -10,8 +10,11 @@ package costs nothing.
 import lazy_loader
 
 from kernelviz_callback._version import __version__ as __version__
+from kernelviz_callback.forking import make_forks_safe as _make_forks_safe
 
 __getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+_make_forks_safe()
 
 
 def __dir__() -> list[str]:

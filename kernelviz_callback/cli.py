@@ -130,7 +130,7 @@ def _add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     show.add_argument(
         "file", metavar="FILE", help="if it stands for several checkpoints, the newest is shown"
     )
-    _add_common(show)
+    _add_common(show, probe="image file to convolve (default: a test chart)")
     show.add_argument(
         "-o",
         "--output",
@@ -171,7 +171,7 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="FILE",
         help="two or more checkpoints; the others are compared with the first",
     )
-    _add_common(compare)
+    _add_common(compare, probe="image file on which responses are compared (default: a test chart)")
     compare.add_argument(
         "-o",
         "--output",
@@ -238,7 +238,11 @@ def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         metavar="RUN",
         help="a run folder, the run folders of a resumed training, or checkpoints of one training",
     )
-    _add_common(evolve, probe="the probe of the training, else a test chart")
+    _add_common(
+        evolve,
+        probe="image file for the responses in a report, with -o NAME.html (default: the probe of "
+        "the training, else a test chart)",
+    )
     evolve.add_argument(
         "-o",
         "--output",
@@ -257,7 +261,7 @@ def _add_evolve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
 
 
-def _add_common(command: argparse.ArgumentParser, *, probe: str = "a test chart") -> None:
+def _add_common(command: argparse.ArgumentParser, *, probe: str) -> None:
     command.add_argument(
         "--layer",
         help="name of the layer, or the end of its name (default: the first convolution)",
@@ -265,9 +269,7 @@ def _add_common(command: argparse.ArgumentParser, *, probe: str = "a test chart"
     command.add_argument(
         "--list", action="store_true", help="only list the layers and their shapes"
     )
-    command.add_argument(
-        "--probe", metavar="IMAGE", help=f"image for the responses (default: {probe})"
-    )
+    command.add_argument("--probe", metavar="IMAGE", help=probe)
 
 
 def _positive(text: str) -> int:

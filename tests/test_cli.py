@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import logged_images
 from forked import run_python
+from PIL import Image
 from trained_run import train_with_checkpoints
 
 from kernelviz_callback import __version__, list_snapshots
@@ -195,3 +196,31 @@ def test_an_output_that_cannot_be_written_is_an_error(odd_checkpoint: Path) -> N
         done = run_command("show", str(odd_checkpoint), "--list", output=full)
     assert done.returncode == 2
     assert done.stderr == b"kernelviz: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["show", "compare", "evolve"])
+def test_help_and_errors_of_the_probe_name_only_what_a_command_can_use(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_python = ("a tensor", "train_batch", "probe=", "probe_size", "layers that read")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = capsys.readouterr().out
+    assert "image file" in told
+    files = [str(tmp_path / f"{name}.pt") for name in "ab"][: 1 + (command != "show")]
+    for name in files:
+        torch.save({"conv.weight": torch.randn(4, 3, 7, 7)}, name)
+    small = tmp_path / "small.png"
+    Image.new("RGB", (40, 5)).save(small)
+    (tmp_path / "notes.png").write_text("no picture")
+    suffix = "html" if command == "evolve" else "png"
+    more = ["--responses"] if command == "compare" else []
+    for probe in ("train_batch", str(tmp_path / "notes.png"), str(small)):
+        arguments = [*files, "--probe", probe, "-o", str(tmp_path / f"o.{suffix}"), *more]
+        status = main([command, *arguments])
+        if probe == str(small) and command == "evolve":
+            continue  # the page itself says that the image is too small
+        assert status == 2
+        told += capsys.readouterr().err
+    for word in of_python:
+        assert word not in told.replace("'train_batch' is not a file", "")

@@ -55,6 +55,21 @@ def test_train_photos_can_be_resumed(tmp_path: Path) -> None:
     }
 
 
+def test_train_photos_can_be_trained_further(tmp_path: Path) -> None:
+    run("examples/train_photos.py", "--epochs", "2", "--batches", "2", cwd=tmp_path)
+    runs = tmp_path / "runs" / "train_photos"
+    last = runs / "version_0" / "checkpoints" / "epoch=1-step=4.ckpt"
+    more = ["--epochs", "4", "--batches", "2", "--resume", str(last)]
+    run("examples/train_photos.py", *more, cwd=tmp_path)
+    assert list(list_snapshots(runs / "version_1" / "kernelviz")) == [4, 8]
+    state = torch.load(
+        runs / "version_1" / "checkpoints" / "epoch=3-step=8.ckpt", weights_only=False
+    )
+    [schedule] = state["lr_schedulers"]
+    assert schedule["total_steps"] == 8
+    assert schedule["last_epoch"] == 8
+
+
 def test_sound(tmp_path: Path) -> None:
     told = run("examples/sound.py", "--epochs", "1", cwd=tmp_path)
     assert "The bank is in runs/sound/version_0" in told

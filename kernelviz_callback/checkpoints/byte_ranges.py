@@ -122,7 +122,7 @@ class TensorBytes:
         if count > size_of(self.storage.source):
             raise ValueError(f"damaged: it claims {count:,} weights, more than it has bytes")
         if count == 0:
-            return torch.empty(tuple(self.shape))
+            return torch.empty(tuple(self.shape), dtype=torch.float32, device="cpu")
         extent = 1 + sum((n - 1) * stride for n, stride in zip(self.shape, strides, strict=True))
         size = self.dtype.itemsize
         content = bytearray(self.storage.read(self.offset * size, extent * size))

@@ -19,7 +19,7 @@ from kernelviz_callback.model.convolutions import (
     name_layers,
     weight_shape,
 )
-from kernelviz_callback.model.layer_names import is_glob, match_names, nearest_name
+from kernelviz_callback.model.layer_names import is_glob, match_names, nearest_name, printable
 from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.snapshots.format import LayerRecord
 from kernelviz_callback.storage import Folder, Location, as_absolute
@@ -72,6 +72,7 @@ class Checkpoint:
                 )
                 raise ValueError(f"{found}\n{self.describe()}".rstrip())
             return self._prefer_2d(self.layers)[0]
+        layer = printable(layer)
         if layer in self.layers:
             return layer
         preferred = self._prefer_2d(match_names(self.layers, layer))
@@ -283,7 +284,9 @@ def _torchvision_model(name: str) -> nn.Module:
     from torchvision.models import get_model
 
     _, model, *weights = name.split(":")
+    before = torch.get_default_dtype()
     try:
+        torch.set_default_dtype(torch.float32)  # the dtype of the weights that are downloaded
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(0)  # only on the CPU
             built: nn.Module = get_model(model, weights=weights[0] if weights else None)
@@ -296,6 +299,8 @@ def _torchvision_model(name: str) -> nn.Module:
     except (OSError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{name}: its weights could not be downloaded: {reason}") from error
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _read_number(metadata: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:

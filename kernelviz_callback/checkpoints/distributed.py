@@ -56,8 +56,8 @@ class _ShardedTensor:
 
     def read(self) -> Tensor:
         self._check_sizes()
-        whole = torch.empty(self.shape)
-        missing = torch.ones(self.shape, dtype=torch.bool)
+        whole = torch.empty(self.shape, dtype=torch.float32, device="cpu")
+        missing = torch.ones(self.shape, dtype=torch.bool, device="cpu")
         budget = Budget()
         for shard in self.shards:
             part = self._read(shard, budget)
@@ -101,7 +101,7 @@ def list_tensors(folder: Folder) -> dict[str, StoredTensor]:
         return {
             name: _describe_tensor(folder, kept.state, shards[name], keys.get(name, (name,)))
             for name, kept in index["state_dict_metadata"].items()
-            if text(name) in shards and name.isprintable()
+            if text(name) in shards
         }
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(f"its index {INDEX} is damaged, or was not written by torch") from error

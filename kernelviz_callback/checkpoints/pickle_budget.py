@@ -5,7 +5,7 @@ _MOST_BYTES = 128 << 20  # of strings and numbers; the checkpoint of a large net
 
 
 class RefusedError(ValueError):
-    """An error whose message is shown as it is: reading would cost too much, or do harm."""
+    """An error whose message is shown as it is: reading the file costs too much, or does harm."""
 
 
 class Budget:

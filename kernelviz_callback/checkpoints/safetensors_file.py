@@ -24,6 +24,7 @@ from kernelviz_callback.checkpoints.stored_layers import (
     find_layers,
 )
 from kernelviz_callback.model.convolutions import Geometry
+from kernelviz_callback.model.layer_names import printable
 from kernelviz_callback.snapshots.format import read_description, read_record, weight_key
 
 _BAD_HEADER = "damaged: its header is not valid"
@@ -63,7 +64,10 @@ def open_safetensors(source: Source) -> tuple[Layers, Mapping[str, Any]]:
     try:
         if not description.get("layers"):
             return find_layers(stored), description
-        found = {name: _snapshot_layer(name, stored, description) for name in description["layers"]}
+        found = {
+            printable(name): _snapshot_layer(name, stored, description)
+            for name in description["layers"]
+        }
         return Layers(found, {}), description
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(_BAD_HEADER) from error

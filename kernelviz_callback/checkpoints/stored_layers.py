@@ -13,6 +13,7 @@ from kernelviz_callback.checkpoints.stored_modules import StoredModule
 from kernelviz_callback.checkpoints.weight_parts import KNOWN_PARTS, PARAMETRIZED, Parts
 from kernelviz_callback.drawable import why_not_drawable
 from kernelviz_callback.model.convolutions import WRAPPER_SEGMENTS, Geometry
+from kernelviz_callback.model.layer_names import printable
 from kernelviz_callback.snapshots.format import LayerRecord
 
 # (N, C, kH, kW); for a 1-D layer (N, C, k), for a 3-D layer (N, C, kD, kH, kW).
@@ -120,8 +121,8 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
     order: list[str] = []
     for layer in sorted(layers, key=rank):  # stable: within one rank, the order of the file stays
         is_beside = has_main and layer.top not in ("", *_MAIN_DICTS)
-        base = _printable(layer.base)
-        first_choice = base if is_beside else _printable(layer.name)
+        base = printable(layer.base)
+        first_choice = base if is_beside else printable(layer.name)
         names = chain((first_choice, base), (f"{base} ({n})" for n in count(2)))
         name = next(name for name in names if name not in found and name not in refused)
         order.append(name)
@@ -136,7 +137,7 @@ def find_layers(stored: Mapping[str, StoredTensor]) -> Layers:
             found[name] = StoredLayer(shape, layer.read, geometry, unknown=unknown)
     if not layers:
         unnamed = (path or "tensor" for path, tensor in stored.items() if len(tensor.shape) == 4)
-        refused = dict.fromkeys(map(_printable, unnamed), _WHY_UNNAMED)
+        refused = dict.fromkeys(map(printable, unnamed), _WHY_UNNAMED)
     return Layers(found, refused, order)
 
 
@@ -257,11 +258,6 @@ def _fits(geometry: Geometry, shape: Shape) -> bool:
 
 def _without_wrappers(segments: Iterable[str]) -> list[str]:
     return [segment for segment in segments if segment not in WRAPPER_SEGMENTS]
-
-
-def _printable(name: str) -> str:
-    """Return a name with escapes in the place of characters that cannot be printed."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode("ascii")
 
 
 def _find_copies(layers: Iterable[_Weights]) -> set[str]:

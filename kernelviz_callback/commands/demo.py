@@ -9,6 +9,7 @@ into colour blobs, edges and gratings. `run` is the command, and `run_demo` trai
 import shlex
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
@@ -151,7 +152,7 @@ class RandomCrops(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         label = index % len(self.photos)
         photo = self.photos[label]
-        y, x, colour = torch.rand(3).tolist()
+        y, x, colour = torch.rand(3, dtype=torch.float32, device="cpu").tolist()
         top = int(y * (photo.shape[1] - self.size))
         left = int(x * (photo.shape[2] - self.size))
         crop = photo[:, top : top + self.size, left : left + self.size]
@@ -258,6 +259,14 @@ class PhotoNet(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The saved schedule ends after the epochs that were planned then, and raises an error after
+        # its end. Without these entries, the schedule of the resumed training keeps its own.
+        for state in checkpoint["lr_schedulers"]:
+            state.pop("total_steps", None)
+            state.pop("_schedule_phases", None)
 
 
 def _save_pictures(run: Path, photo: Probe) -> None:

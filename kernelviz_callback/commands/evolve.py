@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from kernelviz_callback.commands.file_errors import FileErrors, check_folders
-from kernelviz_callback.commands.history import LayerHistory, order_by_step
+from kernelviz_callback.commands.history import LayerHistory, OtherShapeError, order_by_step
 from kernelviz_callback.commands.resumed_runs import describe_order_change, find_training
 from kernelviz_callback.drawing.animation.animate import evolution_gif, moving_pictures
 from kernelviz_callback.drawing.animation.crop import MOST_PIXELS
@@ -24,9 +24,11 @@ from kernelviz_callback.drawing.animation.sampling import (
     read_sequences,
     to_half_ranges,
     typical_magnitudes,
+    with_signs,
 )
 from kernelviz_callback.drawing.animation.strip import MOST_COLUMNS, film_strip
 from kernelviz_callback.drawing.animation.video import check_encoder, save_mp4
+from kernelviz_callback.filters.principal import ContinuousSigns
 from kernelviz_callback.storage import replace_when_complete
 
 # Larger than the limit for the films that are logged during a training.
@@ -113,17 +115,27 @@ class _Layer:
     def _save_video(self, path: Path, scale: SequenceScale) -> None:
         """Write a video of all snapshots. They are read twice: for the scale and for the frames."""
         ends = self._sequence(2, _MOST_MOVING_PIXELS)
-        largest, clipped = typical_magnitudes(self._frames(ends, self._steps))
+        signs = ContinuousSigns()
+
+        def noted() -> Iterator[Frame]:
+            for frame in self._frames(ends, self._steps):
+                signs.add(frame.step, frame.weights)
+                yield frame
+
+        largest, clipped = typical_magnitudes(noted())
         steps = [step for step in self._steps if step not in self._unreadable]
         half_ranges = to_half_ranges(largest, scale)
         ends = replace(ends, unreadable=ends.available - len(steps), clipped=clipped)
         renderer = FrameRenderer(
             ends, steps, half_ranges, scale=scale, side=LARGE_SIDE, is_even=True
         )
+        frames = self._frames(ends, steps)
+        if ends.crop.style.is_principal:
+            frames = (with_signs(frame, signs) for frame in frames)
         rate = min(max(len(steps) // _SECONDS, _SLOWEST), _FASTEST)
         save_mp4(
             path,
-            moving_pictures(renderer, self._frames(ends, steps), half_ranges),
+            moving_pictures(renderer, frames, half_ranges),
             rate=rate,
             hold=_HOLD * rate,
             even=(renderer.layout.top, renderer.layout.left),
@@ -144,7 +156,10 @@ class _Layer:
             return self._history.read(step)
         except (ValueError, OSError) as error:
             self._unreadable[step] = error
-            self._failures.report(error)
+            if isinstance(error, OtherShapeError):
+                self._failures.note(error)
+            else:
+                self._failures.report(error)
             raise
 
 
@@ -159,7 +174,9 @@ def _save_report(
         path,
         probe=load_probe(probe) if probe else None,
         notes=notes,
-        on_unread=failures.report,
+        on_unread=lambda error: (
+            failures.note(error) if isinstance(error, OtherShapeError) else failures.report(error)
+        ),
         progress=lambda steps: _progress(steps, "snapshot"),
     )
 

@@ -19,6 +19,7 @@ class FileErrors:
 
     def __init__(self) -> None:
         self.status = 0
+        self._said: set[str] = set()
 
     @contextmanager
     def catch(self) -> Iterator[None]:
@@ -30,8 +31,14 @@ class FileErrors:
 
     def report(self, error: Exception) -> None:
         """Print an error in one line."""
-        tqdm.write(f"kernelviz: {error}", file=sys.stderr)
+        self.note(error)
         self.status = 2
+
+    def note(self, message: object) -> None:
+        """Print a message that is not an error in one line. A repeated one is not printed."""
+        if str(message) not in self._said:
+            self._said.add(str(message))
+            tqdm.write(f"kernelviz: {message}", file=sys.stderr)
 
     def expand(self, files: Iterable[str]) -> list[str]:
         """List the checkpoints that the names stand for, see `find_checkpoints`.

@@ -1,5 +1,6 @@
 """The checkpoints of one training in the order of their steps, and one layer in each of them."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeAlias
@@ -21,13 +22,14 @@ def order_by_step(
     """Sort checkpoints by their steps.
 
     The step is read from the file. If the file does not state it, the name of the file is used. For
-    our own snapshots the name is enough, so only the first of them is opened.
+    our own snapshots the name is enough, so only the newest and the first of them are opened.
 
     Args:
         names: Names for `open_checkpoint`.
         catch: Reports the error of a checkpoint that cannot be used.
         layer: See `Checkpoint.resolve`. A checkpoint is left out if it does not have the layer, or
-            has it in another shape than the first checkpoint.
+            has it in another shape than the newest checkpoint. If the steps are not known, the
+            first checkpoint takes the place of the newest one.
 
     Returns:
         Step to name, ascending, and notes for the user, one sentence each. If several names have
@@ -41,8 +43,7 @@ def order_by_step(
     for name in names:
         with catch():
             entries.append(_read_step(name))
-    entries = _select_with_layer(entries, catch, layer)
-    notes: list[str] = []
+    entries, notes = _select_with_layer(entries, catch, layer)
     unknown = sum(entry.step is None for entry in entries)
     if unknown and len(entries) == 1:
         notes.append("the checkpoint does not state its step: it is shown as step 0")
@@ -91,7 +92,8 @@ class LayerHistory:
         """Read the layer at a step.
 
         Raises:
-            ValueError: If the checkpoint is damaged, or does not have the layer in this shape.
+            OtherShapeError: If the layer has another shape in the checkpoint.
+            ValueError: If the checkpoint is damaged, or does not have the layer.
             OSError: If the checkpoint cannot be read.
         """
         return self._read(*self._open(step))
@@ -122,6 +124,10 @@ class LayerHistory:
         return Reading(checkpoint.epoch, {self.layer: checkpoint.read(name)}, name)
 
 
+class OtherShapeError(ValueError):
+    """A checkpoint has the layer in another shape, because the training has changed it."""
+
+
 class _Entry(NamedTuple):
     """A checkpoint, its step, and the open checkpoint if it was opened to read the step."""
 
@@ -143,42 +149,103 @@ def _find_layer(checkpoint: Checkpoint, wanted: str | None, name: str, shape: Sh
     here = find_same_layer(checkpoint, wanted, name, shape)
     found = checkpoint.layers[here].shape
     if found != shape:
-        sizes = ["x".join(map(str, size)) for size in (shape, found)]
-        raise ValueError(f"{checkpoint.name}: expected {sizes[0]} of {here}; found {sizes[1]}")
+        sizes = [_size(each) for each in (shape, found)]
+        raise OtherShapeError(f"{checkpoint.name}: expected {sizes[0]} of {here}; found {sizes[1]}")
     return here
 
 
 def _select_with_layer(
     entries: Sequence[_Entry], catch: CatchErrors, layer: str | None
-) -> list[_Entry]:
-    """Return the checkpoints that have the layer in the same shape as the first of them."""
-    in_order = list(entries)
-    if all(entry.step is not None for entry in entries):
-        in_order.sort(key=lambda entry: entry.step or 0)
-    kept: set[_Entry] = set()
+) -> tuple[list[_Entry], list[str]]:
+    """Return the checkpoints that have the layer in the same shape, and notes for the user.
+
+    If all steps are known, the shape is the newest one: the training has changed the layer, and the
+    films that it logs show the newest shape too. Otherwise it is that of the first checkpoint.
+    """
+    is_ordered = all(entry.step is not None for entry in entries)
+    in_order = sorted(entries, key=lambda entry: -(entry.step or 0)) if is_ordered else entries
+    found = _find_reference(in_order, catch, layer)
+    if found is None:
+        return list(entries), []
+    name, shape = found
+    kept = {entry for entry in entries if entry.opened is None}
+    kept -= _with_other_shape([entry for entry in in_order if entry in kept], layer, name, shape)
     misfits: list[ValueError] = []
-    first: tuple[str, Shape] | None = None
-    for entry in in_order:
-        opened = entry.opened
-        if opened is None and first is None:
-            with catch():
-                opened = open_checkpoint(entry.name)
-            if opened is None:
-                continue
+    for entry in entries:
         try:
-            if opened is not None and first is not None:
-                _find_layer(opened, layer, *first)
-            elif opened is not None:
-                name = opened.resolve(layer)
-                first = name, opened.layers[name].shape
-            kept.add(entry)
+            if entry.opened is not None:
+                _find_layer(entry.opened, layer, name, shape)
+                kept.add(entry)
+        except OtherShapeError as error:
+            if not is_ordered:
+                misfits.append(error)
         except ValueError as error:
-            if entry.opened is None:
-                raise  # a snapshot: all snapshots of the training lack the layer then
             misfits.append(error)
-    if misfits and first is None:
-        raise misfits[0]
     for misfit in misfits:
         with catch():
             raise misfit
-    return [entry for entry in entries if entry in kept]
+    left_out = len(entries) - len(kept) - len(misfits)
+    notes = []
+    if left_out:
+        notes.append(
+            f"{name} changed: {left_out} of {len(entries)} left out, in which it does not have its "
+            f"newest shape, {_size(shape)}"
+        )
+    return [entry for entry in entries if entry in kept], notes
+
+
+def _find_reference(
+    in_order: Sequence[_Entry], catch: CatchErrors, layer: str | None
+) -> tuple[str, Shape] | None:
+    """Find the layer in the first checkpoint that has it, and return its name and its shape.
+
+    Of the snapshots, which all have the same layers as a rule, only the two at the ends are asked.
+
+    Returns:
+        None if no checkpoint can be opened. The errors are reported.
+
+    Raises:
+        ValueError: If no checkpoint has the layer.
+    """
+    missing: list[ValueError] = []
+    unread = [entry for entry in in_order if entry.opened is None]
+    for entry in in_order:
+        opened = entry.opened
+        if opened is None and missing and entry is not unread[-1]:
+            continue
+        if opened is None:
+            with catch():
+                opened = open_checkpoint(entry.name)
+        if opened is not None:
+            try:
+                name = opened.resolve(layer)
+                return name, opened.layers[name].shape
+            except ValueError as error:
+                missing.append(error)
+    if missing:
+        raise missing[0]
+    return None
+
+
+def _with_other_shape(
+    newest_first: Sequence[_Entry], layer: str | None, name: str, shape: Shape
+) -> set[_Entry]:
+    """Find the snapshots before the last change of the shape, without opening all of them."""
+
+    def differs(entry: _Entry) -> bool:
+        try:
+            opened = open_checkpoint(entry.name)
+        except (ValueError, OSError):
+            return False  # it is reported when it is read
+        try:
+            return opened.layers[find_same_layer(opened, layer, name, shape)].shape != shape
+        except ValueError:
+            return True
+
+    if not newest_first or not differs(newest_first[-1]):
+        return set()
+    return set(newest_first[bisect_left(newest_first, True, key=differs) :])
+
+
+def _size(shape: Shape) -> str:
+    return "x".join(map(str, shape))

@@ -150,7 +150,9 @@ def save_report(
 def _choose_steps(history: LayerHistory, notes: list[str]) -> Sequence[int]:
     """Choose as many steps as fit into the page, evenly spread, from the first to the last."""
     steps = list(history.names)
-    example = _snapshot(history, steps[0], 0, torch.zeros(history.shape))
+    example = _snapshot(
+        history, steps[0], 0, torch.zeros(history.shape, dtype=torch.float32, device="cpu")
+    )
     most = most_snapshots(example, history.layer)
     if len(steps) <= most:
         return steps

@@ -263,7 +263,7 @@ class Comparer:
         correlations: Tensor | None,
         notes: list[str],
     ) -> tuple[Match, Tensor]:
-        unchanged = torch.arange(first.shape[0])
+        unchanged = torch.arange(first.shape[0], device="cpu")
         if now is first:
             return "index", unchanged
         self._check_match(now, first)
@@ -354,7 +354,7 @@ class _LayerWeights:
     name: str
     layer: Layer
     has_geometry: bool
-    partner: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    partner: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long, device="cpu"))
 
     @property
     def shape(self) -> Shape:
@@ -365,7 +365,7 @@ def _movement(now: _LayerWeights, then: _LayerWeights) -> Movement:
     """Measure how the partners of the first filters changed between ``then`` and ``now``."""
     paired = (now.partner >= 0) & (then.partner >= 0)
     if now.shape[1:] != then.shape[1:] or now is then or not paired.any():
-        missing = torch.full((len(now.partner),), torch.nan)
+        missing = torch.full((len(now.partner),), torch.nan, dtype=torch.float32, device="cpu")
         return Movement(missing, missing, missing, torch.nan)
     moved = movement(
         now.layer.weights[now.partner[paired]], then.layer.weights[then.partner[paired]]
@@ -376,14 +376,14 @@ def _movement(now: _LayerWeights, then: _LayerWeights) -> Movement:
 
 def _fill_in(values: Tensor, where: Tensor) -> Tensor:
     """Return a tensor that has ``values`` where ``where`` is True, and NaN elsewhere."""
-    filled = torch.full((len(where),), torch.nan)
+    filled = torch.full((len(where),), torch.nan, dtype=torch.float32, device="cpu")
     filled[where] = values.float()
     return filled
 
 
 def _partner_values(similarity: Tensor | None, partner: Tensor) -> Tensor:
     if similarity is None:
-        return torch.full((len(partner),), torch.nan)
+        return torch.full((len(partner),), torch.nan, dtype=torch.float32, device="cpu")
     paired = partner >= 0
     return _fill_in(similarity[paired, partner[paired]], paired)
 

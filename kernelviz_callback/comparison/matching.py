@@ -140,7 +140,7 @@ def assign(similarity: Tensor) -> Tensor:
         tensor([1, 0])
     """
     rows, columns = linear_sum_assignment(similarity.double().numpy(), maximize=True)
-    partner = torch.full((len(similarity),), -1)
+    partner = torch.full((len(similarity),), -1, dtype=torch.long, device="cpu")
     partner[torch.from_numpy(rows)] = torch.from_numpy(columns)
     return partner
 
@@ -178,7 +178,7 @@ def has_same_order(similarity: Tensor) -> bool | None:
     trace = exact.trace().item()
     if trace - count * exact.mean().item() > SAME_ORDER * spread:
         return True
-    best = exact[torch.arange(count), assign(exact)].sum().item()
+    best = exact[torch.arange(count, device="cpu"), assign(exact)].sum().item()
     return trace >= _NEAR_BEST * best > 0
 
 
@@ -195,7 +195,10 @@ def chance_cosine(ones: Shape, others: Shape) -> float:
     generator = torch.Generator().manual_seed(_SEED)
     found = []
     for _ in range(_draws(ones[0], others[0])):
-        pair = [torch.randn(s, generator=generator, dtype=torch.float32) for s in (ones, others)]
+        pair = [
+            torch.randn(s, generator=generator, dtype=torch.float32, device="cpu")
+            for s in (ones, others)
+        ]
         found.append(mean_matched(cosines(*pair)))
     return sum(found) / len(found)
 
@@ -215,7 +218,9 @@ def chance_correlation(
     generator = torch.Generator().manual_seed(_SEED)
 
     def drawn(shape: Shape, geometry: Geometry) -> Layer:
-        return Layer(torch.randn(shape, generator=generator, dtype=torch.float32), geometry)
+        return Layer(
+            torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu"), geometry
+        )
 
     found = [
         mean_matched(response_correlations(drawn(*one), drawn(*other), probe))

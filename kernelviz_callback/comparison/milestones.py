@@ -49,6 +49,8 @@ def choose_pictured(columns: Sequence[Column]) -> set[int]:
         return set(kept)
     steps = torch.stack([column.change_from_previous.nanmedian() for column in columns])
     changes = steps.nan_to_num(0.0, posinf=0.0).cumsum(0)[kept]
-    marks = torch.linspace(changes[0].item(), changes[-1].item(), MOST_PICTURED)
+    marks = torch.linspace(
+        changes[0].item(), changes[-1].item(), MOST_PICTURED, dtype=torch.float32, device="cpu"
+    )
     nearest = (changes[None] - marks[:, None]).abs().argmin(1).tolist()
     return {kept[0], kept[-1], *(kept[i] for i in nearest)}

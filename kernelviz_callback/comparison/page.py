@@ -163,7 +163,7 @@ def _plates(
     channels = [_shown_channels(w, room // len(order)) for w in drawn]
     area = sum(c * prod(w.shape[2:]) for c, w in zip(channels, drawn, strict=True))
     tiled = min(len(order), max(1, MOST_WEIGHTS // area))
-    kept = torch.tensor(order[:tiled])
+    kept = torch.tensor(order[:tiled], device="cpu", dtype=torch.long)
     plates = [
         {"checkpoint": index, "mixed": mixes, **_plate(weights[kept], shown, half_range)}
         for index, weights, mixes, shown in zip(
@@ -264,7 +264,7 @@ def _plate(weights: Tensor, shown: int, common: float) -> dict[str, Any]:
     _, planes, height, width = values.shape
     own = largest_magnitude(weights)
     levels = to_levels(values, own[:, None, None, None])
-    exact = to_levels(values, torch.tensor(common))
+    exact = to_levels(values, torch.tensor(common, device="cpu", dtype=torch.float32))
     rounded = [_shortened(x, _RANGE_DIGITS) for x in own.tolist()]
     ratio = np.array(rounded) / (common or 1)
     shares = (levels.numpy().astype(float) - ZERO_LEVEL) * ratio[:, None, None, None]

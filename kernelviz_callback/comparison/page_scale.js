@@ -22,6 +22,7 @@ export function makeTile(plate, filter) {
     const canvas = el("canvas", { role: "img", "aria-label": `Filter ${partner}, ${name}, largest weight ${numberText(plate.own[tile])}` });
     placed.set(canvas, [plate, tile]);
     paintOn(canvas);
+    if (plate.isHigh) figure.style.setProperty("--share", `${(100 * plate.cells.width) / plate.cells.height}%`);
     figure.append(canvas);
   }
   figure.append(el("span", { class: "caption", "aria-hidden": "true" }, name));

@@ -28,6 +28,11 @@ export class CheckpointTiles {
     });
   }
 
+  /** Whether kernels are so high that the height of a tile is limited, and not its width. */
+  get isHigh() {
+    return !this.isCurve && this.cells.cell.width > 1;
+  }
+
   /**
    * The magnitude at the two ends of a tile's colour scale.
    *

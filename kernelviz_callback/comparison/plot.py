@@ -66,7 +66,7 @@ def draw_comparison(data: ChartData) -> "tuple[Figure, Any]":
     _draw_most_changed(axes[1], data)
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(data.title)
+    figure.suptitle(data.title, parse_math=False)  # a name may have a dollar sign
     return figure, axes
 
 

@@ -227,7 +227,9 @@ def _join_tiles(
     for tiles in painted:
         starts.append(width)
         width += tiles.shape[2] + rule
-    strips = torch.tensor(BACKGROUND, dtype=torch.uint8).repeat(len(labels), height, width, 1)
+    strips = torch.tensor(BACKGROUND, dtype=torch.uint8, device="cpu").repeat(
+        len(labels), height, width, 1
+    )
     for tiles, start in zip(painted, starts, strict=True):
         top = (height - tiles.shape[1]) // 2
         at = slice(top, top + tiles.shape[1]), slice(start, start + tiles.shape[2])

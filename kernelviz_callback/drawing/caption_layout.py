@@ -67,7 +67,7 @@ def draw_caption(
         _write(top, line, _MARGIN + bar_room, y + i * _LINE)
     for i, entries in enumerate(rows):
         _draw_legend(top, entries, y + (len(beside) + i) * _LINE)
-    row = torch.tensor(BACKGROUND, dtype=torch.uint8).repeat(width, 1)
+    row = torch.tensor(BACKGROUND, dtype=torch.uint8, device="cpu").repeat(width, 1)
     pixels = row.expand(placed.height + _MARGIN, -1, -1).contiguous()
     pixels[: placed.top] = torch.from_numpy(np.array(top))
     pixels[placed.top : placed.height, :left] = torch.from_numpy(np.array(beside_tiles))

@@ -71,8 +71,10 @@ def paint_non_finite(colours: Tensor, non_finite: Tensor) -> Tensor:
         A copy of ``colours`` with stripes.
     """
     height, width = non_finite.shape[-2:]
-    diagonal = torch.arange(height)[:, None] + torch.arange(width)
-    stripes = torch.tensor(NON_FINITE_COLOURS, dtype=torch.uint8)[diagonal // STRIPE % 2]
+    diagonal = torch.arange(height, device="cpu")[:, None] + torch.arange(width, device="cpu")
+    stripes = torch.tensor(NON_FINITE_COLOURS, dtype=torch.uint8, device="cpu")[
+        diagonal // STRIPE % 2
+    ]
     stripes = stripes.permute(2, 0, 1).to(colours.device)
     return torch.where(non_finite.unsqueeze(-3), stripes, colours)
 
@@ -82,5 +84,7 @@ def _diverging_table() -> Tensor:
     """The colour of each level, shape (256, 3), uint8. Level 0 is never used."""
     from matplotlib import colormaps
 
-    table = torch.as_tensor(colormaps[DIVERGING_MAP].resampled(255)(range(255), bytes=True)[:, :3])
+    table = torch.as_tensor(
+        colormaps[DIVERGING_MAP].resampled(255)(range(255), bytes=True)[:, :3], device="cpu"
+    )
     return torch.cat([table[:1], table])

@@ -126,5 +126,5 @@ def response_style(shape: Sequence[int]) -> TileStyle:
 def colour_bar(style: TileStyle) -> Tensor:
     """Draw the colours of the scale from its low to its high end: shape (levels, 3), uint8."""
     lowest = ZERO_LEVEL if style.base == "bottom" else 1
-    levels = torch.arange(lowest, 256, dtype=torch.uint8)
+    levels = torch.arange(lowest, 256, dtype=torch.uint8, device="cpu")
     return levels[:, None].expand(-1, 3) if style.is_rgb else diverging(levels[None])[:, 0].T

@@ -186,7 +186,7 @@ def roughness(weights: Tensor) -> Tensor:
     inner = (1, 2, 3)
     differences = sum((a - b).square().sum(inner) for a, b in (across, down))
     energies = sum(a.square().sum(inner) + b.square().sum(inner) for a, b in (across, down))
-    return torch.as_tensor(differences / energies)
+    return torch.as_tensor(differences / energies, device=weights.device)
 
 
 def colour_selectivity(weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,8 +261,8 @@ def variance_entropy(weights: Tensor) -> float:
     count, size = filters * channels, height * width
     if count < 2 or size == 1:
         return torch.nan
-    total = torch.zeros(size, dtype=torch.float64)
-    energy = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros(size, dtype=torch.float64, device="cpu")
+    energy = torch.zeros((), dtype=torch.float64, device="cpu")
     for block in float64_blocks(weights):
         total += block.sum((0, 1)).flatten()
         energy += block.square().sum()
@@ -270,7 +270,7 @@ def variance_entropy(weights: Tensor) -> float:
         centred = weights.reshape(count, size).double() - total / count
         scatter = centred @ centred.T
     else:
-        scatter = torch.zeros(size, size, dtype=torch.float64)
+        scatter = torch.zeros(size, size, dtype=torch.float64, device="cpu")
         for block in float64_blocks(weights):
             centred = block.reshape(-1, size) - total / count
             scatter += centred.T @ centred

@@ -46,7 +46,8 @@ def principal_planes(weights: Tensor) -> PrincipalPlanes:
     later in reading order is positive. With this rule the sign rarely changes while a filter is
     trained. In 400 steps of the demo's second convolution 14 planes changed their sign. Four rules
     that used the numbers of the channels instead gave 284 to 440 changes, because these numbers
-    nearly cancel in up to half of the filters of a trained layer.
+    nearly cancel in up to half of the filters of a trained layer. A film has no such change, see
+    `ContinuousSigns`.
 
     Args:
         weights: Filters, shape (N, C, kH, kW), (N, C, k) or (N, C, kD, kH, kW), floating point,
@@ -76,6 +77,46 @@ def principal_planes(weights: Tensor) -> PrincipalPlanes:
         planes=planes.float().reshape(len(weights), 1, *weights.shape[2:]),
         explained=torch.cat([explained for _, explained in blocks]).float(),
     )
+
+
+class ContinuousSigns:
+    """Finds signs with which the planes of a training do not turn into their negatives.
+
+    A plane and its negative describe a filter equally well. Each plane gets the sign with which its
+    product with the plane of the step before is positive. The planes of the last step keep the
+    signs that `principal_planes` gave them.
+
+    Example:
+        >>> signs = ContinuousSigns()
+        >>> signs.add(0, torch.tensor([[1.0, -0.9]]))
+        >>> signs.add(5, torch.tensor([[-0.9, 1.0]]))
+        >>> signs.of(0), signs.of(5)
+        (tensor([-1.]), tensor([1.]))
+    """
+
+    def __init__(self) -> None:
+        self._before: Tensor | None = None
+        self._signs: dict[int, Tensor] = {}
+
+    def add(self, step: int, planes: Tensor) -> None:
+        """Add the planes of the next step.
+
+        Args:
+            step: Step, larger than the steps before.
+            planes: Shape (N, ...), the same at every step, not modified. If a filter is zero or not
+                finite, the next step is compared with the step before.
+        """
+        flat = planes.flatten(1).double().nan_to_num(0.0, 0.0, 0.0)
+        signs = torch.ones(len(planes), device=planes.device)
+        if self._before is not None:
+            signs = torch.where((flat * self._before).sum(1) < 0, -1.0, 1.0)
+            flat = flat * signs[:, None]
+            flat = torch.where(flat.eq(0).all(1, keepdim=True), self._before, flat)
+        self._before, self._signs[step] = flat, signs
+
+    def of(self, step: int) -> Tensor:
+        """Return the factor 1 or -1 of each plane at a step that was added, shape (N,)."""
+        return self._signs[step] * next(reversed(self._signs.values()))
 
 
 def _of_block(filters: Tensor) -> tuple[Tensor, Tensor]:

@@ -201,7 +201,7 @@ def response_size(
     if reach[0] > probe_size[0] or reach[1] > probe_size[1]:
         raise ValueError(
             f"the kernel covers {reach[0]}x{reach[1]} pixels (dilation included) and the probe has "
-            f"only {probe_size[0]}x{probe_size[1]}; use a larger one (probe_size=... for the chart)"
+            f"only {probe_size[0]}x{probe_size[1]}; use a larger one"
         )
     return probe_size[0] - reach[0] + 1, probe_size[1] - reach[1] + 1
 
@@ -280,7 +280,7 @@ class _Convolution:
             return self._convolve(self._image, weights, self.groups)[:, None]
         channel_bytes = self._image[0].numel() * self._exact.itemsize
         fitting = max(1, CHUNK_BYTES // channel_bytes // _FAST_MULTIPLE) * _FAST_MULTIPLE
-        total = torch.zeros((), device=self._image.device)
+        total = torch.zeros((), device=self._image.device, dtype=torch.float32)
         for image, part in zip(
             torch.split(self._image, fitting), torch.split(weights, fitting, dim=1), strict=True
         ):

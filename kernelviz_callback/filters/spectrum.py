@@ -143,7 +143,7 @@ def _stripes(fine: Tensor) -> Stripes:
     top = at // counts[1], at % counts[1]
     # Shift the peak to the middle. The frequencies on each side of it are less than 1/2 away.
     reach = [(count - 1) // 2 for count in counts]
-    away = [torch.arange(-most, most + 1) for most in reach]
+    away = [torch.arange(-most, most + 1, device="cpu") for most in reach]
     down, across = ((t[:, None] + a) % m for t, a, m in zip(top, away, counts, strict=True))
     places = down[:, :, None] * counts[1] + across[:, None, :]
     centred = fine.flatten(1).gather(1, places.flatten(1)).reshape(places.shape)
@@ -242,9 +242,11 @@ def _transform(height: int, width: int) -> Tensor:
 
     The real parts come first, then the imaginary parts.
     """
-    down = torch.arange(2 * height - 1).double() / (2 * height - 1)
-    across = torch.arange(width).double() / (2 * width - 1)
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    down = torch.arange(2 * height - 1, device="cpu").double() / (2 * height - 1)
+    across = torch.arange(width, device="cpu").double() / (2 * width - 1)
+    y, x = torch.meshgrid(
+        torch.arange(height, device="cpu"), torch.arange(width, device="cpu"), indexing="ij"
+    )
     turns = (
         y.flatten()[:, None, None] * down[:, None] + x.flatten()[:, None, None] * across
     ).flatten(1)

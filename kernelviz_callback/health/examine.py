@@ -115,7 +115,7 @@ def remeasure_drift(first: Tensor, weights: Tensor, health: KernelHealth) -> Ker
         change_from_first=moved.relative.where(is_known, torch.nan),
     )
     drift = moved.drift if is_known.any() else torch.nan
-    numbers = vars(filters) | {"drift": torch.tensor(drift)}
+    numbers = vars(filters) | {"drift": torch.tensor(drift, dtype=torch.float64, device="cpu")}
     known = {name for name in FIRST_SNAPSHOT_NUMBERS if numbers[name].isfinite().any()}
     return replace(
         health,

@@ -62,7 +62,9 @@ def explain_missing(
         Name of a number, or "<name> verdict", to the reason.
     """
     values = torch.stack(list(vars(filters).values()))
-    is_index = torch.tensor([name in INDEX_NUMBERS for name in vars(filters)])[:, None]
+    is_index = torch.tensor(
+        [[name in INDEX_NUMBERS] for name in vars(filters)], dtype=torch.bool, device="cpu"
+    )
     has_any = (values.isfinite() & ~(is_index & (values < 0))).any(1).tolist()
     missing = [name for name, exists in zip(vars(filters), has_any, strict=True) if not exists]
     missing += [name for name, value in vars(totals).items() if not isfinite(value)]

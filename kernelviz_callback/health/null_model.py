@@ -125,15 +125,21 @@ def smooth_filters(
     size = max(height, width) if is_line else (height + width) / 2
 
     def between(low: float, high: float) -> Tensor:
-        drawn = torch.rand((count, patterns, 1, 1), generator=generator, dtype=torch.float32)
+        drawn = torch.rand(
+            (count, patterns, 1, 1), generator=generator, dtype=torch.float32, device="cpu"
+        )
         return low + (high - low) * drawn
 
     y = (
-        torch.arange(height, dtype=torch.float32)[:, None]
+        torch.arange(height, dtype=torch.float32, device="cpu")[:, None]
         - (height - 1) / 2
         - between(-0.1, 0.1) * height
     )
-    x = torch.arange(width, dtype=torch.float32) - (width - 1) / 2 - between(-0.1, 0.1) * width
+    x = (
+        torch.arange(width, dtype=torch.float32, device="cpu")
+        - (width - 1) / 2
+        - between(-0.1, 0.1) * width
+    )
     spread = size * between(0.18, 0.35)
     pattern = torch.exp(-(x.square() + y.square()) / (2 * spread.square()))
     if stripes:
@@ -212,4 +218,4 @@ def _in_parts(draws: int, numbers: int) -> list[int]:
 
 
 def _normal(*size: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(size, generator=generator, dtype=torch.float32)
+    return torch.randn(size, generator=generator, dtype=torch.float32, device="cpu")

@@ -60,7 +60,7 @@ def draw_health(
         ncols=len(seen),
         frameon=False,
     )
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     return figure, axes
 
 

@@ -1,7 +1,7 @@
 """In which order a model calls its layers, found by running it on an image without a trace."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,13 +23,16 @@ class Calls:
     """The layers that a model calls when it reads an image.
 
     Attributes:
-        names: Names of the layers, in the order of their first calls. Empty if the model cannot
-            run, or if it fails before it calls one.
+        places: Name to place, in the order of the first calls, from 0. Layers that read the image
+            itself have the same place, because neither comes before the other. Empty if the model
+            cannot run, or if it fails before it calls a layer.
+        readers: Names of the layers that read the image itself.
         channels: Number of channels of the images that the model reads; None if no layer was
             called.
     """
 
-    names: tuple[str, ...] = ()
+    places: Mapping[str, int] = field(default_factory=dict)
+    readers: frozenset[str] = frozenset()
     channels: int | None = None
 
 
@@ -42,9 +45,10 @@ def find_calls(
 ) -> Calls:
     """Run a model on an image, and list the layers in the order in which it calls them.
 
-    The run ends at the first call of a layer for which ``ends_at`` is true. If the model has no
-    ``forward`` (for example a ``LightningModule`` whose ``training_step`` calls its networks), or
-    if no such layer was called, its networks are run one by one. Those that can read the image as
+    The run ends at the first call of a layer for which ``ends_at`` is true and that does not read
+    the image itself. If the model has no ``forward`` (for example a ``LightningModule`` whose
+    ``training_step`` calls its networks), or if no layer for which ``ends_at`` is true was called,
+    its networks are run one by one. Those that can read the image as
     it is come first, because the others probably read what another network returns.
 
     The model is run as in `feature_maps`. If the first layer reads another number of channels than
@@ -60,25 +64,28 @@ def find_calls(
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3))
         >>> layers = {"second": net[2], "first": net[0]}
-        >>> find_calls(net, layers, lambda _: torch.rand(3, 9, 9), ends_at=lambda name: False).names
-        ('first', 'second')
+        >>> find_calls(net, layers, lambda _: torch.rand(3, 9, 9), ends_at=lambda _: False).places
+        {'first': 0, 'second': 1}
     """
     if why_it_cannot_run(model) is not None:
         return Calls()
     whole = _Run(model, layers, image_of, ends_at).calls() if has_forward(model) else Calls()
-    if whole.names and ends_at(whole.names[-1]):
+    if any(map(ends_at, whole.places)):
         return whole
-    uncalled = {id(layer) for name, layer in layers.items() if name not in whole.names}
+    uncalled = {id(layer) for name, layer in layers.items() if name not in whole.places}
     networks = list(_networks_below(model, uncalled, set(map(id, layers.values())) - uncalled))
     parts = [
         _Run(network, layers, image_of, ends_at).calls() for network in networks[:_MOST_NETWORKS]
     ]
     own = len(image_of(None))
     parts = [whole, *sorted(parts, key=lambda part: (part.channels != own, part.channels or 0))]
-    return Calls(
-        tuple(name for part in parts for name in part.names),
-        next((part.channels for part in parts if part.names), None),
-    )
+    places: dict[str, int] = {}
+    for part in parts:
+        before = len(places)
+        places |= {name: before + place for name, place in part.places.items()}
+    channels = next((part.channels for part in parts if part.places), None)
+    readers = (part.readers for part in parts if part.channels == channels)
+    return Calls(places, frozenset().union(*readers), channels)
 
 
 def why_it_cannot_run(model: nn.Module) -> str | None:
@@ -122,46 +129,72 @@ class _Run:
     def calls(self) -> Calls:
         """Return the layers that the network calls."""
         found, ended = self._run(image := self._image_of(None))
-        if not ended and len(found.names) == 1 and found.channels != len(image):
+        if not ended and len(found.places) == 1 and found.channels != len(image):
             try:
                 again, _ = self._run(self._image_of(found.channels))
             except ValueError:  # there is no such image
                 return found
-            return again if again.names else found
+            return again if again.places else found
         return found
 
     def _run(self, image: Tensor) -> tuple[Calls, bool]:
         """Run the network. The second result is False if it failed."""
-        names: list[str] = []
-        channels: list[int] = []
+        notes = _Notes(len(image), self._ends_at)
         parameter = next(p for p in self._network.parameters() if p.is_floating_point())
         batch = image.to(parameter.device, parameter.dtype)[None]
-
-        def note(name: str, layer: nn.Module, given: Any) -> None:
-            if name not in names:
-                names.append(name)
-                channels.append(max(1, len(image) + _missing_channels(layer, given)))
-                if self._ends_at(name):
-                    raise _Ended
-
         ended = True
         try:
             with isolated_run(self._network, parameter.device):
                 for name, layer in self._layers.items():
                     if not isinstance(layer, torch.jit.ScriptModule):  # it takes no hooks
-                        layer.register_forward_pre_hook(partial(note, name))
+                        layer.register_forward_pre_hook(partial(notes.note, name))
                 self._network(batch)
         except _Ended:
             pass
         except (Exception, CollectiveOperation):
             ended = False
-        return Calls(tuple(names), channels[0] if channels else None), ended
+        return Calls(notes.places, frozenset(notes.readers), notes.channels), ended
 
 
-def _missing_channels(layer: nn.Module, given: Any) -> int:
-    """Return how many channels a layer reads more than it was given."""
+class _Notes:
+    """What is noted while a network runs, see `Calls`.
+
+    Args:
+        channels: Number of channels of the image.
+        ends_at: See `find_calls`.
+    """
+
+    def __init__(self, channels: int, ends_at: Callable[[str], bool]) -> None:
+        self.places: dict[str, int] = {}
+        self.readers: set[str] = set()
+        self.channels: int | None = None
+        self._given_channels = channels
+        self._ends_at = ends_at
+        self._read: Tensor | None = None  # by the first layer: the image, or what was made of it
+
+    def note(self, name: str, layer: nn.Module, given: tuple[Any, ...]) -> None:
+        """Note the call of a layer, and end the run if that is all."""
+        if name in self.places:
+            return
+        values = given[0] if given else None
+        if not self.places:
+            self._read = values.clone() if isinstance(values, Tensor) else None
+            self.channels = max(1, self._given_channels + _missing_channels(layer, values))
+            self.readers.add(name)
+        elif isinstance(values, Tensor) and _is_equal(values, self._read):
+            self.readers.add(name)
+        self.places[name] = 0 if name in self.readers else len(self.places)
+        if self._ends_at(name) and name not in self.readers:
+            raise _Ended
+
+
+def _is_equal(values: Tensor, others: Tensor | None) -> bool:
+    return others is not None and values.shape == others.shape and torch.equal(values, others)
+
+
+def _missing_channels(layer: nn.Module, values: Any) -> int:
+    """Return how many channels a layer reads more than its input has."""
     conv = base_of(layer)
-    values = given[0] if given else None
     if conv is None or not isinstance(values, Tensor):
         return 0
     _, channels, *taps = weight_shape(conv)

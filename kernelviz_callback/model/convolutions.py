@@ -15,7 +15,7 @@ from kernelviz_callback.model.layer_kinds import (
     stored_weight,
     why_unwatchable,
 )
-from kernelviz_callback.model.layer_names import is_glob, match_names, nearest_name
+from kernelviz_callback.model.layer_names import is_glob, match_names, nearest_name, printable
 
 # Path segments that a wrapper adds to the name of a module: torch.compile,
 # (Distributed)DataParallel, FSDP and activation checkpointing. They are removed, so that a layer
@@ -187,8 +187,8 @@ def name_layers(model: nn.Module) -> dict[str, NamedLayer]:
         if base_of(module) not in (None, module):
             inside.update(map(id, module.modules()))
         short = ".".join(part for part in path.split(".") if part not in WRAPPER_SEGMENTS)
-        name = short or type(module).__name__
-        named[path if name in named else name] = NamedLayer(module, path, reason)
+        name = printable(short or type(module).__name__)
+        named[printable(path) if name in named else name] = NamedLayer(module, path, reason)
     return named
 
 
@@ -297,6 +297,11 @@ def _names_of_alias(model: nn.Module, named: Mapping[str, NamedLayer], pattern: 
     return [n for n, layer in named.items() if other in (layer.module, base_of(layer.module))]
 
 
+def _described(module: nn.Module) -> str:
+    base = base_of(module)
+    return str(module) if base in (None, module) else f"{type(module).__name__} of {base}"
+
+
 def _message(
     model: nn.Module,
     problem: str,
@@ -314,7 +319,7 @@ def _message(
         first = min(candidates, key=lambda name: preference(candidates[name]))
         advice = f"pass the name of one, for example layers={first!r}"
     lines = [
-        f"  {name}: {layer.module}"
+        f"  {name}: {_described(layer.module)}"
         + (f" - cannot be watched, {layer.reason}" if layer.reason else "")
         for name, layer in named.items()
     ]

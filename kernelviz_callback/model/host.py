@@ -8,7 +8,7 @@ def to_host(values: Tensor) -> Tensor:
     """Return a tensor on the CPU. A CUDA tensor is copied once, into pinned memory."""
     if not values.is_cuda:
         return values.cpu()
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True, device="cpu")
     host.copy_(values, non_blocking=True)
     torch.cuda.current_stream(values.device).synchronize()
     return host

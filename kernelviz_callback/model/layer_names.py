@@ -7,6 +7,18 @@ from fnmatch import fnmatchcase
 _GLOB_SIGNS = "*?["
 
 
+def printable(name: str) -> str:
+    r"""Return a name with escapes in the place of characters that cannot be printed.
+
+    Layers have these names everywhere: in files and events, in messages and on the command line.
+
+    Example:
+        >>> printable("блок.conv"), printable("new\nline")
+        ('блок.conv', 'new\\nline')
+    """
+    return name if name.isprintable() else name.encode("unicode_escape").decode("ascii")
+
+
 def is_glob(pattern: str) -> bool:
     """Whether a pattern may stand for several names."""
     return any(sign in pattern for sign in _GLOB_SIGNS)

@@ -112,7 +112,9 @@ class _Question:
 
 def _measure(layer: nn.Module, question: _Question, like: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(3, *question.image, generator=generator).to(like)
+    images = torch.randn(
+        3, *question.image, generator=generator, dtype=torch.float32, device="cpu"
+    ).to(like)
     calls = _Convolutions()
     with calls:
         _check_output(layer(images[:1]), question)
@@ -195,10 +197,10 @@ def _gather(response: Tensor, start: list[int], question: _Question) -> Tensor:
         start, question.shape[2:], geometry.stride, geometry.dilation, question.margin, strict=True
     ):
         offsets = [first + tap * dilation for tap in range(taps)]
-        places.append(torch.tensor([(offset - margin) % stride for offset in offsets]))
-        outputs.append(
-            torch.tensor([(margin + (o - margin) % stride - o) // stride for o in offsets])
-        )
+        within = [(offset - margin) % stride for offset in offsets]
+        behind = [(margin + w - o) // stride for w, o in zip(within, offsets, strict=True)]
+        places.append(torch.tensor(within, dtype=torch.long, device="cpu"))
+        outputs.append(torch.tensor(behind, dtype=torch.long, device="cpu"))
     grids = torch.meshgrid(*places, indexing="ij"), torch.meshgrid(*outputs, indexing="ij")
     index: Any = (slice(None), *grids[0], slice(None), *grids[1])
     gathered = response[index]  # (*k, C, N): the indexed dimensions come first

@@ -4,7 +4,7 @@ import copy
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 
 import torch
@@ -76,6 +76,8 @@ def read_kernel(layer: nn.Module) -> Kernel:
     Args:
         layer: See `effective_weight`.
     """
+    if _is_plain_convolution(layer):
+        return Kernel(_copy(layer.weight))
     base = base_of(layer)
     if base is None:
         raise TypeError(f"expected a Conv1d, Conv2d or Conv3d; found {type(layer).__name__}")
@@ -88,6 +90,15 @@ def read_kernel(layer: nn.Module) -> Kernel:
         if state is not None:
             _measured[layer] = known
     return Kernel(known[1].weight.clone(), known[1].unknown)
+
+
+def _is_plain_convolution(layer: nn.Module) -> TypeGuard[Convolution]:
+    """Whether a layer is torch's own and stores the weights that it multiplies with."""
+    return (
+        type(layer) in CONVOLUTIONS
+        and "weight" in layer._parameters
+        and vars(layer).keys().isdisjoint(_METHODS)
+    )
 
 
 def _is_computed_elsewhere(layer: nn.Module) -> bool:

@@ -1,7 +1,6 @@
 """Load the probe, the fixed image that filters are convolved with, and adapt it to a layer."""
 
 import hashlib
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,8 +82,7 @@ class Probe:
             return self.image.expand(channels, -1, -1)
         raise ValueError(
             f"the layer reads {channels} input channels and the probe ({self.name}) has {found}; "
-            f"pass a tensor of shape ({channels}, H, W), a grey image or probe=None for the "
-            f"chart, or watch only layers that read {found} channels"
+            f"use a grey image, the test chart, or from Python a tensor of shape ({channels}, H, W)"
         )
 
     def covering(self, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> "Probe":
@@ -162,11 +160,12 @@ def load_probe(source: ProbeSource = None, *, size: int = 224) -> Probe:
     if source is None:
         return Probe(make_chart(size), CHART)
     if isinstance(source, str | Path):
-        return Probe(_from_image(_open(Path(source)), size), Path(source).name)
+        return Probe(_from_image(_open(source), size), Path(source).name)
     if isinstance(source, Image.Image):
         return Probe(_from_image(source, size), "image")
     if isinstance(source, np.ndarray):
-        source = torch.from_numpy(np.ascontiguousarray(source))
+        # torch refuses arrays of another byte order, and warns about those that are read-only.
+        source = torch.from_numpy(np.array(source, source.dtype.newbyteorder("="), order="C"))
     if isinstance(source, Tensor):
         return probe_of_tensor(source, "tensor")
     raise TypeError(
@@ -191,6 +190,11 @@ def probe_of_tensor(values: Tensor, name: str) -> Probe:
         raise ValueError(
             f"a probe tensor needs the shape (C, H, W) or (H, W); found {tuple(values.shape)}"
         )
+    if values.layout != torch.strided or values.is_meta or values.is_quantized:
+        raise ValueError(
+            f"a probe tensor needs dense values; found {values.layout} of {values.dtype} on "
+            f"{values.device}; use .to_dense() or .dequantize(), or pass another tensor"
+        )
     if values.shape[-1] in (1, 3, 4) and values.shape[0] > 16:
         raise ValueError(
             f"a probe tensor needs the shape (C, H, W); found {tuple(values.shape)}, which looks "
@@ -199,9 +203,11 @@ def probe_of_tensor(values: Tensor, name: str) -> Probe:
     if values.is_complex():
         raise ValueError(f"a probe tensor needs real values; found {values.dtype}")
     scale = 1.0 if values.is_floating_point() or values.dtype == torch.bool else 255.0
-    image = values.detach().to("cpu", torch.float32, copy=True).contiguous() / scale
+    # Not the subclass of the data set: a checkpoint with it could not be read without its code.
+    plain = values.detach().as_subclass(Tensor)
+    image = plain.to("cpu", torch.float32, copy=True).contiguous() / scale
     if not image.isfinite().all():
-        raise ValueError("the probe has NaN or infinite values; pass a finite image")
+        raise ValueError(f"the probe ({name}) has NaN or infinite values; pass a finite image")
     return Probe(image, name)
 
 
@@ -239,11 +245,11 @@ def readable_by_layer(probe: Probe, shape: Sequence[int], geometry: Geometry) ->
     return probe
 
 
-def _open(path: Path) -> Image.Image:
+def _open(source: str | Path) -> Image.Image:
+    path = Path(source).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"probe={str(path)!r} is not a file; pass the path of an image, or one of "
-            f"{BATCH_SOURCES} for the first image of the data"
+            f"the probe {str(source)!r} is not a file; pass the path of an image"
         )
     try:
         with Image.open(path) as file:
@@ -251,9 +257,9 @@ def _open(path: Path) -> Image.Image:
                 raise ValueError(f"it has {file.width:,} x {file.height:,} pixels")
             image: Image.Image = file.copy()
             return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, struct.error) as error:
+    except Exception as error:  # for a damaged or huge file, Pillow raises many types of errors
         raise ValueError(
-            f"probe={str(path)!r} is not an image that Pillow can read: {error}"
+            f"the probe {str(source)!r} is not an image that Pillow can read: {error}"
         ) from error
 
 
@@ -263,16 +269,18 @@ def _from_image(image: Image.Image, size: int) -> Tensor:
         grey = image.mode in ("1", "I", "F", "LA") or image.mode.startswith("I;16")
         image = _eight_bits(image) if grey else image.convert("RGB")
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
-    from torchvision.transforms.v2.functional import pil_to_tensor
-
-    pixels: Tensor = pil_to_tensor(image)
-    return pixels.contiguous().float() / 255
+    pixels = torch.from_numpy(
+        np.array(image)
+    )  # a function of torchvision would use the default device
+    return pixels.reshape(image.height, image.width, -1).permute(2, 0, 1).contiguous().float() / 255
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in ("1", "LA"):
         return image.convert("L")
     values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("the probe has NaN or infinite values; pass a finite image")
     span = float(values.max() - values.min()) or 1.0
     return Image.fromarray(np.rint((values - values.min()) / span * 255).astype(np.uint8), "L")
 

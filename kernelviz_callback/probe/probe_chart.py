@@ -54,8 +54,8 @@ def _polar(height: int, width: int) -> tuple[Tensor, Tensor]:
 
     The radius is 1 at the middle of the longer sides.
     """
-    y = torch.arange(height, dtype=torch.float64) + 0.5 - height / 2
-    x = torch.arange(width, dtype=torch.float64) + 0.5 - width / 2
+    y = torch.arange(height, dtype=torch.float64, device="cpu") + 0.5 - height / 2
+    x = torch.arange(width, dtype=torch.float64, device="cpu") + 0.5 - width / 2
     radius = (y[:, None] ** 2 + x[None, :] ** 2).sqrt() / (min(height, width) / 2)
     return radius, torch.atan2(y[:, None].expand(height, width), x[None, :].expand(height, width))
 
@@ -79,14 +79,14 @@ def _hue_wheel(height: int, width: int) -> Tensor:
     saturation = radius.clamp(max=1)
     # Hue to RGB (HSV with value 1): three clipped triangle waves, a third of a turn apart.
     sixths = (angle / (2 * torch.pi) * 6).remainder(6)
-    offsets = torch.tensor([5.0, 3.0, 1.0], dtype=torch.float64)[:, None, None]
+    offsets = torch.tensor([5.0, 3.0, 1.0], dtype=torch.float64, device="cpu")[:, None, None]
     k = (offsets + sixths).remainder(6)
     rgb = 1 - saturation * torch.minimum(k, 4 - k).clamp(0, 1)
     return torch.where(radius <= 0.95, rgb, 0.5)
 
 
 def _edges_and_patches(height: int, width: int) -> Tensor:
-    quarter = torch.full((3, height, width), 0.5, dtype=torch.float64)
+    quarter = torch.full((3, height, width), 0.5, dtype=torch.float64, device="cpu")
     middle_y, middle_x = height // 2, width // 2
     quarter[:, :middle_y, : middle_x // 2] = 0.0  # a vertical edge, black to white
     quarter[:, :middle_y, middle_x // 2 : middle_x] = 1.0
@@ -100,8 +100,9 @@ def _edges_and_patches(height: int, width: int) -> Tensor:
             [[0, 1, 1], [1, 0, 1], [1, 1, 0], [1, 1, 1]],
         ],
         dtype=torch.float64,
+        device="cpu",
     )
-    rows = (torch.arange(height - middle_y) * 2 // (height - middle_y)).clamp(max=1)
-    columns = (torch.arange(width) * 4 // width).clamp(max=3)
+    rows = (torch.arange(height - middle_y, device="cpu") * 2 // (height - middle_y)).clamp(max=1)
+    columns = (torch.arange(width, device="cpu") * 4 // width).clamp(max=3)
     quarter[:, middle_y:] = colours[rows][:, columns].permute(2, 0, 1)
     return quarter

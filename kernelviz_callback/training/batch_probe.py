@@ -8,25 +8,47 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from kernelviz_callback.probe.probe import Probe, probe_of_tensor
+from kernelviz_callback.probe.probe import (
+    BATCH_SOURCES,
+    Probe,
+    ProbeSource,
+    load_probe,
+    probe_of_tensor,
+)
 from kernelviz_callback.training.lightning_compat import isolate_rng
 
 _MOST_LEVELS = 8  # nested collections are searched for an image down to this level
+# A list of 3-D tensors of more channels is more likely one of batches of sequences.
+_MOST_CHANNELS = 4
+
+
+def load_given_probe(source: ProbeSource = None, size: int = 224) -> Probe:
+    """Load the probe of a callback as `load_probe` does. The error for a missing file says more.
+
+    Raises:
+        FileNotFoundError: If the path does not exist. The message names the batches too.
+    """
+    try:
+        return load_probe(source, size=size)
+    except FileNotFoundError as error:
+        batches = " or ".join(f'"{name}"' for name in BATCH_SOURCES)
+        raise FileNotFoundError(f"{error}, or {batches} for an image of the data") from None
 
 
 def probe_of_batch(batch: Any, name: str) -> Probe:
     """Take the first image of a batch.
 
     The image is the first item of the first 4-D tensor of the batch. If the batch has no 4-D
-    tensor, the image is the middle slice of the first item of the first 5-D tensor. Only
-    floating-point and uint8 tensors count.
+    tensor, the image is the middle slice of the first item of the first 5-D tensor, or else the
+    first item of the first list of 3-D tensors of at most four channels, as networks for detection
+    read them. Only floating-point and uint8 tensors count.
 
     Args:
         batch: A tensor, or tensors in lists, tuples, mappings and objects with attributes.
         name: Name of the probe.
 
     Raises:
-        ValueError: If the batch has no 4-D or 5-D tensor of these types.
+        ValueError: If the batch has none of these, or the image has NaN or infinite values.
 
     Example:
         >>> batch = {"label": torch.zeros(2), "image": torch.zeros(2, 3, 8, 8)}
@@ -35,15 +57,16 @@ def probe_of_batch(batch: Any, name: str) -> Probe:
     """
     for dimensions in (4, 5):
         for tensor in _tensors(batch):
-            is_picture = tensor.is_floating_point() or tensor.dtype == torch.uint8
-            if is_picture and tensor.ndim == dimensions:
+            if _holds_pictures(tensor, dimensions):
                 first = tensor[0]
                 return probe_of_tensor(first if dimensions == 4 else _middle_slice(first), name)
+    if (listed := _listed_image(batch)) is not None:
+        return probe_of_tensor(listed, name)
     shapes = ", ".join(str(tuple(t.shape)) for t in _tensors(batch)) or "no tensor"
     raise ValueError(
-        f"probe={name!r} needs a batch with images (B, C, H, W) or clips (B, C, D, H, W); the "
-        f"first batch has {shapes}; "
-        "pass an image or probe=None for the built-in chart"
+        f"probe={name!r} needs a batch with images (B, C, H, W), clips (B, C, D, H, W) or a list "
+        f"of images (C, H, W); the first batch has {shapes}; pass an image or probe=None for the "
+        "built-in chart"
     )
 
 
@@ -71,7 +94,8 @@ def probe_of_loader(loaders: Any) -> Probe:
         raise ValueError(
             'probe="val_batch" takes its image from the sanity check. Without a sanity check, '
             "it needs a validation DataLoader over a map-style data set; "
-            f'{found}. Keep num_sanity_val_steps above 0, or pass probe="train_batch"'
+            f"{found}. Keep num_sanity_val_steps and limit_val_batches above 0, or pass "
+            'probe="train_batch"'
         )
     samplers = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
     generators = [g for s in samplers if (g := getattr(s, "generator", None)) is not None]
@@ -105,19 +129,39 @@ def _leaves(loaders: Any) -> Iterable[Any]:
         yield loaders
 
 
+def _holds_pictures(part: Any, dimensions: int) -> bool:
+    return (
+        isinstance(part, Tensor)
+        and (part.is_floating_point() or part.dtype == torch.uint8)
+        and part.ndim == dimensions
+    )
+
+
+def _listed_image(batch: Any, depth: int = 0) -> Tensor | None:
+    """Return the first image of the first list of images, whose sizes may differ."""
+    parts = list(_parts(batch)) if depth < _MOST_LEVELS else []
+    if isinstance(batch, list | tuple) and all(
+        _holds_pictures(part, 3) and len(part) <= _MOST_CHANNELS for part in parts
+    ):
+        return next(iter(parts), None)
+    found = (_listed_image(part, depth + 1) for part in parts)
+    return next((image for image in found if image is not None), None)
+
+
 def _tensors(batch: Any, depth: int = 0) -> Iterable[Tensor]:
-    """Yield the tensors of a batch in order. Iterators are skipped: reading would use them up."""
+    """Yield the tensors of a batch in order."""
     if isinstance(batch, Tensor):
         yield batch
-        return
-    if isinstance(batch, Mapping):
-        parts: Iterable[Any] = batch.values()
-    elif isinstance(batch, list | tuple):
-        parts = batch
-    elif hasattr(batch, "__dict__") and not isinstance(batch, type | Enum):
-        parts = vars(batch).values()
-    else:
-        return
-    if depth < _MOST_LEVELS:
-        for part in parts:
+    elif depth < _MOST_LEVELS:
+        for part in _parts(batch):
             yield from _tensors(part, depth + 1)
+
+
+def _parts(batch: Any) -> Iterable[Any]:
+    """Return the parts of a collection. Iterators have none here: reading would use them up."""
+    if isinstance(batch, Mapping):
+        return batch.values()
+    if isinstance(batch, list | tuple):
+        return batch
+    has_attributes = hasattr(batch, "__dict__") and not isinstance(batch, Tensor | type | Enum)
+    return vars(batch).values() if has_attributes else ()

@@ -10,14 +10,12 @@ from typing_extensions import override
 
 from kernelviz_callback.drawing.layer_pictures import Response, map_shrink
 from kernelviz_callback.model.convolutions import check_layers
-from kernelviz_callback.probe.probe import (
-    BATCH_SOURCES,
-    Probe,
-    ProbeSource,
-    check_probe_size,
-    load_probe,
+from kernelviz_callback.probe.probe import BATCH_SOURCES, Probe, ProbeSource, check_probe_size
+from kernelviz_callback.training.batch_probe import (
+    load_given_probe,
+    probe_of_batch,
+    probe_of_loader,
 )
-from kernelviz_callback.training.batch_probe import probe_of_batch, probe_of_loader
 from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import HealthLog
 from kernelviz_callback.training.lightning_compat import (
@@ -62,6 +60,8 @@ class KernelVizCallback(Callback):
     **Cost:** training with the callback is bit-identical to training without it. Drawing and
     logging run in background threads. If a file or a picture cannot be made, a warning says what is
     lost, and the training goes on.
+
+    A Trainer takes one callback of this class. To watch several layers, pass a list of them.
 
     Deeper layers (see ``layers``) are shown differently. Their filters have many input channels and
     are drawn as principal planes. Their responses are feature maps: the outputs of the layer when
@@ -124,7 +124,7 @@ class KernelVizCallback(Callback):
         self.style = Style(response, scale, health, live)
         self.schedule = Schedule(every_n_epochs, every_n_train_steps, early_steps)
         self._batch_source = probe if isinstance(probe, str) and probe in BATCH_SOURCES else None
-        self._given_probe = None if self._batch_source else load_probe(probe, size=probe_size)
+        self._given_probe = None if self._batch_source else load_given_probe(probe, probe_size)
         self._trainer: weakref.ref[Trainer] | None = None  # of the present or the last fit
         self._reset()
 
@@ -251,7 +251,7 @@ class KernelVizCallback(Callback):
             before=self._restored.layers,
         )
         if self._probe is None and not self._watched.reads_images:
-            self._probe = load_probe()  # a session needs a probe, even if no layer uses it
+            self._probe = load_given_probe()  # a session needs a probe, even if no layer uses it
         if self._probe is not None:
             self._probe = self._watched.check_fit(self._probe)
 

@@ -152,5 +152,5 @@ class _TensorPickler(pickle.Pickler):
 
 def _tensor(numbers: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     if 0 in shape:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     return torch.frombuffer(numbers, dtype=dtype).reshape(shape)

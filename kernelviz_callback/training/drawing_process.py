@@ -270,11 +270,15 @@ class _Child:
             self.kill()
         self._errors.close()
 
-    def kill(self) -> tuple[int, str]:
-        """Kill it, and return its exit code and the last line that it wrote to stderr."""
+    def kill(self) -> tuple[int | None, str]:
+        """Kill it, and return its exit code and the last line that it wrote to stderr.
+
+        The code is None if a file system that does not answer keeps it alive.
+        """
         self._channel.close()
         self._process.kill()
-        code = self._process.wait()
+        _wait_for(self._process, _SECONDS_TO_END)
+        code = self._process.poll()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")
         self._errors.close()

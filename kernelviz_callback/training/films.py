@@ -1,7 +1,6 @@
 """Draw the film strip and the animation of every watched layer from a run folder."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 
@@ -85,16 +84,14 @@ def draw_films(folder: Location, reel: Reel | None = None) -> dict[str, EncodedI
         return kept or _reading_of(load_snapshot(paths[step]))
 
     images: dict[str, EncodedImage] = {}
-    with ThreadPoolExecutor(1) as encoder:
-        for layer, sequence in read_sequences(list(paths), read).items():
-            if len(sequence.frames) == 1:
-                continue
-            # The compression needs no interpreter, so the animation can be drawn meanwhile.
-            film = encoder.submit(EncodedImage.png, film_strip(sequence).pixels)
-            with suppress(ValueError):
-                images[f"evolution/{layer}"] = EncodedImage.gif(evolution_gif(sequence))
-            if len(film.result().content) <= MOST_BYTES:
-                images[f"film/{layer}"] = film.result()
+    for layer, sequence in read_sequences(list(paths), read).items():
+        if len(sequence.frames) == 1:
+            continue
+        with suppress(ValueError):
+            images[f"evolution/{layer}"] = EncodedImage.gif(evolution_gif(sequence))
+        film = EncodedImage.png(film_strip(sequence).pixels)
+        if len(film.content) <= MOST_BYTES:
+            images[f"film/{layer}"] = film
     return images
 
 

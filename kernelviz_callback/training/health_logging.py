@@ -1,5 +1,6 @@
 """Log the health numbers to every logger and to Lightning's metrics."""
 
+import locale
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent import futures
@@ -94,7 +95,9 @@ class HealthLog:
         """
         if trainer.world_size == 1 and self._newest:
             newest, self._newest = self._newest, {}
-            numbers = {n: torch.tensor(x, dtype=torch.float32) for n, x in newest.items()}
+            numbers = {
+                n: torch.tensor(x, dtype=torch.float32, device="cpu") for n, x in newest.items()
+            }
             trainer.callback_metrics.update(numbers)
 
     def _log_for_monitors(
@@ -140,12 +143,22 @@ def log_numbers(
     except futures.TimeoutError:  # before Python 3.11 this is not the builtin TimeoutError
         return {}
     if numbers:
+        writable = {_writable(tag): number for tag, number in numbers.items()}
         for logger in loggers:
             name = type(logger).__name__
             with failures.survive(f"log numbers to {name}", "pictures and snapshots are kept"):
                 if not takes_numbers(logger):
-                    logger.log_metrics(numbers, step=step)
+                    logger.log_metrics(writable, step=step)
     return numbers
+
+
+def _writable(tag: str) -> str:
+    """Return a tag with escapes for characters that a text file cannot have on this system.
+
+    The CSV logger of Lightning would end the training.
+    """
+    encoding = locale.getpreferredencoding(False)
+    return tag.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _is_monitored(trainer: "Trainer") -> bool:

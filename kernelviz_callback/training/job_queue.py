@@ -144,7 +144,7 @@ class JobQueue:
 
     def _wait_while(self, condition: Callable[[], bool], patience: float) -> float:
         with self._changed:
-            if not condition():
+            if not condition() or self._waited >= patience:
                 return 0.0
             start = time.perf_counter()
             # In a forked child process the thread is not alive.

@@ -25,8 +25,8 @@ class Choice:
     Attributes:
         layers: Name to module, in the order of the model.
         paths: Name to the name in ``named_modules()``.
-        first: Name of the layer that reads the image.
-        first_layer: That layer.
+        first: The layer that reads the image, by its name.
+        readers: Names of all layers that are known to read the image.
         channels: Number of channels of the images that the model reads.
         lazy: The convolutions that have no weights yet. One of them may be the first.
         notes: What else the user should know, one clause each.
@@ -34,8 +34,8 @@ class Choice:
 
     layers: Mapping[str, nn.Module]
     paths: Mapping[str, str]
-    first: str
-    first_layer: nn.Module
+    first: Mapping[str, nn.Module]
+    readers: frozenset[str]
     channels: int
     lazy: Sequence[nn.Module]
     notes: Sequence[str]
@@ -73,36 +73,6 @@ def choose_layers(
     )
 
 
-def why_untrained(layer: nn.Module, model: nn.Module, optimizers: Iterable[Any]) -> str | None:
-    """Return why a training does not change a layer, or None if it does or if that is not known.
-
-    Args:
-        layer: A layer of the model.
-        model: The model.
-        optimizers: The optimizers of the training, empty if they are not known.
-
-    Example:
-        >>> net = nn.Sequential(nn.Conv2d(3, 8, 5), nn.Conv2d(8, 8, 3))
-        >>> why_untrained(net[0].requires_grad_(False), net, [])
-        'requires_grad is False'
-    """
-    parameters = list(layer.parameters())
-    if parameters and not any(p.requires_grad for p in parameters):
-        return "requires_grad is False"
-    optimized = {
-        id(parameter)
-        for optimizer in optimizers
-        for group in getattr(optimizer, "param_groups", [])
-        for parameter in group["params"]
-    }
-    # Some strategies give copies or flat shards of the parameters to the optimizers.
-    if optimized.isdisjoint(map(id, model.parameters())) or not parameters:
-        return None
-    if optimized.isdisjoint(map(id, parameters)):
-        return "no optimizer has its parameters"
-    return None
-
-
 class _Chooser:
     """Knows the convolutions of one model, which are trained, and which are called first."""
 
@@ -110,9 +80,10 @@ class _Chooser:
         self._model = model
         self._named = name_layers(model)
         self._layers = {n: layer.module for n, layer in self._named.items() if not layer.reason}
-        every = list(optimizers)
-        self._untrained = {n: why_untrained(x, model, every) for n, x in self._layers.items()}
-        self._optimizer = {n: _number_of_optimizer(x, every) for n, x in self._layers.items()}
+        # Some strategies give copies or flat shards of the parameters to the optimizers. Then this
+        # is empty, because nothing is known of the parameters of the model.
+        self._optimizer_of = _optimizer_of_parameters(model, optimizers)
+        self._untrained = {name: self._why_untrained(x) for name, x in self._layers.items()}
         self._calls = Calls()
 
     def choose(
@@ -127,25 +98,41 @@ class _Chooser:
             every = {name: layer.module for name, layer in self._named.items()}
             ends_at = self._is_trained_2d if wanted is None else self._reads_images
             self._calls = find_calls(self._model, every, image_of, ends_at=ends_at)
+        first = min(self._layers, key=lambda n: (not self._reads_images(n), *self._place(n)))
+        others = []
         if wanted is None:
             again = len(before) == 1 and before[0] in self._layers
             chosen = before[0] if again else min(self._layers, key=self._preference)
             wanted = {chosen: self._layers[chosen]}
             refused = self._refused_before(chosen)
-            others = self._others(chosen)
-        else:
-            others = []
-        first = min(self._layers, key=lambda n: (not self._reads_images(n), *self._place(n)))
+            others = self._others(chosen, is_given=again)
+            # A chosen layer that was not called is the first one of a network of its own.
+            first = first if chosen in self._calls.places else chosen
         layer = self._layers[first]
         return Choice(
             layers=wanted,
             paths={name: self._named[name].path for name in wanted},
-            first=first,
-            first_layer=layer,
+            first={first: layer},
+            readers=self._calls.readers | {first},
             channels=self._calls.channels or weight_shape(layer)[1] * geometry_of(layer).groups,
             lazy=[layer for layer in self._layers.values() if not is_ready(layer)],
             notes=[*self._untrained_notes(wanted), *others, *_refusal_notes(refused)],
         )
+
+    def _why_untrained(self, layer: nn.Module) -> str | None:
+        """Return why the training does not change a layer, or None if it does or may do so."""
+        parameters = list(layer.parameters())
+        if not parameters:
+            return None
+        if not any(p.requires_grad for p in parameters):
+            return "requires_grad is False"
+        if self._optimizer_of and not any(id(p) in self._optimizer_of for p in parameters):
+            return "no optimizer has its parameters"
+        return None
+
+    def _optimizer(self, name: str) -> int | None:
+        numbers = (self._optimizer_of.get(id(p)) for p in self._layers[name].parameters())
+        return next((number for number in numbers if number is not None), None)
 
     def _is_trained_2d(self, name: str) -> bool:
         return name in self._layers and not self._untrained[name] and self._is_2d(name)
@@ -162,9 +149,8 @@ class _Chooser:
 
     def _place(self, name: str) -> tuple[int, bool]:
         """Return a key by which the layer that is called first has the smallest value."""
-        calls = self._calls.names
-        place = calls.index(name) if name in calls else len(calls)
-        return place, self._untrained[name] is not None
+        places = self._calls.places
+        return places.get(name, len(places)), self._untrained[name] is not None
 
     def _preference(self, name: str) -> tuple[bool | int, ...]:
         place, is_untrained = self._place(name)
@@ -178,17 +164,16 @@ class _Chooser:
             for reason, names in _grouped(reasons).items()
         ]
 
-    def _others(self, chosen: str) -> list[str]:
+    def _others(self, chosen: str, *, is_given: bool) -> list[str]:
         """Name other layers that the user may mean by "the first convolution"."""
         names = list(self._layers)
         earlier = names[: names.index(chosen)]
-        is_ordered = chosen in self._calls.names
+        is_ordered = is_given or chosen in self._calls.places
         apart = [
             name
             for name in names[len(earlier) + 1 :]
             if not self._untrained[name]
-            and _top(name) != _top(chosen)
-            and (self._optimizer[name] != self._optimizer[chosen] or not is_ordered)
+            and (self._is_apart(name, chosen, is_ordered) or self._is_beside(name, chosen))
         ]
         found = _first_of_branches([*earlier, *apart], chosen)
         if not found:
@@ -197,9 +182,19 @@ class _Chooser:
         how = "" if is_ordered else " (the model did not run on an image, so the first one defined)"
         return [f"also there: {_listed(marked)}{how}"]
 
+    def _is_apart(self, name: str, chosen: str, is_ordered: bool) -> bool:
+        """Whether a layer belongs to another network, as far as that is known."""
+        is_other = self._optimizer(name) != self._optimizer(chosen) or not is_ordered
+        return is_other and name.partition(".")[0] != chosen.partition(".")[0]
+
+    def _is_beside(self, name: str, chosen: str) -> bool:
+        """Whether a layer reads the same image as the chosen one."""
+        places = self._calls.places
+        return name in places and places[name] == places.get(chosen)
+
     def _refused_before(self, chosen: str) -> dict[str, str]:
         """Return the layers before the chosen one that cannot be watched, with the reasons."""
-        names, calls = list(self._named), self._calls.names
+        names, calls = list(self._named), self._calls.places
         return {
             name: reason
             for name in names[: names.index(chosen)]
@@ -209,14 +204,16 @@ class _Chooser:
         }
 
 
-def _number_of_optimizer(layer: nn.Module, optimizers: Sequence[Any]) -> int | None:
-    """Return the number of the first optimizer that has a parameter of the layer."""
-    own = set(map(id, layer.parameters()))
-    for number, optimizer in enumerate(optimizers):
-        for group in getattr(optimizer, "param_groups", []):
-            if not own.isdisjoint(map(id, group["params"])):
-                return number
-    return None
+def _optimizer_of_parameters(model: nn.Module, optimizers: Iterable[Any]) -> dict[int, int]:
+    """Map the identity of each parameter of a model to the number of its optimizer."""
+    own = set(map(id, model.parameters()))
+    return {
+        id(parameter): number
+        for number, optimizer in enumerate(optimizers)
+        for group in getattr(optimizer, "param_groups", [])
+        for parameter in group["params"]
+        if id(parameter) in own
+    }
 
 
 def _refusal_notes(refused: Mapping[str, str]) -> list[str]:
@@ -250,7 +247,3 @@ def _first_of_branches(names: Iterable[str], chosen: str) -> list[str]:
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _top(name: str) -> str:
-    return name.partition(".")[0]

@@ -161,7 +161,7 @@ class Recorder:
         self._lost.add(snapshot.step)
         keep = "keep one more snapshot in memory"
         if self._file_thread.has_room(self._size):
-            failures.succeeded.add(keep)
+            self._works(keep, snapshot.step)
             self._file_thread.submit(partial(self._write, job), self._size)
         else:
             reason = f"the snapshots before wait until {self._place} is written, which takes long"
@@ -229,11 +229,16 @@ class Recorder:
         size = sum(t.numel() * t.element_size() for t in snapshot.tensors)
         draw = "draw one more snapshot"
         if self._picture_thread.has_room(size):
-            job.failures.succeeded.add(draw)
+            self._works(draw, snapshot.step)
             self._picture_thread.submit(partial(opened.pictures.record, job), size)
         else:
             reason = f"to draw or log an earlier one takes more than {_PICTURE_PATIENCE:.0f} s"
             self._end(job, draw, reason, "pictures are left out; snapshot files are kept")
+
+    def _works(self, attempt: str, step: int) -> None:
+        done = Failures()
+        done.succeeded.add(attempt)
+        self._reporter.report(done, step)
 
     def _end(self, job: SnapshotJob, attempt: str, reason: str, losing: str) -> None:
         """Do no more for a snapshot, and say why."""

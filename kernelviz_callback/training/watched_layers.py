@@ -65,6 +65,7 @@ class WatchedLayers:
         self._probe = probe
         self._before = list(before)
         self._has_run = False
+        self._known_shapes: dict[str, list[int]] = {}
         self._find_layers()
 
     @property
@@ -113,7 +114,7 @@ class WatchedLayers:
             ValueError: If a layer cannot read the probe. The message names the layer.
         """
         try:
-            _check_fit({self._choice.first: self._choice.first_layer}, probe)
+            _check_fit(self._choice.first, probe)
             if not self._needs_other_processes:
                 return self._covering(probe)
         except ValueError:
@@ -122,7 +123,7 @@ class WatchedLayers:
         return self._covering(probe)
 
     def _covering(self, probe: Probe) -> Probe:
-        layer = self._choice.first_layer
+        [layer] = self._choice.first.values()
         if not is_ready(layer) or len(shape := weight_shape(layer)) == 3:
             return probe
         return probe.covering((shape[-2], shape[-1]), geometry_of(layer).plane_dilation)
@@ -144,7 +145,8 @@ class WatchedLayers:
             The snapshot; None if ``keep`` is False.
         """
         if not self._is_current():
-            self._before = list(self._choice.layers)
+            if not any(map(is_ready, self._lazy)):
+                self._before = list(self._choice.layers)
             self._has_run = True
             self._find_layers()
         gathered = self._gather()
@@ -171,18 +173,14 @@ class WatchedLayers:
         )
 
     def _feature_maps(self, probe: Probe) -> FeatureMaps:
-        """Compute the feature maps of all 2-D layers but the first, which reads the probe."""
-        deeper = {
-            name: layer
-            for name, layer in self._choice.layers.items()
-            if len(weight_shape(layer)) == 4 and name != self._choice.first
-        }
+        """Compute the feature maps of all 2-D layers but those that read the probe itself."""
+        deeper = self._deeper
         if not deeper:
             return FeatureMaps()
         reason = "the parameters of the model are spread over processes"
         if not self._needs_other_processes:
             try:
-                image = probe.for_channels(self._choice.channels).contiguous()
+                image = probe.for_channels(self._choice.channels)
                 return feature_maps(self._model, deeper, image, shrink=self._map_shrink)
             except Exception as error:  # a failure here must not cost the snapshot
                 reason = f"{type(error).__name__}: {error}"
@@ -199,10 +197,14 @@ class WatchedLayers:
         )
         waits = self._layers is None and not self._before and not self._has_run
         self._lazy = self._choice.lazy if waits else []
+        self._deeper = {
+            name: layer
+            for name, layer in self._choice.layers.items()
+            if len(weight_shape(layer)) == 4 and name not in self._choice.readers
+        }
         self._sharded = [
             name for name, layer in self._choice.layers.items() if is_sharded(layer, self._trained)
         ]
-        self._known_shapes: dict[str, list[int]] = {}
 
     def _image_of(self, channels: int | None) -> Tensor:
         if self._probe is None:
@@ -216,8 +218,8 @@ class WatchedLayers:
             if known not in (None, shape):
                 say(
                     f"at step {step} {name} has {describe_filters(shape)}; it had "
-                    f"{describe_filters(known)}. "
-                    "Pictures and numbers compare it with snapshots of the same shape only"
+                    f"{describe_filters(known)}. Pictures and numbers compare it with snapshots of "
+                    "the same shape only"
                 )
             self._known_shapes[name] = shape
 

@@ -89,7 +89,7 @@ def point_to(place: str) -> Callable[[Any], None]:
 
 
 def enlarge(index: Any) -> None:
-    index.state_dict_metadata["model.0.weight"].size = torch.Size([10**6, 10**5, 50, 50])
+    index.state_dict_metadata["model.0.weight"].size = torch.Size([10_000, 10_000, 1, 1])
 
 
 def repeat(index: Any) -> None:
@@ -115,7 +115,7 @@ def move(index: Any) -> None:
         (repeat, "its shards are smaller than its index says"),
         (move, "a shard reaches beyond the whole|shards are missing"),
         (lambda index: setattr(entry(index)[1], "length", 10**15), "its shards are smaller than"),
-        (lambda index: setattr(entry(index)[1], "offset", -5), "ends before the weights do"),
+        (lambda index: setattr(entry(index)[1], "offset", -5), "index .metadata is damaged"),
         (lambda index: setattr(entry(index)[1], "offset", 10**18), "ends before the weights do"),
         (
             lambda index: setattr(entry(index)[1], "offset", 64),

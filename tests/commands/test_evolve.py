@@ -1,9 +1,11 @@
 """Call ``kernelviz evolve`` on real files."""
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from kernelviz_callback.commands import evolve
 from kernelviz_callback.commands.history import LayerHistory
 from kernelviz_callback.drawing.animation.sampling import MOST_FRAMES
 from kernelviz_callback.drawing.animation.strip import film_strip
+from kernelviz_callback.training.films import draw_films
 
 EVERY_STEP = {"every_n_train_steps": 1}
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
@@ -93,6 +96,31 @@ def test_a_video_has_all_snapshots_and_holds_the_last(tmp_path: Path) -> None:
         [stream] = file.streams
         assert stream.frames == 100 + 2 * stream.average_rate
     assert frames_of(tmp_path / "o.gif") == 100 > MOST_FRAMES
+
+
+def test_principal_planes_do_not_change_their_sign_in_a_film(tmp_path: Path) -> None:
+    """Filters of 12 bands, whose pattern hardly changes, but its sum crosses zero."""
+    shares = drawn(4, 12, 1, 1)
+    pattern = torch.tensor([[1.0, -1.0], [1.0, -1.0]]).repeat(2, 2)
+    steps = (0, 1, 2, 3, 4, 5)
+    for step in steps:
+        weights = {"conv": shares * (pattern + 0.01 * (-1) ** step)}
+        save_snapshot(Snapshot(step, 0, 0.0, weights, {"conv": PLAIN}), tmp_path / "run")
+    outputs = [o for s in ("png", "gif", "mp4") for o in ("-o", str(tmp_path / f"o.{s}"))]
+    assert main(["evolve", str(tmp_path / "run"), *outputs]) == 0
+    with av.open(str(tmp_path / "o.mp4")) as file:
+        video = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)][: len(steps)]
+    with Image.open(tmp_path / "o.gif") as image:
+        animation = []
+        for k in range(len(steps)):
+            image.seek(k)
+            animation.append(np.asarray(image.convert("RGB")))
+    for pictures in (video, animation):
+        above = pictures[0].shape[0] * 3 // 5  # kernels alone, without the step below them
+        for before, after in pairwise(picture[:above].astype(int) for picture in pictures):
+            assert np.abs(before - after).mean() < 5
+    expected = film_strip(sequence_of({s: shares * (pattern + 0.01 * (-1) ** s) for s in steps}))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "o.png")), expected.pixels)
 
 
 def test_a_single_snapshot_is_shown_with_a_note(run: Path, tmp_path: Path, capsys) -> None:
@@ -335,3 +363,29 @@ def test_progress_is_not_shown_without_a_terminal(run: Path, tmp_path: Path) -> 
     code = f"from kernelviz_callback.cli import main; main(['evolve', {str(run)!r}])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("filters", [(8, 8, 6, 6, 12, 12), (8, 8, 6, 6, 8, 8)])
+def test_a_layer_that_changed_is_shown_as_in_the_films_of_the_training(
+    tmp_path: Path, capsys, filters: tuple[int, ...]
+) -> None:
+    folder = tmp_path / "run" / "kernelviz"
+    for step, count in enumerate(filters):
+        named = {"conv": drawn(count, 3, 5, 5, seed=step)}
+        save_snapshot(Snapshot(step, 0, 0.0, named, {"conv": PLAIN}), folder)
+    outputs = [o for s in ("png", "gif", "mp4", "html") for o in ("-o", str(tmp_path / f"o.{s}"))]
+    assert main(["evolve", str(tmp_path / "run"), *outputs]) == 0
+    printed = capsys.readouterr()
+    last = filters[-1]
+    if last == 12:
+        assert "conv changed: 4 of 6 left out, in which it does not have its newest shape, " in (
+            printed.out
+        )
+        assert printed.err == ""
+    else:
+        assert printed.err.count("expected 8x3x5x5 of conv; found 6x3x5x5") == 2
+    shown = [step for step, count in enumerate(filters) if count == last]
+    with Image.open(io.BytesIO(draw_films(folder)["evolution/conv"].content)) as logged:
+        assert frames_of(tmp_path / "o.gif") == logged.n_frames == len(shown)
+    page = (tmp_path / "o.html").read_text()
+    assert [step for step in range(6) if f'"step":{step},' in page] == shown

@@ -40,14 +40,48 @@ def test_footstep_in_a_name_is_not_a_step(tmp_path: Path) -> None:
     assert open_checkpoint(saved(tmp_path / "global_step2.pth", drawn(2, 3, 3, 3))).step == 2
 
 
-def test_only_the_first_of_many_snapshots_is_opened(tmp_path: Path) -> None:
-    snapshot = Snapshot(
-        3, 0, 0.0, {"conv": drawn(2, 3, 3, 3)}, {"conv": plain_geometry((2, 3, 3, 3))}
-    )
-    first = str(save_snapshot(snapshot, tmp_path))
+def recorded(folder: Path, step: int, filters: int, layer: str = "conv") -> str:
+    weights = {layer: drawn(filters, 3, 3, 3, seed=step)}
+    geometry = {layer: plain_geometry((filters, 3, 3, 3))}
+    return str(save_snapshot(Snapshot(step, 0, 0.0, weights, geometry), folder))
+
+
+def test_only_the_newest_and_the_first_of_many_snapshots_are_opened(tmp_path: Path) -> None:
+    first, newest = recorded(tmp_path, 3, 2), recorded(tmp_path, 10_000, 2)
     others = [str(tmp_path / f"step-{step:08d}.safetensors") for step in range(4, 10_000)]
-    steps, notes = order_by_step([*others, first], CaughtErrors().catch)
-    assert (list(steps), notes) == (list(range(3, 10_000)), [])
+    caught = CaughtErrors()
+    steps, notes = order_by_step([*others, newest, first], caught.catch)
+    assert (list(steps), notes) == (list(range(3, 10_001)), [])
+    assert caught.errors == []
+
+
+@pytest.mark.parametrize("filters", [(8, 8, 6, 6, 12, 12, 12), (4, 6, 8, 10, 12), (8, 12)])
+def test_of_a_layer_that_changed_the_newest_shape_is_taken(
+    tmp_path: Path, filters: tuple[int, ...]
+) -> None:
+    snapshots = [recorded(tmp_path, 5 * i, count) for i, count in enumerate(filters)]
+    checkpoints = [
+        saved(tmp_path / f"step={5 * i}.ckpt", drawn(count, 3, 3, 3))
+        for i, count in enumerate(filters)
+    ]
+    for names in (snapshots, checkpoints, [*snapshots[:1], *checkpoints[1:]]):
+        caught = CaughtErrors()
+        steps, notes = order_by_step(names, caught.catch)
+        assert list(steps) == [5 * i for i, count in enumerate(filters) if count == 12]
+        assert caught.errors == []
+        assert notes == [
+            f"conv changed: {filters.index(12)} of {len(filters)} left out, in which it does not "
+            "have its newest shape, 12x3x3x3"
+        ]
+
+
+def test_a_layer_that_is_watched_since_a_resume_is_found(tmp_path: Path) -> None:
+    names = [recorded(tmp_path, step, 8, "conv" if step < 3 else "stem") for step in range(6)]
+    caught = CaughtErrors()
+    steps, [note] = order_by_step(names, caught.catch, "stem")
+    assert list(steps) == [3, 4, 5]
+    assert note.startswith("stem changed: 3 of 6 left out")
+    assert caught.errors == []
 
 
 def test_checkpoints_without_the_layer_are_reported_and_left_out(tmp_path: Path) -> None:

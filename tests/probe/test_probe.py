@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from kernelviz_callback import (
     Probe,
@@ -84,6 +84,30 @@ def test_tensors_and_arrays_keep_their_size_and_values() -> None:
     assert load_probe(np.zeros((4, 6), dtype=bool)).image.shape == (1, 4, 6)
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_array_of_any_memory_layout_has_the_same_probe(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((3, 8, 9), dtype=np.float32)
+    np.save(tmp_path / "photo.npy", values)
+    same = [
+        values.astype(">f4"),
+        values[:, ::-1].copy()[:, ::-1],
+        np.load(tmp_path / "photo.npy", mmap_mode="r"),
+        np.ma.array(values),
+    ]
+    for array in same:
+        assert load_probe(array).digest == load_probe(values).digest
+
+
+def test_the_probe_has_no_class_of_the_data_set() -> None:
+    class Labelled(Tensor):
+        """As MONAI and fastai have: operations and copies keep the class."""
+
+    values = torch.rand(3, 8, 8)
+    probe = load_probe(values.as_subclass(Labelled))
+    assert type(probe.image) is Tensor
+    assert torch.equal(probe.image, values)
+
+
 def test_the_probe_is_a_copy() -> None:
     values = torch.rand(3, 8, 8)
     probe = load_probe(values)
@@ -100,6 +124,9 @@ def test_the_probe_is_a_copy() -> None:
         (np.zeros((32, 32, 3)), r"looks like \(H, W, C\)"),
         (torch.full((1, 4, 4), torch.nan), "NaN"),
         (torch.zeros(1, 4, 4, dtype=torch.complex64), "real values"),
+        (torch.eye(4).to_sparse(), r"dense values; found torch.sparse_coo of .*\.to_dense\(\)"),
+        (torch.zeros(1, 4, 4, device="meta"), "dense values; .* on meta"),
+        (Image.fromarray(np.full((4, 4), np.nan, np.float32)), "NaN"),
     ],
 )
 def test_values_that_are_not_an_image_are_refused(source, message) -> None:
@@ -115,9 +142,48 @@ def test_the_error_for_a_wrong_type_lists_the_right_types() -> None:
 def test_a_missing_file_and_a_text_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere.png' is not a file"):
         load_probe("nowhere.png")
+    with pytest.raises(FileNotFoundError, match=r"'https://nowhere.org/cat.png' is not a file"):
+        load_probe("https://nowhere.org/cat.png")
     (tmp_path / "notes.png").write_text("no picture")
     with pytest.raises(ValueError, match="is not an image that Pillow can read"):
         load_probe(tmp_path / "notes.png")
+
+
+def test_a_path_may_begin_with_the_home_folder(
+    photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    photo.save(tmp_path / "photo.png")
+    assert load_probe("~/photo.png").digest == load_probe(photo).digest
+
+
+@pytest.mark.parametrize("kind", ["PNG", "PPM", "SGI", "TIFF", "GIF", "BMP"])
+def test_the_error_for_a_damaged_image_names_the_file(
+    photo: Image.Image, tmp_path: Path, kind: str
+) -> None:
+    photo.resize((24, 16)).save(tmp_path / "photo", kind)
+    sound = (tmp_path / "photo").read_bytes()
+    refusals = []
+    for place in range(0, 64, 3):
+        damaged = bytearray(sound)
+        damaged[place] ^= 0xFF
+        (tmp_path / "damaged").write_bytes(damaged)
+        try:
+            load_probe(tmp_path / "damaged")
+        except ValueError as error:
+            refusals.append(str(error))
+    assert refusals
+    beginning = f"probe={str(tmp_path / 'damaged')!r} is not an image that Pillow can read: "
+    assert all(refusal.startswith(beginning) for refusal in refusals)
+
+
+def test_a_huge_image_is_refused_before_it_is_decoded(
+    photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo.save(tmp_path / "photo.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"photo.png' is not an image .* exceeds limit"):
+        load_probe(tmp_path / "photo.png")
 
 
 def test_a_probe_is_adapted_to_channels() -> None:

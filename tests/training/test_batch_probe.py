@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import TinyNet
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from kernelviz_callback import KernelVizCallback
 from kernelviz_callback.training.batch_probe import probe_of_batch, probe_of_loader
 
 
@@ -47,6 +50,43 @@ def test_the_middle_slice_of_a_clip_is_taken() -> None:
     )
 
 
+@pytest.mark.parametrize("collection", [tuple, list])
+def test_the_first_of_a_list_of_images_is_taken(collection) -> None:
+    photos = collection([torch.rand(3, 8, 9), torch.rand(3, 12, 7)])
+    boxes = collection([{"boxes": torch.zeros(2, 4)}, {"boxes": torch.zeros(1, 4)}])
+    assert torch.equal(probe_of_batch((photos, boxes), "x").image, photos[0])
+    assert torch.equal(probe_of_batch({"t": boxes, "x": photos}, "x").image, photos[0])
+    assert torch.equal(probe_of_batch([photos, IMAGES], "x").image, IMAGES[0]), (
+        "a batch of images has priority over a list"
+    )
+
+
+def test_two_batches_of_sequences_are_no_list_of_images() -> None:
+    with pytest.raises(ValueError, match=r"has \(6, 10, 4\), \(6, 10, 4\)"):
+        probe_of_batch([torch.rand(6, 10, 4), torch.rand(6, 10, 4)], "train_batch")
+
+
+def test_the_error_for_an_image_with_nan_names_the_batch() -> None:
+    with pytest.raises(ValueError, match=r"the probe \(train_batch\) has NaN"):
+        probe_of_batch(IMAGES * torch.nan, "train_batch")
+
+
+def test_a_checkpoint_with_a_probe_of_another_tensor_class_opens_without_that_class(
+    fit, tmp_path: Path
+) -> None:
+    class Labelled(Tensor):
+        """As MONAI and fastai have: operations and copies keep the class."""
+
+    class Net(TinyNet):
+        def on_after_batch_transfer(self, batch, _):
+            return [batch[0].as_subclass(Labelled), *batch[1:]]
+
+    trainer = fit(KernelVizCallback(probe="train_batch"), model=Net(), max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    state = torch.load(tmp_path / "a.ckpt", weights_only=True)["callbacks"]["KernelVizCallback"]
+    assert type(state["batch_probe"]) is Tensor
+
+
 def test_the_error_for_a_batch_without_images_names_its_shapes() -> None:
     with pytest.raises(ValueError, match=r"has \(6, 10\), \(6,\)"):
         probe_of_batch([torch.zeros(6, 10), torch.zeros(6)], "train_batch")
@@ -83,7 +123,7 @@ class Stream(IterableDataset):
 
 @pytest.mark.parametrize("loaders", [None, [], DataLoader(Stream())])
 def test_an_iterable_data_set_is_refused(loaders) -> None:
-    with pytest.raises(ValueError, match="num_sanity_val_steps above 0"):
+    with pytest.raises(ValueError, match="num_sanity_val_steps and limit_val_batches above 0"):
         probe_of_loader(loaders)
 
 

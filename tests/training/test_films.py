@@ -1,6 +1,8 @@
 """The film strip and the animation of every layer in a run folder."""
 
 import io
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -160,3 +162,27 @@ def test_the_weights_in_memory_are_limited() -> None:
     vast = {"conv": torch.ones(4096, 128, 3, 3)}
     reel.add(Snapshot(210, 0, 0.0, vast, {"conv": PLAIN}))
     assert not any(reel.find(step) for step in range(211))
+
+
+def test_a_training_in_a_thread_has_films_after_the_main_thread_has_ended(tmp_path: Path) -> None:
+    program = f"""
+import threading, time, torch
+from kernelviz_callback import KernelWatcher
+
+def train():
+    threading.main_thread().join()
+    net = torch.nn.Conv2d(3, 4, 3)
+    with KernelWatcher(net, {str(tmp_path)!r}, loggers=[]) as watcher:
+        for step in range(3):
+            watcher.snapshot(step)
+
+threading.Thread(target=train).start()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "could not" not in done.stderr
+    assert sorted(p.name for p in tmp_path.glob("kernelviz/[ef]*-*")) == [
+        "evolution-Conv2d.gif",
+        "film-Conv2d.png",
+    ]

@@ -126,6 +126,88 @@ def test_a_folder_that_fails_at_once_is_tried_at_every_snapshot(fit, monkeypatch
     assert steps_on_disk(trainer.log_dir) == list(range(2, STEPS + 1))
 
 
+# --- a folder that does not answer -----------------------------------------------------------
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Renames of snapshot files do not return until this event is set."""
+    monkeypatch.setattr(recorder, "MOST_WAITING", 3)
+    monkeypatch.setattr(recorder, "_FILE_PATIENCE", 1.0)
+    answer, replace = threading.Event(), Path.replace
+
+    def wait(path: Path, target: Path) -> Path:
+        if "step-" in Path(target).name:
+            answer.wait()
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", wait)
+    yield answer
+    answer.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("kernelviz"):
+            thread.join()
+
+
+def test_a_training_ends_if_the_folder_never_answers(fit, stuck, closing_line) -> None:
+    expected = trained_weights(fit)
+    start = time.monotonic()
+    with pytest.warns(UserWarning, match="kernelviz: ") as caught:
+        found = trained_weights(fit, KernelVizCallback(**EVERY_STEP))
+    assert torch.equal(found, expected)
+    left_out, given_up = warned(caught)
+    assert "at step 3 could not keep one more snapshot in memory" in left_out
+    assert "could not be written within 1 s" in given_up
+    assert f"{STEPS + 1} lost" in closing_line()
+    times, seconds = waits(closing_line())
+    assert times <= 2
+    assert seconds < 1.5
+    assert time.monotonic() - start < 60
+
+
+def test_snapshots_in_memory_are_written_when_the_folder_answers(
+    fit, stuck, closing_line, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Answers(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 5:
+                stuck.set()
+                while not list(Path(trainer.log_dir).rglob("step-00000002*")):
+                    time.sleep(0.01)
+                time.sleep(0.2)
+
+    with pytest.warns(UserWarning, match="at step 3 could not keep one more snapshot"):
+        trainer = fit(KernelVizCallback(**EVERY_STEP), Answers())
+    assert steps_on_disk(trainer.log_dir) == [0, 1, 2, 6, 7, 8]
+    assert list(logged_images(trainer.log_dir)["kernels/conv"]) == [0, 1, 2, 6, 7, 8]
+    assert "3 lost (steps 3, 4, 5)" in closing_line()
+    again = [r.getMessage() for r in caplog.records if "could again" in r.getMessage()]
+    assert again == ["kernelviz: at step 6 could again keep one more snapshot in memory"]
+
+
+def test_a_logger_that_never_answers_costs_its_pictures_only(
+    fit, monkeypatch, own_loggers: None, closing_line
+) -> None:
+    answer = threading.Event()
+    register_logger(Far, lambda *_: answer.wait())
+    monkeypatch.setattr(recorder, "MOST_WAITING", 3)
+    monkeypatch.setattr(recorder, "_PICTURE_PATIENCE", 1.0)
+    monkeypatch.setattr(recorder, "_PICTURE_PATIENCE_AT_END", 1.0)
+    expected = trained_weights(fit)
+    with pytest.warns(UserWarning, match="kernelviz: ") as caught:
+        found = trained_weights(fit, KernelVizCallback(**EVERY_STEP), logger=Far())
+    answer.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("kernelviz"):
+            thread.join()
+    assert torch.equal(found, expected)
+    left_out, given_up = warned(caught)
+    assert "could not draw one more snapshot" in left_out
+    assert "pictures could not be drawn and logged within 1 s" in given_up
+    assert f"{STEPS + 1} snapshots written" in closing_line()
+    assert "lost" not in closing_line()
+
+
 # --- waiting is counted -------------------------------------------------------------------------
 
 

@@ -149,7 +149,7 @@ def _palette(coloured: Sequence[Canvas], is_rgb: bool) -> Canvas:
     around = np.concatenate([text, np.array(NON_FINITE_COLOURS, np.uint8)])
     if not is_rgb:
         # Levels 2, 4, ..., 254. Zero, 128, is among them.
-        levels = torch.arange(2, 256, 2, dtype=torch.uint8)
+        levels = torch.arange(2, 256, 2, dtype=torch.uint8, device="cpu")
         return np.concatenate([around, diverging(levels[None])[:, 0].T.numpy()])
     greys = np.array([*range(8, 255, 8), 255], np.uint8)[:, None].repeat(3, 1)
     kernels = np.concatenate([colours.reshape(-1, 3) for colours in coloured])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kernelviz_callback.drawing.animation.crop import MOST_PIXELS, Crop, choose_crop
 from kernelviz_callback.filters.measures import largest_magnitude
+from kernelviz_callback.filters.principal import ContinuousSigns
 
 SequenceScale: TypeAlias = Literal["layer", "filter"]
 
@@ -182,10 +183,26 @@ def read_sequences(
     sequences = {}
     for name, crop in crops.items():
         own = tuple(of_layers[name] for of_layers in chosen if name in of_layers)
+        if crop.style.is_principal:
+            signs = signs_of(own)
+            own = tuple(with_signs(frame, signs) for frame in own)
         clipped = typical_magnitudes(own)[1]
         unreadable = available - len(readable)
         sequences[name] = FilterSequence(name, crop, own, available, unreadable, clipped)
     return sequences
+
+
+def signs_of(frames: Iterable[Frame]) -> ContinuousSigns:
+    """Find the signs of principal planes with which the frames are continuous."""
+    signs = ContinuousSigns()
+    for frame in frames:
+        signs.add(frame.step, frame.weights)
+    return signs
+
+
+def with_signs(frame: Frame, signs: ContinuousSigns) -> Frame:
+    """Return a frame of principal planes with other signs."""
+    return frame._replace(weights=frame.weights * signs.of(frame.step)[:, None, None, None])
 
 
 def to_half_ranges(largest: Tensor, scale: SequenceScale) -> Tensor:

@@ -11,6 +11,7 @@ from hypothesis import given, strategies as st
 
 from kernelviz_callback.drawing.animation.caption import caption_lines
 from kernelviz_callback.drawing.animation.sampling import Reading, choose_steps, read_sequences
+from kernelviz_callback.filters.principal import principal_planes
 
 STEPS = st.lists(st.integers(0, 10**7), min_size=1, max_size=60)
 
@@ -142,3 +143,33 @@ def test_a_thinned_sequence_keeps_the_chosen_steps() -> None:
     thin = sequence.thin_out(5)
     assert [frame.step for frame in thin.frames] == choose_steps(range(20), 5)
     assert (thin.layer, thin.crop, thin.available) == ("conv", sequence.crop, 20)
+
+
+def _turning(filters: int = 6, channels: int = 12) -> dict[int, torch.Tensor]:
+    """Make filters that move slowly, each of one pattern whose sum crosses zero again and again."""
+    generator = torch.Generator().manual_seed(5)
+    shares = torch.randn(filters, channels, 1, 1, generator=generator)
+    pattern = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
+    return {step: shares * (pattern + 0.05 * (-1) ** step) for step in range(20)}
+
+
+def test_principal_planes_keep_the_signs_of_the_snapshot_before() -> None:
+    weights = _turning()
+    alone = [principal_planes(w).planes for w in weights.values()]
+    assert sum((a * b).sum() < 0 for a, b in pairwise(alone)) == 19, "each alone changes its sign"
+    sequence = sequence_of(weights)
+    frames = [frame.weights for frame in sequence.frames]
+    for before, after in pairwise(frames):
+        assert ((before * after).flatten(1).sum(1) > 0).all()
+    assert torch.equal(frames[-1], alone[-1]), "the last frame is the picture of the last snapshot"
+    for frame, own in zip(frames, alone, strict=True):
+        assert torch.equal(frame.abs(), own.abs())
+
+
+@pytest.mark.parametrize("between", [0.0, torch.nan])
+def test_signs_survive_a_snapshot_without_a_plane(between: float) -> None:
+    weights = _turning()
+    weights[7] = torch.full_like(weights[7], between)
+    frames = [frame.weights for frame in sequence_of(weights).frames]
+    for before, after in pairwise(frames[:7] + frames[8:]):
+        assert ((before * after).flatten(1).sum(1) > 0).all()
