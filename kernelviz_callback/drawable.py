@@ -1,7 +1,7 @@
 """Which layers are too large to be drawn: one rule for files, trainings and the Kernels tab.
 
-Every known network is far below these limits. Above them, a picture would take minutes, or the
-memory of a small machine.
+The first layers of networks are far below these limits. Above them, a picture would take a minute,
+or the memory of a small machine.
 """
 
 from collections.abc import Sequence

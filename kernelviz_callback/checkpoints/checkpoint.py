@@ -25,9 +25,9 @@ from kernelviz_callback.snapshots.format import LayerRecord
 from kernelviz_callback.storage import Folder, Location, as_absolute
 
 TORCHVISION = "torchvision:"
-_STEP_IN_NAME = re.compile(r"(?<![a-z])step[=_-]?(\d+)")
-_STEP_OF_FOLDER = re.compile(r"checkpoint-(\d+)")
-_EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d+)")
+_STEP_IN_NAME = re.compile(r"(?<![a-z])step[=_-]?(\d{1,18})(?!\d)")
+_STEP_OF_FOLDER = re.compile(r"checkpoint-(\d{1,18})(?!\d)")
+_EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d{1,18})(?!\d)")
 _MOST_LISTED = 20  # layers in a message
 _MOST_STEPS = 1 << 62  # a larger number is not a step
 

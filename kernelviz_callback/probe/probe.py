@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 else:  # the types that a configuration file can hold; LightningCLI would list all subclasses
     ProbeSource = str | Path | None
 
+_MOST_PIXELS = 2**26  # of an image file: 256 MiB in memory
 CHART = "chart"
 LARGEST_CHART = 1024  # pixels: the Kernels tab takes no larger image
 _LEAST_SHARE = 8  # a response is at least such a part of the chart, or the chart is drawn larger
@@ -252,6 +253,8 @@ def _open(source: str | Path) -> Image.Image:
         )
     try:
         with Image.open(path) as file:
+            if file.width * file.height > _MOST_PIXELS:
+                raise ValueError(f"it has {file.width:,} x {file.height:,} pixels")
             image: Image.Image = file.copy()
             return image
     except Exception as error:  # for a damaged or huge file, Pillow raises many types of errors

@@ -69,9 +69,9 @@ class KernelVizCallback(Callback):
     the probe is the input of the model, in evaluation mode.
 
     Args:
-        layers: The layers to watch. None for the first 2-D convolution of the model, or for its
-            first 1-D or 3-D convolution if it has no 2-D one. Otherwise a dotted name; a glob such
-            as ``"backbone.*.conv1"``, or ``"*"`` for all convolutions; or a list of both.
+        layers: The layers to watch. None for the first 2-D convolution that the training runs and
+            trains, or the first 1-D or 3-D one if there is no 2-D one. Otherwise a name or its end;
+            a glob such as ``"backbone.*.conv1"``, ``"*"`` for all convolutions; or a list of them.
         probe: The image that the filters respond to. None for the built-in test chart. Otherwise
             the path of an image, a PIL image, a tensor or array of shape (C, H, W), or
             ``"train_batch"`` or ``"val_batch"`` for the first image of the first batch.
@@ -176,6 +176,7 @@ class KernelVizCallback(Callback):
     ) -> None:
         # Lazy layers have no weights at the start, so their first snapshot is taken here.
         if self._session is not None and self._session.seen_step is None:
+            self._session.stop_waiting()
             self._snapshot(trainer)
 
     @override

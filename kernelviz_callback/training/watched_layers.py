@@ -65,6 +65,7 @@ class WatchedLayers:
         self._probe = probe
         self._before = list(before)
         self._has_run = False
+        self._lazy: Sequence[nn.Module] = ()
         self._known_shapes: dict[str, list[int]] = {}
         self._find_layers()
 
@@ -100,6 +101,11 @@ class WatchedLayers:
             f"{name} ({describe_filters(shape)})" for name, shape in self.shapes.items()
         )
         return "; ".join([watched, *self._choice.notes])
+
+    def stop_waiting(self) -> None:
+        """Wait no longer for lazy layers that got no input. Call it after the first batch."""
+        if not any(map(is_ready, self._lazy)):
+            self._lazy = ()
 
     def continue_with(self, names: Iterable[str]) -> None:
         """Watch the layer that the resumed training watched before, if it is there."""
@@ -201,7 +207,7 @@ class WatchedLayers:
             before=self._before,
         )
         waits = self._layers is None and not self._before and not self._has_run
-        self._lazy = self._choice.lazy if waits else []
+        self._lazy = self._choice.lazy if waits else ()
         self._deeper = {
             name: layer
             for name, layer in self._choice.layers.items()

@@ -173,7 +173,7 @@ def test_the_error_for_a_damaged_image_names_the_file(
         except ValueError as error:
             refusals.append(str(error))
     assert refusals
-    beginning = f"probe={str(tmp_path / 'damaged')!r} is not an image that Pillow can read: "
+    beginning = f"the probe {str(tmp_path / 'damaged')!r} is not an image that Pillow can read: "
     assert all(refusal.startswith(beginning) for refusal in refusals)
 
 
