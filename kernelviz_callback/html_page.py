@@ -7,10 +7,32 @@ import posixpath
 import re
 from html import escape
 from importlib.resources import files
+from string import Template
 from typing import Any
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "(\.{1,2}/[\w./]+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=async |class |const |function |let )", re.MULTILINE)
+
+
+def whole_page(body: str, *, title: str, style: str, script: str, sources: str) -> str:
+    """Make a page with one style sheet and one module, whose digest the security policy names.
+
+    Args:
+        body: HTML of the body, without the script.
+        title: Title of the page, any text.
+        style: CSS.
+        script: The module.
+        sources: Directives of the content security policy for images and workers:
+            ``"img-src data:"``. Nothing else can be loaded.
+    """
+    return Template(package_text("html_page.html")).substitute(
+        title=as_html_text(title),
+        style=style,
+        script=script,
+        digest=script_digest(script),
+        sources=sources,
+        body=body,
+    )
 
 
 def bundled_modules(*paths: str) -> str:

@@ -290,6 +290,18 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+def fill(disk: Path) -> Path:
+    """Fill a disk to the last byte, as another process does."""
+    path = disk / "of another process"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)) == 4096:
+                pass
+        except OSError:
+            pass
+    return path
+
+
 def logged_images(log_dir: str | Path) -> dict[str, dict[int, np.ndarray]]:
     """Read every image of an event file back: tag to step to (H, W, 3) pixels.
 

@@ -1,13 +1,16 @@
 """Nothing depends on torch's default device and default dtype, which a training may change."""
 
 import ast
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from forked import run_python
 
 import kernelviz_callback
+from kernelviz_callback.training.channel import Channel
 
 PACKAGE = Path(kernelviz_callback.__file__).parent
 # Functions of torch that make a tensor on the default device, with the default dtype or not.
@@ -67,3 +70,15 @@ def test_every_public_call_gives_the_same_under_any_default(
     """Each default is set in a process of its own: cached tables would keep an earlier one."""
     assert len(usual) > 250
     assert digests(tmp_path, device, dtype) == usual
+
+
+def test_weights_reach_the_drawing_process_under_a_default_device() -> None:
+    ours, theirs = map(Channel, socket.socketpair())
+    weights = torch.randn(8, 3, 5, 5, device="cpu", dtype=torch.bfloat16)
+    with torch.device("meta"):
+        ours.send([weights, weights[:0]], None)
+        found, empty = theirs.receive(None)
+    assert torch.equal(found, weights)
+    assert (empty.shape, empty.dtype, empty.device.type) == ((0, 3, 5, 5), torch.bfloat16, "cpu")
+    ours.close()
+    theirs.close()

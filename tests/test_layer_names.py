@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tab_boards import in_process
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
@@ -101,8 +102,13 @@ def test_the_events_have_every_layer(folder: Path, expected: dict[str, Tensor]) 
     events.Reload()
     assert {f"kernels/{name}" for name in expected} <= set(events.Tags()["images"])
     assert {f"kernelviz/{name}/drift" for name in expected} <= set(events.Tags()["scalars"])
-    layers = {tag[2:].rpartition("/weights/")[0] for tag in events.Tags()["tensors"]}
-    assert layers >= set(expected)
+    board = in_process(f"--logdir={folder}")
+    [run] = [run for run in board.timeline()["runs"] if run["layers"]]
+    assert {layer["name"] for layer in run["layers"]} == set(expected)
+    assert run["damaged"] == []
+    for layer in run["layers"]:
+        ids = [each["id"] for each in layer["snapshots"]]
+        assert len(board.payloads(run["name"], layer["name"], ids)) == 2
 
 
 @pytest.mark.parametrize("raw", [n for n in NAMES if not n.isprintable() or "$" in n])

@@ -19,6 +19,7 @@ from kernelviz_callback.storage import Folder, check_regular, open_to_read
 
 Source: TypeAlias = Folder | bytes
 
+CUT_SHORT = "damaged: it ends before the weights do; download or copy it again"
 _CHUNK = 1 << 20  # bytes that are read at once to compute a checksum
 _BLOCK = 512  # bytes in which the operating system counts the size on the disk
 _MOST_TENSORS = 100_000  # in a file; the largest networks have 15,000
@@ -70,7 +71,7 @@ class ByteRange:
         if first < 0 or length < 0 or first + length > self.length:
             raise ValueError("damaged: its weights reach beyond the place where they are stored")
         if self.start < 0 or self.start + self.length > size_of(self.source):
-            raise ValueError("damaged: it ends before the weights do")
+            raise ValueError(CUT_SHORT)
         with open_source(self.source) as file:
             if self.checksum is None:
                 file.seek(self.start + first)
@@ -219,5 +220,5 @@ def seekable_source(path: Folder) -> Source:
 def _read_exactly(file: BinaryIO, length: int) -> bytes:
     content = file.read(length)
     if len(content) != length:
-        raise ValueError("damaged: it ends before the weights do")
+        raise ValueError(CUT_SHORT)
     return content

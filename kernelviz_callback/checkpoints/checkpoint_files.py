@@ -10,7 +10,8 @@ from kernelviz_callback.checkpoints.file_kinds import CHECKPOINT_SUFFIXES
 from kernelviz_callback.checkpoints.safe_pickle import quoted
 from kernelviz_callback.storage import Folder, read_whole
 
-_SHARD = re.compile(r"(.+)-(\d{2,6})-of-(\d{2,6})(\.\w+)")
+SUBFOLDERS = ("kernelviz", "checkpoints", "weights")  # of a run folder, with checkpoints
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
 _INDEX_SUFFIX = ".index.json"
 _LARGEST_INDEX = 12 << 20  # bytes; that of DeepSeek-V3, with 90,000 tensors, has 9 MB
 # Files in which programs keep what is not the weights: the state of the optimizer, of the schedule,
@@ -130,14 +131,19 @@ def explain_folder(folder: Folder) -> str | None:
         return "an unpacked file of torch.save; pack it again without compression: zip -0 -r"
     if "saved_model.pb" in names:
         return "a SavedModel of TensorFlow; save its weights with torch.save or safetensors"
-    inside = sorted(name for name in names if (folder / name).is_dir())
-    models = [name for name in inside if is_checkpoint_folder(folder / name)]
-    if models:
-        return f"it has several models: {_listed(models)}; name the folder of one of them"
+    inside = [name for name in sorted(names) if (folder / name).is_dir()]
+    full = [name for name in inside if _holds_checkpoints(folder / name)]
+    if full:
+        return f"it has checkpoints in its subfolders, {_listed(full)}; name one of them"
     side_files = sorted(name for name in names if _SIDE_FILES.fullmatch(name) and name[0] != ".")
     if side_files:
         return f"it has side files, {_listed(side_files)}, but no weights"
     return None
+
+
+def _holds_checkpoints(folder: Folder) -> bool:
+    is_run = any((folder / name).is_dir() for name in SUBFOLDERS)
+    return is_run or is_checkpoint_folder(folder) or bool(checkpoints_in(folder))
 
 
 def _files_of_folder(folder: Folder) -> list[Folder]:

@@ -77,6 +77,8 @@ _KINDS = (
     _Kind(rb"\x78[\x01\x5e\x9c\xda]", "compressed with zlib, as joblib does", "unpack it first"),
     _Kind(rb"\x89PNG|\xff\xd8\xff|GIF8", "a picture", "name a checkpoint"),
     _Kind(rb"SQLite format 3", "a database of SQLite", "name a checkpoint"),
+    _Kind(rb"\x12\x01\0{6}", "a file of MXNet", _SAVE),
+    _Kind(rb"Salted__", "encrypted with OpenSSL", "decrypt it first: openssl enc -d"),
     _Kind(rb"\0{64}", "empty: it begins with zeros, so it was not written whole", _AGAIN),
     _Kind(rb"\s*[{\[]", "a text file, perhaps JSON", "name the file of the weights"),
 )

@@ -11,6 +11,7 @@ from kernelviz_callback.checkpoints.checkpoint import (
     step_in_name,
 )
 from kernelviz_callback.checkpoints.checkpoint_files import (
+    SUBFOLDERS,
     checkpoints_in,
     distinct_checkpoints,
     explain_folder,
@@ -21,8 +22,6 @@ from kernelviz_callback.checkpoints.open_weights import prefix_errors
 from kernelviz_callback.snapshots.names import list_snapshots
 from kernelviz_callback.storage import Folder, Location, as_folder
 
-# Subfolders of a run folder that hold checkpoints.
-_SUBFOLDERS = ("kernelviz", "checkpoints")
 _LOGS = "lightning_logs"
 _RUN = re.compile(r"version_\d+")
 _NUMBER = re.compile(r"(\d+)")
@@ -103,7 +102,7 @@ def _in_folder(folder: Folder, name: str) -> list[str]:
     found = checkpoints_in(folder)
     if found:
         return list(map(str, sorted(found, key=_sort_key)))
-    for subfolder in _SUBFOLDERS:
+    for subfolder in SUBFOLDERS:
         if (folder / subfolder).is_dir():
             return _in_folder(folder / subfolder, f"{name.rstrip('/')}/{subfolder}")
     logs = folder / _LOGS if (folder / _LOGS).is_dir() else folder
@@ -118,7 +117,7 @@ def _in_folder(folder: Folder, name: str) -> list[str]:
         explain_folder(folder)
         or "found no checkpoint in this folder; expected snapshots (step-*.safetensors), files "
         f"ending in {', '.join(CHECKPOINT_SUFFIXES)}, or a subfolder "
-        f"{', '.join(_SUBFOLDERS)} or {_LOGS} with them"
+        f"{', '.join(SUBFOLDERS)} or {_LOGS} with them"
     )
 
 

@@ -15,6 +15,7 @@ from kernelviz_callback.checkpoints.plain_pickle import (
     is_plain_pickle,
     open_plain_pickle,
 )
+from kernelviz_callback.checkpoints.safe_pickle import quoted
 from kernelviz_callback.checkpoints.safetensors_file import (
     is_safetensors,
     open_safetensors,
@@ -47,7 +48,11 @@ def open_weights(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         with prefix_errors(file.name):
-            tensors |= _tensors_of(_source_of(file))
+            found = _tensors_of(_source_of(file))
+            twice = next((name for name in found if name in tensors), None)
+            if twice is not None:
+                raise ValueError(f"not a part of one model: {quoted(twice)} is in another file too")
+            tensors |= found
     return find_layers(tensors), {}
 
 

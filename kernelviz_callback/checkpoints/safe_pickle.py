@@ -86,7 +86,9 @@ def read_pickle(file: BinaryIO, budget: Budget | None = None) -> tuple[Any, list
     except RefusedError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as e:
-        raise ValueError("damaged: its pickle ends early or is not valid") from e
+        raise ValueError(
+            "damaged: its pickle ends early or is not valid; download or copy it again"
+        ) from e
 
 
 def whole_numbers(node: Any) -> tuple[int, ...]:

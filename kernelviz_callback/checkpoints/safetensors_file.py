@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from kernelviz_callback.checkpoints.byte_ranges import (
+    CUT_SHORT,
     FLOATS,
     ByteRange,
     Source,
@@ -102,6 +103,8 @@ def open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, 
             if len(name) <= _LONGEST_NAME
         }
         return stored, {} if description is None else description
+    except EOFError as error:
+        raise ValueError(CUT_SHORT) from error
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(_BAD_HEADER) from error
 
@@ -147,7 +150,9 @@ def _stored_tensor(entry: Mapping[str, Any], data: ByteRange) -> StoredTensor:
     dtype = FLOATS.get(_DTYPES.get(name, ""))
     if dtype is None:
         return StoredTensor(shape, refusal=f"its weights are {quoted(name)} numbers")
-    if not 0 <= first <= end <= data.length or end - first != prod(shape) * dtype.itemsize:
+    if not 0 <= first <= end or end - first != prod(shape) * dtype.itemsize:
         raise ValueError("the size of a tensor does not match its bytes")
+    if end > data.length:
+        raise EOFError(CUT_SHORT)
     storage = ByteRange(data.source, data.start + first, end - first)
     return StoredTensor(shape, TensorBytes(storage, dtype, shape).read)

@@ -180,7 +180,8 @@ def _list_records(source: Source, file: BinaryIO) -> dict[str, ByteRange]:
             raise ValueError("a TorchScript archive, a program; save its state_dict() instead")
         if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
             raise ValueError(
-                f"its record {quoted(name)} is compressed; torch.save never compresses"
+                f"its record {quoted(name)} is compressed, which torch.save never does; unpack it "
+                "and pack it without compression: zip -0 -r"
             )
         if name in ranges:
             raise ValueError(f"damaged: it has two records {quoted(name)}")
@@ -195,7 +196,9 @@ def _complete_list() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
-        raise ValueError("damaged or cut short: its list of records is not complete") from error
+        raise ValueError(
+            "damaged or cut short: its list of records is not complete; download or copy it again"
+        ) from error
 
 
 def _content_start(file: BinaryIO, record: zipfile.ZipInfo) -> int:

@@ -19,6 +19,7 @@ from kernelviz_callback.comparison.save import (
 )
 from kernelviz_callback.comparison.table import comparison_table
 from kernelviz_callback.probe.probe import load_probe
+from kernelviz_callback.storage import replace_when_complete
 
 _QUICK = 1.0  # seconds of work before a progress bar is shown
 
@@ -44,7 +45,10 @@ def run(options: argparse.Namespace) -> int:
     responses_to = load_probe(options.probe) if options.responses else None
     for path in options.output:
         with failures.catch():
-            save_comparison(comparison, path, scale=options.scale, responses_to=responses_to)
+            with replace_when_complete(path) as temporary:
+                save_comparison(
+                    comparison, temporary, scale=options.scale, responses_to=responses_to
+                )
             print(path)
     if options.tensorboard:
         with failures.catch():

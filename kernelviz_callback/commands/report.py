@@ -17,11 +17,10 @@ from kernelviz_callback.filters.planes import why_no_image
 from kernelviz_callback.health.examine import kernel_health, remeasure_drift
 from kernelviz_callback.html_page import (
     as_base64,
-    as_html_text,
     as_script_data,
     bundled_modules,
     package_text,
-    script_digest,
+    whole_page,
 )
 from kernelviz_callback.probe.probe import Probe, load_probe
 from kernelviz_callback.snapshots.event import pack_image, pack_layer
@@ -60,16 +59,8 @@ def report_page(
     image = pack_image(probe)
     run = RunTimeline.of([image[0], *(header for header, _ in packed)])
     _, timeline = timeline_of({name: run})
-    script = (
-        bundled_modules(f"{_TAB}/source.js", f"{_TAB}/app.js")
-        + "\nstart(document.body, new EmbeddedSource());\n"
-    )
-    return Template(package_text("commands/report.html")).substitute(
-        title=as_html_text(f"{layer} of {name}"),
-        style=package_text(f"{_TAB}/theme.css") + package_text(f"{_TAB}/style.css"),
-        script=script,
+    body = Template(package_text("commands/report.html")).substitute(
         worker=bundled_modules(f"{_TAB}/worker.js"),
-        digest=script_digest(script),
         data=as_script_data(
             {
                 "timeline": json.loads(timeline),
@@ -78,6 +69,14 @@ def report_page(
                 "notes": list(notes),
             }
         ),
+    )
+    return whole_page(
+        body,
+        title=f"{layer} of {name}",
+        style=package_text(f"{_TAB}/theme.css") + package_text(f"{_TAB}/style.css"),
+        script=bundled_modules(f"{_TAB}/source.js", f"{_TAB}/app.js")
+        + "\nstart(document.body, new EmbeddedSource());\n",
+        sources="worker-src blob:; img-src data: blob:",
     )
 
 

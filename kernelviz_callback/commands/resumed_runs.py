@@ -8,6 +8,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple
 
+from kernelviz_callback.checkpoints.checkpoint_files import SUBFOLDERS
 from kernelviz_callback.checkpoints.find import find_checkpoints, without_repeated_shards
 from kernelviz_callback.commands.file_errors import FileErrors
 from kernelviz_callback.commands.history import LayerHistory
@@ -16,8 +17,6 @@ from kernelviz_callback.drawing.animation.sampling import choose_steps
 from kernelviz_callback.drawing.animation.strip import MOST_COLUMNS
 from kernelviz_callback.snapshots.names import snapshot_step
 from kernelviz_callback.storage import Folder, as_folder
-
-_SUBFOLDERS = ("kernelviz", "checkpoints")  # subfolders of a run folder that hold checkpoints
 
 
 class Training(NamedTuple):
@@ -153,7 +152,7 @@ def _list_run_folders(folder: Folder) -> list[str]:
 
 def _run_folder(name: str) -> Folder:
     folder = as_folder(name).parent
-    return folder.parent if folder.name in _SUBFOLDERS else folder
+    return folder.parent if folder.name in SUBFOLDERS else folder
 
 
 def _listed(names: list[str], most: int = 8) -> str:

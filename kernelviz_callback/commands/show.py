@@ -8,6 +8,7 @@ from kernelviz_callback.checkpoints.find import find_checkpoints, find_newest
 from kernelviz_callback.checkpoints.pictures import checkpoint_pictures
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.probe.probe import load_probe
+from kernelviz_callback.storage import replace_when_complete
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     for kind, picture in pictures.items():
         if options.output is not None:
             path = options.output.with_stem(f"{options.output.stem}-{kind}")
-            picture.save(path)
+            with replace_when_complete(path) as temporary:
+                picture.save(temporary)
             print(path)
         else:
             _show(picture)

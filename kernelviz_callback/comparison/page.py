@@ -23,11 +23,10 @@ from kernelviz_callback.health.kernel_health import or_none
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES
 from kernelviz_callback.html_page import (
     as_base64,
-    as_html_text,
     as_script_data,
     bundled_modules,
     package_text,
-    script_digest,
+    whole_page,
 )
 
 # A tile shows at most so many channels of a filter.
@@ -58,13 +57,13 @@ def comparison_page(comparison: Comparison) -> str:
         >>> page.splitlines()[0]
         '<!doctype html>'
     """
-    script = bundled_modules("comparison/page.js")
-    return Template(package_text("comparison/page.html")).substitute(
-        title=as_html_text(f"{comparison.first.layer} in {len(comparison.columns)} checkpoints"),
+    body = Template(package_text("comparison/page.html"))
+    return whole_page(
+        body.substitute(data=as_script_data(_page_data(comparison))),
+        title=f"{comparison.first.layer} in {len(comparison.columns)} checkpoints",
         style=package_text(_THEME) + package_text("comparison/page.css"),
-        script=script,
-        digest=script_digest(script),
-        data=as_script_data(_page_data(comparison)),
+        script=bundled_modules("comparison/page.js"),
+        sources="img-src data:",
     )
 
 

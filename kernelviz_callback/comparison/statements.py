@@ -23,6 +23,7 @@ def make_statements(columns: Sequence[Column], *, is_chosen: bool) -> tuple[str,
     if is_known and all(column.match == "index" for column in columns):
         reason = "as you chose" if is_chosen else "all checkpoints are of one training"
         statements.append(f"Filters with the same index are compared: {reason}.")
+    statements += [f"{first.label}: {note}." for note in first.notes if note not in common]
     for column in columns[1:]:
         if column.match == "weights":
             statements.append(

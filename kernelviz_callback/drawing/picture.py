@@ -124,9 +124,9 @@ def _save_vector(pixels: Tensor, path: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({"svg.hashsalt": path.stem}):
+    with rc_context({"svg.hashsalt": "kernelviz"}):
         figure = Figure(dpi=72)
         figure.figimage(pixels.numpy(), resize=True)
-        # Without a date, the same picture always gives the same bytes.
+        # Without a date and with a fixed salt, the same picture always gives the same bytes.
         date = {"Date": None} if path.suffix.lower() == ".svg" else {"CreationDate": None}
         figure.savefig(path, dpi=72, metadata=date)

@@ -107,9 +107,9 @@ class ContinuousSigns:
                 finite, the next step is compared with the step before.
         """
         flat = planes.flatten(1).double().nan_to_num(0.0, 0.0, 0.0)
-        signs = torch.ones(len(planes), device=planes.device)
+        signs = torch.ones(len(planes), dtype=planes.dtype, device=planes.device)
         if self._before is not None:
-            signs = torch.where((flat * self._before).sum(1) < 0, -1.0, 1.0)
+            signs = torch.where((flat * self._before).sum(1) < 0, -signs, signs)
             flat = flat * signs[:, None]
             flat = torch.where(flat.eq(0).all(1, keepdim=True), self._before, flat)
         self._before, self._signs[step] = flat, signs

@@ -106,6 +106,14 @@ def has_forward(module: nn.Module) -> bool:
     return owner is not nn.Module and owner.__name__ != "LightningModule"
 
 
+def tells_calls(layer: nn.Module) -> bool:
+    """Whether `find_calls` can find out that a layer is called.
+
+    TorchScript modules take no hooks, and what torch.export leaves of a layer is not called.
+    """
+    return has_forward(layer) and not isinstance(layer, torch.jit.ScriptModule)
+
+
 class _Ended(BaseException):
     """Raised to end a run. Some models catch every `Exception` in their forward pass."""
 
@@ -140,13 +148,15 @@ class _Run:
     def _run(self, image: Tensor) -> tuple[Calls, bool]:
         """Run the network. The second result is False if it failed."""
         notes = _Notes(len(image), self._ends_at)
-        parameter = next(p for p in self._network.parameters() if p.is_floating_point())
+        numbers = (p for p in self._network.parameters() if p.is_floating_point())
+        if (parameter := next(numbers, None)) is None:
+            return Calls(), False
         batch = image.to(parameter.device, parameter.dtype)[None]
         ended = True
         try:
             with isolated_run(self._network, parameter.device):
                 for name, layer in self._layers.items():
-                    if not isinstance(layer, torch.jit.ScriptModule):  # it takes no hooks
+                    if tells_calls(layer):
                         layer.register_forward_pre_hook(partial(notes.note, name))
                 self._network(batch)
         except _Ended:

@@ -64,7 +64,7 @@ class RunTimeline:
             valid = _not_superseded(snapshots)
             superseded += len(snapshots) - len(valid)
             current = _latest_of_each_step(valid)
-            form = _usual_form(current)
+            form = _newest_form(current)
             layers[layer] = {id_of(each): each for each in current if _form(each) == form}
             reason = f"it does not fit the other snapshots of the layer, which have {form}"
             faults += [Fault(tag_of(each), reason) for each in current if _form(each) != form]
@@ -151,11 +151,15 @@ def _latest_of_each_step(snapshots: Sequence[SnapshotHeader]) -> list[SnapshotHe
     return [*{each["step"]: each for each in in_order}.values()]
 
 
-def _usual_form(snapshots: Sequence[SnapshotHeader]) -> str:
-    """Return the most frequent form in the last attempt, because single headers may be wrong."""
+def _newest_form(snapshots: Sequence[SnapshotHeader]) -> str:
+    """Return the newest form in the last attempt, as the films of the training show it.
+
+    If possible, it is one that several snapshots have, because single headers may be wrong.
+    """
     attempt = snapshots[-1]["attempt"]
-    forms = Counter(_form(each) for each in snapshots if each["attempt"] == attempt)
-    return forms.most_common(1)[0][0]
+    forms = [_form(each) for each in snapshots if each["attempt"] == attempt]
+    counts = Counter(forms)
+    return next((form for form in reversed(forms) if counts[form] > 1), forms[-1])
 
 
 def _form(header: SnapshotHeader) -> str:

@@ -35,17 +35,19 @@ def load_given_probe(source: ProbeSource = None, size: int = 224) -> Probe:
         raise FileNotFoundError(f"{error}, or {batches} for an image of the data") from None
 
 
-def probe_of_batch(batch: Any, name: str) -> Probe:
+def probe_of_batch(batch: Any, name: str, channels: int | None = None) -> Probe:
     """Take the first image of a batch.
 
     The image is the first item of the first 4-D tensor of the batch. If the batch has no 4-D
     tensor, the image is the middle slice of the first item of the first 5-D tensor, or else the
     first item of the first list of 3-D tensors of at most four channels, as networks for detection
-    read them. Only floating-point and uint8 tensors count.
+    read them. Only floating-point and uint8 tensors count. Tensors with as many channels as the
+    model reads come first, because a batch may also hold masks.
 
     Args:
         batch: A tensor, or tensors in lists, tuples, mappings and objects with attributes.
         name: Name of the probe.
+        channels: Number of channels that the model reads; None if unknown.
 
     Raises:
         ValueError: If the batch has none of these, or the image has NaN or infinite values.
@@ -56,10 +58,12 @@ def probe_of_batch(batch: Any, name: str) -> Probe:
         (8, 8)
     """
     for dimensions in (4, 5):
-        for tensor in _tensors(batch):
-            if _holds_pictures(tensor, dimensions):
-                first = tensor[0]
-                return probe_of_tensor(first if dimensions == 4 else _middle_slice(first), name)
+        firsts = [t[0] for t in _tensors(batch) if _holds_pictures(t, dimensions)]
+        firsts = firsts if dimensions == 4 else [_middle_slice(clip, channels) for clip in firsts]
+        fitting = (first for first in firsts if len(first) == channels)
+        first = next(fitting, firsts[0] if firsts else None)
+        if first is not None:
+            return probe_of_tensor(first, name)
     if (listed := _listed_image(batch)) is not None:
         return probe_of_tensor(listed, name)
     shapes = ", ".join(str(tuple(t.shape)) for t in _tensors(batch)) or "no tensor"
@@ -70,7 +74,7 @@ def probe_of_batch(batch: Any, name: str) -> Probe:
     )
 
 
-def probe_of_loader(loaders: Any) -> Probe:
+def probe_of_loader(loaders: Any, channels: int | None = None) -> Probe:
     """Take the first validation image directly from the data set.
 
     This is used when no validation batch has been read yet. The global random generators and those
@@ -79,6 +83,7 @@ def probe_of_loader(loaders: Any) -> Probe:
 
     Args:
         loaders: ``Trainer.val_dataloaders``: a loader, or loaders in lists, tuples and mappings.
+        channels: See `probe_of_batch`.
 
     Raises:
         ValueError: If there is no loader, if it is empty, if its data set is iterable (the training
@@ -112,10 +117,13 @@ def probe_of_loader(loaders: Any) -> Probe:
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
-    return probe_of_batch(batch, "val_batch")
+    return probe_of_batch(batch, "val_batch", channels)
 
 
-def _middle_slice(clip: Tensor) -> Tensor:
+def _middle_slice(clip: Tensor, channels: int | None) -> Tensor:
+    """Take one image of a clip of shape (C, T, H, W), or (T, C, H, W) if only T fits C then."""
+    if len(clip) != channels and clip.shape[1] == channels:
+        clip = clip.transpose(0, 1)
     return clip[:, clip.shape[1] // 2]
 
 

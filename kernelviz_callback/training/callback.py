@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
@@ -68,9 +69,9 @@ class KernelVizCallback(Callback):
     the probe is the input of the model, in evaluation mode.
 
     Args:
-        layers: The layers to watch. None for the first 2-D convolution of the model, or for its
-            first 1-D or 3-D convolution if it has no 2-D one. Otherwise a dotted name; a glob such
-            as ``"backbone.*.conv1"``, or ``"*"`` for all convolutions; or a list of both.
+        layers: The layers to watch. None for the first 2-D convolution that the training runs and
+            trains, or the first 1-D or 3-D one if there is no 2-D one. Otherwise a name or its end;
+            a glob such as ``"backbone.*.conv1"``, ``"*"`` for all convolutions; or a list of them.
         probe: The image that the filters respond to. None for the built-in test chart. Otherwise
             the path of an image, a PIL image, a tensor or array of shape (C, H, W), or
             ``"train_batch"`` or ``"val_batch"`` for the first image of the first batch.
@@ -175,6 +176,7 @@ class KernelVizCallback(Callback):
     ) -> None:
         # Lazy layers have no weights at the start, so their first snapshot is taken here.
         if self._session is not None and self._session.seen_step is None:
+            self._session.stop_waiting()
             self._snapshot(trainer)
 
     @override
@@ -257,17 +259,17 @@ class KernelVizCallback(Callback):
 
     def _take_validation_probe(self, trainer: "Trainer", batch: Any) -> None:
         if trainer.sanity_checking and self._batch_source == "val_batch" and self._probe is None:
-            self._take_probe(probe_of_batch(batch, "val_batch"))
+            self._take_probe(partial(probe_of_batch, batch, "val_batch"))
 
     def _take_training_probe(self, trainer: "Trainer", batch: Any) -> None:
         if self._is_fitting:
-            self._take_probe(probe_of_batch(batch, "train_batch"))
+            self._take_probe(partial(probe_of_batch, batch, "train_batch"))
             self._snapshot(trainer)
 
-    def _take_probe(self, probe: Probe) -> None:
-        if self._watched is not None:
-            probe = self._watched.check_fit(probe)
-        self._probe = probe
+    def _take_probe(self, take: Callable[[int | None], Probe]) -> None:
+        """Take the probe with a function of the number of channels that the model reads."""
+        watched = self._watched
+        self._probe = take(None) if watched is None else watched.check_fit(take(watched.channels))
 
     def _start(self, trainer: "Trainer") -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -275,7 +277,7 @@ class KernelVizCallback(Callback):
         self._is_fitting = True
         self._step = trainer.global_step
         if self._batch_source == "val_batch" and self._probe is None:
-            self._take_probe(probe_of_loader(trainer.val_dataloaders))
+            self._take_probe(partial(probe_of_loader, trainer.val_dataloaders))
         self._snapshot(trainer)
 
     def _end_batch(self, trainer: "Trainer", *, log: Callable[..., None]) -> None:

@@ -13,8 +13,6 @@ LONG_FAILURE = 1.0
 # out would slow the training at every snapshot.
 _PAUSE_FACTOR = 10
 
-_reporting = threading.Lock()  # the training's thread and the background threads report failures
-
 
 class Failures:
     """The failures of one snapshot.
@@ -60,12 +58,13 @@ class FailureReporter:
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # the training's thread and background threads report
         self._reported: set[str] = set()
         self._failing: set[str] = set()
 
     def report(self, failures: Failures, step: int) -> None:
         """Report the new failures of the snapshot at ``step``, and the attempts that work again."""
-        with _reporting:
+        with self._lock:
             new = {key: why for key, why in failures.found.items() if key not in self._reported}
             recovered = self._failing & failures.succeeded - failures.found.keys()
             self._reported |= new.keys()

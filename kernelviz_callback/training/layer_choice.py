@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kernelviz_callback.model.call_order import Calls, find_calls
+from kernelviz_callback.model.call_order import Calls, find_calls, tells_calls
 from kernelviz_callback.model.convolutions import (
     geometry_of,
     is_ready,
@@ -199,8 +199,8 @@ class _Chooser:
             name: reason
             for name in names[: names.index(chosen)]
             if (reason := self._named[name].reason)
-            # A layer that was called later is not before it. TorchScript cannot tell.
-            and (name in calls or chosen not in calls or "TorchScript" in reason)
+            # A layer that was not called before the run ended is not before the chosen one.
+            and (name in calls or chosen not in calls or not tells_calls(self._named[name].module))
         }
 
 

@@ -93,6 +93,7 @@ class Session:
         keep: bool = True,
     ) -> None:
         self.seen_step: int | None = None
+        self._has_waited = False  # for layers without weights
         self.reporter = FailureReporter()
         self._watched = watched
         self._probe = probe
@@ -125,9 +126,15 @@ class Session:
             attempt=self._attempt,
         )
 
+    def stop_waiting(self) -> None:
+        """See `WatchedLayers.stop_waiting`."""
+        self._watched.stop_waiting()
+
     def is_due(self, step: int) -> bool:
         """Whether a step can be recorded and is not recorded yet. The same on all processes."""
-        return step != self.seen_step and self._watched.is_ready
+        is_ready = self._watched.is_ready
+        self._has_waited = self._has_waited or not is_ready
+        return step != self.seen_step and is_ready
 
     def holds(self, step: int) -> bool:
         """Whether `hold` has copied the weights of a step that is not recorded yet."""
@@ -184,6 +191,11 @@ class Session:
     def close(self) -> None:
         """Finish all snapshots and log the closing line. A second call does nothing."""
         self._held = None
+        failures = Failures()
+        if self._has_waited and self.seen_step is None:
+            reason = "a watched layer got no input, so it has no weights"
+            failures.note("take a snapshot", reason, "nothing was recorded")
+        self.reporter.report(failures, 0)
         if self._recorder is not None:
             failures = Failures()
             with failures.survive(

@@ -65,6 +65,7 @@ class WatchedLayers:
         self._probe = probe
         self._before = list(before)
         self._has_run = False
+        self._lazy: Sequence[nn.Module] = ()
         self._known_shapes: dict[str, list[int]] = {}
         self._find_layers()
 
@@ -90,11 +91,21 @@ class WatchedLayers:
         """Whether any watched layer is 2-D or 3-D. A 1-D layer needs no probe."""
         return any(len(shape) > 3 for shape in self.shapes.values())
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images that the model reads."""
+        return self._choice.channels
+
     def __str__(self) -> str:
         watched = ", ".join(
             f"{name} ({describe_filters(shape)})" for name, shape in self.shapes.items()
         )
         return "; ".join([watched, *self._choice.notes])
+
+    def stop_waiting(self) -> None:
+        """Wait no longer for lazy layers that got no input. Call it after the first batch."""
+        if not any(map(is_ready, self._lazy)):
+            self._lazy = ()
 
     def continue_with(self, names: Iterable[str]) -> None:
         """Watch the layer that the resumed training watched before, if it is there."""
@@ -196,7 +207,7 @@ class WatchedLayers:
             before=self._before,
         )
         waits = self._layers is None and not self._before and not self._has_run
-        self._lazy = self._choice.lazy if waits else []
+        self._lazy = self._choice.lazy if waits else ()
         self._deeper = {
             name: layer
             for name, layer in self._choice.layers.items()

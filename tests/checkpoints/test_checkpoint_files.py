@@ -161,7 +161,8 @@ def test_folders_of_deepspeed_are_read(tmp_path: Path) -> None:
         (["data.pkl", "version", "data/0"], "an unpacked file of torch.save; pack it again"),
         (["saved_model.pb", "variables/x"], "a SavedModel of TensorFlow"),
         (["optimizer.pt", "scheduler.pt"], "it has side files, optimizer.pt, scheduler.pt, but"),
-        (["unet/model.safetensors", "vae/model.safetensors"], "several models: unet, vae; name"),
+        (["unet/model.safetensors", "vae/model.safetensors"], "in its subfolders, unet, vae; name"),
+        (["a/kernelviz/x", "b/last.pt"], "in its subfolders, a, b; name one of them"),
         (["notes.doc"], "found no checkpoint in this folder|a folder without a checkpoint"),
     ],
 )
@@ -209,3 +210,20 @@ def test_checkpoints_of_the_imagenet_example_are_ordered_by_epoch(tmp_path: Path
         save(tmp_path / name, content)
     found = [Path(name).name for name in find_checkpoints(tmp_path)]
     assert found == ["model_best.pth.tar", "a.pth.tar", "checkpoint.pth.tar"]
+
+
+def test_folds_are_not_shards(tmp_path: Path) -> None:
+    for fold in (1, 2):
+        save(tmp_path / f"fold-{fold:02d}-of-02.pt", network().state_dict())
+    assert len(find_checkpoints(tmp_path)) == 2
+    for fold in (1, 2):
+        save(tmp_path / f"same/net-{fold:05d}-of-00002.pt", network().state_dict())
+    with pytest.raises(ValueError, match=r"not a part of one model: '0.weight' is in another"):
+        open_checkpoint(tmp_path / "same")
+
+
+def test_the_weights_of_a_run_of_yolo_are_found(tmp_path: Path) -> None:
+    for name in ("best.pt", "last.pt"):
+        save(tmp_path / "train" / "weights" / name, network().state_dict())
+    found = [str(tmp_path / "train" / "weights" / name) for name in ("best.pt", "last.pt")]
+    assert find_checkpoints(tmp_path / "train") == found

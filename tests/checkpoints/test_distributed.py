@@ -104,6 +104,20 @@ def move(index: Any) -> None:
     index.storage_data[MetadataIndex(key.fqn, torch.Size([5, 0, 0, 0]))] = where
 
 
+def rename(index: Any) -> None:
+    key, where = entry(index)
+    name = "model.line\nbreak.weight"
+    del index.storage_data[key]
+    index.storage_data[MetadataIndex(name, key.offset)] = where
+    index.state_dict_metadata[name] = index.state_dict_metadata.pop(key.fqn)
+    index.planner_data[name] = ("model", "line\nbreak.weight")
+
+
+def test_a_name_with_control_characters_is_escaped(folder: Path) -> None:
+    edit(folder, rename)
+    assert r"line\nbreak" in open_checkpoint(folder).layers
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

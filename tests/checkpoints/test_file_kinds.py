@@ -7,10 +7,13 @@ import lzma
 import pickle
 import shutil
 import sqlite3
+import struct
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from kernelviz_callback.checkpoints.checkpoint import load_weights, open_checkpoint
@@ -58,6 +62,21 @@ def database(path: Path) -> None:
     connection.close()
 
 
+def half_of_safetensors(path: Path) -> None:
+    save_file({"conv.weight": torch.from_numpy(WEIGHT)}, path)
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def packed_again(path: Path) -> None:
+    checkpoint_bytes(path.parent)
+    with (
+        zipfile.ZipFile(path.parent / "source.pt") as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+
+
 def bytes_of(content: bytes) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(content) and None
 
@@ -87,6 +106,8 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "ONNX": (bytes_of(b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:"), "an ONNX model; save"),
     "TensorFlow": (bytes_of(b"\x08\x01\x12\xe4\x0f\n"), "a SavedModel of TensorFlow"),
     "TensorFlow Lite": (bytes_of(b"\x1c\0\0\0TFL3\x14\0"), "a TensorFlow Lite model"),
+    "MXNet": (bytes_of(b"\x12\x01\0\0\0\0\0\0" + bytes(40)), "a file of MXNet"),
+    "encrypted": (bytes_of(b"Salted__" + bytes(40)), "encrypted with OpenSSL; decrypt it first"),
     "picture": (lambda p: Image.new("RGB", (2, 2)).save(p, "PNG"), "a picture"),
     "database": (database, "a database of SQLite"),
     "zeros": (bytes_of(bytes(9999)), "begins with zeros, so it was not written whole.* again"),
@@ -94,7 +115,15 @@ KINDS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "json": (lambda p: p.write_text(json.dumps({"a": 1})), "a text file, perhaps JSON"),
     "text": (lambda p: p.write_text("hello, world"), "a text file, not a checkpoint"),
     "pickle": (bytes_of(pickle.dumps({"a": [1, 2]})), "a plain pickle.* and none of its arrays"),
-    "half a checkpoint": (packed(lambda content: content[: len(content) // 2]), "cut short"),
+    "half a checkpoint": (
+        packed(lambda content: content[: len(content) // 2]),
+        "cut short.* again",
+    ),
+    "half of a safetensors file": (
+        half_of_safetensors,
+        "damaged: it ends before the weights do; download",
+    ),
+    "packed again": (packed_again, "'data.pkl' is compressed.* zip -0 -r"),
     "half of nothing known": (bytes_of(b"\xfe\xfd" * 99), "neither a file of torch.save nor"),
 }
 
@@ -146,6 +175,22 @@ def test_the_tensors_of_a_plain_pickle_are_weights(protocol: int, tmp_path: Path
         assert list(checkpoint.layers) == ["0", "1"]
         for name, layer in zip(checkpoint.layers, net, strict=True):
             assert torch.equal(checkpoint.read(name), layer.weight)
+
+
+def test_storages_of_a_pickle_cannot_be_larger_than_the_file(tmp_path: Path) -> None:
+    inner = BytesIO()
+    torch.save(torch.zeros(9).untyped_storage(), inner, _use_new_zipfile_serialization=False)
+    stored = inner.getvalue() + bytes(100_000)
+    load = b"ctorch.storage\n_load_from_bytes\nq\x01"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\nq\x03"
+    content = b"\x80\x03" + load + b"0B" + struct.pack("<I", len(stored)) + stored + b"q\x020"
+    content += tensor + b"0]("  # 50,000 tensors, each with a storage of its own from the same bytes
+    began = time.process_time()
+    call = b"h\x03(h\x01h\x02\x85RK\x00(K\x01K\x01K\x01K\x01t(K\x01K\x01K\x01K\x01t\x89}tR"
+    (tmp_path / "a.pkl").write_bytes(content + call * 50_000 + b"e.")
+    with pytest.raises(ValueError, match=r"storages are larger than the file|more than"):
+        open_checkpoint(tmp_path / "a.pkl")
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

@@ -118,3 +118,19 @@ def test_list_prints_the_layers_and_shapes(run: Path, capsys) -> None:
     checkpoint = next((run / "checkpoints").glob("*step=3.ckpt"))
     assert main(["compare", str(checkpoint), str(run / "kernelviz"), "--list"]) == 0
     assert capsys.readouterr().out.count("conv: 8x3x5x5") == 6
+
+
+def test_show_says_which_layer_it_passes_over_and_whose_code_is_unknown(
+    tmp_path: Path, capsys
+) -> None:
+    class Standardized(nn.Conv2d): ...
+
+    globals()["Standardized"] = Standardized
+    Standardized.__qualname__ = "Standardized"
+    torch.save(nn.Sequential(nn.ConvTranspose2d(3, 8, 4), Standardized(3, 8, 5)), tmp_path / "a.pt")
+    assert main(["show", str(tmp_path / "a.pt"), "-o", str(tmp_path / "out.png")]) == 0
+    errors = capsys.readouterr().err
+    assert "0 cannot be shown, ConvTranspose2d is transposed" in errors
+    assert "1 is drawn with the weights that it stores: it is a Standardized" in errors
+    assert main(["compare", *[str(tmp_path / "a.pt")] * 2]) == 0
+    assert "0 cannot be shown, ConvTranspose2d" in capsys.readouterr().out.replace("\n", " ")

@@ -321,3 +321,17 @@ def test_health_and_names_use_the_measured_kernel() -> None:
     [(name, layer)] = find_convolutions(nn.Sequential(Adapter(nn.Conv2d(3, 8, 5)))).items()
     assert name == "0"
     torch.testing.assert_close(effective_weight(layer), kernel_by_autograd(layer))
+
+
+@pytest.mark.parametrize("make", [Standardized2d, Doubled])
+def test_the_default_device_and_type_do_not_matter(make: type[nn.Conv2d]) -> None:
+    conv = make(3, 4, 3, stride=2)
+    expected = effective_weight(conv)
+    conv.bias.data += 1  # so that the kernel is measured again
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            weight = effective_weight(conv)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(weight, expected)

@@ -8,10 +8,12 @@ from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from tab_boards import in_process
 from tab_runs import write_run
 from tab_server_runs import LONG, id_of, ids_of
+from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback.tensorboard_plugin.loader import KernelsLoader
 
@@ -31,6 +33,17 @@ def test_all_events_are_kept_unless_the_user_sets_a_limit() -> None:
         flags = argparse.Namespace(samples_per_plugin=given)
         KernelsLoader().fix_flags(flags)
         assert flags.samples_per_plugin == wanted
+
+
+@pytest.mark.parametrize(("limit", "kept"), [("", 10), ("images=0", 0), ("images=1000", 30)])
+def test_how_many_pictures_tensorboard_keeps(tmp_path: Path, limit: str, kept: int) -> None:
+    """As README says it."""
+    with SummaryWriter(str(tmp_path / "a")) as writer:
+        for step in range(30):
+            writer.add_image("kernels/conv", np.zeros((2, 2, 3)), step, dataformats="HWC")
+    board = in_process(f"--logdir={tmp_path}", f"--samples_per_plugin={limit}")
+    answer = board.get("/data/plugin/images/images?run=a&tag=kernels/conv&sample=0")
+    assert len(answer.json()) == kept
 
 
 class Explosive:

@@ -141,6 +141,15 @@ def test_a_layer_has_the_form_of_its_last_attempt() -> None:
     assert "other snapshots of the layer, which have 4x3x5x5" in run["damaged"][0]["reason"]
 
 
+def test_a_layer_that_changed_in_the_training_has_its_newest_form() -> None:
+    filters = (8, 8, 8, 8, 8, 6, 6, 12, 12)
+    run = described([snapshot(step, filters=count) for step, count in enumerate(filters)])
+    assert ids_of(run) == [f"7-{ATTEMPT}", f"8-{ATTEMPT}"]
+    assert run["layers"][0]["filters"] == 12
+    assert len(run["damaged"]) == 7
+    assert "which have 12x3x5x5" in run["damaged"][0]["reason"]
+
+
 def test_one_different_snapshot_does_not_exclude_the_others() -> None:
     odd = snapshot(3, filters=4)
     run = described([snapshot(0), snapshot(1), snapshot(2), odd])

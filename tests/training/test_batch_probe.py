@@ -50,6 +50,22 @@ def test_the_middle_slice_of_a_clip_is_taken() -> None:
     )
 
 
+def test_the_image_that_the_model_reads_comes_before_a_mask() -> None:
+    mask, image = torch.zeros(2, 1, 4, 4), torch.rand(2, 3, 4, 4)
+    batch = {"mask": mask, "image": image}
+    assert torch.equal(probe_of_batch(batch, "train_batch", 3).image, image[0])
+    assert torch.equal(probe_of_batch(batch, "train_batch", 1).image, mask[0])
+    assert torch.equal(probe_of_batch(batch, "train_batch", 7).image, mask[0])
+
+
+@pytest.mark.parametrize("frames", [3, 8])
+def test_the_channels_of_a_clip_are_those_that_the_model_reads(frames: int) -> None:
+    clip = torch.rand(2, 3, frames, 4, 5)  # (B, C, T, H, W)
+    for batch in (clip, clip.transpose(1, 2)) if frames != 3 else (clip,):
+        found = probe_of_batch(batch, "train_batch", 3)
+        assert torch.equal(found.image, clip[0, :, frames // 2])
+
+
 @pytest.mark.parametrize("collection", [tuple, list])
 def test_the_first_of_a_list_of_images_is_taken(collection) -> None:
     photos = collection([torch.rand(3, 8, 9), torch.rand(3, 12, 7)])

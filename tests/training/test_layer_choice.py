@@ -251,21 +251,36 @@ def test_a_layer_that_is_not_trained_is_said(fit, caplog) -> None:
     assert "; ema.stem, ema.deep are not trained: no optimizer has its parameters;" in lines[1]
 
 
-def test_a_scripted_backbone_is_said(fit, caplog) -> None:
-    class Scripted(Lit):
+def scripted(backbone: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch has deprecated TorchScript
+        return torch.jit.script(backbone)
+
+
+def exported(backbone: nn.Module) -> nn.Module:
+    return torch.export.export(backbone, (torch.rand(8, 3, 16, 16),)).module()
+
+
+UNWATCHABLE = {
+    "scripted": (scripted, "net.0.0 cannot be watched: Conv2d is TorchScript"),
+    "exported": (exported, "net.0.0 cannot be watched: torch.export has replaced"),
+}
+
+
+@pytest.mark.parametrize(("make", "said"), UNWATCHABLE.values(), ids=UNWATCHABLE)
+def test_a_backbone_that_cannot_be_watched_is_said(fit, caplog, make: Any, said: str) -> None:
+    class Own(Lit):
         def add_parts(self) -> None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch has deprecated TorchScript
-                backbone = torch.jit.script(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU()))
+            backbone = make(nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU()))
             self.net = nn.Sequential(backbone, nn.Conv2d(8, 8, 3))
 
-    fit(KernelVizCallback(early_steps=False), model=Scripted(), max_epochs=1)
-    [line] = [m for m in caplog.messages if m.startswith("kernelviz: watching")]
-    assert "watching net.1 (8 filters 8x3x3); net.0.0 cannot be watched: Conv2d is Torch" in line
-    caplog.clear()
-    fit(KernelVizCallback("*", early_steps=False), model=Scripted(), max_epochs=1)
-    [line] = [m for m in caplog.messages if m.startswith("kernelviz: watching")]
-    assert "net.0.0 cannot be watched: Conv2d is TorchScript" in line
+    for layers in (None, "*"):
+        caplog.clear()
+        callback = KernelVizCallback(layers, early_steps=False, health=False)
+        fit(callback, model=Own(), max_epochs=1, limit_val_batches=0)
+        [line] = [m for m in caplog.messages if m.startswith("kernelviz: watching")]
+        assert line.startswith("kernelviz: watching net.1 (8 filters 8x3x3); ")
+        assert said in line
 
 
 def test_with_all_layers_the_first_one_that_runs_reads_the_probe(fit) -> None:
@@ -428,3 +443,26 @@ def test_an_adapter_is_watched_as_one_layer(fit) -> None:
     )
     assert not torch.equal(snapshot.weights["net.stem"], stem.base_layer.weight)
     assert snapshot.health["net.stem"].totals.drift > 0
+
+
+def test_a_lazy_layer_that_gets_no_input_is_passed_over(fit) -> None:
+    class Unused(Lit):
+        def add_parts(self) -> None:
+            self.unused = nn.LazyConv2d(4, 3)
+            super().add_parts()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD([*self.net.parameters(), *self.head.parameters()], lr=0.1)
+
+    trainer = fit(KernelVizCallback(early_steps=False), model=Unused(), max_epochs=1)
+    assert steps_on_disk(trainer.log_dir) == [0, 4]
+    assert list(_last(trainer).weights) == ["net.stem"]
+
+
+@pytest.mark.loses_something
+def test_a_named_layer_that_gets_no_input_is_said(tmp_path, recwarn) -> None:
+    net = nn.Sequential(nn.LazyConv2d(4, 3))
+    with KernelWatcher(net, tmp_path, loggers=[]) as watcher:
+        watcher.snapshot(0)
+    [warning] = warned(recwarn)
+    assert "could not take a snapshot: a watched layer got no input" in warning

@@ -79,6 +79,15 @@ def test_spawned_processes_are_watched(tmp_path: Path) -> None:
     assert torch.equal(load_snapshot(snapshots[4]).weights["conv"], trained)
 
 
+@pytest.mark.parametrize("way", ["fork", "forkserver", "ddp_notebook"])
+def test_a_process_that_is_started_after_the_callback_was_made_is_watched(
+    way: str, tmp_path: Path
+) -> None:
+    run("started.py", str(tmp_path), way)
+    assert list(list_snapshots(tmp_path / "kernelviz")) == [0, 1, 2, 4]
+    assert list(logged_images(tmp_path)["kernels/conv"]) == [0, 1, 2, 4]
+
+
 def gathered(folder: Path, *wrappers: str) -> dict[str, list[str]]:
     lines = run("sharded_weights.py", str(folder / "store"), *wrappers).splitlines()
     return {line.split()[0]: line.split()[1:] for line in lines if line.split()[:1]}

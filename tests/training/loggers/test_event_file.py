@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import fill
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -137,18 +138,6 @@ def test_a_deleted_folder_is_made_again(tmp_path: Path) -> None:
         shared(board).append([event(1)])
         board.add_scalar("loss", 1.0, 2)
     assert steps_in(tmp_path / "log") == {"ours": [1], "loss": [2]}
-
-
-def fill(disk: Path) -> Path:
-    """Fill a disk to the last byte, as another process does."""
-    path = disk / "of another process"
-    with path.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)) == 4096:
-                pass
-        except OSError:
-            pass
-    return path
 
 
 def test_on_a_full_disk_our_records_fail_and_those_of_the_training_do_not(
