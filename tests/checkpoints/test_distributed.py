@@ -89,7 +89,7 @@ def point_to(place: str) -> Callable[[Any], None]:
 
 
 def enlarge(index: Any) -> None:
-    index.state_dict_metadata["model.0.weight"].size = torch.Size([10_000, 10_000, 1, 1])
+    index.state_dict_metadata["model.0.weight"].size = torch.Size([8000, 8000, 1, 1])
 
 
 def repeat(index: Any) -> None:
