@@ -53,12 +53,13 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return digests(tmp_path_factory.mktemp("usual"), "cpu", "float32")
 
 
+WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEFAULTS = [
     ("meta", "float32"),
     ("meta", "bfloat16"),
     pytest.param("cpu", "float64", marks=pytest.mark.long),
     pytest.param("cpu", "float16", marks=pytest.mark.long),
-    pytest.param("cuda", "float64", marks=pytest.mark.gpu),
+    pytest.param("cuda", "float64", marks=[pytest.mark.gpu, WITH_CUDA]),
 ]
 
 
