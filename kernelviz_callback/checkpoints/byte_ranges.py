@@ -40,6 +40,26 @@ FLOATS: dict[str, torch.dtype] = {
 }
 
 
+def why_no_floats(dtype: str) -> str | None:
+    """Return why weights of a dtype cannot be shown; None if they can.
+
+    Args:
+        dtype: Name of the dtype in torch, with or without ``torch.``, or any other name.
+
+    Example:
+        >>> why_no_floats("torch.int8"), why_no_floats("float32")
+        ('its weights are made of whole numbers (int8)', None)
+    """
+    name = dtype.removeprefix("torch.")
+    if f"torch.{name}" in FLOATS:
+        return None
+    if name.startswith("complex"):
+        return "its weights are complex"
+    if name.startswith(("int", "uint", "bool", "qint", "quint")):
+        return f"its weights are made of whole numbers ({name})"
+    return f"its weights are numbers of the type {name[:40]!a}, which cannot be read"
+
+
 @dataclass(frozen=True)
 class ByteRange:
     """A range of bytes in a file.

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kernelviz_callback.checkpoints.checkpoint_files import why_missing
 from kernelviz_callback.checkpoints.open_weights import open_weights, prefix_errors
+from kernelviz_callback.checkpoints.pickle_tree import as_mapping
 from kernelviz_callback.checkpoints.stored_layers import Shape, StoredLayer
 from kernelviz_callback.model.convolutions import (
     Geometry,
@@ -25,7 +27,7 @@ from kernelviz_callback.snapshots.format import LayerRecord
 from kernelviz_callback.storage import Folder, Location, as_absolute
 
 TORCHVISION = "torchvision:"
-_STEP_IN_NAME = re.compile(r"(?<![a-z])step[=_-]?(\d{1,18})(?!\d)")
+_STEP_IN_NAME = re.compile(r"(?<![a-z])(?:step|iter)[=_-]?(\d{1,18})(?!\d)")
 _STEP_OF_FOLDER = re.compile(r"checkpoint-(\d{1,18})(?!\d)")
 _EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d{1,18})(?!\d)")
 _MOST_LISTED = 20  # layers in a message
@@ -181,10 +183,12 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
     with prefix_errors(name):
         folder = as_absolute(location)  # weights are read later
         if not folder.exists():
-            raise FileNotFoundError("the file or folder does not exist")
+            raise FileNotFoundError(why_missing(folder))
         layers, metadata = open_weights(folder)
+    within = as_mapping(metadata.get("meta"))  # of MMEngine
+    metadata = {**within, **metadata}
     epoch = _read_number(metadata, ("epoch",))
-    step = _read_number(metadata, ("step", "global_step", "global_steps"))
+    step = _read_number(metadata, ("step", "global_step", "global_steps", "iter", "iteration"))
     return Checkpoint(
         name,
         layers.found,

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from kernelviz_callback.checkpoints.distributed import INDEX
@@ -73,8 +74,13 @@ def is_checkpoint_folder(folder: Folder) -> bool:
 
 
 def checkpoints_in(folder: Folder) -> list[Folder]:
-    """List the checkpoints in a folder: files, and folders that are one checkpoint each."""
+    """List the checkpoints in a folder: files, and folders that are one checkpoint each.
+
+    Links that lead nowhere are left out, and links to another file in the folder, such as
+    ``last.ckpt``.
+    """
     paths = {path.name: path for path in folder.iterdir()}
+    paths = {name: path for name, path in paths.items() if not _is_repeated(path, paths)}
     found = [paths[name] for name in weight_files(paths)]
     for name, path in paths.items():
         is_folder = name not in weight_files((name,)) and path.is_dir()
@@ -139,6 +145,23 @@ def explain_folder(folder: Folder) -> str | None:
     if side_files:
         return f"it has side files, {_listed(side_files)}, but no weights"
     return None
+
+
+def why_missing(path: Folder) -> str:
+    """Say why a file or folder does not exist."""
+    if isinstance(path, Path) and path.is_symlink():
+        return f"a link to {quoted(str(path.readlink()))}, which does not exist"
+    return "the file or folder does not exist"
+
+
+def _is_repeated(path: Folder, paths: Mapping[str, Folder]) -> bool:
+    """Whether a path is a link that leads nowhere, or to another one of the paths."""
+    if not isinstance(path, Path) or not path.is_symlink():
+        return False
+    if not path.exists():
+        return True
+    target = path.resolve()
+    return target.parent == path.parent.resolve() and target.name in paths
 
 
 def _holds_checkpoints(folder: Folder) -> bool:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback.checkpoints.byte_ranges import (
-    FLOATS,
     ByteRange,
     check_tensor_count,
     size_of,
+    why_no_floats,
 )
 from kernelviz_callback.checkpoints.pickle_budget import Budget
 from kernelviz_callback.checkpoints.safe_pickle import (
@@ -130,7 +130,7 @@ def _describe_tensor(folder: Folder, kept: Any, shards: list[_Shard], keys: Any)
     return StoredTensor(
         shape,
         _ShardedTensor(folder, shape, shards).read,
-        None if dtype in FLOATS else f"its weights are {quoted(dtype)} numbers",
+        why_no_floats(dtype),
         within=".".join(key for key in keys[:-1] if isinstance(key, str)),
     )
 

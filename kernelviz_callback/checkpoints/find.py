@@ -16,6 +16,7 @@ from kernelviz_callback.checkpoints.checkpoint_files import (
     distinct_checkpoints,
     explain_folder,
     is_checkpoint_folder,
+    why_missing,
 )
 from kernelviz_callback.checkpoints.file_kinds import CHECKPOINT_SUFFIXES
 from kernelviz_callback.checkpoints.open_weights import prefix_errors
@@ -54,7 +55,7 @@ def find_checkpoints(location: Location) -> list[str]:
         if path.exists():
             return _expand(path, name)
         if not _GLOB.search(name):
-            raise FileNotFoundError("the file or folder does not exist")
+            raise FileNotFoundError(why_missing(path))
         found = _glob(name)
         if not found:
             raise FileNotFoundError("no file matches")

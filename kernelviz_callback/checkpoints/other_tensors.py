@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kernelviz_callback.checkpoints.byte_ranges import why_no_floats
 from kernelviz_callback.checkpoints.safe_pickle import (
     Placeholder,
     quoted,
@@ -90,10 +91,8 @@ def _describe_array(node: Placeholder, arguments: Any) -> StoredTensor:
         dtype = np.dtype(code)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError("damaged: the description of an array is not valid") from error
-    if dtype.kind == "c":
-        return StoredTensor(shape, refusal="its weights are complex")
     if dtype.kind != "f":
-        return StoredTensor(shape, refusal=f"its weights are made of whole numbers ({dtype.name})")
+        return StoredTensor(shape, refusal=why_no_floats(dtype.name))
     return StoredTensor(shape, lambda: _read_array(content, dtype, shape, order))
 
 

@@ -14,9 +14,10 @@ from kernelviz_callback.checkpoints.byte_ranges import (
     check_tensor_count,
     open_source,
     size_of,
+    why_no_floats,
     without_collection,
 )
-from kernelviz_callback.checkpoints.safe_pickle import quoted, text, whole_numbers
+from kernelviz_callback.checkpoints.safe_pickle import text, whole_numbers
 from kernelviz_callback.checkpoints.stored_layers import (
     Layers,
     Shape,
@@ -40,6 +41,11 @@ _DTYPES = {
     "BF16": "torch.bfloat16",
     "F8_E4M3": "torch.float8_e4m3fn",
     "F8_E5M2": "torch.float8_e5m2",
+    "F8_E8M0": "torch.float8_e8m0fnu",
+    "C64": "torch.complex64",
+    **{f"I{bits}": f"torch.int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"torch.uint{bits}" for bits in (8, 16, 32, 64)},
+    "BOOL": "torch.bool",
 }
 
 
@@ -147,9 +153,10 @@ def _stored_tensor(entry: Mapping[str, Any], data: ByteRange) -> StoredTensor:
     shape = whole_numbers(entry["shape"])
     first, end = whole_numbers(entry["data_offsets"])
     name = text(entry["dtype"])
-    dtype = FLOATS.get(_DTYPES.get(name, ""))
+    name = _DTYPES.get(name, name)
+    dtype = FLOATS.get(name)
     if dtype is None:
-        return StoredTensor(shape, refusal=f"its weights are {quoted(name)} numbers")
+        return StoredTensor(shape, refusal=why_no_floats(name))
     if not 0 <= first <= end or end - first != prod(shape) * dtype.itemsize:
         raise ValueError("the size of a tensor does not match its bytes")
     if end > data.length:

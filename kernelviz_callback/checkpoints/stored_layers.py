@@ -23,7 +23,10 @@ Shape: TypeAlias = tuple[int, ...]
 _MAIN_DICTS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params")
 # A segment of a name that marks the copy among two sets of layers that are equal in all else: a
 # running average, or the weights that an average has replaced.
-_COPY = re.compile(r"(?:^|_)(ema|swa|averag\w*|teacher|shadow)(?:_|$)|^current_model_state$")
+_COPY = re.compile(
+    r"(?:^|_)(ema|swa|averag\w*|teacher|shadow|momentum|target)(?:_|$)"
+    r"|^encoder_k$|^current_model_state$"
+)
 _RANKS = (3, 4, 5)  # dimensions of the weights of a convolution
 # The path of a layer, and the name of one of the tensors that its weights are stored as.
 _PART = re.compile(rf"(.*?)\.(weight(?:_\w+)?|{re.escape(PARAMETRIZED)}.+)", re.DOTALL)

@@ -17,6 +17,7 @@ from kernelviz_callback.checkpoints.byte_ranges import (
     TensorBytes,
     check_tensor_count,
     open_source,
+    why_no_floats,
 )
 from kernelviz_callback.checkpoints.other_tensors import describe_other
 from kernelviz_callback.checkpoints.pickle_budget import Budget
@@ -113,12 +114,14 @@ class TorchFile:
         (identity,) = storage.arguments
         kind, key, view = _about_storage(identity)
         dtype = _STORAGES.get(kind.rpartition(".")[2], torch.uint8)
+        kept = str(dtype)
         if name.endswith("v3"):
-            dtype = FLOATS.get(text(arguments[6]), torch.uint8)
+            kept = text(arguments[6])
+            dtype = FLOATS.get(kept, torch.uint8)
         # Only files of torch 0.x have views of a storage.
         offsets = whole_numbers([offset, *(view[1:2] if view else ())])
         shape, strides = whole_numbers(shape), whole_numbers(strides)
-        reason = _refusal(dtype)
+        reason = why_no_floats(kept)
         if reason is not None:
             return StoredTensor(shape, refusal=reason)
         place = self._storage(key)
@@ -280,11 +283,3 @@ def rebuild_call(node: Any) -> tuple[str, Any]:
             return node.name, node.arguments
         node = node.arguments[0]
     return "", ()
-
-
-def _refusal(dtype: torch.dtype) -> str | None:
-    if dtype in FLOATS.values():
-        return None
-    name = str(dtype).removeprefix("torch.")
-    kind = "complex" if dtype.is_complex else f"made of whole numbers ({name})"
-    return f"its weights are {kind}"

@@ -227,3 +227,35 @@ def test_the_weights_of_a_run_of_yolo_are_found(tmp_path: Path) -> None:
         save(tmp_path / "train" / "weights" / name, network().state_dict())
     found = [str(tmp_path / "train" / "weights" / name) for name in ("best.pt", "last.pt")]
     assert find_checkpoints(tmp_path / "train") == found
+
+
+def test_links_that_lead_nowhere_or_to_a_file_beside_them_are_left_out(tmp_path: Path) -> None:
+    """Lightning's ``save_last="link"`` makes ``last.ckpt`` a link."""
+    folder = tmp_path / "checkpoints"
+    save(folder / "step=1.ckpt", network().state_dict())
+    save(folder / "step=2.ckpt", network().state_dict())
+    save(tmp_path / "elsewhere.ckpt", network().state_dict())
+    (folder / "last.ckpt").symlink_to("step=2.ckpt")
+    (folder / "start.ckpt").symlink_to(tmp_path / "elsewhere.ckpt")
+    (folder / "deleted.ckpt").symlink_to("step=3.ckpt")
+    (folder / "itself.ckpt").symlink_to("itself.ckpt")
+    names = [Path(name).name for name in find_checkpoints(folder)]
+    assert names == ["step=1.ckpt", "step=2.ckpt", "start.ckpt"]
+    assert_network(folder / "last.ckpt")
+    for name, target in (("deleted", "step=3"), ("itself", "itself")):
+        message = rf"{name}\.ckpt: a link to '{target}\.ckpt', which does not exist"
+        for find in (open_checkpoint, find_checkpoints):
+            with pytest.raises(FileNotFoundError, match=message):
+                find(folder / f"{name}.ckpt")
+
+
+def test_the_iteration_is_the_step(tmp_path: Path) -> None:
+    weights = {"state_dict": network().state_dict()}
+    for name, more in (
+        ("iter_500.pth", {}),
+        ("latest.pth", {"meta": {"iter": 2000, "epoch": 3}}),
+        ("best_mIoU_iter_1000.pth", {}),
+    ):
+        torch.save(weights | more, tmp_path / name)
+    opened = [open_checkpoint(name) for name in find_checkpoints(tmp_path)]
+    assert [(each.step, each.epoch) for each in opened] == [(500, None), (1000, None), (2000, 3)]

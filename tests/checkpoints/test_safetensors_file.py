@@ -53,7 +53,10 @@ def test_files_of_other_programs_are_opened(
     save_file(stored, tmp_path / "a.bin", metadata={"format": "pt"})
     checkpoint = open_checkpoint(tmp_path / "a.bin")
     assert list(checkpoint.layers) == ["model.conv"]
-    assert dict(checkpoint.refused) == {"model.ids": "its weights are 'I64' numbers"}
+    reason = "its weights are made of whole numbers (int64)"
+    assert dict(checkpoint.refused) == {"model.ids": reason}
+    torch.save(stored, tmp_path / "a.pt")
+    assert open_checkpoint(tmp_path / "a.pt").refused == checkpoint.refused
     assert torch.equal(checkpoint.read(), weight.to(dtype).float())
     assert checkpoint.layers["model.conv"].geometry is None
 

@@ -167,6 +167,7 @@ def test_what_is_beside_the_weights_comes_last_with_its_full_path(opened: Any) -
 
 WORDS = ["optimizer", "optimal", "optical_flow", "loops", "callbacks", "hyper_parameters", "scaler"]
 WORDS += ["upscaler", "ema", "swa", "average", "teacher", "shadow", "current_model_state"]
+WORDS += ["momentum", "target", "encoder_k"]
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -186,6 +187,9 @@ def test_a_copy_has_a_counterpart_and_comes_last(opened: Any) -> None:
     names = ["student.stem", "student.model.0", "teacher.stem", "teacher.model.0"]
     assert list(opened(net.state_dict()).layers) == names
     assert list(opened(net).layers) == names
+    for copy, original in (("momentum_encoder", "base_encoder"), ("encoder_k", "encoder_q")):
+        pair = nn.ModuleDict({copy: Net(), original: Net()})
+        assert next(iter(opened(pair.state_dict()).layers)) == f"{original}.stem"
     one, other = Net(), Net()
     checkpoint = opened({"ema": one.state_dict(), "plain": other.state_dict()})
     assert list(checkpoint.layers) == ["stem", "model.0", "ema.stem", "ema.model.0"]
