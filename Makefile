@@ -1,4 +1,6 @@
 PYTHON ?= python3
+# PINNED=1: install the tested versions, those that .ci/run tests with, and not the newest ones.
+override PINNED := $(filter-out 0,$(PINNED))
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := $(VENV)/installed-for-demo$(if $(PINNED),-pinned)
@@ -10,7 +12,6 @@ EMPTY := build/empty
 # each process of the tests would spend ten seconds on compiling torch and Lightning again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# PINNED=1: install the tested versions, those that .ci/run tests with, and not the newest ones.
 ifdef PINNED
 export PIP_CONSTRAINT := $(CURDIR)/.ci/constraints.txt
 endif
@@ -101,13 +102,14 @@ dist: $(INSTALLED)
 lock: $(INSTALLED)
 	$(BIN)/pip freeze --exclude-editable > .ci/constraints.txt
 
-$(DEMO): pyproject.toml
+$(DEMO): pyproject.toml $(if $(PINNED),.ci/constraints.txt)
 ifdef PINNED
 	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit( \
 		"PINNED=1: the tested versions are for Python 3.11; found %d.%d. Add PYTHON=python3.11" \
 		% sys.version_info[:2])'
 endif
 	@echo "Making a Python environment in $(VENV)/."
+	@rm -f $(VENV)/installed*
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing torch, Lightning, TensorBoard and the photographs: about two minutes, once."
 	@$(PIP_INSTALL) ".[demo]" | $(PROGRESS)

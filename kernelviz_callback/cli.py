@@ -41,7 +41,8 @@ def _main(arguments: list[str] | None) -> int:
     options = parser().parse_args(arguments)
     try:
         status = _run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None if the user has closed it
+            sys.stdout.flush()
         return status
     except (ModuleNotFoundError, OSError, ValueError) as error:
         print(f"kernelviz: {error}", file=sys.stderr)

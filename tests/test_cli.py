@@ -44,6 +44,13 @@ def test_python_dash_m_runs_the_command_line(tmp_path: Path) -> None:
     assert done.stdout.strip() == f"kernelviz {__version__}"
 
 
+def test_a_closed_output_is_no_fault(tmp_path: Path) -> None:
+    torch.save({"conv.weight": torch.rand(4, 3, 5, 5)}, tmp_path / "a.pt")
+    command = f'"{sys.executable}" -m kernelviz_callback show --list a.pt >&-'
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_help_and_usage_errors_do_not_import_torch() -> None:
     code = """
 import sys

@@ -27,7 +27,7 @@ def test_a_process_that_is_forked_after_any_call_computes(tmp_path: Path) -> Non
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "4"},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
     assert done.stdout.splitlines() == [f"{call}: done" for call in CALLS], done.stderr[-3000:]
     for call in TRAIN_AFTER:

@@ -164,7 +164,7 @@ Trainer(max_epochs=1, logger=logger, callbacks=[KernelVizCallback()], accelerato
         [sys.executable, "-c", code, str(tmp_path)],
         capture_output=True,
         check=False,
-        env={**os.environ, **ascii_only},
+        env={**os.environ, **ascii_only, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stderr
     assert "\\u0431\\u043b\\u043e\\u043a/drift" in (tmp_path / "metrics.csv").read_text()

@@ -58,7 +58,10 @@ def test_the_tested_versions_are_installed_when_asked(pinned: list[str], replace
     assert "environment/bin/activate" in done.stdout.splitlines()[-1]
     if not pinned:  # the environment has the newest versions, so others have to be installed
         make("demo", environment, python, "PINNED=1", folder=replaced)
-        assert "constraints.txt" in (replaced / "log").read_text()
+        make("demo", environment, python, "PINNED=0", folder=replaced)
+        tested = f"constraint: {ROOT / '.ci' / 'constraints.txt'}\n"
+        newest = "constraint: \n"
+        assert (replaced / "log").read_text() == newest + tested + newest
 
 
 def test_the_tested_versions_need_their_python(replaced: Path) -> None:

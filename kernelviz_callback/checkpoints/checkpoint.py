@@ -27,7 +27,7 @@ from kernelviz_callback.snapshots.format import LayerRecord
 from kernelviz_callback.storage import Folder, Location, as_absolute
 
 TORCHVISION = "torchvision:"
-_STEP_IN_NAME = re.compile(r"(?<![a-z])(?:step|iter)[=_-]?(\d{1,18})(?!\d)")
+_STEP_IN_NAME = re.compile(r"(?<![a-z])(?:step|iter)[=_-]?(\d{1,18})(?!\d|\.\d|e\d)")
 _STEP_OF_FOLDER = re.compile(r"checkpoint-(\d{1,18})(?!\d)")
 _EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d{1,18})(?!\d)")
 _MOST_LISTED = 20  # layers in a message
@@ -77,7 +77,8 @@ class Checkpoint:
         layer = printable(layer)
         if layer in self.layers:
             return layer
-        preferred = self._prefer_2d(match_names(self.layers, layer))
+        is_refused = layer in self.refused
+        preferred = [] if is_refused else self._prefer_2d(match_names(self.layers, layer))
         if preferred and (len(preferred) == 1 or is_glob(layer)):
             return preferred[0]
         refused = [] if preferred else match_names(self.refused, layer)

@@ -14,13 +14,14 @@ from kernelviz_callback.storage import Folder, read_whole
 SUBFOLDERS = ("kernelviz", "checkpoints", "weights")  # of a run folder, with checkpoints
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
 _INDEX_SUFFIX = ".index.json"
+_MOST_BRACKETS = 1000  # in an index, which has two or three; names of tensors may have others
 _LARGEST_INDEX = 12 << 20  # bytes; that of DeepSeek-V3, with 90,000 tensors, has 9 MB
 # Files in which programs keep what is not the weights: the state of the optimizer, of the schedule,
 # of the random numbers, and settings.
 _SIDE_FILES = re.compile(
     r"(optimizer|scheduler|lr_scheduler|sampler|dl_state_dict|scaler|grad_scaler)(_\d+)?\.(pt|bin)"
     r"|(rng_state|random_states|custom_checkpoint)(_\d+)*\.(pth|pkl|pt)"
-    r"|training_args\.bin|.*_optim_states\.pt|.*\.(json|md|txt)|\..*"
+    r"|training_args\.bin|.*_optim_states\.pt|.*\.(json|md|txt|ya?ml|csv)|events\.out\..*|\..*"
 )
 # The names under which Hugging Face saves one model, the preferred format first.
 _WHOLE = tuple(
@@ -113,14 +114,14 @@ def weight_files(names: Iterable[str]) -> list[str]:
 def distinct_checkpoints(paths: Iterable[Folder]) -> list[Folder]:
     """Leave out side files, and all shards of a model but the first that is named.
 
-    If all paths are side files, all are kept.
+    If all paths are side files, all are kept. Folders, and names that do not exist, are kept.
     """
     seen: set[tuple[Folder, str]] = set()
     kept: list[Folder] = []
     sides: list[Folder] = []
     for path in paths:
         name = path.name.removesuffix(_INDEX_SUFFIX)
-        if name == path.name and _SIDE_FILES.fullmatch(name):
+        if name == path.name and _SIDE_FILES.fullmatch(name) and path.is_file():
             sides.append(path)
             continue
         model = path.parent, _unsharded(name)
@@ -165,8 +166,11 @@ def _is_repeated(path: Folder, paths: Mapping[str, Folder]) -> bool:
 
 
 def _holds_checkpoints(folder: Folder) -> bool:
-    is_run = any((folder / name).is_dir() for name in SUBFOLDERS)
-    return is_run or is_checkpoint_folder(folder) or bool(checkpoints_in(folder))
+    try:
+        is_run = any((folder / name).is_dir() for name in SUBFOLDERS)
+        return is_run or is_checkpoint_folder(folder) or bool(checkpoints_in(folder))
+    except OSError:  # it cannot be read
+        return False
 
 
 def _files_of_folder(folder: Folder) -> list[Folder]:
@@ -193,6 +197,8 @@ def _files_of_index(index: Folder) -> list[Folder]:
     """List the shards that an index of Hugging Face names."""
     content = read_whole(index, _LARGEST_INDEX)
     try:
+        if content.count(b"[") + content.count(b"{") > _MOST_BRACKETS:
+            raise ValueError("it would take much memory")
         files: Any = json.loads(content)["weight_map"].values()
         names = sorted({name for name in files if isinstance(name, str)})
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:

@@ -57,18 +57,26 @@ def find_checkpoints(location: Location) -> list[str]:
         if not _GLOB.search(name):
             raise FileNotFoundError(why_missing(path))
         found = _glob(name)
-        if not found:
-            raise FileNotFoundError("no file matches")
-        return [one for each in found for one in _expand(each, str(each))]
+        names: list[str] = []
+        for each in found:
+            with suppress(FileNotFoundError):  # a run that saved nothing
+                names += _expand(each, str(each))
+        if not names:
+            what = f"checkpoint in the {len(found)} folders that match" if found else "file matches"
+            raise FileNotFoundError(f"no {what}")
+        return names
 
 
 def without_repeated_shards(given: Iterable[str]) -> list[str]:
-    """Leave out names of side files, and of shards of a model that an earlier name stands for."""
+    """Leave out names of side files, and of shards of a model that an earlier name stands for.
+
+    Hidden files are kept: the user has written their names.
+    """
     names = list(given)
-    paths = {name: as_folder(name) for name in names if "://" not in name}
-    local = [path for name, path in paths.items() if not name.startswith(TORCHVISION)]
-    kept = set(distinct_checkpoints(local))
-    return [n for n in names if n.startswith(TORCHVISION) or paths.get(n) in {None, *kept}]
+    paths = {n: as_folder(n) for n in names if "://" not in n and not n.startswith(TORCHVISION)}
+    paths = {name: path for name, path in paths.items() if not path.name.startswith(".")}
+    kept = set(distinct_checkpoints(paths.values()))
+    return [name for name in names if paths.get(name) in {None, *kept}]
 
 
 def find_newest(names: list[str]) -> str:
@@ -105,7 +113,8 @@ def _in_folder(folder: Folder, name: str) -> list[str]:
         return list(map(str, sorted(found, key=_sort_key)))
     for subfolder in SUBFOLDERS:
         if (folder / subfolder).is_dir():
-            return _in_folder(folder / subfolder, f"{name.rstrip('/')}/{subfolder}")
+            with suppress(FileNotFoundError):  # it is empty
+                return _in_folder(folder / subfolder, f"{name.rstrip('/')}/{subfolder}")
     logs = folder / _LOGS if (folder / _LOGS).is_dir() else folder
     names: list[str] = []
     for run in sorted(logs.iterdir(), key=_natural):

@@ -25,8 +25,8 @@ def find_same_layer(checkpoint: Checkpoint, wanted: str | None, name: str, shape
     Raises:
         ValueError: If no layer is found; the message lists the layers.
     """
-    if name in checkpoint.layers:
-        return name
+    if name in checkpoint.layers or name in checkpoint.refused:
+        return checkpoint.resolve(name)
     scores = {
         candidate: _score(name, candidate, stored.shape == shape)
         for candidate, stored in checkpoint.layers.items()

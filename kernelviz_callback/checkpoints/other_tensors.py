@@ -80,7 +80,7 @@ def _describe_array(node: Placeholder, arguments: Any) -> StoredTensor:
     try:
         order = "C"
         if isinstance(node.state, tuple):
-            _, shape, kind, is_fortran, content = node.state
+            _, shape, kind, is_fortran, content = node.state[:5]  # a subclass may have more
             order = "F" if is_fortran is True else "C"
         else:
             content, kind, shape, order = arguments
@@ -89,8 +89,8 @@ def _describe_array(node: Placeholder, arguments: Any) -> StoredTensor:
         if text(order) not in ("C", "F") or not _NUMBER.fullmatch(code):
             return StoredTensor((), refusal=f"its weights are {quoted(code)}, not numbers")
         dtype = np.dtype(code)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ValueError("damaged: the description of an array is not valid") from error
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return StoredTensor((), refusal="it is an array of a kind that cannot be read")
     if dtype.kind != "f":
         return StoredTensor(shape, refusal=why_no_floats(dtype.name))
     return StoredTensor(shape, lambda: _read_array(content, dtype, shape, order))

@@ -26,7 +26,7 @@ from kernelviz_callback.checkpoints.pickle_budget import Budget, RefusedError
 _LONGEST_LINE = 1 << 16  # bytes of a line in a pickle of protocol 0
 _LONGEST_NAME = 1_000  # characters of the name of a class or function
 _LARGEST_KEY = 1 << 63  # a larger number is slow to hash
-_MOST_DIMENSIONS = 8  # torch itself prints no more
+_MOST_DIMENSIONS = 64  # torch makes no tensor of more
 _LARGEST_NUMBER = 1 << 62
 _MOST_QUOTED = 60  # characters of a name in a message
 
@@ -95,7 +95,7 @@ def whole_numbers(node: Any) -> tuple[int, ...]:
     """Return the whole numbers in a tuple, list or ``torch.Size``, such as a shape.
 
     Raises:
-        TypeError: If the node is something else, has more than 8 numbers, or a number is negative
+        TypeError: If the node is something else, has more than 64 numbers, or a number is negative
             or has more than 62 bits.
         ValueError: If the node is a placeholder without exactly one argument.
 

@@ -25,6 +25,7 @@ from kernelviz_callback.checkpoints.stored_layers import (
     StoredTensor,
     find_layers,
 )
+from kernelviz_callback.drawable import why_not_drawable
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.model.layer_names import printable
 from kernelviz_callback.snapshots.format import read_description, read_record, weight_key
@@ -71,13 +72,20 @@ def open_safetensors(source: Source) -> tuple[Layers, Mapping[str, Any]]:
     try:
         if not description.get("layers"):
             return find_layers(stored), description
-        found = {
-            printable(name): _snapshot_layer(name, stored, description)
-            for name in description["layers"]
+        layers = {
+            name: _snapshot_layer(name, stored, description) for name in description["layers"]
         }
-        return Layers(found, {}), description
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(_BAD_HEADER) from error
+    reasons = {name: why_not_drawable(layer.shape) for name, layer in layers.items()}
+    return (
+        Layers(
+            {printable(name): layer for name, layer in layers.items() if reasons[name] is None},
+            {printable(name): reason for name, reason in reasons.items() if reason is not None},
+            list(map(printable, layers)),
+        ),
+        description,
+    )
 
 
 def open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, Any]]:

@@ -264,7 +264,7 @@ class PhotoNet(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The saved schedule ends after the epochs that were planned then, and raises an error after
         # its end. Without these entries, the schedule of the resumed training keeps its own.
-        for state in checkpoint["lr_schedulers"]:
+        for state in checkpoint.get("lr_schedulers", ()):
             state.pop("total_steps", None)
             state.pop("_schedule_phases", None)
 

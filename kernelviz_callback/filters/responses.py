@@ -201,7 +201,7 @@ def response_size(
     if reach[0] > probe_size[0] or reach[1] > probe_size[1]:
         raise ValueError(
             f"the kernel covers {reach[0]}x{reach[1]} pixels (dilation included) and the probe has "
-            f"only {probe_size[0]}x{probe_size[1]}; use a larger image, or a larger probe_size"
+            f"only {probe_size[0]}x{probe_size[1]}; use a larger or less elongated image"
         )
     return probe_size[0] - reach[0] + 1, probe_size[1] - reach[1] + 1
 

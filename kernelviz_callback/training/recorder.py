@@ -203,6 +203,7 @@ class Recorder:
     def _write(self, job: SnapshotJob) -> None:
         """Write the file of a snapshot, then queue its pictures for the second thread."""
         snapshot, opened, is_recorded = job.snapshot, self._opened, False
+        is_first = opened is None
         losing = (
             "snapshots are lost until the folder can be written again; what was written is kept"
         )
@@ -228,7 +229,7 @@ class Recorder:
             return
         size = sum(t.numel() * t.element_size() for t in snapshot.tensors)
         draw = "draw one more snapshot"
-        if self._picture_thread.has_room(size):
+        if is_first or self._picture_thread.has_room(size):
             self._works(draw, snapshot.step)
             self._picture_thread.submit(partial(opened.pictures.record, job), size)
         else:

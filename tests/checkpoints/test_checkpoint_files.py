@@ -11,7 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
-from kernelviz_callback.checkpoints.find import find_checkpoints, find_newest
+from kernelviz_callback.checkpoints.find import (
+    find_checkpoints,
+    find_newest,
+    without_repeated_shards,
+)
 from kernelviz_callback.cli import main
 
 LAYERS = ["0", "1", "2"]
@@ -259,3 +263,32 @@ def test_the_iteration_is_the_step(tmp_path: Path) -> None:
         torch.save(weights | more, tmp_path / name)
     opened = [open_checkpoint(name) for name in find_checkpoints(tmp_path)]
     assert [(each.step, each.epoch) for each in opened] == [(500, None), (1000, None), (2000, 3)]
+
+
+def test_names_that_the_user_has_written_are_not_left_out(tmp_path: Path) -> None:
+    for name in (".baseline", "new.ckpt", "newer.ckpt", "hparams.yaml", "events.out.tfevents.1"):
+        (tmp_path / name).write_bytes(b"something")
+    (tmp_path / "notes.txt").mkdir()
+    given = [str(tmp_path / name) for name in (".baseline", "new.ckpt", "absent.json", "notes.txt")]
+    assert without_repeated_shards(given) == given
+    expanded = sorted(map(str, tmp_path.glob("[!.]*")))
+    kept = [Path(name).name for name in without_repeated_shards(expanded)]
+    assert kept == ["new.ckpt", "newer.ckpt", "notes.txt"]
+
+
+def test_empty_folders_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "lightning_logs" / "version_0" / "kernelviz").mkdir(parents=True)
+    (tmp_path / "lightning_logs" / "version_1").mkdir()
+    save(tmp_path / "lightning_logs/version_0/checkpoints/a.ckpt", network().state_dict())
+    for location in (tmp_path, tmp_path / "lightning_logs" / "version_*"):
+        assert [Path(name).name for name in find_checkpoints(location)] == ["a.ckpt"]
+    with pytest.raises(FileNotFoundError, match="no checkpoint in the 1 folders that match"):
+        find_checkpoints(tmp_path / "lightning_logs" / "version_1*")
+
+
+def test_a_metric_in_a_name_is_no_step(tmp_path: Path) -> None:
+    for epoch, loss in ((0, "9.12"), (9, "0.30")):
+        content = {"state_dict": network().state_dict(), "global_step": 10 + epoch, "epoch": epoch}
+        torch.save(content, tmp_path / f"epoch={epoch}-train_loss_step={loss}.ckpt")
+    assert find_newest(find_checkpoints(tmp_path)).endswith("0.30.ckpt")

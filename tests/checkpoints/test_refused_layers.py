@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import torch
 import torch.ao.nn.quantized
+from safetensors.torch import save_file
 from test_stored_layers import Net
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint, plain_geometry
+from kernelviz_callback.checkpoints.match_names import find_same_layer
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor, find_layers
 from kernelviz_callback.model.convolutions import find_convolutions, geometry_of
 from kernelviz_callback.model.weights import effective_weight
+from kernelviz_callback.snapshots.format import save_snapshot
+from kernelviz_callback.snapshots.snapshot import Snapshot
 
 
 @pytest.fixture
@@ -229,3 +233,45 @@ def test_weights_under_other_names_are_refused_if_there_are_no_others(opened: An
     with pytest.raises(ValueError, match=r"its name does not end in \.weight"):
         checkpoint.read()
     assert not opened(weights | Net().state_dict()).refused
+
+
+def test_a_refused_layer_is_not_replaced_by_another_one(tmp_path: Path) -> None:
+    weight = torch.rand(8, 3, 5, 5)
+    stored = {"conv1.weight": torch.ones(8, 3, 5, 5, dtype=torch.int8), "sub.conv1.weight": weight}
+    torch.save(stored, tmp_path / "a.pt")
+    checkpoint = open_checkpoint(tmp_path / "a.pt")
+    for find in (
+        checkpoint.resolve,
+        lambda name: find_same_layer(checkpoint, name, name, (8, 3, 5, 5)),
+    ):
+        with pytest.raises(ValueError, match=r"'conv1' cannot be shown, .*whole numbers"):
+            find("conv1")
+    assert torch.equal(checkpoint.read("sub.conv1"), weight)
+
+
+def test_other_content_of_any_kind_does_not_make_a_file_damaged(tmp_path: Path) -> None:
+    weight = torch.rand(8, 3, 5, 5)
+    many = {"conv.weight": weight, "psi": torch.zeros((2,) * 12)}
+    save_file(many, tmp_path / "a.safetensors")
+    torch.save(many | {"extra": np.ones(3).view(Informed)}, tmp_path / "a.pt")
+    for name in ("a.safetensors", "a.pt"):
+        assert list(open_checkpoint(tmp_path / name).layers) == ["conv"]
+        assert torch.equal(open_checkpoint(tmp_path / name).read(), weight)
+
+
+def test_a_snapshot_of_a_layer_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    large = torch.zeros(1, 1_000_000, 1, 1)
+    weights = {"large": large, "conv": torch.rand(8, 3, 5, 5)}
+    geometry = {name: plain_geometry(tuple(w.shape)) for name, w in weights.items()}
+    path = save_snapshot(Snapshot(3, 0, 0.0, weights, geometry), tmp_path)
+    checkpoint = open_checkpoint(path)
+    assert list(checkpoint.layers) == ["conv"]
+    assert "input channels can be drawn" in checkpoint.refused["large"]
+
+
+class Informed(np.ndarray):
+    """An array with an item more in its state, as NumPy's documentation shows it."""
+
+    def __reduce__(self) -> Any:
+        function, arguments, state = super().__reduce__()
+        return function, arguments, (*state, "info")

@@ -79,23 +79,31 @@ def test_every_snapshot_of_a_training_is_logged_with_its_verdicts(fit) -> None:
         assert 3 in flagged["near-zero"]
 
 
-class OfRows(nn.Conv1d):
+class OfRows(TinyNet):
     """A network that reads the mean of the rows of an image as a signal."""
 
+    def __init__(self) -> None:
+        super().__init__(nn.Conv1d(3, 8, 5))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.mean(2)).unsqueeze(2)
+        return self.rest(self.conv(x.mean(2)).unsqueeze(2))
 
 
-class OfClip(nn.Conv3d):
+class OfClip(TinyNet):
     """A network that reads an image as three equal slices."""
 
+    def __init__(self) -> None:
+        super().__init__(nn.Conv3d(3, 8, (3, 7, 7)))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.unsqueeze(2).expand(-1, -1, 3, -1, -1)).squeeze(2)
+        return self.rest(self.conv(x.unsqueeze(2).expand(-1, -1, 3, -1, -1)).squeeze(2))
 
 
-@pytest.mark.parametrize("conv", [OfRows(3, 8, 5), OfClip(3, 8, (3, 7, 7))])
-def test_1d_and_3d_convolutions_are_logged(fit, conv: Any) -> None:
-    trainer = fit(KernelVizCallback(), model=TinyNet(conv))
+@pytest.mark.parametrize("kind", [OfRows, OfClip])
+def test_1d_and_3d_convolutions_are_logged(fit, kind: type[TinyNet]) -> None:
+    model = kind()
+    conv = model.conv
+    trainer = fit(KernelVizCallback(), model=model)
     snapshots = list_snapshots(Path(trainer.log_dir) / "kernelviz")
     found = snapshots_of(trainer.log_dir)
     assert [each.step for each in found] == list(snapshots) == DEFAULT_STEPS

@@ -145,7 +145,7 @@ print(*set(sys.modules) - before)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name for name in done.stdout.split() if name.startswith("kernelviz_callback")}
     ours = "kernelviz_callback.tensorboard_plugin"
-    base = {"kernelviz_callback", "kernelviz_callback._version"}
+    base = {f"kernelviz_callback{part}" for part in ("", "._version", ".forking")}
     assert loaded == {*base, ours, f"{ours}.loader"}
     assert "numpy" not in done.stdout.split()
 

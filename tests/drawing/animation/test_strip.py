@@ -54,6 +54,8 @@ def test_many_channels_are_drawn_as_their_principal_plane() -> None:
             _, sizes, vectors = torch.linalg.svd(values[i].flatten(1).double())
             plane_of_filter = (sizes[0] * vectors[0]).reshape(3, 3)
             planes.append(plane_of_filter if plane_of_filter.sum() > 0 else -plane_of_filter)
+        if (planes[0] * planes[1]).sum() < 0:  # a film has no plane that turns into its negative
+            planes[0] = -planes[0]
         half_range = torch.stack(planes).abs().max().float()
         assert picture.half_ranges[i] == pytest.approx(half_range.item(), rel=1e-5)
         for column, plane_of_filter in enumerate(planes):
@@ -77,11 +79,12 @@ def test_frames_are_in_the_picture_and_do_not_overlap(
     covered = torch.zeros(picture.pixels.shape[:2], dtype=torch.int)
     count = len(sequence_of(frames).crop.filters)
     for index in range(count):
-        for column in range(columns):
+        for column in range(picture.layout.frames):
             covered[picture.layout.frame(index, column)] += 1
     assert covered.max() == 1
     layout = picture.layout
-    assert covered.sum() == count * columns * layout.tile_height * layout.frame_width
+    assert layout.frames == columns or max(size) > 8 * min(size)  # fewer frames of wide kernels
+    assert covered.sum() == count * layout.frames * layout.tile_height * layout.frame_width
     rows, columns_of_last = layout.box(count - 1)
     assert rows.stop <= picture.pixels.shape[0]
     assert columns_of_last.stop <= picture.pixels.shape[1]

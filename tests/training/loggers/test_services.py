@@ -101,7 +101,7 @@ def test_mlflow_gets_every_picture_and_number(
                 fetched = client.download_artifacts(run, file, str(tmp_path))
                 assert same_pixels(Path(fetched), images[tag][step])
     drifts = client.get_metric_history(run, "kernelviz/conv/drift")
-    assert [metric.step for metric in drifts] == DEFAULT_STEPS[1:]
+    assert [metric.step for metric in drifts] == DEFAULT_STEPS
     assert client.get_run(run).data.tags["mlflow.loggedImages"] == "True"
 
 
@@ -157,7 +157,7 @@ def test_comet_gets_every_picture_and_number(tmp_path: Path) -> None:
                 assert same_pixels(archive.read(Path(name).name), images[tag][step])
     metrics = [p["metric"] for p in payloads if "metric" in p]
     steps = [m["step"] for m in metrics if m["metricName"] == "kernelviz/conv/drift"]
-    assert steps == DEFAULT_STEPS[1:]
+    assert steps == DEFAULT_STEPS
 
 
 # --- Neptune ------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def test_neptune_gets_every_picture_and_number(fit, tmp_path: Path) -> None:
         for step, data in pictured.items():
             assert same_pixels(base64.b64decode(data), images[tag][step])
     drifts = [w for w in written if w["path"] == ["kernelviz", "conv", "drift"]]
-    assert [v["step"] for log in drifts for v in log["values"]] == DEFAULT_STEPS[1:]
+    assert [v["step"] for log in drifts for v in log["values"]] == DEFAULT_STEPS
 
 
 # --- no logger for pictures ---------------------------------------------------------------------
