@@ -36,6 +36,7 @@ from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.watched_layers import WatchedLayers
 
 Contender = Callable[[int], None]
+OPENED: list[Recorder] = []  # the recorder of `ours`, once it has taken a snapshot
 
 
 def blog_post(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
@@ -78,13 +79,12 @@ def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
     """All that the callback does for a snapshot, the exact file included, until it is done."""
     watched = WatchedLayers(nn.Sequential(conv))
     probe = load_probe(photo)
-    recorder: list[Recorder] = []
 
     def snapshot(step: int) -> None:
         taken = watched.take(step=step, epoch=0, probe=probe, keep=True)
-        if not recorder:
+        if not OPENED:
             renderer = Renderer(probe, response="channels", scale="filter", run_scales={})
-            recorder.append(
+            OPENED.append(
                 Recorder(
                     writer.log_dir,
                     probe,
@@ -96,8 +96,8 @@ def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
                     about="conv1",
                 )
             )
-        recorder[0].record(taken, [TensorBoard(writer)], Failures())
-        recorder[0].drain()
+        OPENED[0].record(taken, [TensorBoard(writer)], Failures())
+        OPENED[0].drain()
 
     return snapshot
 
@@ -131,6 +131,7 @@ def main() -> None:
                     times[name].append(time.perf_counter() - start)
                     cpu[name].append(time.process_time() - start_cpu)
                     sizes[name] = bytes_below(Path(folder) / name) - before
+        OPENED[0].close()
         for writer, _ in prepared.values():
             writer.close()
     if warned:  # a failed snapshot would seem to be fast
