@@ -34,6 +34,7 @@ _LOCK_FILE = ".lock"
 _MOST_FOLDERS = 1000
 _MOST_BYTES = 200  # of each of the two files
 _MARK = b"held"  # content of the lock file while the folder is locked
+_MARK_OF_1_0_0 = b"hheld"  # after a killed attempt, version 1.0.0 wrote the mark at the second byte
 _BUSY = -1  # what `_lock` returns if the folder is locked already
 
 _locked: set[int] = set()  # file descriptors of the lock files that this process has locked
@@ -227,8 +228,8 @@ def _check_lock_file(descriptor: int) -> None:
     """Check that a file is empty or has our mark, so that nothing of others is overwritten."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise _Damaged(f": its {_LOCK_FILE} is not a file")
-    content = os.read(descriptor, len(_MARK) + 1)
-    if content not in (b"", _MARK):
+    content = os.read(descriptor, _MOST_BYTES)
+    if content not in (b"", _MARK, _MARK_OF_1_0_0):
         raise _Damaged(f": its {_LOCK_FILE} was written by another program")
 
 
@@ -243,6 +244,7 @@ def _set_mark(descriptor: int | None) -> bool:
     had_mark = os.fstat(descriptor).st_size > 0
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, _MARK)
+    os.truncate(descriptor, len(_MARK))
     return had_mark
 
 
