@@ -115,11 +115,6 @@ class JobQueue:
         """
         return self._wait_while(lambda: bool(self._jobs), patience)
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called. A closed worker accepts no jobs."""
-        return self._closing
-
     def close(self, *, patience: float) -> bool:
         """Run the queued jobs, then end the thread. A second call waits for the same.
 
