@@ -118,6 +118,8 @@ class KernelWatcher:
 
         If a deeper layer is watched, the model is run on the probe first, see `feature_maps`.
 
+        At step 0 nothing is recorded if the model has a lazy convolution that got no input yet.
+
         Args:
             step: Optimizer steps so far, a whole number. The pictures are logged at this step.
             epoch: Number of the epoch, from 0. It is shown in captions. The films are drawn after
@@ -130,6 +132,8 @@ class KernelWatcher:
         step, epoch = index(step), index(epoch)
         if step < 0 or epoch < 0:
             raise ValueError(f"step and epoch must be 0 or more; found step={step}, epoch={epoch}")
+        if step > 0:  # then a batch was trained
+            self._session.stop_waiting()
         if self._session.is_due(step):
             scalars = self._session.record(step, epoch, self._loggers)
             if scalars is not None:

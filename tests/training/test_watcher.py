@@ -142,6 +142,40 @@ def test_the_same_step_again_changes_nothing(tmp_path: Path) -> None:
     assert list(logged_images(tmp_path)["kernels/0"]) == [1]
 
 
+class WithSpareLayer(nn.Module):
+    """A network with a lazy convolution that its forward method does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.spare = nn.LazyConv2d(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_lazy_layer_without_input_is_not_waited_for(tmp_path: Path, is_early: bool) -> None:
+    model = WithSpareLayer()
+    with KernelWatcher(model, tmp_path, loggers=[]) as watcher:
+        for step in range(3):
+            if is_early:
+                watcher.snapshot(step)
+            model(torch.rand(1, 3, 8, 8))
+            if not is_early:
+                watcher.snapshot(step)
+    assert steps_on_disk(tmp_path) == [1, 2]
+    assert list(load_snapshot(list_snapshots(tmp_path / "kernelviz")[1]).weights) == ["conv"]
+
+
+@pytest.mark.loses_something
+def test_a_loop_that_records_nothing_says_why(tmp_path: Path, recwarn: Any) -> None:
+    with KernelWatcher(WithSpareLayer(), tmp_path, loggers=[]) as watcher:
+        watcher.snapshot(0)
+    [said] = warned(recwarn)
+    assert "a lazy convolution got no input, so it has no weights" in said
+
+
 def test_a_resumed_loop_writes_to_the_same_folder(tmp_path: Path) -> None:
     model = network()
     with KernelWatcher(model, tmp_path, scale="run") as watcher:
