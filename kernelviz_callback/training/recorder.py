@@ -1,6 +1,7 @@
 """Record snapshots in background threads: first a file with the exact weights, then pictures."""
 
 import math
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -92,6 +93,7 @@ class Recorder:
         health: bool,
         about: str,
     ) -> None:
+        self._process = os.getpid()
         self._log_dir = log_dir
         self._probe = probe
         self._last = last
@@ -182,10 +184,13 @@ class Recorder:
         """Drain, publish the films, end the threads, unlock the run folder and say what was done.
 
         If the files or the pictures take too long, the threads continue with them, and the folder
-        is unlocked when they have ended.
+        is unlocked when they have ended. In a forked child process nothing happens: the threads are
+        in its parent.
 
         If ``KeyboardInterrupt`` ends this method early, it may be called again.
         """
+        if os.getpid() != self._process:
+            return
         is_written = self._file_thread.close(patience=_FILE_PATIENCE)
         if self._opened is not None:
             self._draw_later(self._opened.pictures.finish)
