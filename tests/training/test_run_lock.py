@@ -265,6 +265,29 @@ def test_a_lock_file_that_is_something_else_is_not_written(tmp_path: Path, link:
     assert not (tmp_path / "absent").exists()
 
 
+def test_a_second_release_unlocks_no_other_folder(tmp_path: Path) -> None:
+    """The system gives the number of a closed file to the next file that is opened."""
+    first = lock_run_folder(tmp_path / "a")
+    first.release()
+    second = lock_run_folder(tmp_path / "b")
+    first.release()
+    assert (second.folder / ".lock").read_bytes() == b"held"
+    other = lock_run_folder(tmp_path / "b")
+    assert other.avoided == second.folder
+    other.release()
+    second.release()
+
+
+def test_a_damaged_folder_of_the_training_is_named_once(tmp_path: Path) -> None:
+    before = lock_run_folder(tmp_path)
+    before.release()
+    (before.folder / ".lock").write_bytes(b"of another program")
+    lock = lock_run_folder(tmp_path, last=before.attempt)
+    assert lock.folder.name == "kernelviz-2"
+    assert lock.damaged == (f"{before.folder}: its .lock was written by another program",)
+    lock.release()
+
+
 @pytest.mark.parametrize("mark", [b"held", b"hheld"])
 def test_a_folder_is_found_again_after_attempts_of_any_version_were_killed(
     tmp_path: Path, mark: bytes
