@@ -318,10 +318,10 @@ class Recorder:
             parts.append(f"{files.deleted} deleted with their folder")
         if self._opened is not None and (health := self._opened.pictures.summary):
             parts.append(health)
-        if self._lost:
-            steps = ", ".join(map(str, sorted(self._lost)[:_MOST_STEPS_NAMED]))
-            more = ", ..." if len(self._lost) > _MOST_STEPS_NAMED else ""
-            parts.append(f"{len(self._lost)} lost (steps {steps}{more})")
+        if lost := sorted(self._lost.copy()):  # the first thread may still change the set
+            steps = ", ".join(map(str, lost[:_MOST_STEPS_NAMED]))
+            more = ", ..." if len(lost) > _MOST_STEPS_NAMED else ""
+            parts.append(f"{len(lost)} lost (steps {steps}{more})")
         if self._waited >= _LEAST_WAITING * (time.perf_counter() - self._began):
             parts.append(
                 f"training waited for snapshots {self._waits} times, {self._waited:.2g} s in all"
