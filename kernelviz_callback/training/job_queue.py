@@ -1,4 +1,4 @@
-"""A background thread that runs jobs in order. Nobody waits forever for a job that does not end."""
+"""A background thread that runs jobs in order. Every wait for a job has a time limit."""
 
 import contextlib
 import os
@@ -174,8 +174,7 @@ class JobQueue:
     def _run_job(self, job: Job) -> None:
         """Run a job and catch every exception.
 
-        An exception must not end the thread: the training may be waiting for it, and would wait
-        forever.
+        An exception must not end the thread: the jobs after it would never run.
         """
         try:
             job()
