@@ -1,7 +1,7 @@
 """Let a process fork after this package has computed something.
 
-torch computes in the threads of GNU OpenMP. A forked process does not have these threads, but takes
-them for existing, and waits for them forever (pytorch/pytorch#17199). So they are ended before a
+torch computes in the threads of GNU OpenMP. A forked process does not have these threads, but GNU
+OpenMP still waits for them there, without end (pytorch/pytorch#17199). So they are ended before a
 fork. OpenMP starts them again when they are needed.
 """
 

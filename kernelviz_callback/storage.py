@@ -20,6 +20,7 @@ Folder: TypeAlias = Path | UPath
 _AS_BYTES = getattr(os, "O_BINARY", 0)  # Windows changes line ends without it
 _LOCAL = ("", "file", "local")
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of writing alone
 
 
 def as_folder(location: Location) -> Folder:
@@ -143,7 +144,8 @@ def replace_when_complete(path: Path) -> Iterator[Path]:
         Path of the temporary file, in the same folder and with the same suffix.
 
     Raises:
-        OSError: If the file cannot be written. The message is one line that names ``path``.
+        OSError: If the file cannot be created, replaced, or has no room. The message is one line
+            that names ``path``. Other errors of the body stay as they are.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
@@ -151,7 +153,9 @@ def replace_when_complete(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if temporary.name not in str(error.filename):
+        # The error of a write, other than that of opening a file, does not say which file it was.
+        is_unnamed = error.filename is None and error.errno in _NO_ROOM
+        if not is_unnamed and temporary.name not in str(error.filename):
             raise
         reason = error.strerror or error
         raise OSError(f"{path}: it cannot be written: {reason}") from error

@@ -11,7 +11,6 @@ import contextlib
 import io
 import json
 import os
-import resource
 import socket
 import struct
 import sys
@@ -439,6 +438,8 @@ BOMBS: dict[str, Maker] = {
 
 def limit() -> None:
     """Let this process end if it takes too long, and let an allocation fail if it is too large."""
+    import resource  # Windows does not have it, and imports this module all the same
+
     status = Path("/proc/self/status").read_text()
     taken = int(status.partition("VmData:")[2].split()[0]) << 10
     resource.setrlimit(resource.RLIMIT_DATA, (taken + MEMORY, taken + MEMORY))

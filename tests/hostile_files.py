@@ -12,7 +12,6 @@ import faulthandler
 import json
 import random
 import re
-import resource
 import shutil
 import signal
 import sys
@@ -45,6 +44,8 @@ def peak_memory() -> int:
 
 def watch() -> None:
     """End this process if a file makes it hang, fill the memory or execute something."""
+    import resource  # Windows does not have it, and imports this module all the same
+
     taken = re.search(r"VmSize:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert taken
     limit = (int(taken[1]) << 10) + MEMORY

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import fill
 from upath import UPath
 
 from kernelviz_callback.storage import (
@@ -60,6 +61,21 @@ def test_room_that_the_disk_does_not_have_is_an_error(small_disk: Path) -> None:
 def write_completely(path: Path, content: bytes) -> None:
     with replace_when_complete(path) as temporary:
         temporary.write_bytes(content)
+
+
+def test_a_file_that_has_no_room_is_named(small_disk: Path) -> None:
+    path = small_disk / "out.png"
+    path.write_bytes(b"before")
+    fill(small_disk)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_completely(path, bytes(10**6))
+    assert str(caught.value) == f"{path}: it cannot be written: No space left on device"
+    assert path.read_bytes() == b"before"
+
+
+def test_an_error_of_another_file_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"not a picture$"), replace_when_complete(tmp_path / "a.png"):
+        raise OSError("not a picture")
 
 
 @pytest.mark.parametrize("write", [write_whole, write_completely])

@@ -124,6 +124,7 @@ class KernelVizCallback(Callback):
         self.layers = layers
         self.style = Style(response, scale, health, live)
         self.schedule = Schedule(every_n_epochs, every_n_train_steps, early_steps)
+        self._probe_size = probe_size
         self._batch_source = probe if isinstance(probe, str) and probe in BATCH_SOURCES else None
         self._given_probe = None if self._batch_source else load_given_probe(probe, probe_size)
         self._trainer: weakref.ref[Trainer] | None = None  # of the present or the last fit
@@ -253,7 +254,7 @@ class KernelVizCallback(Callback):
             before=self._restored.layers,
         )
         if self._probe is None and not self._watched.reads_images:
-            self._probe = load_given_probe()  # a session needs a probe, even if no layer uses it
+            self._probe = load_given_probe(size=self._probe_size)  # a session needs any probe
         if self._probe is not None:
             self._probe = self._watched.check_fit(self._probe)
 
@@ -366,8 +367,7 @@ class KernelVizCallback(Callback):
             is_certain: Whether the trained weights can be read now. If not, the last snapshot is
                 taken only if its weights were copied before.
         """
-        is_held = self._session is not None and self._session.holds(trainer.global_step)
-        if is_held or is_certain:
+        if is_certain or (self._session is not None and self._session.holds(trainer.global_step)):
             self._snapshot(trainer)
         if self._session is not None:
             self._session.close()

@@ -39,7 +39,7 @@ class Reel:
         self._readings: dict[int, Reading] = {}
 
     def add(self, snapshot: Snapshot) -> None:
-        """Keep the weights of a snapshot, which nobody must change."""
+        """Keep the weights of a snapshot. The caller must not change them afterwards."""
         numbers = sum(weights.numel() for _, weights in _drawn(snapshot))
         most = min(_MOST_KEPT, _MOST_BYTES_KEPT // max(1, numbers * torch.float32.itemsize))
         if most == 0:

@@ -1,4 +1,4 @@
-"""A background thread that runs jobs in order. Nobody waits forever for a job that does not end."""
+"""A background thread that runs jobs in order. Every wait for a job has a time limit."""
 
 import contextlib
 import os
@@ -115,11 +115,6 @@ class JobQueue:
         """
         return self._wait_while(lambda: bool(self._jobs), patience)
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called. A closed worker accepts no jobs."""
-        return self._closing
-
     def close(self, *, patience: float) -> bool:
         """Run the queued jobs, then end the thread. A second call waits for the same.
 
@@ -179,8 +174,7 @@ class JobQueue:
     def _run_job(self, job: Job) -> None:
         """Run a job and catch every exception.
 
-        An exception must not end the thread: the training may be waiting for it, and would wait
-        forever.
+        An exception must not end the thread: the jobs after it would never run.
         """
         try:
             job()

@@ -56,11 +56,11 @@ def _close_all() -> None:
                 each.close()
 
 
-def _forget() -> None:
-    """Leave the recordings of the parent to it: in a forked process they have no threads."""
+def _leave_to_parent() -> None:
+    """Close nothing in a forked child: the threads of the recordings are in its parent."""
     _open.clear()
     _watchers.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_leave_to_parent)

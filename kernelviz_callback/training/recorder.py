@@ -1,5 +1,8 @@
 """Record snapshots in background threads: first a file with the exact weights, then pictures."""
 
+import math
+import os
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -15,7 +18,7 @@ from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder
 from kernelviz_callback.training.cuda_stream import SideStream
 from kernelviz_callback.training.failures import BackOff, FailureReporter, Failures
-from kernelviz_callback.training.job_queue import JobQueue
+from kernelviz_callback.training.job_queue import Job, JobQueue
 from kernelviz_callback.training.loggers.base import Destination
 from kernelviz_callback.training.program_end import close_at_end, is_closed
 from kernelviz_callback.training.publisher import Publisher
@@ -90,6 +93,7 @@ class Recorder:
         health: bool,
         about: str,
     ) -> None:
+        self._process = os.getpid()
         self._log_dir = log_dir
         self._probe = probe
         self._last = last
@@ -166,7 +170,8 @@ class Recorder:
         else:
             reason = f"the snapshots before wait until {self._place} is written, which takes long"
             losing = "snapshots are left out until it is written; those in memory are kept"
-            self._end(job, keep, reason, losing)
+            failures.note(keep, reason, losing)
+            self._end(job)
         return scalars
 
     def drain(self) -> None:
@@ -178,32 +183,55 @@ class Recorder:
     def close(self) -> None:
         """Drain, publish the films, end the threads, unlock the run folder and say what was done.
 
+        If the files or the pictures take too long, the threads continue with them, and the folder
+        is unlocked when they have ended. In a forked child process nothing happens: the threads are
+        in its parent.
+
         If ``KeyboardInterrupt`` ends this method early, it may be called again.
         """
+        if os.getpid() != self._process:
+            return
         is_written = self._file_thread.close(patience=_FILE_PATIENCE)
-        if self._opened is not None and not self._picture_thread.is_closed:
-            self._picture_thread.submit(self._opened.pictures.finish)
+        if self._opened is not None:
+            self._draw_later(self._opened.pictures.finish)
         patience = _PICTURE_PATIENCE_AT_END if is_written else _FILE_PATIENCE
         is_drawn = self._picture_thread.close(patience=patience)
         is_closed(self)
         if not is_written:
             warn(
                 f"{self._place} could not be written within {_FILE_PATIENCE:.0f} s; the last "
-                "snapshots are lost unless it is written before the program ends"
+                "snapshots are lost unless it is written before the program ends, and their "
+                "pictures are lost"
             )
         elif not is_drawn:
             warn(
                 f"pictures could not be drawn and logged within {patience:.0f} s; the last "
                 "pictures may be lost; snapshot files are kept"
             )
-        elif self._opened is not None:
-            self._opened.files.release()
+        if is_written and is_drawn:
+            self._release(finished=True)
+        else:
+            threading.Thread(
+                target=partial(self._release_late, finished=is_written),
+                name="kernelviz-release",
+                daemon=True,
+            ).start()
         say(self._closing_line())
+
+    def _release_late(self, *, finished: bool) -> None:
+        """Unlock the run folder when both threads have ended, however long that takes."""
+        for thread in (self._file_thread, self._picture_thread):
+            thread.close(patience=math.inf)
+        self._release(finished=finished)
+
+    def _release(self, *, finished: bool) -> None:
+        if self._opened is not None:
+            self._opened.files.release(finished=finished)
 
     def _write(self, job: SnapshotJob) -> None:
         """Write the file of a snapshot, then queue its pictures for the second thread."""
         snapshot, opened, is_recorded = job.snapshot, self._opened, False
-        is_first = opened is None
+        found: RunFolder | None = None
         losing = (
             "snapshots are lost until the folder can be written again; what was written is kept"
         )
@@ -215,35 +243,46 @@ class Recorder:
                 opened = self._opened = self._start_in(found, snapshot.step)
                 is_recorded = found.has_first
                 _announce(found, snapshot.step, job.destinations, self._about)
-                self._picture_thread.submit(
-                    partial(opened.pictures.catch_up, found, job.destinations)
-                )
             if not is_recorded:
                 with self._side.after(job.mark, snapshot.tensors):
                     opened.files.write(snapshot)
             self._lost.discard(snapshot.step)
             opened.files.write_probe()
+        if opened is not None and found is not None:
+            self._draw_later(partial(opened.pictures.catch_up, found, job.destinations))
         if opened is None or is_recorded:
-            self._reporter.report(job.failures, snapshot.step)
-            job.scalars.set_result({})
+            self._end(job)
             return
         size = sum(t.numel() * t.element_size() for t in snapshot.tensors)
         draw = "draw one more snapshot"
-        if is_first or self._picture_thread.has_room(size):
-            self._works(draw, snapshot.step)
-            self._picture_thread.submit(partial(opened.pictures.record, job), size)
-        else:
+        if found is None and not self._picture_thread.has_room(size):
             reason = f"to draw or log an earlier one takes more than {_PICTURE_PATIENCE:.0f} s"
-            self._end(job, draw, reason, "pictures are left out; snapshot files are kept")
+            job.failures.note(draw, reason, "pictures are left out; snapshot files are kept")
+            self._end(job)
+        elif self._draw_later(partial(opened.pictures.record, job), size):
+            self._works(draw, snapshot.step)
+        else:
+            self._end(job)
+
+    def _draw_later(self, job: Job, size: int = 0) -> bool:
+        """Queue a job for the second thread.
+
+        Returns:
+            False if `close` was called before, which then has said that pictures are lost.
+        """
+        try:
+            self._picture_thread.submit(job, size)
+        except RuntimeError:
+            return False
+        return True
 
     def _works(self, attempt: str, step: int) -> None:
         done = Failures()
         done.succeeded.add(attempt)
         self._reporter.report(done, step)
 
-    def _end(self, job: SnapshotJob, attempt: str, reason: str, losing: str) -> None:
-        """Do no more for a snapshot, and say why."""
-        job.failures.note(attempt, reason, losing)
+    def _end(self, job: SnapshotJob) -> None:
+        """Do no more for a snapshot."""
         self._reporter.report(job.failures, job.snapshot.step)
         job.scalars.set_result({})
 
@@ -279,10 +318,10 @@ class Recorder:
             parts.append(f"{files.deleted} deleted with their folder")
         if self._opened is not None and (health := self._opened.pictures.summary):
             parts.append(health)
-        if self._lost:
-            steps = ", ".join(map(str, sorted(self._lost)[:_MOST_STEPS_NAMED]))
-            more = ", ..." if len(self._lost) > _MOST_STEPS_NAMED else ""
-            parts.append(f"{len(self._lost)} lost (steps {steps}{more})")
+        if lost := sorted(self._lost.copy()):  # the first thread may still change the set
+            steps = ", ".join(map(str, lost[:_MOST_STEPS_NAMED]))
+            more = ", ..." if len(lost) > _MOST_STEPS_NAMED else ""
+            parts.append(f"{len(lost)} lost (steps {steps}{more})")
         if self._waited >= _LEAST_WAITING * (time.perf_counter() - self._began):
             parts.append(
                 f"training waited for snapshots {self._waits} times, {self._waited:.2g} s in all"

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from kernelviz_callback.snapshots.attempt import Attempt
@@ -34,9 +35,9 @@ _LOCK_FILE = ".lock"
 _MOST_FOLDERS = 1000
 _MOST_BYTES = 200  # of each of the two files
 _MARK = b"held"  # content of the lock file while the folder is locked
-_BUSY = -1  # what `_lock` returns if the folder is locked already
+_MARK_OF_1_0_0 = b"hheld"  # after a killed attempt, version 1.0.0 wrote the mark at the second byte
 
-_locked: set[int] = set()  # file descriptors of the lock files that this process has locked
+_locked: set[FileIO] = set()  # the lock files that this process has locked
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,17 @@ class RunLock:
     avoided: Folder | None
     damaged: tuple[str, ...]
     was_killed: bool
-    _descriptor: int | None
+    _file: FileIO | None
 
     def is_lost(self) -> bool:
         """Check whether the folder was deleted, even if another training has made it again."""
         try:
-            with contextlib.suppress(_Damaged):  # then the lock file alone tells
+            with contextlib.suppress(_Damaged):  # then only the lock files are compared
                 if _read_identity(self.folder).training != self.attempt.training:
                     return True
-            if self._descriptor is None or not isinstance(self.folder, Path):
+            if self._file is None or self._file.closed or not isinstance(self.folder, Path):
                 return False
-            locked, found = os.fstat(self._descriptor), (self.folder / _LOCK_FILE).stat()
+            locked, found = os.fstat(self._file.fileno()), (self.folder / _LOCK_FILE).stat()
             return not os.path.samestat(locked, found)
         except FileNotFoundError:
             return True
@@ -83,11 +84,11 @@ class RunLock:
         Args:
             finished: Whether everything was written. If not, the next attempt has ``was_killed``.
         """
-        if self._descriptor in _locked:
+        if self._file in _locked:
             if finished:
                 with contextlib.suppress(OSError):
-                    os.truncate(self._descriptor, 0)
-            _unlock(self._descriptor)
+                    self._file.truncate(0)
+            _unlock(self._file)
 
 
 def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLock:
@@ -114,15 +115,16 @@ def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLoc
         try:
             found = _find_identity(folder)
             is_own = found is not None and found.training == training
-            descriptor = _lock(folder) if isinstance(folder, Path) else None
+            file = _lock(folder) if isinstance(folder, Path) else None
         except _Damaged as error:
             damaged.append(f"{folder}{error}")
             continue
-        if descriptor == _BUSY:
+        except _Busy:
             avoided = avoided or folder
             is_own_locked = is_own_locked or is_own
-        elif not is_own and list_snapshots(folder):
-            _unlock(descriptor)
+            continue
+        if not is_own and list_snapshots(folder):
+            _unlock(file)
         else:
             earlier = [each.number for each in (last, found if is_own else None) if each]
             attempt = Attempt(
@@ -130,26 +132,34 @@ def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLoc
                 max([time.time_ns() // 1_000_000, *(number + 1 for number in earlier)]),
             )
             try:
-                was_killed = _set_mark(descriptor)
+                was_killed = _set_mark(file)
                 content = f"{attempt.training}\n{attempt.number}"
                 write_whole(folder / _IDENTITY_FILE, content.encode())
                 remove_leftovers(folder)
             except BaseException:
-                _unlock(descriptor)
+                _unlock(file)
                 raise
-            return RunLock(folder, attempt, is_own, avoided, tuple(damaged), was_killed, descriptor)
+            return RunLock(folder, attempt, is_own, avoided, tuple(damaged), was_killed, file)
     raise OSError(errno.EMFILE, f"{_MOST_FOLDERS} run folders are taken or locked", str(log_dir))
 
 
 def _candidates(log_dir: Folder, training: str | None) -> Iterator[Folder]:
-    """Yield the folders to try: those that the training used before, then every one by number."""
+    """Yield the folders to try: those that the training used before, then the others by number."""
+    own: set[str] = set()
     if training is not None:
         for folder in log_dir.glob(f"{_FOLDER_NAME}*"):
             with contextlib.suppress(_Damaged, OSError):
                 if _read_identity(folder).training == training:
+                    own.add(folder.name)
                     yield folder
     for number in range(1, _MOST_FOLDERS + 1):
-        yield log_dir / (_FOLDER_NAME if number == 1 else f"{_FOLDER_NAME}-{number}")
+        name = _FOLDER_NAME if number == 1 else f"{_FOLDER_NAME}-{number}"
+        if name not in own:
+            yield log_dir / name
+
+
+class _Busy(Exception):
+    """A run folder is locked already."""
 
 
 class _Damaged(Exception):
@@ -189,14 +199,14 @@ def _read_identity(folder: Folder) -> Attempt:
         raise _Damaged(f": its file {_IDENTITY_FILE} is damaged: {error}") from error
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: Path) -> FileIO | None:
     """Lock a folder.
 
     Returns:
-        The file descriptor of the lock file. None if the file system has no locks. ``_BUSY`` if
-        the folder is locked already.
+        The lock file. None if the file system has no locks.
 
     Raises:
+        _Busy: If the folder is locked already.
         _Damaged: If the lock file is not one that this module has written.
         OSError: If it cannot be opened.
     """
@@ -210,47 +220,51 @@ def _lock(folder: Path) -> int | None:
         if isinstance(error, PermissionError):
             raise _Damaged(f": its {_LOCK_FILE} cannot be written: {error.strerror}") from error
         raise
+    file = FileIO(descriptor, "r+")
     try:
-        _check_lock_file(descriptor)
+        _check_lock_file(file)
         _lock_file(descriptor)
     except OSError as error:
-        os.close(descriptor)
-        return _BUSY if error.errno in (errno.EACCES, errno.EAGAIN) else None
+        file.close()
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise _Busy from error
+        return None
     except _Damaged:
-        os.close(descriptor)
+        file.close()
         raise
-    _locked.add(descriptor)
-    return descriptor
+    _locked.add(file)
+    return file
 
 
-def _check_lock_file(descriptor: int) -> None:
+def _check_lock_file(file: FileIO) -> None:
     """Check that a file is empty or has our mark, so that nothing of others is overwritten."""
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         raise _Damaged(f": its {_LOCK_FILE} is not a file")
-    content = os.read(descriptor, len(_MARK) + 1)
-    if content not in (b"", _MARK):
+    content = file.read(_MOST_BYTES)
+    if content not in (b"", _MARK, _MARK_OF_1_0_0):
         raise _Damaged(f": its {_LOCK_FILE} was written by another program")
 
 
-def _set_mark(descriptor: int | None) -> bool:
+def _set_mark(file: FileIO | None) -> bool:
     """Write the mark into a lock file. `RunLock.release` removes it.
 
     Returns:
         Whether the file had the mark already, see `RunLock.was_killed`.
     """
-    if descriptor is None:
+    if file is None:
         return False
-    had_mark = os.fstat(descriptor).st_size > 0
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, _MARK)
+    had_mark = os.fstat(file.fileno()).st_size > 0
+    file.seek(0)
+    file.write(_MARK)
+    file.truncate()
     return had_mark
 
 
-def _unlock(descriptor: int | None) -> None:
-    if descriptor is not None:
-        _locked.discard(descriptor)
+def _unlock(file: FileIO | None) -> None:
+    if file is not None:
+        _locked.discard(file)
         with contextlib.suppress(OSError):
-            os.close(descriptor)
+            file.close()
 
 
 def _lock_file(descriptor: int) -> None:
@@ -265,8 +279,8 @@ def _lock_file(descriptor: int) -> None:
 
 
 def _unlock_all() -> None:
-    for descriptor in list(_locked):
-        _unlock(descriptor)
+    for file in list(_locked):
+        _unlock(file)
 
 
 # A forked child, such as a worker of a DataLoader, must not keep the locks after its parent ended.

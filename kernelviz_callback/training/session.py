@@ -193,7 +193,7 @@ class Session:
         self._held = None
         failures = Failures()
         if self._has_waited and self.seen_step is None:
-            reason = "a watched layer got no input, so it has no weights"
+            reason = "a lazy convolution got no input, so it has no weights"
             failures.note("take a snapshot", reason, "nothing was recorded")
         self.reporter.report(failures, 0)
         if self._recorder is not None:

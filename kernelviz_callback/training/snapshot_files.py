@@ -79,9 +79,9 @@ class SnapshotFiles:
             write_whole(folder / "probe.png", picture.content)
         self._has_probe = True
 
-    def release(self) -> None:
-        """Let other trainings write to the folder. A second call changes nothing."""
-        self._lock.release()
+    def release(self, *, finished: bool) -> None:
+        """Let other trainings write to the folder, see `RunLock.release`."""
+        self._lock.release(finished=finished)
 
     def _replace_folder(self, step: int) -> None:
         folder, attempt = self.recording.folder, self.recording.attempt

@@ -1,5 +1,6 @@
 """`KernelWatcher`: watch filters in a training loop without a Lightning Trainer."""
 
+import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
@@ -19,11 +20,14 @@ from kernelviz_callback.probe.probe import BATCH_SOURCES, ProbeSource, check_pro
 from kernelviz_callback.storage import as_absolute
 from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.health_logging import log_numbers
+from kernelviz_callback.training.job_queue import JobQueue
 from kernelviz_callback.training.program_end import close_first_at_end
 from kernelviz_callback.training.renderer import ScaleName
 from kernelviz_callback.training.run_state import RunState
 from kernelviz_callback.training.session import Session, Style
 from kernelviz_callback.training.watched_layers import WatchedLayers
+
+_CLOSE_PATIENCE = 10.0  # seconds to wait for the own event file
 
 
 class KernelWatcher:
@@ -118,6 +122,8 @@ class KernelWatcher:
 
         If a deeper layer is watched, the model is run on the probe first, see `feature_maps`.
 
+        At step 0 nothing is recorded if the model has a lazy convolution that got no input yet.
+
         Args:
             step: Optimizer steps so far, a whole number. The pictures are logged at this step.
             epoch: Number of the epoch, from 0. It is shown in captions. The films are drawn after
@@ -130,6 +136,8 @@ class KernelWatcher:
         step, epoch = index(step), index(epoch)
         if step < 0 or epoch < 0:
             raise ValueError(f"step and epoch must be 0 or more; found step={step}, epoch={epoch}")
+        if step > 0:  # then a batch was trained
+            self._session.stop_waiting()
         if self._session.is_due(step):
             scalars = self._session.record(step, epoch, self._loggers)
             if scalars is not None:
@@ -205,8 +213,22 @@ class _TensorBoard:
 
     @cached_property
     def experiment(self) -> SummaryWriter:
+        self._process = os.getpid()
         return SummaryWriter(self._log_dir)
 
     def close(self) -> None:
-        if "experiment" in vars(self):
-            self.experiment.close()
+        """Write out all events. In a forked child process nothing happens: its parent writes them.
+
+        Raises:
+            TimeoutError: If that takes more than 10 s.
+            OSError: If the file cannot be written.
+        """
+        if "experiment" not in vars(self) or os.getpid() != self._process:
+            return
+        errors: list[BaseException] = []
+        thread = JobQueue("kernelviz-events", most_jobs=1, most_bytes=0, on_error=errors.append)
+        thread.submit(self.experiment.close)
+        if not thread.close(patience=_CLOSE_PATIENCE):
+            raise TimeoutError(f"it was not written within {_CLOSE_PATIENCE:.0f} s")
+        if errors:
+            raise errors[0]

@@ -465,4 +465,4 @@ def test_a_named_layer_that_gets_no_input_is_said(tmp_path, recwarn) -> None:
     with KernelWatcher(net, tmp_path, loggers=[]) as watcher:
         watcher.snapshot(0)
     [warning] = warned(recwarn)
-    assert "could not take a snapshot: a watched layer got no input" in warning
+    assert "could not take a snapshot: a lazy convolution got no input" in warning

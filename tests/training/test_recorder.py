@@ -14,8 +14,10 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from test_failures import trained_weights
 
 from kernelviz_callback import KernelVizCallback, register_logger
+from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.training import failures, recorder
 from kernelviz_callback.training.renderer import Renderer
+from kernelviz_callback.training.run_lock import lock_run_folder
 
 EVERY_STEP = {"every_n_train_steps": 1}
 
@@ -144,6 +146,10 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(Path, "replace", wait)
     yield answer
     answer.set()
+    end_all_threads()
+
+
+def end_all_threads() -> None:
     for thread in threading.enumerate():
         if thread.name.startswith("kernelviz"):
             thread.join()
@@ -185,8 +191,34 @@ def test_snapshots_in_memory_are_written_when_the_folder_answers(
     assert again == ["kernelviz: at step 6 could again keep one more snapshot in memory"]
 
 
+def test_a_folder_that_answers_after_the_end_has_the_snapshots_and_is_unlocked(
+    fit, monkeypatch
+) -> None:
+    monkeypatch.setattr(recorder, "MOST_WAITING", 3)
+    monkeypatch.setattr(recorder, "_FILE_PATIENCE", 0.3)
+    answer, open_run_folder = threading.Event(), recorder.open_run_folder
+
+    def open_late(*args: Any, **options: Any) -> Any:
+        answer.wait()
+        return open_run_folder(*args, **options)
+
+    monkeypatch.setattr(recorder, "open_run_folder", open_late)
+    with pytest.warns(UserWarning, match="kernelviz: ") as caught:
+        trainer = fit(KernelVizCallback(**EVERY_STEP))
+    assert "could not be written within 0 s" in warned(caught)[-1]
+    assert steps_on_disk(trainer.log_dir) == []
+    answer.set()
+    end_all_threads()
+    assert steps_on_disk(trainer.log_dir) == [0, 1, 2]
+    attempt = Attempt((Path(trainer.log_dir) / "kernelviz" / ".run").read_text().split()[0], 0)
+    lock = lock_run_folder(trainer.log_dir, last=attempt)
+    assert (lock.folder.name, lock.avoided, lock.is_resumed) == ("kernelviz", None, True)
+    assert lock.was_killed, "the next attempt logs the pictures that are missing"
+    lock.release()
+
+
 def test_a_logger_that_never_answers_costs_its_pictures_only(
-    fit, monkeypatch, own_loggers: None, closing_line
+    fit, monkeypatch, own_loggers: None, closing_line, tmp_path: Path
 ) -> None:
     answer = threading.Event()
     register_logger(Far, lambda *_: answer.wait())
@@ -196,10 +228,15 @@ def test_a_logger_that_never_answers_costs_its_pictures_only(
     expected = trained_weights(fit)
     with pytest.warns(UserWarning, match="kernelviz: ") as caught:
         found = trained_weights(fit, KernelVizCallback(**EVERY_STEP), logger=Far())
+    [folder] = tmp_path.rglob("kernelviz")
+    avoided = lock_run_folder(folder.parent)
+    assert avoided.folder.name == "kernelviz-2", "pictures may still be written to the first"
+    avoided.release()
     answer.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("kernelviz"):
-            thread.join()
+    end_all_threads()
+    lock = lock_run_folder(folder.parent)
+    assert lock.avoided is None
+    lock.release()
     assert torch.equal(found, expected)
     left_out, given_up = warned(caught)
     assert "could not draw one more snapshot" in left_out

@@ -265,6 +265,58 @@ def test_a_lock_file_that_is_something_else_is_not_written(tmp_path: Path, link:
     assert not (tmp_path / "absent").exists()
 
 
+def test_a_second_release_unlocks_no_other_folder(tmp_path: Path) -> None:
+    """The system gives the number of a closed file to the next file that is opened."""
+    first = lock_run_folder(tmp_path / "a")
+    first.release()
+    second = lock_run_folder(tmp_path / "b")
+    first.release()
+    assert (second.folder / ".lock").read_bytes() == b"held"
+    other = lock_run_folder(tmp_path / "b")
+    assert other.avoided == second.folder
+    other.release()
+    second.release()
+
+
+def test_a_damaged_folder_of_the_training_is_named_once(tmp_path: Path) -> None:
+    before = lock_run_folder(tmp_path)
+    before.release()
+    (before.folder / ".lock").write_bytes(b"of another program")
+    lock = lock_run_folder(tmp_path, last=before.attempt)
+    assert lock.folder.name == "kernelviz-2"
+    assert lock.damaged == (f"{before.folder}: its .lock was written by another program",)
+    lock.release()
+
+
+@pytest.mark.parametrize("mark", [b"held", b"hheld"])
+def test_a_folder_is_found_again_after_attempts_of_any_version_were_killed(
+    tmp_path: Path, mark: bytes
+) -> None:
+    """Version 1.0.0 left ``hheld`` after a second killed attempt."""
+    before = lock_run_folder(tmp_path)
+    write_a_snapshot(before.folder)
+    before.release()
+    (before.folder / ".lock").write_bytes(mark)
+    lock = lock_run_folder(tmp_path, last=before.attempt)
+    assert (lock.folder, lock.is_resumed, lock.was_killed) == (before.folder, True, True)
+    assert lock.damaged == ()
+    assert (lock.folder / ".lock").read_bytes() == b"held"
+    lock.release()
+    assert (lock.folder / ".lock").read_bytes() == b""
+
+
+@pytest.mark.parametrize("content", [b"h", b"heldheld", b"hheld of another program"])
+def test_a_lock_file_with_other_content_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "kernelviz"
+    folder.mkdir()
+    (folder / ".lock").write_bytes(content)
+    lock = lock_run_folder(tmp_path)
+    assert lock.folder.name == "kernelviz-2"
+    assert lock.damaged == (f"{folder}: its .lock was written by another program",)
+    assert (folder / ".lock").read_bytes() == content
+    lock.release()
+
+
 @pytest.mark.parametrize("what", ["file", "dangling symlink"])
 def test_what_is_not_a_folder_is_avoided_and_named(tmp_path: Path, what: str) -> None:
     place = tmp_path / "kernelviz"

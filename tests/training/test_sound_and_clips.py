@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kernelviz_callback import KernelVizCallback, KernelWatcher, Probe, load_snapshot
 from kernelviz_callback.model.convolutions import geometry_of
 from kernelviz_callback.probe.probe import readable_by_layer
+from kernelviz_callback.snapshots.probe_file import load_saved_probe
 
 
 class Sound(pl.LightningModule):
@@ -70,6 +71,16 @@ def fitted(kind: type[Sound], folder: Path, *callbacks: pl.Callback) -> tuple[So
     )
     trainer.fit(model)
     return model, trainer
+
+
+def test_the_chart_has_the_size_that_the_user_chose_though_no_layer_reads_it(
+    tmp_path: Path,
+) -> None:
+    callback = KernelVizCallback(probe="train_batch", probe_size=64)
+    _, trainer = fitted(Sound, tmp_path, callback)
+    saved = load_saved_probe(Path(trainer.log_dir) / "kernelviz")
+    assert saved is not None
+    assert saved.size == (64, 64)
 
 
 @pytest.mark.parametrize("kind", [Sound, Clips])

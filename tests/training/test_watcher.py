@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import torch
 from conftest import logged_images, steps_on_disk, warned
 from forked import run_python
 from lightning.pytorch.loggers import CSVLogger
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback import KernelWatcher, list_snapshots, load_snapshot
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.tensorboard_plugin.codec import PLUGIN_NAME
+from kernelviz_callback.training import watcher as watcher_module
 
 
 def network() -> nn.Sequential:
@@ -142,6 +145,40 @@ def test_the_same_step_again_changes_nothing(tmp_path: Path) -> None:
     assert list(logged_images(tmp_path)["kernels/0"]) == [1]
 
 
+class WithSpareLayer(nn.Module):
+    """A network with a lazy convolution that its forward method does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.spare = nn.LazyConv2d(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_lazy_layer_without_input_is_not_waited_for(tmp_path: Path, is_early: bool) -> None:
+    model = WithSpareLayer()
+    with KernelWatcher(model, tmp_path, loggers=[]) as watcher:
+        for step in range(3):
+            if is_early:
+                watcher.snapshot(step)
+            model(torch.rand(1, 3, 8, 8))
+            if not is_early:
+                watcher.snapshot(step)
+    assert steps_on_disk(tmp_path) == [1, 2]
+    assert list(load_snapshot(list_snapshots(tmp_path / "kernelviz")[1]).weights) == ["conv"]
+
+
+@pytest.mark.loses_something
+def test_a_loop_that_records_nothing_says_why(tmp_path: Path, recwarn: Any) -> None:
+    with KernelWatcher(WithSpareLayer(), tmp_path, loggers=[]) as watcher:
+        watcher.snapshot(0)
+    [said] = warned(recwarn)
+    assert "a lazy convolution got no input, so it has no weights" in said
+
+
 def test_a_resumed_loop_writes_to_the_same_folder(tmp_path: Path) -> None:
     model = network()
     with KernelWatcher(model, tmp_path, scale="run") as watcher:
@@ -181,6 +218,57 @@ def test_close_ends_all_threads(tmp_path: Path) -> None:
     with KernelWatcher(network(), tmp_path) as watcher:
         watcher.snapshot(0)
     assert threading.active_count() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_close_in_a_forked_child_leaves_everything_to_the_parent(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from torch import nn
+from kernelviz_callback import KernelWatcher
+watcher = KernelWatcher(nn.Conv2d(3, 4, 3), sys.argv[1])
+watcher.snapshot(0)
+child = os.fork()
+if child == 0:
+    watcher.close()
+    print("closed", flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+watcher.snapshot(1)
+watcher.close()
+"""
+    done = run_python("-c", code, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["closed"]
+    assert "could not" not in done.stderr
+    assert done.stderr.count("snapshots written") == 1
+    assert steps_on_disk(tmp_path) == [0, 1]
+    assert list(logged_images(tmp_path)["kernels/Conv2d"]) == [0, 1]
+
+
+@pytest.mark.loses_something
+def test_an_event_file_that_never_answers_does_not_stop_the_program(
+    tmp_path: Path, monkeypatch, recwarn: Any
+) -> None:
+    answer, close = threading.Event(), EventFileWriter.close
+
+    def close_late(writer: EventFileWriter) -> None:
+        answer.wait(30)
+        close(writer)
+
+    monkeypatch.setattr(EventFileWriter, "close", close_late)
+    monkeypatch.setattr(watcher_module, "_CLOSE_PATIENCE", 0.2)
+    start = time.monotonic()
+    with KernelWatcher(network(), tmp_path) as watcher:
+        watcher.snapshot(0)
+    assert time.monotonic() - start < 20
+    [said] = warned(recwarn)
+    assert "could not close the event file: TimeoutError: it was not written within 0 s" in said
+    answer.set()
+    for thread in threading.enumerate():
+        if thread.name == "kernelviz-events":
+            thread.join()
+    assert list(logged_images(tmp_path)["kernels/0"]) == [0]
 
 
 @pytest.mark.loses_something

@@ -3,7 +3,6 @@
 import io
 import os
 import random
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,8 +43,14 @@ def shared(board: SummaryWriter) -> Any:
 @pytest.fixture
 def largest_file() -> Iterator[Any]:
     """Let the system forbid larger files: a write then fails after its first bytes."""
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    resource = pytest.importorskip("resource", reason="Windows has no limits of resources")
+
+    def limit(size: int | None) -> None:
+        most = resource.RLIM_INFINITY if size is None else size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+
+    yield limit
+    limit(None)
 
 
 @pytest.mark.parametrize("has_c", [True, False])
@@ -92,7 +97,7 @@ def test_a_record_that_fails_half_way_damages_nothing(tmp_path: Path, largest_fi
             shared(board).append([event(1, 30_000), event(2, 30_000)])
         board.add_scalar("loss", 1.0, 1)
         board.flush()
-        largest_file(resource.RLIM_INFINITY)
+        largest_file(None)
         shared(board).append([event(3)])
         board.add_scalar("loss", 1.0, 2)
     assert steps_in(tmp_path) == {"loss": [0, 1, 2], "ours": [0, 1, 3]}
@@ -114,7 +119,7 @@ def test_a_file_that_could_not_be_cut_at_once_is_cut_before_the_next_record(
             with pytest.raises(OSError, match="File too large"):
                 shared(board).append([event(1, 80_000)])
         assert path.stat().st_size > whole
-        largest_file(resource.RLIM_INFINITY)
+        largest_file(None)
         board.add_scalar("loss", 1.0, 2)
     assert steps_in(tmp_path) == {"ours": [0], "loss": [2]}
 
