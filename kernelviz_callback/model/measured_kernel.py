@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernelviz_callback.model.convolutions import Geometry, geometry_of, weight_shape
+from kernelviz_callback.model.held_state import NotRestorable
 from kernelviz_callback.model.isolation import CollectiveOperation, isolated_run
 
 _MOST_VALUES = 2**22  # numbers in the images, or in the outputs, of one call of the layer
@@ -56,18 +57,19 @@ def measure_kernel(layer: nn.Module, *, with_hooks: bool = False) -> Tensor:
     """
     question = _Question.about(layer)
     parameter = next(layer.parameters())
-    with isolated_run(layer, parameter.device, hooks_of=layer if with_hooks else None):
-        try:
+    try:
+        with isolated_run(layer, parameter.device, hooks_of=layer if with_hooks else None):
             return _measure(layer, question, parameter)
-        except CollectiveOperation as error:
-            raise NotAConvolution(f"it waits for other processes ({error})") from None
-        except NotAConvolution:
-            raise
-        except Exception as error:
-            raise NotAConvolution(
-                f"it failed on images of shape {tuple(question.image)}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+    except CollectiveOperation as error:
+        raise NotAConvolution(f"it waits for other processes ({error})") from None
+    except NotRestorable as error:
+        raise NotAConvolution(str(error)) from error
+    except NotAConvolution:
+        raise
+    except Exception as error:
+        raise NotAConvolution(
+            f"it failed on images of shape {tuple(question.image)}: {type(error).__name__}: {error}"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The order in which a model calls its layers, found without a trace."""
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -110,3 +111,19 @@ def test_the_run_leaves_no_trace() -> None:
     assert torch.equal(torch.get_rng_state(), random)
     assert net.training
     assert not net.first._forward_pre_hooks
+
+
+def test_a_model_that_cannot_be_restored_is_not_run_but_its_parts_are() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Backwards()
+            self.counter = itertools.count()
+
+        def forward(self, x: Tensor) -> Tensor:
+            next(self.counter)
+            return self.net(x)
+
+    model = Counts()
+    assert list(calls_of(model).places) == ["net.first", "net.up", "net.last"]
+    assert next(model.counter) == 0

@@ -1,10 +1,13 @@
 """The watched layer is the first that the training runs and trains, in models of every kind."""
 
 import copy
+import random
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TinyNet, steps_on_disk, warned
@@ -198,6 +201,20 @@ class Dictionary(Lit):
         pass
 
 
+class Masking(Lit):
+    """Draws numbers and counts its calls in objects that are no modules."""
+
+    def add_parts(self) -> None:
+        super().add_parts()
+        self.rng, self.python_rng = np.random.default_rng(0), random.Random(0)
+        self.helper = SimpleNamespace(calls=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.helper.calls += 1
+        scale = self.rng.random() + self.python_rng.random() + self.helper.calls
+        return super().forward(x * scale)
+
+
 MODELS: dict[str, tuple[type[LightningModule], str, list[str]]] = {
     "perceptual": (Perceptual, "net.stem", ["also there: loss_net.0 (not trained);"]),
     "no forward": (Bare, "net.stem", ["also there: loss_net.0 (not trained);"]),
@@ -224,7 +241,9 @@ def test_the_first_layer_that_is_run_and_trained(
     assert "transposed" not in line, "the transposed layer runs later"
 
 
-@pytest.mark.parametrize("kind", [Teacher, Adversarial, Reversed, GreyReversed, Dictionary])
+@pytest.mark.parametrize(
+    "kind", [Teacher, Adversarial, Reversed, GreyReversed, Dictionary, Masking]
+)
 def test_the_search_for_the_first_layer_leaves_no_trace(fit, kind: type[Lit]) -> None:
     ends = []
     for callbacks in ([], [KernelVizCallback()]):
