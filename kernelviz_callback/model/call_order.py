@@ -69,15 +69,19 @@ def find_calls(
     """
     if why_it_cannot_run(model) is not None:
         return Calls()
-    whole = _Run(model, layers, image_of, ends_at).calls() if has_forward(model) else Calls()
+    try:
+        own = len(image_of(None))
+    except Exception:  # without an image the order is not known
+        return Calls()
+    whole = _Run(model, layers, image_of, ends_at, own).calls() if has_forward(model) else Calls()
     if any(map(ends_at, whole.places)):
         return whole
     uncalled = {id(layer) for name, layer in layers.items() if name not in whole.places}
     networks = list(_networks_below(model, uncalled, set(map(id, layers.values())) - uncalled))
     parts = [
-        _Run(network, layers, image_of, ends_at).calls() for network in networks[:_MOST_NETWORKS]
+        _Run(network, layers, image_of, ends_at, own).calls()
+        for network in networks[:_MOST_NETWORKS]
     ]
-    own = len(image_of(None))
     parts = [whole, *sorted(parts, key=lambda part: (part.channels != own, part.channels or 0))]
     places: dict[str, int] = {}
     for part in parts:
@@ -106,8 +110,8 @@ def has_forward(module: nn.Module) -> bool:
     return owner is not nn.Module and owner.__name__ != "LightningModule"
 
 
-def tells_calls(layer: nn.Module) -> bool:
-    """Whether `find_calls` can find out that a layer is called.
+def can_be_noted(layer: nn.Module) -> bool:
+    """Whether `find_calls` can note the calls of a layer.
 
     TorchScript modules take no hooks, and what torch.export leaves of a layer is not called.
     """
@@ -127,36 +131,37 @@ class _Run:
         layers: Mapping[str, nn.Module],
         image_of: Callable[[int | None], Tensor],
         ends_at: Callable[[str], bool],
+        own: int,
     ) -> None:
         inside = set(map(id, network.modules()))
         self._network = network
         self._layers = {name: layer for name, layer in layers.items() if id(layer) in inside}
         self._image_of = image_of
         self._ends_at = ends_at
+        self._own = own
 
     def calls(self) -> Calls:
         """Return the layers that the network calls."""
-        found, ended = self._run(image := self._image_of(None))
-        if not ended and len(found.places) == 1 and found.channels != len(image):
-            try:
-                again, _ = self._run(self._image_of(found.channels))
-            except ValueError:  # there is no such image
-                return found
+        found, ended = self._run(None)
+        if not ended and len(found.places) == 1 and found.channels != self._own:
+            again, _ = self._run(found.channels)
             return again if again.places else found
         return found
 
-    def _run(self, image: Tensor) -> tuple[Calls, bool]:
+    def _run(self, channels: int | None) -> tuple[Calls, bool]:
         """Run the network. The second result is False if it failed."""
-        notes = _Notes(len(image), self._ends_at)
+        notes = _Notes(self._own if channels is None else channels, self._ends_at)
         numbers = (p for p in self._network.parameters() if p.is_floating_point())
         if (parameter := next(numbers, None)) is None:
             return Calls(), False
-        batch = image.to(parameter.device, parameter.dtype)[None]
         ended = True
         try:
+            image = self._image_of(channels)
+            image = image.clone(memory_format=torch.contiguous_format)  # its channels share memory
+            batch = image.to(parameter.device, parameter.dtype)[None]
             with isolated_run(self._network, parameter.device):
                 for name, layer in self._layers.items():
-                    if tells_calls(layer):
+                    if can_be_noted(layer):
                         layer.register_forward_pre_hook(partial(notes.note, name))
                 self._network(batch)
         except _Ended:

@@ -96,7 +96,10 @@ def feature_maps(
     if reason is not None:
         return FeatureMaps(absent=dict.fromkeys(layers, reason))
     parameter = next(p for p in model.parameters() if p.is_floating_point())
-    batch = probe.to(parameter.device, parameter.dtype)[None]
+    # Channels of the probe may share their memory, and some models change their input in place.
+    batch = probe.to(
+        parameter.device, parameter.dtype, memory_format=torch.contiguous_format, copy=True
+    )[None]
     found: dict[str, FeatureMap] = {}
     reason = "the model ended without calling it"
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kernelviz_callback.model.call_order import Calls, find_calls, tells_calls
+from kernelviz_callback.model.call_order import Calls, can_be_noted, find_calls
 from kernelviz_callback.model.convolutions import (
     geometry_of,
     is_ready,
@@ -74,7 +74,7 @@ def choose_layers(
 
 
 class _Chooser:
-    """Knows the convolutions of one model, which are trained, and which are called first."""
+    """The convolutions of one model: which are trained, and which are called first."""
 
     def __init__(self, model: nn.Module, optimizers: Iterable[Any]) -> None:
         self._model = model
@@ -200,7 +200,7 @@ class _Chooser:
             for name in names[: names.index(chosen)]
             if (reason := self._named[name].reason)
             # A layer that was not called before the run ended is not before the chosen one.
-            and (name in calls or chosen not in calls or not tells_calls(self._named[name].module))
+            and (name in calls or chosen not in calls or not can_be_noted(self._named[name].module))
         }
 
 
