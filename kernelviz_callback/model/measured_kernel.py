@@ -1,6 +1,6 @@
 """Measure the kernel of a layer that computes its output in a way of its own.
 
-The layer itself is asked: what it returns for chosen images tells which weights it multiplies with.
+The layer is run on chosen images. The weights that it multiplies with follow from what it returns.
 """
 
 from collections.abc import Callable, Iterator
@@ -55,11 +55,18 @@ def measure_kernel(layer: nn.Module, *, with_hooks: bool = False) -> Tensor:
         >>> torch.equal(measure_kernel(conv), conv.weight)
         True
     """
-    question = _Question.about(layer)
-    parameter = next(layer.parameters())
+    like = next((t for t in _tensors_of(layer) if t.is_floating_point()), None)
+    if like is None:
+        raise NotAConvolution("it has no parameters and no buffers")
     try:
-        with isolated_run(layer, parameter.device, hooks_of=layer if with_hooks else None):
-            return _measure(layer, question, parameter)
+        question = _Question.about(layer)
+    except Exception as error:
+        raise NotAConvolution(
+            f"its settings are not those of a convolution: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        with isolated_run(layer, like.device, hooks_of=layer if with_hooks else None):
+            return _measure(layer, question, like)
     except CollectiveOperation as error:
         raise NotAConvolution(f"it waits for other processes ({error})") from None
     except NotRestorable as error:
@@ -72,9 +79,14 @@ def measure_kernel(layer: nn.Module, *, with_hooks: bool = False) -> Tensor:
         ) from error
 
 
+def _tensors_of(layer: nn.Module) -> Iterator[Tensor]:
+    yield from layer.parameters()
+    yield from layer.buffers()
+
+
 @dataclass(frozen=True)
 class _Question:
-    """The sizes of the images that a layer is asked with.
+    """The sizes of the images that a layer is run on.
 
     Attributes:
         shape: Shape of the weights.

@@ -13,7 +13,12 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
 from kernelviz_callback.model.isolation import derives_weights
-from kernelviz_callback.model.layer_kinds import CONVOLUTIONS, Convolution, base_of
+from kernelviz_callback.model.layer_kinds import (
+    CONVOLUTIONS,
+    Convolution,
+    base_of,
+    stored_weight,
+)
 from kernelviz_callback.model.measured_kernel import NotAConvolution, measure_kernel
 
 _METHODS = ("forward", "_conv_forward")
@@ -121,13 +126,21 @@ def _has_own_weight_hook(layer: nn.Module) -> bool:
 
 
 def _measure(layer: nn.Module, base: Convolution) -> Kernel:
-    stored = _copy(_stored_kernel(base))
-    if any(hasattr(p, "full_tensor") for p in layer.parameters()):
-        return Kernel(stored, "its parameters are spread over processes")
+    # A layer that makes its weights of other tensors may store no weights.
+    stored = None if stored_weight(base) is None else _copy(_stored_kernel(base))
     try:
+        if any(hasattr(p, "full_tensor") for p in layer.parameters()):
+            raise NotAConvolution("its parameters are spread over processes")
         measured = _copy(measure_kernel(layer, with_hooks=_has_own_weight_hook(layer)))
     except NotAConvolution as error:
+        if stored is None:
+            raise ValueError(
+                f"{type(layer).__name__} stores no weights, and those that it multiplies with "
+                f"cannot be measured ({error}); watch other layers with layers=..."
+            ) from error
         return Kernel(stored, str(error))
+    if stored is None:
+        return Kernel(measured)
     rounding = _ROUNDING * stored.abs().amax()
     is_stored = measured.shape == stored.shape and (measured - stored).abs().amax() <= rounding
     return Kernel(stored if is_stored else measured)

@@ -229,6 +229,60 @@ def test_the_layer_is_not_changed() -> None:
     assert not hooked
 
 
+class Mixed(nn.Conv2d):
+    """Makes its weights of a basis, and has no parameter ``weight``."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        del self.weight
+        self.basis = nn.Parameter(torch.randn(2, sizes[1], sizes[0], sizes[2], sizes[2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.basis.sum(0), self.bias)
+
+
+class LowRank(nn.Conv2d):
+    """Two layers, one after the other."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        del self.weight
+        self.narrow = nn.Conv2d(sizes[0], 2, sizes[2], bias=False)
+        self.wide = nn.Conv2d(2, sizes[1], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wide(self.narrow(x))
+
+
+class Blur(nn.Conv2d):
+    """Has buffers and no parameters."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes, bias=False)
+        weight = self.weight.detach()
+        del self.weight
+        self.register_buffer("weight", weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * 2)
+
+
+@pytest.mark.parametrize("kind", [Mixed, LowRank, Blur])
+def test_a_layer_without_the_parameter_weight_is_measured(kind: type[nn.Conv2d]) -> None:
+    torch.manual_seed(3)
+    layer = kind(3, 4, 3)
+    kernel = read_kernel(layer)
+    assert kernel.unknown is None
+    torch.testing.assert_close(kernel.weight, kernel_by_autograd(layer), rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_stores_no_weights_and_is_no_convolution_is_refused() -> None:
+    layer = Mixed(3, 4, 3)
+    layer.forward = lambda x: x.relu()
+    with pytest.raises(ValueError, match=r"Mixed stores no weights, .*; watch other layers"):
+        read_kernel(layer)
+
+
 class Relu(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).relu()
