@@ -347,6 +347,22 @@ def test_a_layer_that_is_registered_twice_is_found_under_its_first_name() -> Non
     assert list(find_convolutions(net, "*")) == ["stem"]
 
 
+@pytest.mark.parametrize(("kind", "rank"), [(nn.Conv1d, 1), (nn.Conv2d, 2), (nn.Conv3d, 3)])
+def test_a_subclass_may_set_one_number_for_all_directions(kind: Any, rank: int) -> None:
+    class OneNumber(kind):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.kernel_size, self.stride, self.padding, self.dilation = 3, 2, 1, 1
+
+    layer = OneNumber(3, 4, 3)
+    geometry = geometry_of(layer)
+    assert geometry.stride == (2,) * rank
+    assert geometry.padding == geometry.dilation == (1,) * rank
+    assert weight_shape(layer) == (4, 3, *(3,) * rank)
+    del layer.weight
+    assert weight_shape(layer) == (4, 3, *(3,) * rank)
+
+
 class AnswersForOthers(nn.Module):
     """Passes unknown names on to a network, or to a dictionary."""
 
