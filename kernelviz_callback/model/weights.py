@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from kernelviz_callback.model.isolation import derives_weights
 from kernelviz_callback.model.layer_kinds import (
@@ -22,6 +22,9 @@ from kernelviz_callback.model.layer_kinds import (
 from kernelviz_callback.model.measured_kernel import NotAConvolution, measure_kernel
 
 _METHODS = ("forward", "_conv_forward")
+# Attributes in which a module keeps its parts, and values that do not change.
+_PARTS = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
+_PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device)
 _ROUNDING = 1e-5  # of measured weights, relative to the largest weight
 
 
@@ -147,19 +150,20 @@ def _measure(layer: nn.Module, base: Convolution) -> Kernel:
 
 
 def _state_of(layer: nn.Module) -> list[Any] | None:
-    """Copy all that the weights of a layer depend on; None if that is not the layer alone."""
+    """Copy all that the weights of a layer depend on; None if this cannot be known."""
     if not vars(layer).keys().isdisjoint(_METHODS) or _has_own_weight_hook(layer):
         return None
-    tensors = [t.detach().clone() for t in (*layer.parameters(), *layer.buffers())]
-    settings = [
-        {name: copy.deepcopy(v) for name, v in vars(module).items() if _is_plain(v)}
-        for module in layer.modules()
-    ]
-    return [tensors, settings]
-
-
-def _is_plain(value: object) -> bool:
-    return all(isinstance(leaf, bool | int | float | str | None) for leaf in tree_leaves(value))
+    tensors = [*layer.parameters(), *layer.buffers()]
+    settings: list[Any] = []
+    for module in layer.modules():
+        own = {n: v for n, v in vars(module).items() if n not in _PARTS and "_hooks" not in n}
+        leaves, structure = tree_flatten(own)
+        plain = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+        if not all(isinstance(leaf, _PLAIN) for leaf in plain):
+            return None
+        tensors += [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        settings.append([structure, plain])
+    return [[t.detach().clone() for t in tensors], settings]
 
 
 def _is_same(before: list[Any] | None, now: list[Any] | None) -> bool:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from math import prod
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -363,6 +364,35 @@ def test_a_kernel_is_measured_again_only_if_the_layer_has_changed() -> None:
     conv.scale = 2.0
     torch.testing.assert_close(effective_weight(conv), 2 * changed)
     assert Counted.calls > calls
+
+
+class Scheduled(nn.Conv2d):
+    """Multiplies its weights with tensors and objects that are no buffers and no modules."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.mask = torch.ones_like(self.weight)
+        self.scales = [torch.ones(1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.mask * self.scales[0]
+        return F.conv2d(x, weight * getattr(self, "schedule", SCHEDULE).factor, self.bias)
+
+
+SCHEDULE = SimpleNamespace(factor=1.0)
+
+
+def test_a_kernel_is_measured_again_if_a_tensor_or_an_object_of_the_layer_has_changed() -> None:
+    conv = Scheduled(3, 4, 3)
+    assert torch.equal(effective_weight(conv), conv.weight)
+    conv.mask[0] = 0
+    assert effective_weight(conv)[0].count_nonzero() == 0
+    conv.scales[0] *= 2
+    torch.testing.assert_close(effective_weight(conv)[1:], 2 * conv.weight[1:].detach())
+    conv.schedule = SimpleNamespace(factor=1.0)
+    effective_weight(conv)
+    conv.schedule.factor = 3.0
+    torch.testing.assert_close(effective_weight(conv)[1:], 6 * conv.weight[1:].detach())
 
 
 def test_health_and_names_use_the_measured_kernel() -> None:
