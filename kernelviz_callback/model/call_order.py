@@ -29,11 +29,14 @@ class Calls:
         readers: Names of the layers that read the image itself.
         channels: Number of channels of the images that the model reads; None if no layer was
             called.
+        is_whole: Whether the model itself was run. If only its networks were, layers that are the
+            first ones of networks for such images have the same place.
     """
 
     places: Mapping[str, int] = field(default_factory=dict)
     readers: frozenset[str] = frozenset()
     channels: int | None = None
+    is_whole: bool = True
 
 
 def find_calls(
@@ -78,18 +81,35 @@ def find_calls(
         return whole
     uncalled = {id(layer) for name, layer in layers.items() if name not in whole.places}
     networks = list(_networks_below(model, uncalled, set(map(id, layers.values())) - uncalled))
+    if not networks:
+        return whole
+    # First those that probably read the image.
+    networks.sort(key=lambda network: _channels_read(network) not in {own, 1, 3})
     parts = [
         _Run(network, layers, image_of, ends_at, own).calls()
         for network in networks[:_MOST_NETWORKS]
     ]
     parts = [whole, *sorted(parts, key=lambda part: (part.channels != own, part.channels or 0))]
+    channels = next((part.channels for part in parts if part.places), None)
+    if len(networks) > _MOST_NETWORKS and channels not in {own, 1, 3}:
+        return Calls()
     places: dict[str, int] = {}
     for part in parts:
+        # The order of the parts is not known, so the first layers have the same place.
         before = len(places)
-        places |= {name: before + place for name, place in part.places.items()}
-    channels = next((part.channels for part in parts if part.places), None)
+        places |= {
+            name: 0 if place == 0 and part.channels == channels else before + place
+            for name, place in part.places.items()
+        }
     readers = (part.readers for part in parts if part.channels == channels)
-    return Calls(places, frozenset().union(*readers), channels)
+    return Calls(places, frozenset().union(*readers), channels, is_whole=False)
+
+
+def _channels_read(network: nn.Module) -> int | None:
+    """Return the number of channels that the first convolution in a network reads."""
+    convs = (conv for module in network.modules() if (conv := base_of(module)) is not None)
+    first = next(convs, None)
+    return None if first is None else weight_shape(first)[1] * first.groups
 
 
 def why_it_cannot_run(model: nn.Module) -> str | None:

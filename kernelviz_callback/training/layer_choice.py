@@ -168,7 +168,7 @@ class _Chooser:
         """Name other layers that the user may mean by "the first convolution"."""
         names = list(self._layers)
         earlier = names[: names.index(chosen)]
-        is_ordered = is_given or chosen in self._calls.places
+        is_ordered = is_given or self._is_known_to_be_first(chosen)
         apart = [
             name
             for name in names[len(earlier) + 1 :]
@@ -191,6 +191,11 @@ class _Chooser:
         """Whether a layer reads the same image as the chosen one."""
         places = self._calls.places
         return name in places and places[name] == places.get(chosen)
+
+    def _is_known_to_be_first(self, chosen: str) -> bool:
+        """Whether the model was run, and no other trained network may come before the layer."""
+        is_rival = (not self._untrained[n] and self._is_beside(n, chosen) for n in self._layers)
+        return chosen in self._calls.places and (self._calls.is_whole or sum(is_rival) == 1)
 
     def _refused_before(self, chosen: str) -> dict[str, str]:
         """Return the layers before the chosen one that cannot be watched, with the reasons."""

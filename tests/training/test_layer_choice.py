@@ -259,6 +259,63 @@ def test_the_search_for_the_first_layer_leaves_no_trace(fit, kind: type[Lit]) ->
     assert losses == other_losses
 
 
+class Refines(nn.Module):
+    """Two networks read images, and the one that is defined first runs last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refine, self.base, self.out = Encoder(), Encoder(), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.refine(self.out(self.base(x) * mask))
+
+
+class Layers(nn.Module):
+    """Two layers read images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.last(self.first(x) * mask)
+
+
+class LateStem(nn.Module):
+    """The network that reads the image comes after many others."""
+
+    def __init__(self, count: int, channels: int = 3) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()) for _ in range(count)
+        )
+        self.stem = nn.Conv2d(channels, 8, 3)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        x = self.stem(x) + time
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+DEFINED = " (the model did not run on an image, so the first one defined)"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (Refines(), f"refine.stem (8 filters 3x5x5); also there: base.stem, out{DEFINED}"),
+        (Layers(), f"last (3 filters 3x3x3); also there: first{DEFINED}"),
+        (LateStem(7), "stem (8 filters 3x3x3); also there: blocks.0.0"),
+        (LateStem(12), "stem (8 filters 3x3x3); also there: blocks.0.0"),
+        (LateStem(12, 5), f"blocks.0.0 (8 filters 8x3x3); also there: stem{DEFINED}"),
+    ],
+    ids=["networks", "layers", "few blocks", "many blocks", "many blocks, five channels"],
+)
+def test_an_order_that_is_not_known_is_said(model: nn.Module, said: str) -> None:
+    assert str(WatchedLayers(model)) == said
+
+
 def test_a_layer_that_is_not_trained_is_said(fit, caplog) -> None:
     model = Lit()
     model.net.requires_grad_(False)
