@@ -280,7 +280,7 @@ def _match(model: nn.Module, named: Mapping[str, NamedLayer], pattern: str) -> l
     if pattern not in named:
         paths = {layer.path: name for name, layer in named.items()}
         names += [paths[path] for path in match_names(paths, pattern) if paths[path] not in names]
-    names = names or _names_of_alias(model, named, pattern)
+    names = names or names_of_alias(model, named, pattern)
     found = [name for name in names if named[name].reason is None]
     if len(found) > 1 and not is_glob(pattern):
         found = [n for n in found if isinstance(base_of(named[n].module), nn.Conv2d)] or found
@@ -299,7 +299,7 @@ def _match(model: nn.Module, named: Mapping[str, NamedLayer], pattern: str) -> l
     return names
 
 
-def _names_of_alias(model: nn.Module, named: Mapping[str, NamedLayer], pattern: str) -> list[str]:
+def names_of_alias(model: nn.Module, named: Mapping[str, NamedLayer], pattern: str) -> list[str]:
     """Return the name of the layer that has a second name, or that contains the convolution."""
     other = dict(model.named_modules(remove_duplicate=False)).get(pattern)
     if other is None:

@@ -11,6 +11,7 @@ from kernelviz_callback.model.convolutions import (
     geometry_of,
     is_ready,
     name_layers,
+    names_of_alias,
     select_convolutions,
     weight_shape,
 )
@@ -101,11 +102,13 @@ class _Chooser:
         first = min(self._layers, key=lambda n: (not self._reads_images(n), *self._place(n)))
         others = []
         if wanted is None:
-            again = len(before) == 1 and before[0] in self._layers
-            chosen = before[0] if again else min(self._layers, key=self._preference)
+            again = self._watched_before(before)
+            chosen = again or min(self._layers, key=self._preference)
             wanted = {chosen: self._layers[chosen]}
             refused = self._refused_before(chosen)
-            others = self._others(chosen, is_given=again)
+            others = self._others(chosen, is_given=again is not None)
+            if again not in (None, *before):
+                others.append(f"{again} had the name {before[0]} before")
             # A chosen layer that was not called is the first one of a network of its own.
             first = first if chosen in self._calls.places else chosen
         layer = self._layers[first]
@@ -118,6 +121,13 @@ class _Chooser:
             lazy=[layer for layer in self._layers.values() if not is_ready(layer)],
             notes=[*self._untrained_notes(wanted), *others, *_refusal_notes(refused)],
         )
+
+    def _watched_before(self, before: Sequence[str]) -> str | None:
+        """Return the present name of the only layer that was watched before, if it is there."""
+        if len(before) != 1:
+            return None
+        names = [*before, *names_of_alias(self._model, self._named, before[0])]
+        return next((name for name in names if name in self._layers), None)
 
     def _why_untrained(self, layer: nn.Module) -> str | None:
         """Return why the training does not change a layer, or None if it does or may do so."""

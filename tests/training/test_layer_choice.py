@@ -402,6 +402,20 @@ def test_a_resumed_training_watches_the_layer_that_it_watched(fit, tmp_path, rec
     ]
 
 
+def test_a_layer_that_got_another_name_is_watched_again_and_said() -> None:
+    class Lora(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(8, 4, 3)
+            self.lora_A = nn.Parameter(torch.zeros(2, 72))
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), Lora())
+    watched = WatchedLayers(net, before=["1.conv"])
+    assert list(watched.shapes) == ["1"]
+    assert "; 1 had the name 1.conv before" in str(watched)
+    assert list(WatchedLayers(net, before=["gone"]).shapes) == ["0"]
+
+
 def _last(trainer: Any) -> Any:
     return load_snapshot(list(list_snapshots(Path(trainer.log_dir) / "kernelviz").values())[-1])
 
