@@ -129,14 +129,27 @@ def _measure(layer: nn.Module, question: _Question, like: Tensor) -> Tensor:
     images = torch.randn(
         3, *question.image, generator=generator, dtype=torch.float32, device="cpu"
     ).to(like)
-    calls = _Convolutions()
-    with calls:
+    with _Convolutions() as calls:
         _check_output(layer(images[:1]), question)
+        return _measured(layer, question, images, calls.weights.copy())
+
+
+def _measured(
+    layer: nn.Module, question: _Question, images: Tensor, weights: list[Tensor]
+) -> Tensor:
+    """Return the one kernel that explains the outputs.
+
+    Args:
+        layer: The layer.
+        question: The sizes.
+        images: Shape (3, C, H, W), random.
+        weights: The weights of the convolutions that the layer has called.
+    """
     zero = layer(torch.zeros_like(images[:1]))
     images = images[1:] * 2 + 1  # other images, so that weights that depend on the image are found
     output = layer(images) - zero
-    if len(calls.weights) == 1 and calls.weights[0].shape == question.shape:
-        [kernel] = calls.weights
+    if len(weights) == 1 and weights[0].shape == question.shape:
+        [kernel] = weights
         if any(_predicts(kernel, start, images, output, question) for start in question.starts()):
             return kernel
     products = output[0].numel() * prod(question.shape[1:]) * _image_count(question)
@@ -149,7 +162,11 @@ def _measure(layer: nn.Module, question: _Question, like: Tensor) -> Tensor:
 
 
 class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Collects the weights of every convolution that is called in this mode."""
+    """Collects the weights of every convolution that is called in this mode, and computes exactly.
+
+    On a GPU, convolutions round their inputs to TF32, which has 10 bits, unless they are told not
+    to. The setting of torch for this belongs to the training and to all threads.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -158,9 +175,16 @@ class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is torch.ops.aten.convolution.default:
-            self.weights.append(args[1].detach().clone())
-        return func(*args, **(kwargs or {}))
+        if func is not torch.ops.aten.convolution.default:
+            return func(*args, **(kwargs or {}))
+        self.weights.append(args[1].detach().clone())
+        cudnn = {
+            "benchmark": False,
+            "deterministic": True,
+            "cudnn_enabled": torch.backends.cudnn.enabled,
+            "allow_tf32": False,
+        }
+        return torch.ops.aten._convolution.default(*args, **(kwargs or {}), **cudnn)
 
 
 def _check_output(output: Any, question: _Question) -> None:

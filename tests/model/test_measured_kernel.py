@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernelviz_callback import effective_weight, find_convolutions, kernel_health
 from kernelviz_callback.model.convolutions import geometry_of, weight_shape
@@ -364,6 +365,37 @@ def test_a_kernel_is_measured_again_only_if_the_layer_has_changed() -> None:
     conv.scale = 2.0
     torch.testing.assert_close(effective_weight(conv), 2 * changed)
     assert Counted.calls > calls
+
+
+class Operations(TorchDispatchMode):
+    """Notes whether each convolution may round to TF32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_round: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            self.may_round.append(torch.backends.cudnn.allow_tf32)
+        elif func is torch.ops.aten._convolution.default:
+            self.may_round.append(args[-1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", [Standardized2d, Doubled])
+def test_convolutions_are_not_rounded_to_tf32(kind: type[nn.Conv2d]) -> None:
+    with Operations() as operations:
+        read_kernel(kind(3, 4, 3))
+    assert operations.may_round
+    assert not any(operations.may_round)
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_kernel_is_exact_on_a_gpu() -> None:
+    layer = Doubled(3, 4, 5, padding=2)
+    expected = read_kernel(layer).weight
+    torch.testing.assert_close(read_kernel(layer.cuda()).weight.cpu(), expected, rtol=0, atol=1e-5)
 
 
 class Scheduled(nn.Conv2d):
