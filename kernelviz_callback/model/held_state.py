@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import enum
+import operator
 import pathlib
 import random
 import re
@@ -26,6 +27,7 @@ _FIXED = (
     *(type(None), type(...), type(NotImplemented), property, staticmethod, classmethod),
     *(torch.dtype, torch.device, torch.layout, torch.memory_format),
     *(np.generic, np.dtype, np.ufunc, re.Pattern, enum.Enum, pathlib.PurePath, decimal.Decimal),
+    *(operator.itemgetter, operator.attrgetter, operator.methodcaller),
     *(datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo, random.SystemRandom),
 )
 _METHODS = (types.MethodType, types.BuiltinMethodType, types.MethodWrapperType)
@@ -114,6 +116,8 @@ class HeldState:
             self._follow([value.func, value.args, value.keywords, vars(value)], where)
         elif isinstance(value, weakref.ref):
             self._follow([value()], where)
+        elif isinstance(value, types.MappingProxyType):
+            self._follow(dict(value).values(), where)
         elif isinstance(value, tuple | frozenset):
             self._follow(value, where)
         elif self._save_generator(value) or self._save_container(value, where):

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
+from torchmetrics import Accuracy
 
 from kernelviz_callback.model.convolutions import find_convolutions
 from kernelviz_callback.model.feature_maps import FeatureMaps, feature_maps
@@ -172,6 +173,7 @@ def test_trainers_loggers_and_hooks_do_not_prevent_a_run() -> None:
             self.log_to = logging.getLogger("held")
             self.lock = threading.Lock()
             self.makes = partial(nn.Conv2d, kernel_size=3)
+            self.accuracy = Accuracy("multiclass", num_classes=3)
             self.optimizer = torch.optim.Adam(self.parameters())
 
         def forward(self, x: Tensor) -> Tensor:
