@@ -29,11 +29,14 @@ class Calls:
         readers: Names of the layers that read the image itself.
         channels: Number of channels of the images that the model reads; None if no layer was
             called.
+        is_whole: Whether the model itself was run. If only its networks were, layers that are the
+            first ones of networks for such images have the same place.
     """
 
     places: Mapping[str, int] = field(default_factory=dict)
     readers: frozenset[str] = frozenset()
     channels: int | None = None
+    is_whole: bool = True
 
 
 def find_calls(
@@ -69,23 +72,44 @@ def find_calls(
     """
     if why_it_cannot_run(model) is not None:
         return Calls()
-    whole = _Run(model, layers, image_of, ends_at).calls() if has_forward(model) else Calls()
+    try:
+        own = len(image_of(None))
+    except Exception:  # without an image the order is not known
+        return Calls()
+    whole = _Run(model, layers, image_of, ends_at, own).calls() if has_forward(model) else Calls()
     if any(map(ends_at, whole.places)):
         return whole
     uncalled = {id(layer) for name, layer in layers.items() if name not in whole.places}
     networks = list(_networks_below(model, uncalled, set(map(id, layers.values())) - uncalled))
+    if not networks:
+        return whole
+    # First those that probably read the image.
+    networks.sort(key=lambda network: _channels_read(network) not in {own, 1, 3})
     parts = [
-        _Run(network, layers, image_of, ends_at).calls() for network in networks[:_MOST_NETWORKS]
+        _Run(network, layers, image_of, ends_at, own).calls()
+        for network in networks[:_MOST_NETWORKS]
     ]
-    own = len(image_of(None))
     parts = [whole, *sorted(parts, key=lambda part: (part.channels != own, part.channels or 0))]
+    channels = next((part.channels for part in parts if part.places), None)
+    if len(networks) > _MOST_NETWORKS and channels not in {own, 1, 3}:
+        return Calls()
     places: dict[str, int] = {}
     for part in parts:
+        # The order of the parts is not known, so the first layers have the same place.
         before = len(places)
-        places |= {name: before + place for name, place in part.places.items()}
-    channels = next((part.channels for part in parts if part.places), None)
+        places |= {
+            name: 0 if place == 0 and part.channels == channels else before + place
+            for name, place in part.places.items()
+        }
     readers = (part.readers for part in parts if part.channels == channels)
-    return Calls(places, frozenset().union(*readers), channels)
+    return Calls(places, frozenset().union(*readers), channels, is_whole=False)
+
+
+def _channels_read(network: nn.Module) -> int | None:
+    """Return the number of channels that the first convolution in a network reads."""
+    convs = (conv for module in network.modules() if (conv := base_of(module)) is not None)
+    first = next(convs, None)
+    return None if first is None else weight_shape(first)[1] * first.groups
 
 
 def why_it_cannot_run(model: nn.Module) -> str | None:
@@ -106,8 +130,8 @@ def has_forward(module: nn.Module) -> bool:
     return owner is not nn.Module and owner.__name__ != "LightningModule"
 
 
-def tells_calls(layer: nn.Module) -> bool:
-    """Whether `find_calls` can find out that a layer is called.
+def can_be_noted(layer: nn.Module) -> bool:
+    """Whether `find_calls` can note the calls of a layer.
 
     TorchScript modules take no hooks, and what torch.export leaves of a layer is not called.
     """
@@ -127,36 +151,37 @@ class _Run:
         layers: Mapping[str, nn.Module],
         image_of: Callable[[int | None], Tensor],
         ends_at: Callable[[str], bool],
+        own: int,
     ) -> None:
         inside = set(map(id, network.modules()))
         self._network = network
         self._layers = {name: layer for name, layer in layers.items() if id(layer) in inside}
         self._image_of = image_of
         self._ends_at = ends_at
+        self._own = own
 
     def calls(self) -> Calls:
         """Return the layers that the network calls."""
-        found, ended = self._run(image := self._image_of(None))
-        if not ended and len(found.places) == 1 and found.channels != len(image):
-            try:
-                again, _ = self._run(self._image_of(found.channels))
-            except ValueError:  # there is no such image
-                return found
+        found, ended = self._run(None)
+        if not ended and len(found.places) == 1 and found.channels != self._own:
+            again, _ = self._run(found.channels)
             return again if again.places else found
         return found
 
-    def _run(self, image: Tensor) -> tuple[Calls, bool]:
+    def _run(self, channels: int | None) -> tuple[Calls, bool]:
         """Run the network. The second result is False if it failed."""
-        notes = _Notes(len(image), self._ends_at)
+        notes = _Notes(self._own if channels is None else channels, self._ends_at)
         numbers = (p for p in self._network.parameters() if p.is_floating_point())
         if (parameter := next(numbers, None)) is None:
             return Calls(), False
-        batch = image.to(parameter.device, parameter.dtype)[None]
         ended = True
         try:
+            image = self._image_of(channels)
+            image = image.clone(memory_format=torch.contiguous_format)  # its channels share memory
+            batch = image.to(parameter.device, parameter.dtype)[None]
             with isolated_run(self._network, parameter.device):
                 for name, layer in self._layers.items():
-                    if tells_calls(layer):
+                    if can_be_noted(layer):
                         layer.register_forward_pre_hook(partial(notes.note, name))
                 self._network(batch)
         except _Ended:

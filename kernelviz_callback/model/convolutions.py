@@ -222,9 +222,9 @@ def geometry_of(layer: nn.Module) -> Geometry:
     padding = conv.padding
     return Geometry(
         kind=next(kind.__name__ for kind in CONVOLUTIONS if isinstance(conv, kind)),
-        stride=tuple(conv.stride),
-        padding=padding if isinstance(padding, str) else tuple(padding),
-        dilation=tuple(conv.dilation),
+        stride=_for_each_direction(conv, conv.stride),
+        padding=padding if isinstance(padding, str) else _for_each_direction(conv, padding),
+        dilation=_for_each_direction(conv, conv.dilation),
         groups=conv.groups,
     )
 
@@ -247,14 +247,24 @@ def weight_shape(layer: nn.Module) -> tuple[int, ...]:
     weight = stored_weight(conv)
     if weight is not None and not is_lazy(weight):
         shape = getattr(weight, "ds_shape", weight.shape)  # DeepSpeed ZeRO-3 shards the weights
-        if len(shape) == len(conv.kernel_size) + 2:
+        if len(shape) == _directions(conv) + 2:
             return tuple(shape)
-    return conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size
+    sizes = _for_each_direction(conv, conv.kernel_size)
+    return conv.out_channels, conv.in_channels // conv.groups, *sizes
 
 
 def is_ready(layer: nn.Module) -> bool:
     """Return whether the weights exist. A lazy convolution has none before its first forward."""
     return not any(map(is_lazy, layer.parameters()))
+
+
+def _directions(conv: Convolution) -> int:
+    return next(n for n, kind in enumerate(CONVOLUTIONS, start=1) if isinstance(conv, kind))
+
+
+def _for_each_direction(conv: Convolution, setting: Any) -> tuple[int, ...]:
+    """Return a setting as one number for each direction. A subclass may have set one number."""
+    return (setting,) * _directions(conv) if isinstance(setting, int) else tuple(setting)
 
 
 def _base(layer: nn.Module) -> Convolution:
@@ -270,7 +280,7 @@ def _match(model: nn.Module, named: Mapping[str, NamedLayer], pattern: str) -> l
     if pattern not in named:
         paths = {layer.path: name for name, layer in named.items()}
         names += [paths[path] for path in match_names(paths, pattern) if paths[path] not in names]
-    names = names or _names_of_alias(model, named, pattern)
+    names = names or names_of_alias(model, named, pattern)
     found = [name for name in names if named[name].reason is None]
     if len(found) > 1 and not is_glob(pattern):
         found = [n for n in found if isinstance(base_of(named[n].module), nn.Conv2d)] or found
@@ -289,7 +299,7 @@ def _match(model: nn.Module, named: Mapping[str, NamedLayer], pattern: str) -> l
     return names
 
 
-def _names_of_alias(model: nn.Module, named: Mapping[str, NamedLayer], pattern: str) -> list[str]:
+def names_of_alias(model: nn.Module, named: Mapping[str, NamedLayer], pattern: str) -> list[str]:
     """Return the name of the layer that has a second name, or that contains the convolution."""
     other = dict(model.named_modules(remove_duplicate=False)).get(pattern)
     if other is None:

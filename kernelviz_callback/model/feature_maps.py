@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernelviz_callback.model.call_order import has_forward, why_it_cannot_run
+from kernelviz_callback.model.held_state import NotRestorable
 from kernelviz_callback.model.isolation import CollectiveOperation, isolated_run
 
 
@@ -95,22 +96,27 @@ def feature_maps(
     if reason is not None:
         return FeatureMaps(absent=dict.fromkeys(layers, reason))
     parameter = next(p for p in model.parameters() if p.is_floating_point())
-    batch = probe.to(parameter.device, parameter.dtype)[None]
+    # Channels of the probe may share their memory, and some models change their input in place.
+    batch = probe.to(
+        parameter.device, parameter.dtype, memory_format=torch.contiguous_format, copy=True
+    )[None]
     found: dict[str, FeatureMap] = {}
     reason = "the model ended without calling it"
-    with isolated_run(model, batch.device):
-        _record_outputs(layers, found, shrink)
-        try:
+    try:
+        with isolated_run(model, batch.device):
+            _record_outputs(layers, found, shrink)
             _module_to_run(model, layers)(batch)
-        except _AllLayersCalled:
-            pass
-        except CollectiveOperation as error:
-            reason = f"the model waits for other processes ({error}), which do not run it now"
-        except Exception as error:
-            reason = (
-                f"the model failed on images of shape {tuple(batch.shape)} before calling it: "
-                f"{type(error).__name__}: {error}"
-            )
+    except _AllLayersCalled:
+        pass
+    except NotRestorable as error:
+        reason = f"the model cannot be run without a trace: {error}"
+    except CollectiveOperation as error:
+        reason = f"the model waits for other processes ({error}), which do not run it now"
+    except Exception as error:
+        reason = (
+            f"the model failed on images of shape {tuple(batch.shape)} before calling it: "
+            f"{type(error).__name__}: {error}"
+        )
     return FeatureMaps(found, {name: reason for name in layers if name not in found})
 
 

@@ -2,10 +2,9 @@
 
 import random
 import sys
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,13 @@ from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kernelviz_callback.model.held_state import HeldState
+
 # The module of torch's hooks that derive the weights of a layer: weight norm, spectral norm and
 # pruning.
 _WEIGHT_HOOKS_MODULE = "torch.nn.utils"
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
-_CONTAINERS = (list, dict, OrderedDict, defaultdict, Counter, set, deque)
 # Namespaces of torch's operations that communicate with other processes.
 _COLLECTIVES = ("c10d", "_c10d_functional", "_c10d_functional_autograd", "c10d_functional")
 
@@ -46,6 +46,7 @@ def isolated_run(
         hooks_of: See `undo_side_effects`.
 
     Raises:
+        NotRestorable: Before the body, if the model holds an object that cannot be restored.
         CollectiveOperation: From the body, at the first operation that waits for other processes.
     """
     with (
@@ -63,22 +64,24 @@ def undo_side_effects(model: nn.Module, *, hooks_of: nn.Module | None = None) ->
 
     In the body all modules are in evaluation mode. They have no hooks, except torch's hooks that
     derive weights. ``self.log`` of a ``LightningModule`` does nothing. After the body, also after
-    an exception, the following are as before: the modes, hooks and gradients; the attributes of
-    modules and the contents of lists, dicts, sets and deques in them; every tensor that torch wrote
-    to, also a tensor outside the model; and the random number generators of torch, numpy, Python
-    and the modules.
+    an exception, the following are as before: the modes, hooks and gradients; the objects that the
+    model holds, see `HeldState`; every tensor that torch wrote to, also a tensor outside the model;
+    and the random number generators of torch, numpy and Python. What the model prints or writes to
+    a log or a file stays, and so do changes of classes and of global variables.
 
     Args:
         model: The model, in any mode.
         hooks_of: The module that keeps all its hooks.
 
     Raises:
+        NotRestorable: Before the body, if the model holds an object that cannot be restored.
         CollectiveOperation: From the body, at the first operation that waits for other processes.
     """
+    held = HeldState(model, hooks_of=hooks_of)
     with (
         _restore_random_state(model),
-        _restore_tensors(model),
-        _restore_attributes(model),
+        _restore_tensors(model, held.tensors),
+        _restore_held_state(model, held),
         _disable_global_hooks(),
     ):
         for module in model.modules():
@@ -156,14 +159,16 @@ def _address(tensor: Tensor) -> int:
 
 
 @contextmanager
-def _restore_tensors(model: nn.Module) -> Iterator[None]:
+def _restore_tensors(model: nn.Module, held: Sequence[Tensor]) -> Iterator[None]:
     """Restore the values of tensors, the memory of parameters and buffers, and the gradients.
 
     The memory is restored separately, because torch does not report ``p.data = ...`` as an
     operation.
     """
-    before = [(t, t.detach()) for t in (*model.parameters(), *model.buffers())]
-    gradients = [(p, p.grad) for p in model.parameters()]
+    own = {id(t): t for t in held if t.layout == torch.strided}
+    own |= {id(t): t for t in (*model.parameters(), *model.buffers())}
+    before = [(t, t.detach()) for t in own.values()]
+    gradients = [(t, t.grad) for t in own.values() if t.is_leaf]
     written = _WrittenTensors()
     try:
         with written:
@@ -174,9 +179,9 @@ def _restore_tensors(model: nn.Module) -> Iterator[None]:
             if _memory_layout(tensor) != _memory_layout(saved):
                 with torch.inference_mode(tensor.is_inference()):
                     tensor.data = saved
-        for parameter, gradient in gradients:
-            if parameter.grad is not gradient:
-                parameter.grad = gradient
+        for tensor, gradient in gradients:
+            if tensor.grad is not gradient:
+                tensor.grad = gradient
 
 
 def _memory_layout(tensor: Tensor) -> tuple[Any, ...]:
@@ -201,52 +206,22 @@ def _ignore_log(*_: Any, **__: Any) -> None:
 
 
 @contextmanager
-def _restore_attributes(model: nn.Module) -> Iterator[None]:
-    """Restore attributes, modes, hooks and children of all modules, and what containers hold."""
-    modules = list(model.modules())
-    modes = [module.training for module in modules]
-    own = [(vars(module), dict(vars(module))) for module in modules]
-    contents = [(value, copy(value)) for value in _containers([saved for _, saved in own])]
+def _restore_held_state(model: nn.Module, held: HeldState) -> Iterator[None]:
+    """Restore the objects that the model holds, and the modes of its modules."""
+    modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
-        for attributes, saved in own:
-            for name in attributes.keys() - saved.keys():
-                del attributes[name]
-            attributes.update(saved)
-        for container, saved in contents:
-            if not _is_same(container, saved):
-                container.clear()
-                container.extend(saved) if hasattr(container, "extend") else container.update(saved)
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
-
-
-def _containers(dicts: list[dict[str, Any]]) -> list[Any]:
-    """Return all containers in the values, and the containers inside them, each once."""
-    found: dict[int, Any] = {}
-    waiting: list[Any] = [value for each in dicts for value in each.values()]
-    while waiting:
-        value = waiting.pop()
-        if type(value) in _CONTAINERS and id(value) not in found:
-            found[id(value)] = value
-            waiting.extend(value.values() if isinstance(value, dict) else value)
-    return list(found.values())
-
-
-def _is_same(container: Any, saved: Any) -> bool:
-    if isinstance(container, set) or len(container) != len(saved):
-        return bool(container == saved)
-    if isinstance(container, dict):
-        container, saved = ([*d.keys(), *d.values()] for d in (container, saved))
-    return all(a is b for a, b in zip(container, saved, strict=True))
+        try:
+            held.restore()
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
 
 @contextmanager
 def _restore_random_state(model: nn.Module) -> Iterator[None]:
     devices = {p.device for p in model.parameters() if p.is_cuda}
-    own = [v for m in model.modules() for v in vars(m).values() if isinstance(v, torch.Generator)]
-    states = [generator.get_state() for generator in own]
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(sorted(devices, key=str)):
@@ -254,5 +229,3 @@ def _restore_random_state(model: nn.Module) -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-        for generator, state in zip(own, states, strict=True):
-            generator.set_state(state)

@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
 
 from kernelviz_callback.drawable import why_not_drawable
 
@@ -33,9 +32,12 @@ def base_of(module: nn.Module) -> Convolution | None:
     """
     if isinstance(module, CONVOLUTIONS):
         return module
-    inner = getattr(module, "base_layer", None)  # peft
-    if inner is None and hasattr(module, "lora_A"):  # loralib
-        inner = getattr(module, "conv", None)
+    if isinstance(module, torch.jit.ScriptModule):
+        return None
+    # Not `getattr`: code of the module may answer with a part of another module, or fail.
+    inner = module._modules.get("base_layer")  # peft
+    if inner is None and ("lora_A" in module._parameters or "lora_A" in module._modules):  # loralib
+        inner = module._modules.get("conv")
     return inner if isinstance(inner, CONVOLUTIONS) else None
 
 
@@ -44,8 +46,9 @@ def stored_weight(module: nn.Module) -> Tensor | None:
 
     The result has the shape of the weights. It is None if the module has no weights.
     """
-    if parametrize.is_parametrized(module, "weight"):
-        parts: Any = module.parametrizations["weight"]  # type: ignore[index]
+    parametrizations: Any = module._modules.get("parametrizations")  # see `base_of`
+    if isinstance(parametrizations, nn.ModuleDict) and "weight" in parametrizations:
+        parts: Any = parametrizations["weight"]
         originals: list[Tensor] = [*parts.parameters(recurse=False), *parts.buffers(recurse=False)]
         return max(originals, key=Tensor.numel, default=None)
     for name in _STORED_AS:
@@ -85,7 +88,7 @@ def why_unwatchable(module: nn.Module) -> str | None:
         return f"{name} is TorchScript: watch the model before torch.jit.script or torch.jit.trace"
     if _QUANTIZED_MODULE.match(type(module).__module__):
         return f"{name} is quantized: its weights are whole numbers and are not trained any more"
-    if hasattr(module, "weight_fake_quant") and hasattr(module, "bn"):
+    if module._modules.keys() >= {"weight_fake_quant", "bn"}:
         return f"{name} is fused: its weights depend on the batch norm inside it"
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return f"{name} is transposed: it does not compute filter responses"
@@ -120,5 +123,6 @@ def _why_unreadable(conv: Convolution) -> str | None:
 
 
 def _class_name(module: nn.Module) -> str:
-    original = getattr(module, "original_name", None)  # of a TorchScript module
-    return original if isinstance(original, str) else type(module).__name__
+    if isinstance(module, torch.jit.ScriptModule):
+        return str(module.original_name)
+    return type(module).__name__

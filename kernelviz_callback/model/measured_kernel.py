@@ -1,6 +1,6 @@
 """Measure the kernel of a layer that computes its output in a way of its own.
 
-The layer itself is asked: what it returns for chosen images tells which weights it multiplies with.
+The layer is run on chosen images. The weights that it multiplies with follow from what it returns.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernelviz_callback.model.convolutions import Geometry, geometry_of, weight_shape
+from kernelviz_callback.model.held_state import NotRestorable
 from kernelviz_callback.model.isolation import CollectiveOperation, isolated_run
 
 _MOST_VALUES = 2**22  # numbers in the images, or in the outputs, of one call of the layer
@@ -54,25 +55,38 @@ def measure_kernel(layer: nn.Module, *, with_hooks: bool = False) -> Tensor:
         >>> torch.equal(measure_kernel(conv), conv.weight)
         True
     """
-    question = _Question.about(layer)
-    parameter = next(layer.parameters())
-    with isolated_run(layer, parameter.device, hooks_of=layer if with_hooks else None):
-        try:
-            return _measure(layer, question, parameter)
-        except CollectiveOperation as error:
-            raise NotAConvolution(f"it waits for other processes ({error})") from None
-        except NotAConvolution:
-            raise
-        except Exception as error:
-            raise NotAConvolution(
-                f"it failed on images of shape {tuple(question.image)}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+    like = next((t for t in _tensors_of(layer) if t.is_floating_point()), None)
+    if like is None:
+        raise NotAConvolution("it has no parameters and no buffers")
+    try:
+        question = _Question.about(layer)
+    except Exception as error:
+        raise NotAConvolution(
+            f"its settings are not those of a convolution: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        with isolated_run(layer, like.device, hooks_of=layer if with_hooks else None):
+            return _measure(layer, question, like)
+    except CollectiveOperation as error:
+        raise NotAConvolution(f"it waits for other processes ({error})") from None
+    except NotRestorable as error:
+        raise NotAConvolution(str(error)) from error
+    except NotAConvolution:
+        raise
+    except Exception as error:
+        raise NotAConvolution(
+            f"it failed on images of shape {tuple(question.image)}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _tensors_of(layer: nn.Module) -> Iterator[Tensor]:
+    yield from layer.parameters()
+    yield from layer.buffers()
 
 
 @dataclass(frozen=True)
 class _Question:
-    """The sizes of the images that a layer is asked with.
+    """The sizes of the images that a layer is run on.
 
     Attributes:
         shape: Shape of the weights.
@@ -115,14 +129,27 @@ def _measure(layer: nn.Module, question: _Question, like: Tensor) -> Tensor:
     images = torch.randn(
         3, *question.image, generator=generator, dtype=torch.float32, device="cpu"
     ).to(like)
-    calls = _Convolutions()
-    with calls:
+    with _Convolutions() as calls:
         _check_output(layer(images[:1]), question)
+        return _measured(layer, question, images, calls.weights.copy())
+
+
+def _measured(
+    layer: nn.Module, question: _Question, images: Tensor, weights: list[Tensor]
+) -> Tensor:
+    """Return the one kernel that explains the outputs.
+
+    Args:
+        layer: The layer.
+        question: The sizes.
+        images: Shape (3, C, H, W), random.
+        weights: The weights of the convolutions that the layer has called.
+    """
     zero = layer(torch.zeros_like(images[:1]))
     images = images[1:] * 2 + 1  # other images, so that weights that depend on the image are found
     output = layer(images) - zero
-    if len(calls.weights) == 1 and calls.weights[0].shape == question.shape:
-        [kernel] = calls.weights
+    if len(weights) == 1 and weights[0].shape == question.shape:
+        [kernel] = weights
         if any(_predicts(kernel, start, images, output, question) for start in question.starts()):
             return kernel
     products = output[0].numel() * prod(question.shape[1:]) * _image_count(question)
@@ -135,7 +162,11 @@ def _measure(layer: nn.Module, question: _Question, like: Tensor) -> Tensor:
 
 
 class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Collects the weights of every convolution that is called in this mode."""
+    """Collects the weights of every convolution that is called in this mode, and computes exactly.
+
+    On a GPU, convolutions round their inputs to TF32, which has 10 bits, unless they are told not
+    to. The setting of torch for this belongs to the training and to all threads.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -144,9 +175,16 @@ class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is torch.ops.aten.convolution.default:
-            self.weights.append(args[1].detach().clone())
-        return func(*args, **(kwargs or {}))
+        if func is not torch.ops.aten.convolution.default:
+            return func(*args, **(kwargs or {}))
+        self.weights.append(args[1].detach().clone())
+        cudnn = {
+            "benchmark": False,
+            "deterministic": True,
+            "cudnn_enabled": torch.backends.cudnn.enabled,
+            "allow_tf32": False,
+        }
+        return torch.ops.aten._convolution.default(*args, **(kwargs or {}), **cudnn)
 
 
 def _check_output(output: Any, question: _Question) -> None:

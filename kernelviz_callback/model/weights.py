@@ -10,13 +10,21 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from kernelviz_callback.model.isolation import derives_weights
-from kernelviz_callback.model.layer_kinds import CONVOLUTIONS, Convolution, base_of
+from kernelviz_callback.model.layer_kinds import (
+    CONVOLUTIONS,
+    Convolution,
+    base_of,
+    stored_weight,
+)
 from kernelviz_callback.model.measured_kernel import NotAConvolution, measure_kernel
 
 _METHODS = ("forward", "_conv_forward")
+# Attributes in which a module keeps its parts, and values that do not change.
+_PARTS = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
+_PLAIN = (bool, int, float, str, type(None), torch.dtype, torch.device)
 _ROUNDING = 1e-5  # of measured weights, relative to the largest weight
 
 
@@ -121,32 +129,41 @@ def _has_own_weight_hook(layer: nn.Module) -> bool:
 
 
 def _measure(layer: nn.Module, base: Convolution) -> Kernel:
-    stored = _copy(_stored_kernel(base))
-    if any(hasattr(p, "full_tensor") for p in layer.parameters()):
-        return Kernel(stored, "its parameters are spread over processes")
+    # A layer that makes its weights of other tensors may store no weights.
+    stored = None if stored_weight(base) is None else _copy(_stored_kernel(base))
     try:
+        if any(hasattr(p, "full_tensor") for p in layer.parameters()):
+            raise NotAConvolution("its parameters are spread over processes")
         measured = _copy(measure_kernel(layer, with_hooks=_has_own_weight_hook(layer)))
     except NotAConvolution as error:
+        if stored is None:
+            raise ValueError(
+                f"{type(layer).__name__} stores no weights, and those that it multiplies with "
+                f"cannot be measured ({error}); watch other layers with layers=..."
+            ) from error
         return Kernel(stored, str(error))
+    if stored is None:
+        return Kernel(measured)
     rounding = _ROUNDING * stored.abs().amax()
     is_stored = measured.shape == stored.shape and (measured - stored).abs().amax() <= rounding
     return Kernel(stored if is_stored else measured)
 
 
 def _state_of(layer: nn.Module) -> list[Any] | None:
-    """Copy all that the weights of a layer depend on; None if that is not the layer alone."""
+    """Copy all that the weights of a layer depend on; None if this cannot be known."""
     if not vars(layer).keys().isdisjoint(_METHODS) or _has_own_weight_hook(layer):
         return None
-    tensors = [t.detach().clone() for t in (*layer.parameters(), *layer.buffers())]
-    settings = [
-        {name: copy.deepcopy(v) for name, v in vars(module).items() if _is_plain(v)}
-        for module in layer.modules()
-    ]
-    return [tensors, settings]
-
-
-def _is_plain(value: object) -> bool:
-    return all(isinstance(leaf, bool | int | float | str | None) for leaf in tree_leaves(value))
+    tensors = [*layer.parameters(), *layer.buffers()]
+    settings: list[Any] = []
+    for module in layer.modules():
+        own = {n: v for n, v in vars(module).items() if n not in _PARTS and "_hooks" not in n}
+        leaves, structure = tree_flatten(own)
+        plain = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+        if not all(isinstance(leaf, _PLAIN) for leaf in plain):
+            return None
+        tensors += [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        settings.append([structure, plain])
+    return [[t.detach().clone() for t in tensors], settings]
 
 
 def _is_same(before: list[Any] | None, now: list[Any] | None) -> bool:

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kernelviz_callback.model.call_order import Calls, find_calls, tells_calls
+from kernelviz_callback.model.call_order import Calls, can_be_noted, find_calls
 from kernelviz_callback.model.convolutions import (
     geometry_of,
     is_ready,
     name_layers,
+    names_of_alias,
     select_convolutions,
     weight_shape,
 )
@@ -74,7 +75,7 @@ def choose_layers(
 
 
 class _Chooser:
-    """Knows the convolutions of one model, which are trained, and which are called first."""
+    """The convolutions of one model: which are trained, and which are called first."""
 
     def __init__(self, model: nn.Module, optimizers: Iterable[Any]) -> None:
         self._model = model
@@ -101,11 +102,13 @@ class _Chooser:
         first = min(self._layers, key=lambda n: (not self._reads_images(n), *self._place(n)))
         others = []
         if wanted is None:
-            again = len(before) == 1 and before[0] in self._layers
-            chosen = before[0] if again else min(self._layers, key=self._preference)
+            again = self._watched_before(before)
+            chosen = again or min(self._layers, key=self._preference)
             wanted = {chosen: self._layers[chosen]}
             refused = self._refused_before(chosen)
-            others = self._others(chosen, is_given=again)
+            others = self._others(chosen, is_given=again is not None)
+            if again not in (None, *before):
+                others.append(f"{again} had the name {before[0]} before")
             # A chosen layer that was not called is the first one of a network of its own.
             first = first if chosen in self._calls.places else chosen
         layer = self._layers[first]
@@ -118,6 +121,13 @@ class _Chooser:
             lazy=[layer for layer in self._layers.values() if not is_ready(layer)],
             notes=[*self._untrained_notes(wanted), *others, *_refusal_notes(refused)],
         )
+
+    def _watched_before(self, before: Sequence[str]) -> str | None:
+        """Return the present name of the only layer that was watched before, if it is there."""
+        if len(before) != 1:
+            return None
+        names = [*before, *names_of_alias(self._model, self._named, before[0])]
+        return next((name for name in names if name in self._layers), None)
 
     def _why_untrained(self, layer: nn.Module) -> str | None:
         """Return why the training does not change a layer, or None if it does or may do so."""
@@ -168,7 +178,7 @@ class _Chooser:
         """Name other layers that the user may mean by "the first convolution"."""
         names = list(self._layers)
         earlier = names[: names.index(chosen)]
-        is_ordered = is_given or chosen in self._calls.places
+        is_ordered = is_given or self._is_known_to_be_first(chosen)
         apart = [
             name
             for name in names[len(earlier) + 1 :]
@@ -192,6 +202,11 @@ class _Chooser:
         places = self._calls.places
         return name in places and places[name] == places.get(chosen)
 
+    def _is_known_to_be_first(self, chosen: str) -> bool:
+        """Whether the model was run, and no other trained network may come before the layer."""
+        is_rival = (not self._untrained[n] and self._is_beside(n, chosen) for n in self._layers)
+        return chosen in self._calls.places and (self._calls.is_whole or sum(is_rival) == 1)
+
     def _refused_before(self, chosen: str) -> dict[str, str]:
         """Return the layers before the chosen one that cannot be watched, with the reasons."""
         names, calls = list(self._named), self._calls.places
@@ -200,7 +215,7 @@ class _Chooser:
             for name in names[: names.index(chosen)]
             if (reason := self._named[name].reason)
             # A layer that was not called before the run ended is not before the chosen one.
-            and (name in calls or chosen not in calls or not tells_calls(self._named[name].module))
+            and (name in calls or chosen not in calls or not can_be_noted(self._named[name].module))
         }
 
 

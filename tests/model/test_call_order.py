@@ -1,5 +1,6 @@
 """The order in which a model calls its layers, found without a trace."""
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -7,12 +8,21 @@ from torch import Tensor, nn
 
 from kernelviz_callback.model.call_order import Calls, find_calls
 from kernelviz_callback.model.convolutions import name_layers
+from kernelviz_callback.model.feature_maps import feature_maps
 
 IMAGE = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(2))
 
 
 def image_of(channels: int | None) -> Tensor:
     return IMAGE if channels is None else IMAGE.mean(0, keepdim=True).repeat(channels, 1, 1)
+
+
+def no_image(_: int | None) -> Tensor:
+    raise RuntimeError("no image")
+
+
+def no_other_image(channels: int | None) -> Tensor:
+    return IMAGE if channels is None else no_image(channels)
 
 
 def calls_of(model: nn.Module, ends_at: Callable[[str], bool] = lambda _: False) -> Calls:
@@ -110,3 +120,43 @@ def test_the_run_leaves_no_trace() -> None:
     assert torch.equal(torch.get_rng_state(), random)
     assert net.training
     assert not net.first._forward_pre_hooks
+
+
+def test_a_model_that_cannot_be_restored_is_not_run_but_its_parts_are() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Backwards()
+            self.counter = itertools.count()
+
+        def forward(self, x: Tensor) -> Tensor:
+            next(self.counter)
+            return self.net(x)
+
+    model = Counts()
+    assert list(calls_of(model).places) == ["net.first", "net.up", "net.last"]
+    assert next(model.counter) == 0
+
+
+def test_without_an_image_the_order_is_not_known() -> None:
+    model = Backwards(channels=5)
+    layers = {name: layer.module for name, layer in name_layers(model).items()}
+    assert find_calls(model, layers, no_image, ends_at=lambda _: False) == Calls()
+    calls = find_calls(model, layers, no_other_image, ends_at=lambda _: False)
+    assert min(calls.places, key=calls.places.__getitem__) == "first"
+
+
+def test_a_model_may_change_its_image_in_place() -> None:
+    class Shifts(Backwards):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.sub_(0.5))
+
+    model, grey = Shifts(), torch.rand(1, 24, 24)
+    layers = {name: layer.module for name, layer in name_layers(model).items()}
+    image = grey.expand(3, -1, -1)
+    before = grey.clone()
+    found = find_calls(model, layers, lambda _: image, ends_at=lambda _: False)
+    assert list(found.places) == ["first", "up", "last"]
+    maps = feature_maps(model, {"last": model.last}, image)
+    assert maps.absent == {}
+    assert torch.equal(grey, before)

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -344,3 +345,60 @@ def test_a_layer_that_is_registered_twice_is_found_under_its_first_name() -> Non
     net.alias = net.stem
     assert list(find_convolutions(net, "alias")) == ["stem"]
     assert list(find_convolutions(net, "*")) == ["stem"]
+
+
+@pytest.mark.parametrize(("kind", "rank"), [(nn.Conv1d, 1), (nn.Conv2d, 2), (nn.Conv3d, 3)])
+def test_a_subclass_may_set_one_number_for_all_directions(kind: Any, rank: int) -> None:
+    class OneNumber(kind):
+        def __init__(self, *sizes: int) -> None:
+            super().__init__(*sizes)
+            self.kernel_size, self.stride, self.padding, self.dilation = 3, 2, 1, 1
+
+    layer = OneNumber(3, 4, 3)
+    geometry = geometry_of(layer)
+    assert geometry.stride == (2,) * rank
+    assert geometry.padding == geometry.dilation == (1,) * rank
+    assert weight_shape(layer) == (4, 3, *(3,) * rank)
+    del layer.weight
+    assert weight_shape(layer) == (4, 3, *(3,) * rank)
+
+
+class AnswersForOthers(nn.Module):
+    """Passes unknown names on to a network, or to a dictionary."""
+
+    def __init__(self, net: nn.Module, settings: dict[str, int] | None = None) -> None:
+        super().__init__()
+        self.net = net
+        self.settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.net, name) if self.settings is None else self.settings[name]
+
+    @property
+    def base_layer(self) -> nn.Module:
+        raise RuntimeError("not built yet")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x).relu()
+
+
+class Lora(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.lora_A = nn.Parameter(torch.zeros(2, 27))
+
+
+@pytest.mark.parametrize("settings", [None, {}])
+def test_code_of_a_module_does_not_answer_for_its_layers(settings: Any) -> None:
+    net = nn.Sequential(AnswersForOthers(nn.Conv2d(3, 4, 3), settings))
+    assert list(find_convolutions(net, "*")) == ["0.net"]
+    net = nn.Sequential(
+        AnswersForOthers(parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), settings)
+    )
+    assert list(find_convolutions(net, "*")) == ["0.net"]
+    net = nn.Sequential(AnswersForOthers(Lora(), settings))
+    assert list(find_convolutions(net, "*")) == ["0.net"]

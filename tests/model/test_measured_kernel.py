@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from math import prod
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernelviz_callback import effective_weight, find_convolutions, kernel_health
 from kernelviz_callback.model.convolutions import geometry_of, weight_shape
@@ -229,6 +231,60 @@ def test_the_layer_is_not_changed() -> None:
     assert not hooked
 
 
+class Mixed(nn.Conv2d):
+    """Makes its weights of a basis, and has no parameter ``weight``."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        del self.weight
+        self.basis = nn.Parameter(torch.randn(2, sizes[1], sizes[0], sizes[2], sizes[2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.basis.sum(0), self.bias)
+
+
+class LowRank(nn.Conv2d):
+    """Two layers, one after the other."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        del self.weight
+        self.narrow = nn.Conv2d(sizes[0], 2, sizes[2], bias=False)
+        self.wide = nn.Conv2d(2, sizes[1], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wide(self.narrow(x))
+
+
+class Blur(nn.Conv2d):
+    """Has buffers and no parameters."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes, bias=False)
+        weight = self.weight.detach()
+        del self.weight
+        self.register_buffer("weight", weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * 2)
+
+
+@pytest.mark.parametrize("kind", [Mixed, LowRank, Blur])
+def test_a_layer_without_the_parameter_weight_is_measured(kind: type[nn.Conv2d]) -> None:
+    torch.manual_seed(3)
+    layer = kind(3, 4, 3)
+    kernel = read_kernel(layer)
+    assert kernel.unknown is None
+    torch.testing.assert_close(kernel.weight, kernel_by_autograd(layer), rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_stores_no_weights_and_is_no_convolution_is_refused() -> None:
+    layer = Mixed(3, 4, 3)
+    layer.forward = lambda x: x.relu()
+    with pytest.raises(ValueError, match=r"Mixed stores no weights, .*; watch other layers"):
+        read_kernel(layer)
+
+
 class Relu(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).relu()
@@ -309,6 +365,66 @@ def test_a_kernel_is_measured_again_only_if_the_layer_has_changed() -> None:
     conv.scale = 2.0
     torch.testing.assert_close(effective_weight(conv), 2 * changed)
     assert Counted.calls > calls
+
+
+class Operations(TorchDispatchMode):
+    """Notes whether each convolution may round to TF32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_round: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            self.may_round.append(torch.backends.cudnn.allow_tf32)
+        elif func is torch.ops.aten._convolution.default:
+            self.may_round.append(args[-1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", [Standardized2d, Doubled])
+def test_convolutions_are_not_rounded_to_tf32(kind: type[nn.Conv2d]) -> None:
+    with Operations() as operations:
+        read_kernel(kind(3, 4, 3))
+    assert operations.may_round
+    assert not any(operations.may_round)
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_kernel_is_exact_on_a_gpu() -> None:
+    layer = Doubled(3, 4, 5, padding=2)
+    expected = read_kernel(layer).weight
+    torch.testing.assert_close(read_kernel(layer.cuda()).weight.cpu(), expected, rtol=0, atol=1e-5)
+
+
+class Scheduled(nn.Conv2d):
+    """Multiplies its weights with tensors and objects that are no buffers and no modules."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.mask = torch.ones_like(self.weight)
+        self.scales = [torch.ones(1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.mask * self.scales[0]
+        return F.conv2d(x, weight * getattr(self, "schedule", SCHEDULE).factor, self.bias)
+
+
+SCHEDULE = SimpleNamespace(factor=1.0)
+
+
+def test_a_kernel_is_measured_again_if_a_tensor_or_an_object_of_the_layer_has_changed() -> None:
+    conv = Scheduled(3, 4, 3)
+    assert torch.equal(effective_weight(conv), conv.weight)
+    conv.mask[0] = 0
+    assert effective_weight(conv)[0].count_nonzero() == 0
+    conv.scales[0] *= 2
+    torch.testing.assert_close(effective_weight(conv)[1:], 2 * conv.weight[1:].detach())
+    conv.schedule = SimpleNamespace(factor=1.0)
+    effective_weight(conv)
+    conv.schedule.factor = 3.0
+    torch.testing.assert_close(effective_weight(conv)[1:], 6 * conv.weight[1:].detach())
 
 
 def test_health_and_names_use_the_measured_kernel() -> None:

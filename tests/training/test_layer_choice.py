@@ -1,10 +1,13 @@
 """The watched layer is the first that the training runs and trains, in models of every kind."""
 
 import copy
+import random
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TinyNet, steps_on_disk, warned
@@ -198,6 +201,20 @@ class Dictionary(Lit):
         pass
 
 
+class Masking(Lit):
+    """Draws numbers and counts its calls in objects that are no modules."""
+
+    def add_parts(self) -> None:
+        super().add_parts()
+        self.rng, self.python_rng = np.random.default_rng(0), random.Random(0)
+        self.helper = SimpleNamespace(calls=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.helper.calls += 1
+        scale = self.rng.random() + self.python_rng.random() + self.helper.calls
+        return super().forward(x * scale)
+
+
 MODELS: dict[str, tuple[type[LightningModule], str, list[str]]] = {
     "perceptual": (Perceptual, "net.stem", ["also there: loss_net.0 (not trained);"]),
     "no forward": (Bare, "net.stem", ["also there: loss_net.0 (not trained);"]),
@@ -224,7 +241,9 @@ def test_the_first_layer_that_is_run_and_trained(
     assert "transposed" not in line, "the transposed layer runs later"
 
 
-@pytest.mark.parametrize("kind", [Teacher, Adversarial, Reversed, GreyReversed, Dictionary])
+@pytest.mark.parametrize(
+    "kind", [Teacher, Adversarial, Reversed, GreyReversed, Dictionary, Masking]
+)
 def test_the_search_for_the_first_layer_leaves_no_trace(fit, kind: type[Lit]) -> None:
     ends = []
     for callbacks in ([], [KernelVizCallback()]):
@@ -238,6 +257,63 @@ def test_the_search_for_the_first_layer_leaves_no_trace(fit, kind: type[Lit]) ->
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     assert torch.equal(first_random, second_random)
     assert losses == other_losses
+
+
+class Refines(nn.Module):
+    """Two networks read images, and the one that is defined first runs last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refine, self.base, self.out = Encoder(), Encoder(), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.refine(self.out(self.base(x) * mask))
+
+
+class Layers(nn.Module):
+    """Two layers read images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.last(self.first(x) * mask)
+
+
+class LateStem(nn.Module):
+    """The network that reads the image comes after many others."""
+
+    def __init__(self, count: int, channels: int = 3) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()) for _ in range(count)
+        )
+        self.stem = nn.Conv2d(channels, 8, 3)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        x = self.stem(x) + time
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+DEFINED = " (the model did not run on an image, so the first one defined)"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (Refines(), f"refine.stem (8 filters 3x5x5); also there: base.stem, out{DEFINED}"),
+        (Layers(), f"last (3 filters 3x3x3); also there: first{DEFINED}"),
+        (LateStem(7), "stem (8 filters 3x3x3); also there: blocks.0.0"),
+        (LateStem(12), "stem (8 filters 3x3x3); also there: blocks.0.0"),
+        (LateStem(12, 5), f"blocks.0.0 (8 filters 8x3x3); also there: stem{DEFINED}"),
+    ],
+    ids=["networks", "layers", "few blocks", "many blocks", "many blocks, five channels"],
+)
+def test_an_order_that_is_not_known_is_said(model: nn.Module, said: str) -> None:
+    assert str(WatchedLayers(model)) == said
 
 
 def test_a_layer_that_is_not_trained_is_said(fit, caplog) -> None:
@@ -324,6 +400,20 @@ def test_a_resumed_training_watches_the_layer_that_it_watched(fit, tmp_path, rec
     assert list(_last(fit(KernelVizCallback(), model=Thawed(), max_epochs=1)).weights) == [
         "net.stem"
     ]
+
+
+def test_a_layer_that_got_another_name_is_watched_again_and_said() -> None:
+    class Lora(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(8, 4, 3)
+            self.lora_A = nn.Parameter(torch.zeros(2, 72))
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), Lora())
+    watched = WatchedLayers(net, before=["1.conv"])
+    assert list(watched.shapes) == ["1"]
+    assert "; 1 had the name 1.conv before" in str(watched)
+    assert list(WatchedLayers(net, before=["gone"]).shapes) == ["0"]
 
 
 def _last(trainer: Any) -> Any:
