@@ -38,7 +38,8 @@ def make(
     log.touch()
     variables = {**os.environ, "LOG": str(log)}
     variables.pop("PIP_CONSTRAINT", None)
-    variables.pop("PINNED", None)
+    for outer in ("PINNED", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"):  # of `make test PINNED=1`
+        variables.pop(outer, None)
     if path is not None:
         variables["PATH"] = path
     command = ["make", "--no-print-directory", *arguments]

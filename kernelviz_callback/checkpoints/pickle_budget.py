@@ -1,6 +1,6 @@
 """Limits for the time and the memory that reading the pickles of a file may take."""
 
-_MOST_INSTRUCTIONS = 2_000_000  # a network has 50,000; a vocabulary of 400,000 words has more
+_MOST_INSTRUCTIONS = 1_000_000  # a second of work; the checkpoint of a large network has 50,000
 _MOST_BYTES = 128 << 20  # of strings and numbers; the checkpoint of a large network has 5 MB
 
 

@@ -255,6 +255,8 @@ class Recorder:
             return
         size = sum(t.numel() * t.element_size() for t in snapshot.tensors)
         draw = "draw one more snapshot"
+        # There is room already, unless several files that were waited for are written at once.
+        self._picture_thread.wait_for_room(size, patience=_PICTURE_PATIENCE)
         if found is None and not self._picture_thread.has_room(size):
             reason = f"to draw or log an earlier one takes more than {_PICTURE_PATIENCE:.0f} s"
             job.failures.note(draw, reason, "pictures are left out; snapshot files are kept")

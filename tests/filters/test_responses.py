@@ -109,7 +109,7 @@ def test_responses_need_no_gradient() -> None:
 
 
 def test_a_kernel_larger_than_the_probe_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"covers 5x5 pixels.*only 4x9.*probe_size"):
+    with pytest.raises(ValueError, match=r"covers 5x5 pixels.*only 4x9.*less elongated"):
         response_size((4, 9), (3, 3), (2, 2))
 
 

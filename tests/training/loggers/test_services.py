@@ -67,7 +67,7 @@ def test_wandb_gets_every_picture_and_number(fit, wandb_logger: Any, tmp_path: P
         for step, found in pictured.items():
             assert same_pixels(files / found["path"], images[tag][step])
     drifts = {row[STEP] for row in rows if "kernelviz/conv/drift" in row}
-    assert drifts == set(range(1, 9))
+    assert drifts == set(range(9))
     evolution = [row["evolution/conv"] for row in rows if "evolution/conv" in row]
     assert len(evolution) == 1
     assert (files / evolution[0]["path"]).read_bytes()[:6] == b"GIF89a"
