@@ -48,7 +48,8 @@ def measure_kernel(layer: nn.Module, *, with_hooks: bool = False) -> Tensor:
         Weights of the shape `weight_shape`, on the device of the layer and of its type.
 
     Raises:
-        NotAConvolution: If there is no such kernel, or if it takes too long to measure it.
+        NotAConvolution: If no kernel predicts the outputs of the layer, or if the measurement
+            takes too long.
 
     Example:
         >>> conv = nn.Conv2d(3, 8, 5)

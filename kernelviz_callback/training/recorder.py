@@ -257,7 +257,7 @@ class Recorder:
         draw = "draw one more snapshot"
         # There is room already, unless several files that were waited for are written at once.
         self._picture_thread.wait_for_room(size, patience=_PICTURE_PATIENCE)
-        if found is None and not self._picture_thread.has_room(size):
+        if not self._picture_thread.has_room(size):
             reason = f"to draw or log an earlier one takes more than {_PICTURE_PATIENCE:.0f} s"
             job.failures.note(draw, reason, "pictures are left out; snapshot files are kept")
             self._end(job)
