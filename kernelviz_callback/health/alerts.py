@@ -36,8 +36,11 @@ class LayerAlerts:
     A verdict on a filter begins when the filter has had it at `SNAPSHOTS_TO_CHANGE` snapshots in a
     row, and ends when the filter has not had it at as many snapshots in a row. There is a warning
     when the verdict begins for the first filter of the layer, and again when the number of filters
-    has doubled. Filters that are noise at the first snapshot cause no warning, because training
-    starts from noise.
+    has doubled since that warning. After the verdict has ended for all filters, it can begin anew.
+
+    Filters that are noise at the first snapshot cause no warning, because training starts from
+    noise. There is a warning when the number of filters that are noise has doubled since it was
+    smallest.
     """
 
     def __init__(self) -> None:
@@ -47,8 +50,10 @@ class LayerAlerts:
         self._active: dict[VerdictName, dict[int, int]] = {name: {} for name in VERDICT_NAMES}
         # Index of a filter to the number of snapshots in a row without the verdict.
         self._ending: dict[VerdictName, dict[int, int]] = {name: {} for name in VERDICT_NAMES}
-        # Number of filters at the last warning.
-        self._warned: dict[VerdictName, int] = dict.fromkeys(VERDICT_NAMES, 0)
+        # Number of filters that the present one is compared with.
+        self._known: dict[VerdictName, int] = dict.fromkeys(VERDICT_NAMES, 0)
+        # Verdicts with a warning since they began.
+        self._warned: set[VerdictName] = set()
         self._is_first = True
 
     def update(self, health: KernelHealth, step: int) -> list[str]:
@@ -65,17 +70,21 @@ class LayerAlerts:
         self, name: VerdictName, flagged: set[int], health: KernelHealth, step: int
     ) -> str | None:
         self._begin_and_end(name, flagged, step)
-        active, warned = self._active[name], self._warned[name]
         if name == "noise-like" and self._is_first:
             self._active[name] = dict.fromkeys(flagged, step)
-            self._warned[name] = len(flagged)
+            self._known[name] = len(flagged)
             return None
-        if len(active) <= warned // 2:
-            self._warned[name] = warned = len(active)
-        if not active or len(active) < max(1, 2 * warned):
+        active = self._active[name]
+        if not active:
+            self._warned.discard(name)
+        if name not in self._warned:
+            self._known[name] = min(self._known[name], len(active))
+        known = self._known[name]
+        if len(active) < max(1, 2 * known):
             return None
-        self._warned[name] = len(active)
-        return _warning(name, active, warned, health)
+        self._known[name] = len(active)
+        self._warned.add(name)
+        return _warning(name, active, known, health)
 
     def _begin_and_end(self, name: VerdictName, flagged: set[int], step: int) -> None:
         starting, ending, active = self._starting[name], self._ending[name], self._active[name]
@@ -97,14 +106,16 @@ class LayerAlerts:
                 del active[i], ending[i]
 
 
-def _warning(name: VerdictName, active: dict[int, int], warned: int, health: KernelHealth) -> str:
+def _warning(name: VerdictName, active: dict[int, int], known: int, health: KernelHealth) -> str:
     filters = sorted(active)
     named = ", ".join(map(str, filters[:_MOST_NAMED]))
     more = ", ..." if len(filters) > _MOST_NAMED else ""
-    was = f" (was {warned})" if warned else ""
+    was = f" (was {known})" if known else ""
+    first, last = min(active.values()), max(active.values())
+    since = f"step {first}" if first == last else f"steps {first} to {last}"
     verb = "is" if len(filters) == 1 else "are"
     return (
         f"{health.layer}: {len(filters)} of {health.shape[0]} filters {verb} "
-        f"{_ADJECTIVES.get(name, name)} since step {max(active.values())}{was}: {named}{more}. "
+        f"{_ADJECTIVES.get(name, name)} since {since}{was}: {named}{more}. "
         f"Common causes: {_CAUSES[name]}"
     )

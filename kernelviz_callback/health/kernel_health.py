@@ -146,7 +146,7 @@ class KernelHealth:
         return sorted({v.filter for v in self.verdicts if v.name in names})
 
     def gravest(self) -> list[VerdictName | None]:
-        """Return the most serious verdict of each filter, None for a healthy filter."""
+        """Return the most serious verdict of each filter, None for a filter without one."""
         found: list[VerdictName | None] = [None] * self.shape[0]
         for verdict in reversed(self.verdicts):
             found[verdict.filter] = verdict.name

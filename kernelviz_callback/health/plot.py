@@ -16,7 +16,7 @@ from kernelviz_callback.health.verdict_names import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_HEALTHY = (60, 90, 140)
+_NO_VERDICT = (60, 90, 140)
 _PANELS = (
     ("relative_norm", "norm / median of the layer"),
     ("concentration", "spectral concentration (1: flat)"),
@@ -42,7 +42,7 @@ def draw_health(
     from matplotlib.patches import Patch
 
     filters = len(worst)
-    colours = [_to_unit_range(VERDICT_COLOURS[v] if v else _HEALTHY) for v in worst]
+    colours = [_to_unit_range(VERDICT_COLOURS[v] if v else _NO_VERDICT) for v in worst]
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
     for ax, (name, label) in zip(axes.flat, _PANELS, strict=True):
@@ -52,7 +52,7 @@ def draw_health(
         ax.set_xlim(-0.6, filters - 0.4)
     for ax in axes[1]:
         ax.set_xlabel("filter")
-    seen = [("healthy", _HEALTHY)] if None in worst else []
+    seen = [("no verdict", _NO_VERDICT)] if None in worst else []
     seen += [(name, VERDICT_COLOURS[name]) for name in VERDICT_NAMES if name in worst]
     figure.legend(
         handles=[Patch(color=_to_unit_range(colour), label=name) for name, colour in seen],

@@ -93,7 +93,8 @@ class HealthMonitor:
 
         If an earlier snapshot had a number that this snapshot does not have, the value is NaN.
         Otherwise `EarlyStopping` and similar callbacks would still use the earlier value. An update
-        ratio is NaN only if all filters are non-finite: most snapshots have no update ratio.
+        ratio is NaN only if all filters are non-finite: most snapshots have no update ratio, so
+        Lightning's metrics keep the last one.
         """
         numbers: dict[str, float] = {}
         for layer, health in found.items():

@@ -6,6 +6,10 @@ import torch
 from kernelviz_callback import kernel_health
 from kernelviz_callback.health import alerts as alerts_module
 from kernelviz_callback.health.alerts import LayerAlerts
+from kernelviz_callback.health.kernel_health import KernelHealth
+
+NOISE = torch.randn(64, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+NOISE = NOISE[[*kernel_health(NOISE).flagged("noise-like")]]
 
 
 def layer(dead: int, *, has_nan: bool = False) -> torch.Tensor:
@@ -60,8 +64,16 @@ def test_one_snapshot_without_the_verdict_does_not_end_it() -> None:
 def test_there_is_another_warning_when_the_number_doubles_or_the_verdict_returns() -> None:
     found = warnings_for(2, 2, 3, 3, 4, 4)
     assert [len(s) for s in found] == [0, 1, 0, 0, 0, 1]
-    assert "4 of 16 filters are near-zero since step 40 (was 2)" in found[5][0]
+    assert "4 of 16 filters are near-zero since steps 0 to 40 (was 2): 0, 1, 2, 3. " in found[5][0]
     assert [len(s) for s in warnings_for(2, 2, 0, 0, 2, 2)] == [0, 1, 0, 0, 0, 1]
+
+
+def test_a_number_that_falls_and_rises_again_causes_no_other_warning() -> None:
+    found = warnings_for(0, 4, 4, 2, 2, 4, 4, 1, 1, 2, 2, 4, 4)
+    assert [i for i, said in enumerate(found) if said] == [2]
+    found = warnings_for(0, 4, 4, 1, 1, 8, 8)
+    assert [i for i, said in enumerate(found) if said] == [2, 6]
+    assert "8 of 16 filters are near-zero since steps 10 to 50 (was 4): " in found[6][0]
 
 
 def test_a_filter_that_is_not_finite_causes_a_warning_at_once() -> None:
@@ -82,3 +94,36 @@ def test_noise_at_the_first_snapshot_causes_no_warning() -> None:
         alerts.update(smooth, step)
     alerts.update(noise, 6)
     assert any("noise-like" in s for s in alerts.update(noise, 7))
+
+
+def noise(filters: range) -> KernelHealth:
+    """Return the health of a layer in which these filters are noise, and the others smooth."""
+    weights = 0.1 * layer(0) + 1
+    weights[filters.start : filters.stop] = NOISE[: len(filters)]
+    return kernel_health(weights, "conv1")
+
+
+def noise_warnings(*filters: range) -> list[list[str]]:
+    """Return the warnings on noise at steps 0, 10, 20, ... for these filters."""
+    alerts = LayerAlerts()
+    found = [alerts.update(noise(each), 10 * i) for i, each in enumerate(filters)]
+    return [[said for said in each if "noise-like" in said] for each in found]
+
+
+def test_noise_that_returns_is_compared_with_the_smallest_number() -> None:
+    many, few, none = range(12), range(2), range(0)
+    assert not any(noise_warnings(many, many, many, few, few, few))
+    found = noise_warnings(many, few, few, range(4), range(4), few, few, range(4), range(4))
+    assert [i for i, said in enumerate(found) if said] == [4]
+    assert found[4][0].startswith(
+        "conv1: 4 of 16 filters are noise-like since steps 0 to 30 (was 2): 0, 1, 2, 3. "
+    )
+    found = noise_warnings(few, none, none, few, few)
+    assert [i for i, said in enumerate(found) if said] == [4], "filters of the start lost it"
+    assert found[4][0].startswith("conv1: 2 of 16 filters are noise-like since step 30: 0, 1. ")
+
+
+def test_noise_that_comes_while_much_is_noise_from_the_start_causes_no_warning() -> None:
+    early, later = range(6), range(11)
+    assert not any(noise_warnings(early, later, later, later))
+    assert any(noise_warnings(early, range(12), range(12)))

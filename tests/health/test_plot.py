@@ -13,4 +13,4 @@ def test_a_plot_has_bars_and_a_legend() -> None:
     assert np.argmax(np.nan_to_num(heights)) == 7
     figure.canvas.draw()
     shown = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert shown[:3] == ["healthy", "non-finite", "near-zero"]
+    assert shown[:3] == ["no verdict", "non-finite", "near-zero"]

@@ -134,6 +134,20 @@ def test_after_one_epoch_the_metrics_have_the_numbers_of_its_end(fit: Any) -> No
     assert trainer.callback_metrics["kernelviz/conv/drift"] == drift_in_files(trainer.log_dir)[4]
 
 
+def test_an_update_ratio_is_logged_where_it_exists_and_its_last_value_is_kept(fit: Any) -> None:
+    """Of the snapshots at the steps 0, 1, 2 and 4, the last one is not one step after another."""
+    trainer = fit(KernelVizCallback(), max_epochs=1)
+    paths = list_snapshots(Path(trainer.log_dir) / "kernelviz")
+    expected = {s: load_snapshot(p).health["conv"].totals.update_ratio for s, p in paths.items()}
+    assert [step for step, ratio in expected.items() if math.isnan(ratio)] == [0, 4]
+    events = EventAccumulator(trainer.log_dir)
+    events.Reload()
+    found = {e.step: e.value for e in events.Scalars("kernelviz/conv/update_ratio")}
+    assert found == pytest.approx({step: expected[step] for step in (1, 2)})
+    last = trainer.callback_metrics["kernelviz/conv/update_ratio"]
+    assert last.item() == pytest.approx(expected[2])
+
+
 class Breaker(Callback):
     """Sets every weight to NaN in the second epoch."""
 
