@@ -319,7 +319,7 @@ def comparison_picture(
     checkpoint if that differs. From left to right: the checkpoints A, B, ..., then the last minus
     the first. Zero is grey in RGB tiles, and white in red and blue ones. One scale holds for all
     tiles of a strip and the difference, so pale tiles have small weights. The kernels of a 1-D
-    layer are curves. The slices of a 3-D layer stand in a row. With more than four input channels,
+    layer are bars. The slices of a 3-D layer stand in a row. With more than four input channels,
     a tile is one mixture of them, see `mix_channels`.
 
     Args:

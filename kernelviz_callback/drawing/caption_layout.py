@@ -42,8 +42,8 @@ def draw_caption(
             wrapped.
         bar: Colours of the scale from its low to its high end, shape (L, 3), uint8.
         bar_ends: Words at the low and at the high end of the bar.
-        legend: Colours of frames and their meaning. An empty legend still takes a row; None takes
-            none.
+        legend: Colours of frames and their meaning; the colour is None for a remark, which is
+            wrapped if it is long. None takes no row.
 
     Returns:
         The picture, shape (H, W, 3), uint8, and the layout of the tiles in this picture.
@@ -84,17 +84,19 @@ def _draw_bar(image: Image.Image, bar: Tensor, ends: tuple[str, str], y: int) ->
 
 
 def _legend_rows(legend: Sequence[LegendEntry], width: int) -> list[list[LegendEntry]]:
-    """Break a legend into rows; an empty legend says that no filter has a verdict."""
     rows: list[list[LegendEntry]] = [[]]
     used = 0
-    for colour, text in legend:
+    parts = [
+        (c, part) for c, text in legend for part in (_wrap(text, width) if c is None else [text])
+    ]
+    for colour, text in parts:
         needed = _entry_width(text)
         if rows[-1] and used + needed > width:
             rows.append([])
             used = 0
         rows[-1].append((colour, text))
         used += needed
-    return rows if legend else [[(None, "no filter has a verdict against it")]]
+    return rows
 
 
 def _draw_legend(image: Image.Image, entries: Sequence[LegendEntry], y: int) -> None:

@@ -12,6 +12,7 @@ from kernelviz_callback.drawing.tile_style import TileStyle
 
 Scale: TypeAlias = Literal["filter", "layer"] | float
 
+_BARS = "bars are the taps left to right, red above zero, blue below"
 _SIGNED = "red is positive, blue negative, white zero"
 
 
@@ -31,8 +32,7 @@ def kernel_note(style: TileStyle, shown: int) -> str:
     if style.slices is not None:
         return _slices_note("kernels", style, shown, style.slices)
     if style.is_curve:
-        curves = "a curve is the taps left to right, red above zero, blue below"
-        return curves if style.channels == 1 else f"{_row_note('kernels', style, shown)}; {curves}"
+        return _BARS if style.channels == 1 else f"{_row_note('kernels', style, shown)}; {_BARS}"
     return _tile_note("kernels", style, shown)
 
 
@@ -55,8 +55,7 @@ def principal_note(style: TileStyle, channels: int, explained: Tensor) -> str:
     known = explained[~explained.isnan()]
     share = f", explaining {known.median().item():.0%} of a filter (median)" if len(known) else ""
     if style.is_curve:
-        curve = "taps left to right, red above zero, blue below"
-        return f"tile = principal curve of {channels} channels{share}; {curve}"
+        return f"tile = principal 1-D kernel of {channels} channels{share}; {_BARS}"
     if style.slices is None:
         return f"tile = principal plane of {channels} channels{share}; {_SIGNED}"
     slices = f", its {style.slices} slices left to right" if style.slices > 1 else ""

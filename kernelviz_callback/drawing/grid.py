@@ -52,7 +52,7 @@ def kernel_grid(
       The caption says how much of the filter the plane explains.
     - A 1x1 convolution with more than 4 input channels: a matrix. A row is a filter, a column is an
       input channel.
-    - A 1-D layer: kernels are curves, the first tap at the left, zero in the middle.
+    - A 1-D layer: kernels are bars, the first tap at the left, zero in the middle.
     - A 3-D layer: the slices of a filter stand in a row, each drawn as in a 2-D layer.
 
     NaN and infinity are striped magenta and black. Weights are enlarged by a whole factor. In a

@@ -6,8 +6,8 @@
 | (N, C, kH, kW), C <= 4 | "planes" | a row of C pictures, one for each input channel |
 | (N, C, kH, kW), C > 4 | "planes" | the principal plane of the filter |
 | (N, C, 1, 1), (N, C, 1), C > 4 | "matrix" | a row of C cells, one for each weight |
-| (N, C, k), C <= 4 | "curve" | a row of C curves, one for each input channel |
-| (N, C, k), C > 4 | "curve" | the principal curve of the filter |
+| (N, C, k), C <= 4 | "curve" | a row of C pictures with bars, one for each input channel |
+| (N, C, k), C > 4 | "curve" | the principal 1-D kernel, as bars |
 | (N, C, kD, kH, kW) | as (N, C, kH, kW) | the same for each slice, slice by slice in a row |
 """
 

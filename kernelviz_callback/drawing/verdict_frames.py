@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kernelviz_callback.health.kernel_health import KernelHealth
+from kernelviz_callback.health.missing_numbers import withheld_verdicts
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES, Colour
 
 
@@ -22,13 +23,16 @@ class Flags:
 def flag_filters(health: KernelHealth) -> Flags:
     """Frame each filter in the colour of its gravest verdict, and count filters by verdict.
 
+    The legend also has the verdicts that are not possible for this layer: without them, a layer
+    with this fault would look healthy.
+
     Example:
         >>> from torch import randn
         >>> from kernelviz_callback import kernel_health
         >>> weights = randn(4, 3, 3, 3)
         >>> weights[2] = 0
-        >>> flag_filters(kernel_health(weights)).legend
-        (((213, 94, 0), '1 near-zero'),)
+        >>> [text for _, text in flag_filters(kernel_health(weights)).legend]
+        ['1 near-zero', 'noise-like is not judged: kernels of 3x3x3 are too small']
     """
     counts = [(name, len(health.flagged(name))) for name in VERDICT_NAMES]
     legend: list[tuple[Colour | None, str]] = [
@@ -36,6 +40,11 @@ def flag_filters(health: KernelHealth) -> Flags:
     ]
     if len(health.flagged(*VERDICT_NAMES)) < len(health.verdicts):
         legend.append((None, "(a frame shows a filter's gravest)"))
+    if not legend:
+        legend.append((None, "no filter has a verdict against it"))
+    for reason, names in withheld_verdicts(health).items():
+        verb = "is" if len(names) == 1 else "are"
+        legend.append((None, f"{', '.join(names)} {verb} not judged: {reason}"))
     return Flags(
         colours=tuple(VERDICT_COLOURS[name] if name else None for name in health.gravest()),
         legend=tuple(legend),

@@ -15,6 +15,7 @@ from kernelviz_callback.health.kernel_health import FilterMeasures, KernelHealth
 from kernelviz_callback.health.missing_numbers import (
     FIRST_SNAPSHOT_NUMBERS,
     INDEX_NUMBERS,
+    NO_PROBE,
     explain_missing,
 )
 from kernelviz_callback.health.null_model import NullModel, null_model
@@ -155,7 +156,7 @@ class _Examination:
         )
         self.is_one_step = steps_since_previous == 1
         self.energy = energy if isinstance(energy, ProbeEnergy) else None
-        self.why_no_probe = energy if isinstance(energy, str) else "there is no probe"
+        self.why_no_probe = energy if isinstance(energy, str) else NO_PROBE
         self.groups = groups
 
     def health(self, layer: str) -> KernelHealth:

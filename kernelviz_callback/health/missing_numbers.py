@@ -5,9 +5,9 @@ from math import isfinite, prod
 
 import torch
 
-from kernelviz_callback.health.kernel_health import FilterMeasures, LayerMeasures
+from kernelviz_callback.health.kernel_health import FilterMeasures, KernelHealth, LayerMeasures
 from kernelviz_callback.health.null_model import LEAST_POWER, NullModel
-from kernelviz_callback.health.verdict_names import VERDICT_NAMES
+from kernelviz_callback.health.verdict_names import VERDICT_NAMES, VerdictName
 from kernelviz_callback.health.verdicts import DOMINATING_NORM, LARGEST_USEFUL_COSINE
 
 _SHARES = ("edge_share", "colour_share", "blob_share", "noise_share")
@@ -21,6 +21,9 @@ FIRST_SNAPSHOT_NUMBERS = ("cosine_to_first", "change_from_first", "drift")
 _PREVIOUS_SNAPSHOT_NUMBERS = ("cosine_to_previous", "change_from_previous", "update_ratio")
 NO_FIRST_SNAPSHOT = "there is no first snapshot to compare with"
 NO_PREVIOUS_SNAPSHOT = "there is no previous snapshot to compare with"
+NO_PROBE = "there is no probe"
+# Reasons that are not a property of the layer: the caller had nothing to compare with.
+_NOT_GIVEN = (NO_PREVIOUS_SNAPSHOT, NO_PROBE)
 # Reasons that depend on the values of the weights, not on their shape.
 _VALUE_REASONS = {
     "autocorrelation": "every kernel is constant",
@@ -81,6 +84,26 @@ def explain_missing(
     for names, reason in known:
         reasons |= {n: reason for n in names if n in missing or n.endswith(" verdict")}
     return reasons
+
+
+def withheld_verdicts(health: KernelHealth) -> dict[str, list[VerdictName]]:
+    """Return which verdicts no filter of this layer can have: the short reason to the names.
+
+    Without one of these verdicts a layer can still have the fault. A verdict that only lacks a
+    previous snapshot or a probe is not in the result.
+
+    Example:
+        >>> from torch import randn
+        >>> from kernelviz_callback import kernel_health
+        >>> withheld_verdicts(kernel_health(randn(8, 1, 9)))
+        {'kernels of 1x9 are too small': ['noise-like']}
+    """
+    found: dict[str, list[VerdictName]] = {}
+    for name in VERDICT_NAMES:
+        reason = health.absent.get(f"{name} verdict")
+        if reason is not None and reason not in _NOT_GIVEN:
+            found.setdefault(reason.partition(":")[0], []).append(name)
+    return found
 
 
 def _reference_reasons(

@@ -8,7 +8,11 @@ from torch import Tensor
 from kernelviz_callback.health.alerts import LayerAlerts
 from kernelviz_callback.health.examine import kernel_health
 from kernelviz_callback.health.kernel_health import KernelHealth
-from kernelviz_callback.health.missing_numbers import NO_FIRST_SNAPSHOT, NO_PREVIOUS_SNAPSHOT
+from kernelviz_callback.health.missing_numbers import (
+    NO_FIRST_SNAPSHOT,
+    NO_PREVIOUS_SNAPSHOT,
+    withheld_verdicts,
+)
 from kernelviz_callback.health.verdict_names import VERDICT_NAMES
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.model.host import to_host
@@ -160,6 +164,8 @@ def _same_shape(reference: Tensor | None, weights: Tensor) -> Tensor | None:
 def _summary_of(health: KernelHealth) -> str:
     counts = [(name, len(health.flagged(name))) for name in VERDICT_NAMES]
     verdicts = [f"{count} {name}" for name, count in counts if count] or ["none with a verdict"]
+    withheld = [name for names in withheld_verdicts(health).values() for name in names]
+    unknown = f" ({', '.join(withheld)} not judged)" if withheld else ""
     drift = health.totals.drift
     drifted = "" if isnan(drift) else f", drift {drift:.2g}"
-    return f"{health.layer}: of {health.shape[0]} filters {', '.join(verdicts)}{drifted}"
+    return f"{health.layer}: of {health.shape[0]} filters {', '.join(verdicts)}{unknown}{drifted}"

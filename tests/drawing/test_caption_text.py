@@ -29,12 +29,12 @@ from kernelviz_callback.drawing.tile_style import response_style, tile_style
             "1x1: each row is a filter, its weights for the input channels left to right (32 of "
             "64); red is positive, blue negative, white zero",
         ),
-        ((8, 1, 9), 1, "a curve is the taps left to right, red above zero, blue below"),
+        ((8, 1, 9), 1, "bars are the taps left to right, red above zero, blue below"),
         (
             (8, 2, 9),
             2,
-            "each row of 2: the kernels of one filter, input channels left to right (2); a curve "
-            "is the taps left to right, red above zero, blue below",
+            "each row of 2: the kernels of one filter, input channels left to right (2); bars "
+            "are the taps left to right, red above zero, blue below",
         ),
         (
             (8, 3, 4, 5, 5),
@@ -65,7 +65,7 @@ def test_how_to_read_kernels(shape: tuple[int, ...], shown: int, expected: str) 
     ("shape", "expected"),
     [
         ((8, 16, 3, 3), "tile = principal plane of 16 channels, explaining 50% of a filter"),
-        ((8, 16, 9), "tile = principal curve of 16 channels, explaining 50% of a filter (median);"),
+        ((8, 16, 9), "tile = principal 1-D kernel of 16 channels, explaining 50% of a filter"),
         ((8, 16, 2, 3, 3), "tile = principal volume of 16 channels, explaining 50% of a filter"),
     ],
 )

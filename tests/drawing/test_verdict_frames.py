@@ -25,11 +25,35 @@ def test_each_filter_has_the_colour_of_its_gravest_verdict() -> None:
     assert (VERDICT_COLOURS["non-finite"], "1 non-finite") in flags.legend
 
 
-def test_a_healthy_layer_has_no_frames_and_an_empty_legend() -> None:
-    health = replace(kernel_health(torch.randn(9, 1, 3, 3)), verdicts=())
-    flags = flag_filters(health)
+def test_a_healthy_layer_has_no_frames_and_says_so() -> None:
+    flags = flag_filters(replace(kernel_health(torch.randn(9, 3, 7, 7)), verdicts=()))
     assert flags.colours == (None,) * 9
-    assert flags.legend == ()
+    assert flags.legend == ((None, "no filter has a verdict against it"),)
+
+
+def test_the_legend_has_the_verdicts_that_are_not_possible() -> None:
+    healthy = (None, "no filter has a verdict against it")
+    noise = drawn(8, 1, 9)
+    assert flag_filters(kernel_health(noise)).legend == (
+        healthy,
+        (None, "noise-like is not judged: kernels of 1x9 are too small"),
+    )
+    noise[2] = 0
+    assert flag_filters(kernel_health(noise)).legend == (
+        (VERDICT_COLOURS["near-zero"], "1 near-zero"),
+        (None, "noise-like is not judged: kernels of 1x9 are too small"),
+    )
+    one = flag_filters(kernel_health(drawn(1, 1, 3, 3))).legend
+    assert (None, "duplicate, dominating, frozen are not judged: there is one filter") in one
+
+
+def test_a_long_remark_stays_inside_the_picture() -> None:
+    flags = flag_filters(kernel_health(drawn(1, 1, 9)))
+    plain, remarked = kernel_grid(drawn(1, 1, 9)), kernel_grid(drawn(1, 1, 9), flags=flags)
+    assert remarked.pixels.shape[1] == plain.pixels.shape[1]
+    assert remarked.layout.top >= plain.layout.top + 3 * 19
+    background = remarked.pixels[0, 0]
+    assert (remarked.pixels[: remarked.layout.top, -4:] == background).all()
 
 
 def test_frames_are_around_the_tiles_and_cover_no_weight() -> None:

@@ -134,3 +134,12 @@ def test_the_summary_describes_the_last_snapshot(monitor: HealthMonitor) -> None
     assert monitor.summary().startswith("conv: of 8 filters 2 near-zero")
     drift = monitor.observe(snapshot(2, conv=weights), Failures())["conv"].totals.drift
     assert monitor.summary().endswith(f", drift {drift:.2g}")
+
+
+def test_the_summary_has_the_verdicts_that_are_not_possible(monitor: HealthMonitor) -> None:
+    weights = drawn(8, 3, 3, 3)
+    numbers(monitor, 0, weights)
+    assert monitor.summary() == "conv: of 8 filters none with a verdict (noise-like not judged)"
+    weights[2] = 0
+    numbers(monitor, 1, weights)
+    assert "of 8 filters 1 near-zero (noise-like not judged), drift " in monitor.summary()

@@ -133,7 +133,7 @@ def _tiles(crop: Crop) -> str:
         some = f"slices 0 to {shown - 1}" if shown > 1 else "slice 0"
         parts.append(f"{some} of {depth}")
     if style.is_principal:
-        kind = {1: "curve", 2: "plane", 3: "volume"}[len(crop.shape) - 2]
+        kind = {1: "1-D kernel", 2: "plane", 3: "volume"}[len(crop.shape) - 2]
         parts.append(f"the principal {kind} of {count} channels")
     elif count > 1 and not style.is_rgb:
         parts.append(f"input channels 0 to {style.channels - 1} of {count}")

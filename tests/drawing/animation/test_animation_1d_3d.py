@@ -132,8 +132,8 @@ def test_many_channels_are_drawn_as_their_principal_curve() -> None:
             expected = colours(curve(principal, largest, 28, 5), largest)
             assert largest_difference(frame_in(film, i, column), expected) <= 3
     assert caption_lines(sequence, "film", 2)[2] == (
-        "each tile: the principal curve of 64 channels; taps left to right, red above zero, blue "
-        "below"
+        "each tile: the principal 1-D kernel of 64 channels; taps left to right, red above zero, "
+        "blue below"
     )
 
 
