@@ -295,6 +295,8 @@ def test_a_dropped_image_is_converted_for_any_number_of_channels(opened: Open) -
     _drop(tab, _png(PROBE), "mine.png")
     tab.frame.get_by_text("mine.png, 62 × 62").wait_for()
     tab.rest()
+    note = tab.frame.locator('.pane.responses [data-role="pane-note"]').text_content()
+    assert note.startswith("of the layer alone to mine.png, in grey in each of 5 channels")
     grey = Probe(_probe(PROBE), "mine.png").for_channels(1).repeat(5, 1, 1)
     expected = summed_responses(grey, torch.from_numpy(DEEP[30]))[4]
     found = tab.pixels('canvas[data-kind="response"]')

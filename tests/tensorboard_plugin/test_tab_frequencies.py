@@ -129,6 +129,6 @@ def test_switching_between_1d_and_2d_layers(opened: Open) -> None:
         tab.select("layer", "picture")
         tab.rest()
         assert title.text_content() == "Responses"
-        assert caption.text_content().startswith("response, ±")
+        assert caption.text_content().startswith("response at full size, ±")
         tab.select("layer", "audio")
         tab.rest()

@@ -1,5 +1,5 @@
 import { describeFilter } from "./derived.js";
-import { el } from "./dom.js";
+import { el, sizeText } from "./dom.js";
 import { GainFeed, gainRequest } from "./gains.js";
 import { GridView } from "./grid_view.js";
 import { isColour, picturedAs } from "./paint.js";
@@ -273,7 +273,8 @@ export class Board {
     const key = this.responseKey(track, index, probe);
     feed.expect(key);
     feed.setScale(view.scale);
-    responses.showNote(track.part, [responses.what, probe.name && `to ${probe.name}`, probe.note].filter(Boolean).join(" "));
+    const averaged = feed.shrink > 1 && `averaged ${sizeText(feed.shrink)}`;
+    responses.showNote(track.part, [responses.what, probe.note].filter(Boolean).join(" "), averaged);
     const drawn = [feed.version, view.verdict, this.ordering.partners.size].join();
     if (set.answered === drawn || !feed.shown || !responses.fit) return;
     set.answered = drawn;
@@ -283,7 +284,6 @@ export class Board {
 
   drawResponses(track, { responses, feed, why }, index) {
     const { context, fit, order } = responses;
-    context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
     context.clearRect(0, 0, fit.width, fit.height);
     order.forEach((filter, position) => {

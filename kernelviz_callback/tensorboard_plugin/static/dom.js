@@ -58,6 +58,9 @@ const GROUPING = new Intl.NumberFormat("en-US");
 /** A whole number with its digits in groups of three. */
 export const grouped = (number) => GROUPING.format(number);
 
+/** The size of a square of pixels: "2x2". */
+export const sizeText = (side) => `${side}x${side}`;
+
 /** A count with its noun: "1 filter", "2 filters". */
 export const countText = (number, noun) => `${grouped(number)} ${noun}${number === 1 ? "" : "s"}`;
 
@@ -68,6 +71,15 @@ export const countText = (number, noun) => `${grouped(number)} ${noun}${number =
 export function fittingSize(width, height, room, dpr) {
   const share = Math.min(1, (room * dpr) / Math.max(width, height)) / dpr;
   return `width:${width * share}px;height:${height * share}px${share * dpr < 1 ? ";image-rendering:auto" : ""}`;
+}
+
+/** Pixels of at least so many times their size are drawn as sharp squares: smoothed, they look like details. */
+export const LEAST_SHARP = 2;
+
+/** Draw the pixels of a canvas as sharp squares if the page enlarges it. */
+export function sharpenEnlarged(canvas) {
+  const scale = (canvas.clientWidth * window.devicePixelRatio) / canvas.width;
+  canvas.style.imageRendering = scale >= LEAST_SHARP ? "pixelated" : "auto";
 }
 
 export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));

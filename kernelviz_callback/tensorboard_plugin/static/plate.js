@@ -1,5 +1,5 @@
 import { CellGrid } from "./cells.js";
-import { el, fittingSize, numberText, setText } from "./dom.js";
+import { el, fittingSize, numberText, setText, sharpenEnlarged, sizeText } from "./dom.js";
 import { gainOf, gainProducts, gainRequest, paintGain } from "./gains.js";
 import { halfRanges, isColour, kernelOf, paintAtlas, picturedAs } from "./paint.js";
 import { responseOf, responseRequest } from "./probes.js";
@@ -100,12 +100,12 @@ export class Plate {
     const began = performance.now();
     const found = responseOf(request, this.filter, shrink, probe);
     this.speed += 0.2 * (products / shrink ** 2 / Math.max(0.1, performance.now() - began) - this.speed);
-    this.drawResponse(found, view, feed);
+    this.drawResponse(found, view, feed, shrink);
     this.response.dataset.shrink = shrink;
-    if (shrink === 1) this.response.setAttribute("aria-label", `Response of filter ${this.filter} to ${probe.name}`);
+    if (shrink === 1) this.response.setAttribute("aria-label", `Response of filter ${this.filter} ${probe.note}`);
   }
 
-  drawResponse({ data, planes, height, width }, view, feed) {
+  drawResponse({ data, planes, height, width }, view, feed, shrink) {
     const one = [1, planes, height, width], { track } = this;
     const [end] = halfRanges(data, one, view.scale === "filter" ? "filter" : feed.end);
     const picture = paintAtlas(data, one, [end], { channel: planes === 3 ? "rgb" : "all", into: this.picture });
@@ -114,8 +114,10 @@ export class Plate {
       Object.assign(this.response, { width: picture.width, height: picture.height });
     }
     this.response.getContext("2d").putImageData(picture, 0, 0);
+    sharpenEnlarged(this.response);
     this.response.dataset.halfRange = end;
-    setText(this.responseNote, `response${track.part && ` ${track.part}`}, ±${numberText(end)}`);
+    const size = shrink > 1 ? `averaged ${sizeText(shrink)}` : "at full size";
+    setText(this.responseNote, `response${track.part && ` ${track.part}`} ${size}, ±${numberText(end)}`);
   }
 
   /** Draw the frequency response, unless it would take longer than so many milliseconds. */

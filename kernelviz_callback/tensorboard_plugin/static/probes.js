@@ -47,8 +47,9 @@ export class Probes {
   }
 
   /**
-     * The probe for the channels of the layer: `{id, planes, probeShape, name, note}`, or
-     * `{isLoading}`, or `{why}` it is missing, with `isFinal` if no image can replace it.
+     * The probe for the channels of the layer: `{id, planes, probeShape, note}`, or `{isLoading}`, or
+     * `{why}` it is missing, with `isFinal` if no image can replace it. The note names the probe, and
+     * says whether it is in grey, and whether the layer reads it in the place of its own input.
      */
   adapted(model, track, index) {
     if (track.whyNoResponse) return { why: track.whyNoResponse, isFinal: true };
@@ -65,15 +66,17 @@ export class Probes {
     if (channels * height * width > MOST_PROBE_VALUES) {
       return { why: `The layer reads ${grouped(channels)} input channels of the probe: too many for this page.` };
     }
-    const named = { id, name: probe.name, probeShape: [channels, height, width], note: null };
+    const note = channels === count ? `to ${probe.name}`
+      : channels === 1 ? `to ${probe.name}, in grey`
+        : `of the layer alone to ${probe.name}, ${count === 3 ? "in grey " : ""}in each of ${grouped(channels)} channels`;
+    const adapted = { id, note, probeShape: [channels, height, width], isAdapted: channels !== count };
     const planes = probeForChannels(probe, channels);
-    const inGrey = planes && count === 3 && channels !== 3;
-    if (planes) return { ...named, planes, note: inGrey ? "in grey" : null };
+    if (planes) return { ...adapted, planes };
     if (this.own?.probe !== probe) {
       return { why: `The layer reads ${channels} input channels; the probe (${probe.name}) has ${count}.` };
     }
     const grey = { name: "", shape: [1, height, width], planes: probeForChannels(probe, 1) };
-    return { ...named, planes: probeForChannels(grey, channels), note: "in grey, in every input channel" };
+    return { ...adapted, planes: probeForChannels(grey, channels) };
   }
 }
 

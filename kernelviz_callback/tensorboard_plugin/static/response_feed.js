@@ -1,3 +1,4 @@
+import { LEAST_SHARP } from "./dom.js";
 import { atlasLayout, halfRanges, paintAtlas, tileSize } from "./paint.js";
 import { drawTile } from "./pictures.js";
 import { arrangementOf } from "./tile_layout.js";
@@ -160,9 +161,11 @@ export class ResponseFeed {
     return data.subarray(filter * size, (filter + 1) * size);
   }
 
-  /** Draw a tile as large as its cell allows. */
+  /** Draw a tile as large as its cell allows. Pixels of twice their size or more are sharp squares. */
   draw(context, filter, cell) {
-    const zoom = Math.min(cell.width / this.tile.width, cell.height / this.tile.height);
+    const fitting = Math.min(cell.width / this.tile.width, cell.height / this.tile.height);
+    const isSharp = fitting >= LEAST_SHARP, zoom = isSharp ? Math.floor(fitting) : fitting;
+    context.imageSmoothingEnabled = !isSharp;
     const width = Math.round(this.tile.width * zoom), height = Math.round(this.tile.height * zoom);
     const x = cell.x + ((cell.width - width) >> 1), y = cell.y + ((cell.height - height) >> 1);
     if (this.tile.planes === 1) {

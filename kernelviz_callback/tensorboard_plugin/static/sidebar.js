@@ -1,4 +1,4 @@
-import { countText, el, numberText, setOptions, setText } from "./dom.js";
+import { countText, el, numberText, setOptions, setText, sharpenEnlarged } from "./dom.js";
 import { isColour } from "./paint.js";
 import { paintProbe } from "./pictures.js";
 import { MOST_PLANES_SHOWN } from "./probes.js";
@@ -152,18 +152,26 @@ export class Sidebar {
     for (const item of this.runs.children) item.hidden = !item.textContent.toLowerCase().includes(text);
   }
 
-  /** Show the probe of the first run. */
+  /** Show the probe of the first run, in grey if the layer reads it in grey. */
   showProbe() {
     const { model, probes } = this;
     if (!model.lead) return;
     const found = probes.original(model, model.lead, model.indexOf(model.lead));
     this.backToRun.hidden = !probes.own;
     const { probe } = found;
-    setText(this.probeName, probe ? `${probe.name}, ${probe.shape[2]} × ${probe.shape[1]}` : found.isLoading ? "…" : found.why);
     this.picture.hidden = !probe;
-    if (!probe || probe === this.painted) return;
-    this.painted = probe;
-    paintProbe(this.picture, probe);
+    if (!probe) {
+      setText(this.probeName, found.isLoading ? "…" : found.why);
+      return;
+    }
+    const [count, height, width] = probe.shape;
+    const { isAdapted, planes = probe.planes } = probes.adapted(model, model.lead, model.indexOf(model.lead));
+    const isGrey = isAdapted && planes !== probe.planes;
+    setText(this.probeName, `${probe.name}, ${width} × ${height}${isGrey && count === 3 ? ", in grey" : ""}`);
+    if (planes === this.painted) return;
+    this.painted = planes;
+    paintProbe(this.picture, isGrey ? { shape: [1, height, width], planes: planes.subarray(0, height * width) } : probe);
+    sharpenEnlarged(this.picture);
     this.picture.setAttribute("aria-label", `Probe ${probe.name}`);
   }
 }
