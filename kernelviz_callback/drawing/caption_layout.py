@@ -33,6 +33,7 @@ def draw_caption(
     bar: Tensor,
     bar_ends: tuple[str, str],
     legend: Sequence[LegendEntry] | None = None,
+    remarks: Sequence[str] = (),
 ) -> tuple[Tensor, Layout]:
     """Draw a picture without its tiles: the caption on top, the filter numbers at the sides.
 
@@ -42,8 +43,8 @@ def draw_caption(
             wrapped.
         bar: Colours of the scale from its low to its high end, shape (L, 3), uint8.
         bar_ends: Words at the low and at the high end of the bar.
-        legend: Colours of frames and their meaning; the colour is None for a remark, which is
-            wrapped if it is long. None takes no row.
+        legend: Colours of frames and their meaning. None takes no row.
+        remarks: Lines below the legend. Long lines are wrapped.
 
     Returns:
         The picture, shape (H, W, 3), uint8, and the layout of the tiles in this picture.
@@ -54,6 +55,7 @@ def draw_caption(
     above = [part for line in lines[:-1] for part in _wrap(line, width - 2 * _MARGIN)]
     beside = _wrap(lines[-1], width - 2 * _MARGIN - bar_room)
     rows = [] if legend is None else _legend_rows(legend, width - 2 * _MARGIN)
+    rows += [[(None, part)] for line in remarks for part in _wrap(line, width - 2 * _MARGIN)]
     caption = _MARGIN + _LINE * (len(above) + len(beside) + len(rows))
     placed = replace(layout, left=left, top=caption + _LINE)
 
@@ -86,10 +88,7 @@ def _draw_bar(image: Image.Image, bar: Tensor, ends: tuple[str, str], y: int) ->
 def _legend_rows(legend: Sequence[LegendEntry], width: int) -> list[list[LegendEntry]]:
     rows: list[list[LegendEntry]] = [[]]
     used = 0
-    parts = [
-        (c, part) for c, text in legend for part in (_wrap(text, width) if c is None else [text])
-    ]
-    for colour, text in parts:
+    for colour, text in legend:
         needed = _entry_width(text)
         if rows[-1] and used + needed > width:
             rows.append([])

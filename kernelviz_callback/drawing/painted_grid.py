@@ -50,16 +50,16 @@ class PaintedGrid:
         """Put the tiles, their surroundings and the caption into one picture.
 
         Args:
-            flags: Frames around tiles, and their legend.
+            flags: Frames around tiles, their legend, and remarks.
         """
         filters, height, width, _ = self.tiles.shape
         (low, high), scale_line = scale_note(self.half_ranges, self.scale, self.noun)
         bar_ends = "0" if self.style.base == "bottom" else low, high
         frame = 0 if flags is None else max(1, min(FRAME, height // 16))
         tight = Layout(filters, self.columns, height, width, gap=self.gap + 2 * frame)
-        legend = None if flags is None else flags.legend
+        below = () if flags is None else (flags.legend, flags.remarks)
         bar = colour_bar(self.style)
-        pixels, layout = draw_caption(tight, [*self.lines, scale_line], bar, bar_ends, legend)
+        pixels, layout = draw_caption(tight, [*self.lines, scale_line], bar, bar_ends, *below)
         canvas, colours = pixels.numpy(), [None] * filters if flags is None else flags.colours
         shape = height + 2 * frame, width + 2 * frame, 3
         frames = {colour: np.full(shape, colour, np.uint8) for colour in {*colours} - {None}}

@@ -42,12 +42,14 @@ def test_a_long_line_is_wrapped_and_moves_the_tiles_down() -> None:
     assert is_background(pixels[:, -4:]), "no text reaches the right edge"
 
 
-def test_a_legend_takes_rows_and_a_long_remark_is_wrapped() -> None:
+def test_a_legend_takes_a_row_and_a_long_remark_is_wrapped() -> None:
+    legend, short, long = [((213, 94, 0), "1 near-zero")], ["short"], ["a long remark " * 12]
     tops = [
-        draw_caption(TIGHT, ["scale"], BAR, ("-1", "+1"), legend)[1].top
-        for legend in (None, [((213, 94, 0), "1 near-zero")], [(None, "a long remark " * 12)])
+        draw_caption(TIGHT, ["scale"], BAR, ("-1", "+1"), *below)[1].top
+        for below in ((), (legend,), (legend, short), (legend, long))
     ]
-    assert tops[0] < tops[1] < tops[2]
+    assert tops[1] - tops[0] == tops[2] - tops[1] > 0
+    assert tops[3] > tops[2]
 
 
 def test_a_legend_shows_the_colours_of_frames() -> None:

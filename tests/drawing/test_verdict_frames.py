@@ -31,20 +31,20 @@ def test_a_healthy_layer_has_no_frames_and_says_so() -> None:
     assert flags.legend == ((None, "no filter has a verdict against it"),)
 
 
-def test_the_legend_has_the_verdicts_that_are_not_possible() -> None:
+def test_the_remarks_have_the_verdicts_that_are_not_possible() -> None:
     healthy = (None, "no filter has a verdict against it")
+    remarks = ("noise-like is not judged: kernels of 1x9 are too small",)
     noise = drawn(8, 1, 9)
-    assert flag_filters(kernel_health(noise)).legend == (
-        healthy,
-        (None, "noise-like is not judged: kernels of 1x9 are too small"),
-    )
+    untrained = flag_filters(kernel_health(noise))
+    assert (untrained.legend, untrained.remarks) == ((healthy,), remarks)
     noise[2] = 0
-    assert flag_filters(kernel_health(noise)).legend == (
-        (VERDICT_COLOURS["near-zero"], "1 near-zero"),
-        (None, "noise-like is not judged: kernels of 1x9 are too small"),
-    )
-    one = flag_filters(kernel_health(drawn(1, 1, 3, 3))).legend
-    assert (None, "duplicate, dominating, frozen are not judged: there is one filter") in one
+    faulty = flag_filters(kernel_health(noise))
+    assert faulty.legend == ((VERDICT_COLOURS["near-zero"], "1 near-zero"),)
+    assert faulty.remarks == remarks
+    one = flag_filters(kernel_health(drawn(1, 1, 3, 3))).remarks
+    assert "duplicate, dominating, frozen are not judged: there is one filter" in one
+    tops = [kernel_grid(noise, flags=flags).layout.top for flags in (untrained, faulty)]
+    assert tops[0] == tops[1], "the tiles do not move"
 
 
 def test_a_long_remark_stays_inside_the_picture() -> None:
