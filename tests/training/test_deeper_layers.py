@@ -56,7 +56,7 @@ def renderer(probe: Probe, scale: str = "filter") -> Renderer:
 
 def taken(net: nn.Module, layers: str, probe: Probe = PHOTO) -> Snapshot:
     watched = WatchedLayers(net, layers, map_shrink=map_shrink)
-    snapshot = watched.take(step=1, epoch=0, probe=probe, keep=True)
+    snapshot = watched.take(step=1, epoch=0, probe=probe, keep=True, failures=Failures())
     assert snapshot is not None
     return snapshot
 

@@ -23,6 +23,7 @@ from kernelviz_callback import (
     load_probe,
     load_snapshot,
 )
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.watched_layers import WatchedLayers
 
 
@@ -365,11 +366,11 @@ def test_with_all_layers_the_first_one_that_runs_reads_the_probe(fit) -> None:
     watched = WatchedLayers(Reversed(), "*")
     probe = load_probe(torch.rand(3, 16, 16))
     watched.check_fit(probe)
-    snapshot = watched.take(step=0, epoch=0, probe=probe, keep=True)
+    snapshot = watched.take(step=0, epoch=0, probe=probe, keep=True, failures=Failures())
     assert set(snapshot.feature_maps.maps) == {"net.out", "net.decoder", "net.down"}
     assert not snapshot.feature_maps.absent
     grey = WatchedLayers(GreyReversed(), ["net.out", "net.stem"])
-    maps = grey.take(step=0, epoch=0, probe=probe, keep=True).feature_maps
+    maps = grey.take(step=0, epoch=0, probe=probe, keep=True, failures=Failures()).feature_maps
     assert set(maps.maps) == {"net.out"}
 
 
@@ -505,6 +506,47 @@ def test_weights_that_cannot_be_measured_are_said_once(fit, recwarn) -> None:
     snapshot = _last(trainer)
     assert torch.equal(snapshot.weights["net.stem"], trainer.model.net.stem.weight)
     assert list(snapshot.stored_only) == ["net.stem"]
+
+
+class Generated(nn.Conv2d):
+    """Makes its weights of a vector. Its output is not linear in half of the calls."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.code = nn.Parameter(torch.randn(self.weight.shape))
+        self.is_rectified = True
+        del self.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = self._conv_forward(x, self.code, self.bias)
+        return output.relu() if self.is_rectified else output
+
+
+@pytest.mark.loses_something
+def test_a_layer_that_cannot_be_read_does_not_cost_the_others(fit, caplog, recwarn) -> None:
+    class Own(Lit):
+        def add_parts(self) -> None:
+            super().add_parts()
+            self.net.stem = Generated(3, 8, 5)
+
+        def on_train_epoch_start(self) -> None:
+            self.net.stem.is_rectified = self.current_epoch == 0
+
+    trainer = fit(KernelVizCallback("*", early_steps=False, health=False), model=Own())
+    [warning] = warned(recwarn)
+    assert warning.startswith(
+        "kernelviz: at step 0 could not read the weights of net.stem: ValueError: Generated stores "
+        "no weights, and those that it multiplies with cannot be measured (its output is not its "
+        "input, convolved with one kernel)"
+    )
+    assert warning.endswith(
+        "Training goes on. Snapshots are without this layer until its weights can be read."
+    )
+    snapshots = [load_snapshot(p) for p in list_snapshots(f"{trainer.log_dir}/kernelviz").values()]
+    names = {snapshot.step: list(snapshot.weights) for snapshot in snapshots}
+    assert names == {0: ["net.deep"], 4: ["net.deep"], 8: ["net.stem", "net.deep"]}
+    assert torch.equal(snapshots[-1].weights["net.stem"], trainer.model.net.stem.code)
+    assert "kernelviz: at step 8 could again read the weights of net.stem" in caplog.text
 
 
 def test_an_adapter_is_watched_as_one_layer(fit) -> None:
