@@ -43,7 +43,9 @@ class Backwards(nn.Module):
 
 def test_layers_are_listed_in_the_order_of_their_calls() -> None:
     calls = calls_of(Backwards())
-    assert calls == Calls({"first": 0, "up": 1, "last": 2}, frozenset({"first"}), 3)
+    assert calls == Calls(
+        {"first": 0, "up": 1, "last": 2}, frozenset({"first"}), 3, image_channels=3
+    )
 
 
 def test_the_run_ends_as_soon_as_the_first_layer_is_known() -> None:
