@@ -131,11 +131,13 @@ def _snapshot_layer(
         raise ValueError("its weights are not floating-point numbers")
     geometry = Geometry.from_dict(description["layers"][name])
     _check_geometry(geometry, weights.shape)
+    reason = description.get("stored_only", {}).get(name)
     return StoredLayer(
         weights.shape,
         weights.read,
         geometry,
         lambda: read_record(description, name, lambda key: stored[key].read(), weights.shape),
+        unknown=None if reason is None else printable(text(reason)),
     )
 
 

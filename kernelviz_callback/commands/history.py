@@ -121,7 +121,8 @@ class LayerHistory:
         return checkpoint, _find_layer(checkpoint, self._wanted, self.layer, self.shape)
 
     def _read(self, checkpoint: Checkpoint, name: str) -> Reading:
-        return Reading(checkpoint.epoch, {self.layer: checkpoint.read(name)}, name)
+        unknown = [] if checkpoint.layers[name].unknown is None else [self.layer]
+        return Reading(checkpoint.epoch, {self.layer: checkpoint.read(name)}, name, unknown)
 
 
 class OtherShapeError(ValueError):
