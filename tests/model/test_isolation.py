@@ -94,6 +94,7 @@ class Helper:
     def __init__(self) -> None:
         self.number = 0
         self.rng = np.random.default_rng(3)
+        self.seeds = np.random.SeedSequence(3)
         self.old_rng = np.random.RandomState(3)
         self.python_rng = random.Random(3)
         self.noise = np.zeros(3)
@@ -124,6 +125,7 @@ class HoldsObjects(nn.Module):
         helper.number += 1
         helper.late = 1
         helper.rng.random(), helper.old_rng.normal(), helper.python_rng.random()
+        helper.rng.spawn(2), helper.seeds.spawn(1)
         helper.noise += 1
         helper.seen.append(self.next_number())
         self.hidden[0].calls = 1
@@ -139,6 +141,8 @@ def test_objects_that_the_model_holds_are_restored() -> None:
     assert helper.number == 0
     assert not hasattr(helper, "late")
     assert helper.rng.random() == fresh.rng.random()
+    assert helper.rng.spawn(1)[0].random() == fresh.rng.spawn(1)[0].random()
+    assert helper.seeds.spawn(1)[0].spawn_key == (0,)
     assert helper.old_rng.normal() == fresh.old_rng.normal()
     assert helper.python_rng.random() == fresh.python_rng.random()
     assert helper.noise.tolist() == [0, 0, 0]
