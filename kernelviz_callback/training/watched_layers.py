@@ -254,7 +254,9 @@ class WatchedLayers:
         necessary: the other processes take part in every gathering and would wait for this one.
         """
         kernels: dict[str, Kernel] = {}
-        losing = "snapshots are without this layer until its weights can be read"
+        is_only = len(self._choice.layers) == 1
+        left_out = "the layers that cannot be read are left out of the snapshots"
+        losing = "snapshots are lost until the weights can be read" if is_only else left_out
         for name, layer in self._choice.layers.items():
             with failures.survive(f"read the weights of {name}", losing):
                 if name in self._sharded:
