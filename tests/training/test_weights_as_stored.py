@@ -67,6 +67,14 @@ def test_films_say_it(trained: Path, tmp_path) -> None:
         assert np.array_equal(np.asarray(Image.open(tmp_path / "o.png")), expected)
 
 
+def test_a_report_says_it(trained: Path, tmp_path) -> None:
+    count = len(list_snapshots(trained / "kernelviz"))
+    for layer, title in TITLES.items():
+        folder, page = str(trained / "kernelviz"), tmp_path / "report.html"
+        assert main(["evolve", folder, "--layer", layer, "-o", str(page)]) == 0
+        assert page.read_text().count('"stored_only"') == (count if layer != title else 0)
+
+
 def test_events_and_notebooks_say_it(trained: Path) -> None:
     snapshot = load_snapshot(max(list_snapshots(trained / "kernelviz").values()))
     for layer, title in TITLES.items():

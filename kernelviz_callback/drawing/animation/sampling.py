@@ -1,9 +1,10 @@
 """Choose the snapshots of a training that are shown, and read the filters of each layer in them."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import expm1, log1p
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -26,13 +27,14 @@ class Reading(NamedTuple):
         epoch: Epoch of the snapshot, from 0; None if it is not known.
         weights: Layer name to filters, float32, on the CPU.
         name: Name of the layer in the checkpoint itself, if only one layer was read.
-        unknown: The layers that may multiply with other weights than these, see `Kernel.unknown`.
+        unknown: Layer name to reason, for layers that may multiply with other weights than these,
+            see `Kernel.unknown`.
     """
 
     epoch: int | None
     weights: Mapping[str, Tensor]
     name: str | None = None
-    unknown: Collection[str] = ()
+    unknown: Mapping[str, str] = MappingProxyType({})
 
 
 class Frame(NamedTuple):
