@@ -16,6 +16,8 @@ from kernelviz_callback.model.layer_kinds import base_of
 # Devices whose random number generators can be restored.
 _DEVICES = ("cpu", "cuda")
 _MOST_NETWORKS = 8  # parts of the model that are run one by one if the model itself cannot run
+_SMALL_SIDE = 64  # pixels
+_MOST_READ = 2**23  # numbers in the input of a layer
 _USUAL_CHANNELS = (1, 3, 4)  # of an image
 _MOST_BANDS = 16  # channels of an image; a layer that reads more usually reads other layers' output
 
@@ -178,7 +180,7 @@ class _Ended(BaseException):
 
 
 class _Run:
-    """Runs one network, and once more if its first layer reads another number of channels."""
+    """Runs one network, and again if its first layer reads other images than the given one."""
 
     def __init__(
         self,
@@ -198,15 +200,28 @@ class _Run:
     def calls(self) -> Calls:
         """Return the layers that the network calls."""
         found, ended = self._run(None)
+        channels = None
         if not ended and len(found.places) == 1 and found.channels != self._own:
-            again, _ = self._run(found.channels)
-            return again if again.places else found
+            channels = found.channels
+            again, _ = self._run(channels)
+            found = again if again.places else found
+        first = next(iter(found.places), None)
+        if first is not None and reads_many_channels(self._layers[first], self._own):
+            # Which layers are not called is needed to find the network that reads images.
+            again, _ = self._run(channels, to_end=True)
+            found = again if len(again.places) > len(found.places) else found
         return found
 
-    def _run(self, channels: int | None) -> tuple[Calls, bool]:
-        """Run the network. The second result is False if it failed."""
+    def _run(self, channels: int | None, *, to_end: bool = False) -> tuple[Calls, bool]:
+        """Run the network. The second result is False if it failed.
+
+        Args:
+            channels: Number of channels of the image; None for any.
+            to_end: Whether to run the network on a small part of the image, and to its end. The run
+                still ends if a layer reads very many numbers, as in a generator of large images.
+        """
         given = self._own if channels is None else channels
-        notes = _Notes(given, self._ends_at, own=self._own)
+        notes = _Notes(given, _reads_too_much if to_end else lambda name, _: self._ends_at(name))
         numbers = (p for p in self._network.parameters() if p.is_floating_point())
         if (parameter := next(numbers, None)) is None:
             return Calls(image_channels=self._own), False
@@ -214,6 +229,8 @@ class _Run:
         try:
             image = self._image_of(channels)
             image = image.clone(memory_format=torch.contiguous_format)  # its channels share memory
+            if to_end:
+                image = image[:, :_SMALL_SIDE, :_SMALL_SIDE]
             batch = image.to(parameter.device, parameter.dtype)[None]
             with isolated_run(self._network, parameter.device):
                 for name, layer in self._layers.items():
@@ -232,18 +249,16 @@ class _Notes:
 
     Args:
         channels: Number of channels of the image.
-        ends_at: See `find_calls`.
-        own: Number of channels of the image that the model is to read.
+        ends_at: Function of the name of a layer and of what the layer reads. If it is true of a
+            layer that does not read the image itself, the run ends.
     """
 
-    def __init__(self, channels: int, ends_at: Callable[[str], bool], *, own: int) -> None:
+    def __init__(self, channels: int, ends_at: Callable[[str, Any], bool]) -> None:
         self.places: dict[str, int] = {}
         self.readers: set[str] = set()
         self.channels: int | None = None
         self._given_channels = channels
         self._ends_at = ends_at
-        self._own = own
-        self._is_image = True  # what the first layer reads has as many channels as images have
         self._read: Tensor | None = None  # by the first layer: the image, or what was made of it
 
     def note(self, name: str, layer: nn.Module, given: tuple[Any, ...]) -> None:
@@ -255,12 +270,15 @@ class _Notes:
             self._read = values.clone() if isinstance(values, Tensor) else None
             self.channels = max(1, self._given_channels + _missing_channels(layer, values))
             self.readers.add(name)
-            self._is_image = not reads_many_channels(layer, self._own)
         elif isinstance(values, Tensor) and _is_equal(values, self._read):
             self.readers.add(name)
         self.places[name] = 0 if name in self.readers else len(self.places)
-        if self._ends_at(name) and name not in self.readers and self._is_image:
+        if name not in self.readers and self._ends_at(name, values):
             raise _Ended
+
+
+def _reads_too_much(name: str, values: Any) -> bool:
+    return isinstance(values, Tensor) and values.numel() > _MOST_READ
 
 
 def _is_equal(values: Tensor, others: Tensor | None) -> bool:
