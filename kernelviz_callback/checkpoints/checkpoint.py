@@ -71,8 +71,9 @@ class Checkpoint:
         if layer is None:
             if not self.layers:
                 found = (
-                    f"{self.name}: found no 2-D convolution, and no 1-D or 3-D convolution; "
-                    "expected weights of 3 to 5 dimensions under a name like conv.weight"
+                    f"{printable(self.name)}: found no 2-D convolution, and no 1-D or 3-D "
+                    "convolution; expected weights of 3 to 5 dimensions under a name like "
+                    "conv.weight"
                 )
                 raise ValueError(f"{found}\n{self.describe()}".rstrip())
             return self._prefer_2d(self.layers)[0]
@@ -90,7 +91,7 @@ class Checkpoint:
             problem = f"{refused[0]!r} cannot be shown, {self.refused[refused[0]]}"
         elif nearest is not None and not preferred:
             problem += f"; the nearest name is {nearest!r}"
-        raise ValueError(f"{self.name}: {problem}; it has\n{self.describe()}")
+        raise ValueError(f"{printable(self.name)}: {problem}; it has\n{self.describe()}")
 
     def read(self, layer: str | None = None) -> Tensor:
         """Read the weights of a layer, float32. The shape is the ``shape`` of its entry in layers.
