@@ -36,8 +36,8 @@ class Budget:
         """
         if memory > self.memory:
             raise RefusedError(
-                f"its pickle would take over {self._most_memory >> 20:,} MiB of memory besides the "
-                "tensors; save the state_dict() alone"
+                f"its pickle asks for more than {self._most_memory >> 20:,} MiB besides tensors; "
+                "save the state_dict() alone"
             )
         self.memory -= memory
 
