@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kernelviz_callback import KernelVizCallback, list_snapshots
+from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from kernelviz_callback.training.loggers.registry import own_destinations
 
 BATCHES = 4
@@ -354,3 +355,14 @@ def gabor() -> Tensor:
     window = torch.exp(-(x**2 + y**2) / 4)
     planes = torch.stack([window * torch.sin(x), window * torch.cos(2 * y), window, window * 0])
     return planes[:, None] * torch.tensor([1.0, -0.5, 0.25])[None, :, None, None]
+
+
+@pytest.fixture
+def open_saved(tmp_path: Path) -> Callable[[Any], Checkpoint]:
+    """Save an object with ``torch.save``, and open the file."""
+
+    def save_and_open(content: Any) -> Checkpoint:
+        torch.save(content, tmp_path / "a.pt")
+        return open_checkpoint(tmp_path / "a.pt")
+
+    return save_and_open

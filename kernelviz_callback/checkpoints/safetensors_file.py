@@ -105,7 +105,8 @@ def open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, 
         header = file.read(length)
     try:
         with without_collection():
-            entries = json.loads(header.decode())  # json.loads alone accepts other encodings
+            # json.loads alone accepts other encodings.
+            entries = json.loads(header.decode(), object_pairs_hook=_without_repeats)
         description = read_description(entries.pop("__metadata__", None))
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(_BAD_HEADER) from error
@@ -121,6 +122,14 @@ def open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, 
         raise ValueError(CUT_SHORT) from error
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(_BAD_HEADER) from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of an object of JSON. A name that it has twice would hide a tensor."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("an object has two values of the same name")
+    return made
 
 
 def _snapshot_layer(
