@@ -15,6 +15,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback.drawing.encode import EncodedImage
+from kernelviz_callback.snapshots.names import plain_tags
 from kernelviz_callback.storage import as_absolute, as_folder, reserve
 from kernelviz_callback.training.loggers.base import Images, Numbers
 from kernelviz_callback.training.loggers.event_file import event_file_of
@@ -102,11 +103,14 @@ class PixelWriter:
     def log(
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
-        """Log the images. Numbers and events are ignored."""
-        for tag, image in images.items():
-            if image.suffix != ".gif":
-                pixels = np.asarray(Image.open(io.BytesIO(image.content)))
-                self.writer.add_image(tag, pixels, step, dataformats="HWC")
+        """Log the images. Numbers and events are ignored.
+
+        Some writers replace characters in tags, so the tags get names that any writer keeps.
+        """
+        for tag, name in plain_tags(images, ascii_only=False).items():
+            if images[tag].suffix != ".gif":
+                pixels = np.asarray(Image.open(io.BytesIO(images[tag].content)))
+                self.writer.add_image(name, pixels, step, dataformats="HWC")
 
     def flush(self) -> None:
         """Write out what was logged, if the writer has a ``flush``."""
