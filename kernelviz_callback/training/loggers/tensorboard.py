@@ -1,16 +1,19 @@
 """Log encoded pictures to TensorBoard, and pixels to other writers with ``add_image``."""
 
 import io
+import math
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
@@ -20,6 +23,7 @@ from kernelviz_callback.storage import as_absolute, as_folder, reserve
 from kernelviz_callback.training.loggers.base import Images, Numbers
 from kernelviz_callback.training.loggers.event_file import event_file_of
 
+_HEAD = 3  # records of a new event file: two versions, and the start at a purge step
 _EVENT_BYTES = 1024  # upper bound of what an event adds to its content, such as time and step
 
 
@@ -79,6 +83,27 @@ class TensorBoard:
     def flush(self) -> None:
         """Write out what was logged."""
         self.writer.flush()
+
+    def purge_step(self) -> float:
+        """Return the ``purge_step`` of the writer. TensorBoard hides earlier events from it on.
+
+        The writer does not keep the number, so it is read from the head of its event file.
+
+        Returns:
+            Infinity if there is no such step, or if the file is not local.
+
+        Raises:
+            OSError: If the file cannot be read.
+        """
+        self.flush()
+        file = self.writer._get_file_writer()  # type: ignore[no-untyped-call]
+        path = as_folder(file.event_writer._file_name)
+        if isinstance(path, Path):
+            for record in islice(RawEventFileLoader(str(path)).Load(), _HEAD):
+                event = Event.FromString(record)
+                if event.session_log.status == SessionLog.START:
+                    return float(event.step)
+        return math.inf
 
 
 @dataclass(frozen=True)
