@@ -30,12 +30,13 @@ class Failure:
     Attributes:
         reason: The reason, in words.
         consequence: What is lost, and what is kept.
-        cause: Attempts that fail from the same cause are reported together, and once.
+        disk_fault: Name of the error if the disk is the cause, else None. All attempts that fail
+            because of it are reported together, and once.
     """
 
     reason: str
     consequence: str
-    cause: str
+    disk_fault: str | None = None
 
 
 class Failures:
@@ -72,7 +73,7 @@ class Failures:
 
     def note(self, attempt: str, reason: str, consequence: str) -> None:
         """Note a failure that raised no exception."""
-        self.found.setdefault(attempt, Failure(reason, consequence, cause=attempt))
+        self.found.setdefault(attempt, Failure(reason, consequence))
 
     def include(self, others: "Failures") -> None:
         """Add the failures of a part of the work on the snapshot."""
@@ -83,32 +84,34 @@ class Failures:
 class FailureReporter:
     """Reports failures to the user.
 
-    The first failure of a cause gives a warning. When an attempt succeeds again, a message says so.
+    The first failure of an attempt gives a warning; if the disk is the cause, the first failure of
+    all attempts. When an attempt succeeds again, a message says so.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # the training's thread and background threads report
-        self._reported: set[str] = set()  # causes
+        self._reported: set[str] = set()  # attempts, and faults of the disk
         self._failing: set[str] = set()  # attempts
 
     def report(self, failures: Failures, step: int) -> None:
         """Report the new failures of the snapshot at ``step``, and the attempts that work again."""
-        new: dict[str, list[str]] = {}  # of each cause, the attempts
+        new: dict[str, list[str]] = {}  # of each reason, the attempts
+        lost: list[str] = []
         with self._lock:
             for attempt, failure in failures.found.items():
-                if failure.cause not in self._reported:
-                    new.setdefault(failure.cause, []).append(attempt)
+                if (failure.disk_fault or attempt) not in self._reported:
+                    new.setdefault(failure.disk_fault or failure.reason, []).append(attempt)
+                    lost.append(failure.consequence)
             recovered = self._failing & failures.succeeded - failures.found.keys()
-            self._reported |= new.keys()
+            self._reported |= {each.disk_fault or name for name, each in failures.found.items()}
             self._failing = (self._failing - recovered) | failures.found.keys()
         if new:
-            first = [failures.found[attempts[0]] for attempts in new.values()]
             causes = "; ".join(
-                f"could not {' and '.join(attempts)}: {failure.reason}"
-                for attempts, failure in zip(new.values(), first, strict=True)
+                f"could not {' and '.join(attempts)}: {failures.found[attempts[0]].reason}"
+                for attempts in new.values()
             )
-            lost = "; ".join(dict.fromkeys(failure.consequence for failure in first))
-            warn(f"at step {step} {causes}. Training goes on. {lost[0].upper()}{lost[1:]}.")
+            all_lost = "; ".join(dict.fromkeys(lost))
+            warn(f"at step {step} {causes}. Training goes on. {all_lost[0].upper()}{all_lost[1:]}.")
         if recovered:
             say(f"at step {step} could again {', '.join(sorted(recovered))}")
 

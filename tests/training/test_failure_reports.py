@@ -61,3 +61,11 @@ def test_other_causes_are_still_reported() -> None:
         report(*map(failed, attempts))
     assert [int(re.search(r"step (\d)", text)[1]) for text in warned(caught)] == [1, 2, 3, 4]
     assert "The result of log to Far is lost" in warned(caught)[-1]
+
+
+def test_attempts_that_fail_for_the_same_reason_share_a_sentence() -> None:
+    error = RuntimeError("the loggers are mute")
+    with pytest.warns(UserWarning, match="could not reach A and reach B: RuntimeError") as caught:
+        report(failed(("reach A", error), ("reach B", error)))
+    assert len(warned(caught)) == 1
+    assert warned(caught)[0].endswith("of reach A is lost; the result of reach B is lost.")

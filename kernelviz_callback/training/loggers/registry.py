@@ -98,6 +98,7 @@ def _lightning_rank() -> int:
 
 def _mute() -> str:
     return (
-        f"it writes nothing, because Lightning takes this process for rank {_lightning_rank()}; if "
-        "it is not, unset the variable that says so (RANK, LOCAL_RANK, SLURM_PROCID, ...)"
+        f"Lightning takes this process for rank {_lightning_rank()}, so that its loggers write "
+        "nothing; if no other process trains with it, unset the variable that says so (RANK, "
+        "LOCAL_RANK, SLURM_PROCID, ...)"
     )
