@@ -53,7 +53,7 @@ class KernelVizCallback(Callback):
     - ``kernels/<layer>``: the filters;
     - ``responses/<layer>``: the response of each filter to the probe, a fixed image;
     - ``film/<layer>`` and ``evolution/<layer>``: pictures of the whole training. They are drawn
-      after 4, 8, 16, ... epochs and at the end.
+      after 4, 16, 64, ... epochs and at the end.
 
     Without a logger that takes images, the pictures are written to files beside the snapshots.
     All loggers get numbers of the health of the filters: ``kernelviz/<layer>/...``.

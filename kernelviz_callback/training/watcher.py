@@ -127,7 +127,7 @@ class KernelWatcher:
         Args:
             step: Optimizer steps so far, a whole number. The pictures are logged at this step.
             epoch: Number of the epoch, from 0. It is shown in captions. The films are drawn after
-                4, 8, 16, ... epochs and when the watcher is closed.
+                4, 16, 64, ... epochs and when the watcher is closed.
 
         Raises:
             TypeError: If ``step`` or ``epoch`` is not a whole number.
