@@ -118,6 +118,15 @@ class TinyNet(LightningModule):
     test_dataloader = predict_dataloader = val_dataloader
 
 
+class LoggingNet(TinyNet):
+    """Logs a scalar at every step, through the same writer as the pictures."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("loss", loss)
+        return loss
+
+
 class TwoOptimizers(TinyNet):
     """Manual optimization; ``global_step`` counts the steps of both."""
 

@@ -110,10 +110,10 @@ def test_a_layer_without_feature_maps_is_drawn_with_its_responses_to_the_probe()
     failures = Failures()
     images = renderer(probe).draw(snapshot, failures)
     assert len(images) == 4
-    reason, consequence = failures.found["take feature maps"]
-    assert reason.startswith("2: the model failed on images of shape (1, 3, 40, 40)")
-    assert reason.endswith("TypeError: expected text")
-    assert consequence == "responses to the probe itself are drawn in their place"
+    failure = failures.found["take feature maps"]
+    assert failure.reason.startswith("2: the model failed on images of shape (1, 3, 40, 40)")
+    assert failure.reason.endswith("TypeError: expected text")
+    assert failure.consequence == "responses to the probe itself are drawn in their place"
     again = renderer(probe).draw(
         replace(snapshot, feature_maps=type(snapshot.feature_maps)()), Failures()
     )
