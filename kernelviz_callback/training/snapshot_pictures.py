@@ -1,6 +1,6 @@
 """Examine snapshots and publish their pictures. This runs in one background thread."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,17 +106,24 @@ class SnapshotPictures:
                     failures,
                 )
 
-    def catch_up(self, found: RunFolder, destinations: Sequence[Destination]) -> None:
+    def catch_up(
+        self,
+        found: RunFolder,
+        destinations: Sequence[Destination],
+        after_each: Callable[[], None],
+    ) -> None:
         """Read what earlier attempts recorded, and log again the pictures that may be missing.
 
         Args:
             found: The run folder as this attempt found it.
             destinations: Where the pictures go.
+            after_each: Called when the pictures of a snapshot are logged.
         """
         recorded = found.kept[: len(found.kept) - len(found.maybe_unlogged)]
         self._reporter.report(self._process.recall(recorded), 0)
         for path in found.maybe_unlogged:
             self._publish_again(path, destinations)
+            after_each()
         if found.maybe_unlogged:
             with self._reported(0) as failures:
                 self._publisher.flush(destinations, failures)

@@ -61,6 +61,7 @@ def test_checkpoints_in_two_folders_are_two_trainings(tmp_path: Path) -> None:
         for step in (1, 2):
             (tmp_path / name).mkdir(exist_ok=True)
             torch.save({"conv.weight": drawn(4, 3, 3, 3)}, tmp_path / name / f"step={step}.ckpt")
+    assert len(find_training([str(tmp_path / "a")], FileErrors()).names) == 2
     recorded(tmp_path / "c", 0, 4)
     with pytest.raises(ValueError, match=f"2 trainings: {tmp_path}/a, {tmp_path}/c; name one"):
         find_training([str(tmp_path / name) for name in ("a", "c")], FileErrors())
