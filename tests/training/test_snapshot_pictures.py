@@ -60,6 +60,7 @@ def test_new_files_do_not_wait_for_pictures_that_are_logged_again(
     assert not (Path(board.log_dir) / "kernelviz" / ".unsure").exists()
 
 
+@pytest.mark.long
 def test_new_pictures_are_not_left_out_because_many_are_logged_again(
     fit, tmp_path, monkeypatch
 ) -> None:
@@ -67,7 +68,7 @@ def test_new_pictures_are_not_left_out_because_many_are_logged_again(
     draw = Renderer.draw
 
     def slowly(*args: Any) -> Any:
-        time.sleep(0.7)
+        time.sleep(2.5)
         return draw(*args)
 
     path = killed_training(fit, tmp_path)
@@ -75,7 +76,7 @@ def test_new_pictures_are_not_left_out_because_many_are_logged_again(
         monkeypatch.setattr(drawing_process, name, math.inf)
     monkeypatch.setattr(Renderer, "draw", slowly)
     monkeypatch.setattr(recorder, "MOST_WAITING", 1)
-    monkeypatch.setattr(recorder, "_PICTURE_PATIENCE", 2.5)
+    monkeypatch.setattr(recorder, "_PICTURE_PATIENCE", 10.0)
     board = TensorBoardLogger(tmp_path, name="run", version="0")
     fit(KernelVizCallback(**EVERY_STEP), logger=board, ckpt_path=path)
     assert list(logged_images(board.log_dir)["kernels/conv"]) == list(range(STEPS + 1))
