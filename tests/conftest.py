@@ -15,6 +15,7 @@ import pytest
 import torch
 from engine_page import Engine, chromium, engine_page
 from forked import close_servers
+from hypothesis import settings
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
@@ -37,6 +38,10 @@ DEFAULT_STEPS = [0, 1, 2, 4, 8]  # start, early steps, epoch ends at 4 and 8
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
     torch.set_num_threads(1)
+
+# Hypothesis fails a slow example. On a busy machine every example may be slow.
+settings.register_profile("no time limit", deadline=None)
+settings.load_profile("no time limit")
 
 # An event file's name ends with the second and a number that is counted up. TensorBoard reads files
 # in the order of their names, and "10" is before "9": two short trainings in one second may change

@@ -252,7 +252,8 @@ class Recorder:
             self._lost.discard(snapshot.step)
             opened.files.write_probe()
         if opened is not None and found is not None:
-            self._draw_later(partial(opened.pictures.catch_up, found, job.destinations))
+            after_each = self._picture_thread.count_from_zero
+            self._draw_later(partial(opened.pictures.catch_up, found, job.destinations, after_each))
         if opened is None or is_recorded:
             self._end(job)
             return

@@ -1,6 +1,6 @@
 """Examine snapshots and publish their pictures. This runs in one background thread."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,12 +111,18 @@ class SnapshotPictures:
                     failures,
                 )
 
-    def catch_up(self, found: RunFolder, destinations: Sequence[Destination]) -> None:
+    def catch_up(
+        self,
+        found: RunFolder,
+        destinations: Sequence[Destination],
+        after_each: Callable[[], None],
+    ) -> None:
         """Read what earlier attempts recorded, and log again the pictures that may be missing.
 
         Args:
             found: The run folder as this attempt found it.
             destinations: Where the pictures go.
+            after_each: Called when the pictures of a snapshot are logged.
         """
         hidden = self._hidden(found.kept[-_MOST_HIDDEN:], destinations)
         replacing = [destination for destination in destinations if destination.replaces]
@@ -127,6 +133,7 @@ class SnapshotPictures:
         is_kept = any(destination.keeps_pictures for destination in destinations)
         for path in found.kept[len(recorded) :]:
             self._publish_again(path, again[path], or_to_files=not is_kept)
+            after_each()
         if again:
             with self._reported(0) as failures:
                 self._publisher.flush(destinations, failures)
