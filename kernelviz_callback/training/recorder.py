@@ -351,6 +351,8 @@ def _announce(found: RunFolder, step: int, destinations: Sequence[Destination], 
             "next free number"
         )
     parts = [f"watching {about}", f"snapshots go to {folder}"]
+    if found.lock.taken is not None:
+        parts[-1] += f", because {found.lock.taken} has those of another training"
     if not any(destination.keeps_pictures for destination in destinations):
         parts.append("no logger takes images, so the pictures go there too")
     say("; ".join(parts))
