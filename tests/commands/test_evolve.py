@@ -203,25 +203,6 @@ def test_two_trainings_are_refused_and_named(tmp_path: Path, capsys) -> None:
     assert "it has checkpoints in its subfolders, bad, good; name one" in capsys.readouterr().err
 
 
-def test_the_only_run_in_a_folder_is_named(tmp_path: Path, capsys) -> None:
-    run = snapshots(tmp_path / "runs" / "mine")
-    assert main(["evolve", str(run.parent)]) == 2
-    expected = f"it has checkpoints in its subfolder mine; name {run}"
-    assert expected in capsys.readouterr().err
-
-
-def test_two_trainings_in_one_run_folder_are_told_apart(tmp_path: Path, capsys) -> None:
-    run = snapshots(tmp_path / "run")
-    (snapshots(tmp_path / "later", (0, 5)) / "kernelviz").rename(run / "kernelviz-2")
-    assert main(["evolve", str(run)]) == 0
-    assert "2 snapshots, steps 0 to 5" in capsys.readouterr().out
-    assert main(["evolve", str(run / "kernelviz")]) == 0
-    assert "8 snapshots, steps 0 to 60" in capsys.readouterr().out
-    assert main(["evolve", str(run / "kernelviz"), str(run / "kernelviz-2")]) == 2
-    expected = f"these are 2 trainings: {run}/kernelviz, {run}/kernelviz-2; name one"
-    assert expected in capsys.readouterr().err
-
-
 def test_the_folders_of_a_resumed_training_are_joined(fit, tmp_path: Path, capsys) -> None:
     first = fit(KernelVizCallback(**EVERY_STEP))
     first.save_checkpoint(tmp_path / "last.ckpt")
