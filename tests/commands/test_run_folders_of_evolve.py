@@ -7,7 +7,6 @@ import torch
 from kernelviz_callback import Geometry, Snapshot, save_snapshot
 from kernelviz_callback.cli import main
 
-
 PLAIN = Geometry("Conv2d", (1, 1), (0, 0), (1, 1), 1)
 
 
