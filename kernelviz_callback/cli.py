@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kernelviz_callback._version import __version__
-from kernelviz_callback.commands.output_streams import tolerant_output
+from kernelviz_callback.commands.output_streams import plain_warnings, tolerant_output
 from kernelviz_callback.comparison.fail_conditions import Condition, parse_condition
 
 _SAVED_AS = (".png", ".svg", ".pdf", ".jpg")
@@ -20,7 +20,8 @@ _MOST_QUOTED = 200  # characters of the message of an error
 _FILES = """\
 FILE may be a Lightning checkpoint, another file of torch.save, a safetensors file, a snapshot,
 a plain pickle of arrays, a folder of torch.distributed.checkpoint, Hugging Face or DeepSpeed,
-a shard of a model for the whole model, a URL that fsspec opens, or torchvision:NAME[:WEIGHTS].
+a shard of a model for the whole model, a URL that fsspec opens, or torchvision:NAME:WEIGHTS;
+torchvision:NAME has random weights.
 A glob, a folder of snapshots or checkpoints, a run folder, or a folder with lightning_logs stands
 for all checkpoints in it, in the order of their steps. Nothing in a file is executed.
 """
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         0 for success, 1 if a condition of ``--fail-if`` is true and for nothing else, 2 for an
         error, 130 if the user interrupted the command.
     """
-    with tolerant_output():
+    with tolerant_output(), plain_warnings():
         return _main(arguments)
 
 

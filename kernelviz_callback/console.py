@@ -6,11 +6,15 @@ warnings are shown, and with the level ``ERROR`` nothing.
 
 import logging
 import sys
+import threading
 import warnings
+from collections.abc import Callable
+from types import FrameType
+from typing import NamedTuple
 
 from torch import distributed
 
-# A warning points at no line of these packages. They call this package.
+# A warning points at no line of these packages.
 _NOT_OF_THE_USER = (
     "kernelviz_callback",
     "lightning",
@@ -20,6 +24,8 @@ _NOT_OF_THE_USER = (
     "contextlib",
     "threading",
 )
+
+_local = threading.local()  # has the place of the user for the threads of `thread_of_user`
 
 _log = logging.getLogger("kernelviz_callback")
 if _log.level == logging.NOTSET:
@@ -38,14 +44,35 @@ def say(message: str) -> None:
 def warn(message: str) -> None:
     """Warn the user, on rank zero. If warnings are turned into errors, log the message instead.
 
-    The warning points at the line of the user's program that led to it. A warning of a background
-    thread points at no line.
+    The warning points at the line of the user's program that led to it, see `thread_of_user`. If
+    there is no such line, the message is logged.
     """
-    if is_rank_zero() and _log.isEnabledFor(logging.WARNING):
-        try:
-            warnings.warn(f"kernelviz: {message}", stacklevel=_level_of_the_user())
-        except Warning as warning:
-            _log.warning(str(warning))
+    if not is_rank_zero() or not _log.isEnabledFor(logging.WARNING):
+        return
+    text, place = f"kernelviz: {message}", _place_of_user()
+    if place is None:
+        _log.warning(text)
+        return
+    try:
+        warnings.warn_explicit(text, UserWarning, place.file, place.line, place.module)
+    except UserWarning as warning:
+        _log.warning(str(warning))
+
+
+def thread_of_user(target: Callable[[], None], name: str) -> threading.Thread:
+    """Make a daemon thread whose warnings point at the line of the user that leads to this call.
+
+    Args:
+        target: The function that the thread runs.
+        name: Name of the thread.
+    """
+    place = _place_of_user()
+
+    def run() -> None:
+        _local.place = place
+        target()
+
+    return threading.Thread(target=run, name=name, daemon=True)
 
 
 def is_rank_zero() -> bool:
@@ -69,11 +96,19 @@ def say_everywhere(message: str) -> None:
     _log.info(f"kernelviz: {message}")
 
 
-def _level_of_the_user() -> int:
-    """Count the frames from `warn` to the program of the user, as `warnings.warn` counts them."""
-    level, frame = 1, sys._getframe(1)
+class _Place(NamedTuple):
+    file: str
+    line: int
+    module: str
+
+
+def _place_of_user() -> _Place | None:
+    """Find the line of the user's program that leads to this call, or that made this thread."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _NOT_OF_THE_USER:
-            return level
-        level, frame = level + 1, frame.f_back  # type: ignore[assignment]
-    return level  # higher than the stack: the warning names no file
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] not in _NOT_OF_THE_USER:
+            return _Place(frame.f_code.co_filename, frame.f_lineno, module)
+        frame = frame.f_back
+    place: _Place | None = getattr(_local, "place", None)
+    return place

@@ -14,6 +14,7 @@ from kernelviz_callback.checkpoints.checkpoint_files import why_missing
 from kernelviz_callback.checkpoints.open_weights import open_weights, prefix_errors
 from kernelviz_callback.checkpoints.pickle_tree import as_mapping
 from kernelviz_callback.checkpoints.stored_layers import Shape, StoredLayer
+from kernelviz_callback.console import say
 from kernelviz_callback.model.convolutions import (
     Geometry,
     geometry_of,
@@ -186,7 +187,8 @@ def open_checkpoint(location: Location | nn.Module) -> Checkpoint:
             safetensors file, of one of our snapshots, of a plain pickle of arrays, or of a folder
             that is one checkpoint: of ``torch.distributed.checkpoint``, of Hugging Face or of
             DeepSpeed; of one of the shards of a model, or of their index, for the whole model;
-            ``"torchvision:resnet50"`` or ``"torchvision:resnet50:IMAGENET1K_V2"``; or a module.
+            ``"torchvision:resnet50:IMAGENET1K_V2"``, or ``"torchvision:resnet50"`` for random
+            weights; or a module.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -306,6 +308,11 @@ def _torchvision_model(name: str) -> nn.Module:
     from torchvision.models import get_model
 
     _, model, *weights = name.split(":")
+    if not weights:
+        say(
+            f"{name}: these are random weights, because no weights are named; for trained ones, "
+            f"write {name}:DEFAULT"
+        )
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float32)  # the dtype of the weights that are downloaded

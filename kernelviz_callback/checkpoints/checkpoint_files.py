@@ -10,6 +10,7 @@ from typing import Any
 from kernelviz_callback.checkpoints.distributed import INDEX
 from kernelviz_callback.checkpoints.file_kinds import CHECKPOINT_SUFFIXES
 from kernelviz_callback.checkpoints.safe_pickle import quoted
+from kernelviz_callback.snapshots.run_folders import list_recorded
 from kernelviz_callback.storage import Folder, read_whole
 
 SUBFOLDERS = ("kernelviz", "checkpoints", "weights")  # of a run folder, with checkpoints
@@ -141,6 +142,8 @@ def explain_folder(folder: Folder) -> str | None:
         return "a SavedModel of TensorFlow; save its weights with torch.save or safetensors"
     inside = [name for name in sorted(names) if (folder / name).is_dir()]
     full = [name for name in inside if _holds_checkpoints(folder / name)]
+    if len(full) == 1:
+        return f"it has checkpoints in its subfolder {full[0]}; name {folder / full[0]}"
     if full:
         return f"it has checkpoints in its subfolders, {_listed(full)}; name one of them"
     side_files = sorted(name for name in names if _SIDE_FILES.fullmatch(name) and name[0] != ".")
@@ -175,8 +178,8 @@ def _is_repeated(path: Folder, paths: Mapping[str, Folder]) -> bool:
 
 def _holds_checkpoints(folder: Folder) -> bool:
     try:
-        is_run = any((folder / name).is_dir() for name in SUBFOLDERS)
-        return is_run or is_checkpoint_folder(folder) or bool(checkpoints_in(folder))
+        is_run = any((folder / name).is_dir() for name in SUBFOLDERS) or list_recorded(folder)
+        return bool(is_run or is_checkpoint_folder(folder) or checkpoints_in(folder))
     except OSError:  # it cannot be read
         return False
 

@@ -20,13 +20,16 @@ from kernelviz_callback.checkpoints.checkpoint_files import (
 )
 from kernelviz_callback.checkpoints.file_kinds import CHECKPOINT_SUFFIXES
 from kernelviz_callback.checkpoints.open_weights import prefix_errors
+from kernelviz_callback.console import say
 from kernelviz_callback.snapshots.names import list_snapshots
+from kernelviz_callback.snapshots.run_folders import list_recorded
 from kernelviz_callback.storage import Folder, Location, as_folder
 
 _LOGS = "lightning_logs"
 _RUN = re.compile(r"version_\d+")
 _NUMBER = re.compile(r"(\d+)")
 _GLOB = re.compile(r"[*?\[]")
+_MOST_NAMED = 4  # folders in a message
 _UNKNOWN = float("inf")  # step or epoch of a checkpoint that does not state it
 
 
@@ -38,7 +41,8 @@ def find_checkpoints(location: Location) -> list[str]:
             folder; a folder that is one checkpoint, such as ``checkpoint-500`` of Hugging Face; a
             folder with run folders ``version_N``, or with ``lightning_logs``; or
             ``"torchvision:..."``. Side files, such as ``optimizer.pt``, are left out, and the
-            shards of one model are one checkpoint.
+            shards of one model are one checkpoint. If several trainings have recorded in one run
+            folder, it stands for the newest of them, and a message says so.
 
     Returns:
         One name or more, each for `open_checkpoint`.
@@ -113,6 +117,11 @@ def _in_folder(folder: Folder, name: str) -> list[str]:
     found = checkpoints_in(folder)
     if found:
         return list(map(str, sorted(found, key=_sort_key)))
+    recorded = list_recorded(folder)
+    if recorded:
+        if len(recorded) > 1:
+            _say_newest(name, recorded)
+        return list(map(str, list_snapshots(recorded[-1]).values()))
     for subfolder in SUBFOLDERS:
         if (folder / subfolder).is_dir():
             with suppress(FileNotFoundError):  # it is empty
@@ -130,6 +139,16 @@ def _in_folder(folder: Folder, name: str) -> list[str]:
         or "found no checkpoint in this folder; expected snapshots (step-*.safetensors), files "
         f"ending in {', '.join(CHECKPOINT_SUFFIXES)}, or a subfolder "
         f"{', '.join(SUBFOLDERS)} or {_LOGS} with them"
+    )
+
+
+def _say_newest(name: str, recorded: list[Folder]) -> None:
+    """Tell the user which of several trainings in one run folder is used."""
+    others = ", ".join(folder.name for folder in recorded[:-1][-_MOST_NAMED:])
+    more = ", ..." if len(recorded) > _MOST_NAMED + 1 else ""
+    say(
+        f"{name} has {len(recorded)} trainings; the newest is used, {recorded[-1].name}. To use "
+        f"another one, name its folder in {name}: {others}{more}"
     )
 
 

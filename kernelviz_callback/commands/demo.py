@@ -60,6 +60,9 @@ The first and the last pictures:
 
 {pictures}
 
+A warning above about dominating or near-zero filters is expected: the training is healthy, but not
+every one of its 64 filters is.
+
 All snapshots are in TensorBoard, under Kernels; a film strip of the training is under Images:
 
     tensorboard --logdir {shlex.quote(str(folder.parent))}

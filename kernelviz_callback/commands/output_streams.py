@@ -1,10 +1,13 @@
-"""Standard output and standard error that accept any text, and whose reader may leave."""
+"""What a command prints: any text, also if the reader has left, and warnings in one line."""
 
 import io
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+
+_OURS = "kernelviz: "  # the beginning of our warnings
 
 
 @contextmanager
@@ -24,6 +27,25 @@ def tolerant_output() -> Iterator[None]:
             with suppress(AttributeError, OSError, ValueError):  # it is None, full or closed
                 stream.flush()
         sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print our warnings without a place in the ``with`` body: a command has no program of a user.
+
+    The warnings of other packages are printed as before.
+    """
+    before = warnings.formatwarning
+
+    def format_plainly(message: Any, *arguments: Any, **options: Any) -> str:
+        text = str(message)
+        return f"{text}\n" if text.startswith(_OURS) else before(message, *arguments, **options)
+
+    warnings.formatwarning = format_plainly
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 class _Pipe(io.FileIO):

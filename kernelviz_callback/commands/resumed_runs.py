@@ -16,6 +16,7 @@ from kernelviz_callback.comparison.matching import cosines, has_same_order
 from kernelviz_callback.drawing.animation.sampling import choose_steps
 from kernelviz_callback.drawing.animation.strip import MOST_COLUMNS
 from kernelviz_callback.snapshots.names import snapshot_step
+from kernelviz_callback.snapshots.run_folders import list_recorded
 from kernelviz_callback.storage import Folder, as_folder
 
 
@@ -43,18 +44,19 @@ def find_training(files: Iterable[str], failures: FileErrors) -> Training:
         failures: Reports names that cannot be used.
 
     Raises:
-        ValueError: If the files are from several trainings, or a name is a folder of run folders.
-            The message names them.
+        ValueError: If the files are from several trainings. The message names them.
     """
     names: list[str] = []
     folders: dict[str, list[str]] = {}
     for given in without_repeated_shards(files):
         with failures.catch():
-            found = _find(given)
+            found = find_checkpoints(given)
             names += found
             if found != [given]:
-                for name in found:
-                    folders.setdefault(str(_run_folder(name)), []).append(name)
+                parents = {name: as_folder(name).parent for name in found}
+                runs = {parent: str(_run_folder(parent)) for parent in {*parents.values()}}
+                for name, parent in parents.items():
+                    folders.setdefault(runs[parent], []).append(name)
     recordings = _order_recordings(folders)
     if recordings is None:
         several = [folder for folder, own in folders.items() if len(own) > 1]
@@ -131,28 +133,10 @@ def _order_recordings(folders: Mapping[str, list[str]]) -> list[_RunFolder] | No
     return recordings if len(starts) == len(recordings) else None
 
 
-def _find(given: str) -> list[str]:
-    try:
-        return find_checkpoints(given)
-    except FileNotFoundError:
-        runs = _list_run_folders(as_folder(given))
-        if not runs:
-            raise
-    raise ValueError(f"{given}: this folder holds several run folders: {_listed(runs)}; name one")
-
-
-def _list_run_folders(folder: Folder) -> list[str]:
-    runs = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        with suppress(ValueError, OSError):
-            if path.is_dir() and find_checkpoints(str(path)):
-                runs.append(path.name)
-    return sorted(runs)
-
-
-def _run_folder(name: str) -> Folder:
-    folder = as_folder(name).parent
-    return folder.parent if folder.name in SUBFOLDERS else folder
+def _run_folder(folder: Folder) -> Folder:
+    """Return the folder around a folder of checkpoints if it has no other training."""
+    is_only = folder.name in SUBFOLDERS and len(list_recorded(folder.parent)) < 2
+    return folder.parent if is_only else folder
 
 
 def _listed(names: list[str], most: int = 8) -> str:

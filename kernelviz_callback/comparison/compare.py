@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 from typing import TypeAlias
 
 import torch
@@ -13,6 +12,7 @@ from kernelviz_callback.checkpoints.find import find_checkpoints
 from kernelviz_callback.checkpoints.match_names import find_same_layer
 from kernelviz_callback.checkpoints.stored_layers import Shape
 from kernelviz_callback.comparison.comparison import Column, Comparison, Likeness, Match
+from kernelviz_callback.comparison.labels import distinct_labels
 from kernelviz_callback.comparison.matching import (
     Layer,
     assign,
@@ -87,31 +87,6 @@ def expand(given: Comparable) -> Sequence[Comparable]:
         FileNotFoundError: If there are no such checkpoints.
     """
     return [given] if isinstance(given, Checkpoint | nn.Module) else find_checkpoints(given)
-
-
-def distinct_labels(names: Sequence[str]) -> list[str]:
-    """Shorten paths to distinct labels.
-
-    Leading folders that all paths share are removed, and so is a suffix that all share. Equal
-    labels are numbered.
-
-    Example:
-        >>> distinct_labels(["runs/a/last.ckpt", "runs/b/last.ckpt"])
-        ['a/last', 'b/last']
-        >>> distinct_labels(["net.pt", "net.pt"])
-        ['net', 'net (2)']
-    """
-    split = [name.split("/") for name in names]
-    while len({parts[0] for parts in split}) == 1 and all(len(parts) > 1 for parts in split):
-        split = [parts[1:] for parts in split]
-    suffixes = {PurePosixPath(name).suffix for name in names}
-    suffix = suffixes.pop() if len(suffixes) == 1 else ""
-    labels: list[str] = []
-    for parts in split:
-        label = "/".join(parts).removesuffix(suffix)
-        same = sum(other == label or other.startswith(f"{label} (") for other in labels)
-        labels.append(f"{label} ({same + 1})" if same else label)
-    return labels
 
 
 class Comparer:

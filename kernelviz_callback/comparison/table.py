@@ -13,6 +13,7 @@ from kernelviz_callback.filters.words import describe_filters
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES, VerdictName
 
 _NONE = "-"
+_LABEL_WIDTH = 32  # characters of a label that stay on one line if the terminal is narrow
 
 
 def comparison_table(comparison: Comparison, *, most: int = 12) -> RenderableType:
@@ -32,7 +33,8 @@ def comparison_table(comparison: Comparison, *, most: int = 12) -> RenderableTyp
 
 def _checkpoints(comparison: Comparison) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("checkpoint", overflow="fold")
+    longest = max(len(column.label) for column in comparison.columns)
+    table.add_column("checkpoint", overflow="fold", min_width=min(longest, _LABEL_WIDTH))
     for heading in ("step", "drift", "cosine", "correlation"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdicts", overflow="fold")

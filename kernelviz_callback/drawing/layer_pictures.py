@@ -136,7 +136,7 @@ def paint_responses(
         summed=summed,
     )
     plane = (
-        f"tile = probe * filter, summed over {channels} channels"
+        "tile = probe * filter" + (f", summed over {channels} channels" if channels > 1 else "")
         if summed
         else "plane c of a tile = probe[c] * kernel[c]"
     )

@@ -10,7 +10,17 @@ def count_filters(count: int) -> str:
         >>> count_filters(1), count_filters(8)
         ('1 filter', '8 filters')
     """
-    return f"{count} filter" if count == 1 else f"{count} filters"
+    return count_of(count, "filter")
+
+
+def count_of(count: int, noun: str) -> str:
+    """Write a number with a noun, whose plural ends in s.
+
+    Example:
+        >>> count_of(1, "channel"), count_of(3, "channel")
+        ('1 channel', '3 channels')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def describe_filters(shape: Sequence[int]) -> str:

@@ -276,10 +276,10 @@ def _base(layer: nn.Module) -> Convolution:
 
 def _match(model: nn.Module, named: Mapping[str, NamedLayer], pattern: str) -> list[str]:
     """Return the names that a pattern stands for, at least one of a layer that can be watched."""
-    names = match_names(named, pattern)
-    if pattern not in named:
-        paths = {layer.path: name for name, layer in named.items()}
-        names += [paths[path] for path in match_names(paths, pattern) if paths[path] not in names]
+    spellings = {name: name for name in named}
+    for name, layer in named.items():
+        spellings.setdefault(layer.path, name)
+    names = list(dict.fromkeys(spellings[found] for found in match_names(spellings, pattern)))
     names = names or names_of_alias(model, named, pattern)
     found = [name for name in names if named[name].reason is None]
     if len(found) > 1 and not is_glob(pattern):
@@ -335,7 +335,5 @@ def _message(
     ]
     more = len(lines) - _MOST_LISTED
     listed = lines[:_MOST_LISTED] + ([f"  ... and {more} more"] if more > 0 else [])
-    return (
-        f"{problem} in {type(model).__name__}{after}; {advice}.\n"
-        "Convolutions of this model:\n" + ("\n".join(listed) or "  none")
-    )
+    found = f"{problem} in {type(model).__name__}{after}; {advice}"
+    return "\n".join([f"{found}.\nConvolutions of this model:", *listed]) if listed else found

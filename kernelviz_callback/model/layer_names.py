@@ -30,6 +30,7 @@ def match_names(names: Collection[str], pattern: str) -> list[str]:
     Args:
         names: Dotted names of layers.
         pattern: A name; the end of a name after a dot; or a glob, in which ``*`` also matches dots.
+            A glob that matches no whole name is matched with the ends of names.
 
     Returns:
         The names, in their order. A name that is equal to the pattern is returned alone.
@@ -39,11 +40,14 @@ def match_names(names: Collection[str], pattern: str) -> list[str]:
         ['net.stem']
         >>> match_names(["net.stem", "net.head"], "net.*")
         ['net.stem', 'net.head']
+        >>> match_names(["net.stem", "net.head"], "st*")
+        ['net.stem']
     """
     if pattern in names:
         return [pattern]
     end = f".{pattern}"
-    return [name for name in names if name.endswith(end) or fnmatchcase(name, pattern)]
+    found = [name for name in names if name.endswith(end) or fnmatchcase(name, pattern)]
+    return found or [name for name in names if fnmatchcase(name, f"*{end}")]
 
 
 def nearest_name(names: Iterable[str], pattern: str) -> str | None:

@@ -104,7 +104,7 @@ def list_snapshots(folder: Location) -> dict[int, Folder]:
     return dict(sorted((step, path) for step, path in found if step is not None))
 
 
-def set_aside(folder: Location, *, after: int) -> list[int]:
+def set_aside(folder: Location, *, after: int) -> list[Folder]:
     """Move all files of later steps into the subfolder ``cut-off-1`` (``-2``, ...).
 
     A training that resumes at step ``after`` takes the later steps again. Without this move, the
@@ -115,7 +115,7 @@ def set_aside(folder: Location, *, after: int) -> list[int]:
         after: The last step whose files stay.
 
     Returns:
-        The steps whose snapshots were moved.
+        The new paths of the snapshots, in the order of their steps.
     """
     folder = as_folder(folder)
     found = [(path, _SNAPSHOT_OR_PICTURE.fullmatch(path.name)) for path in folder.iterdir()]
@@ -123,7 +123,7 @@ def set_aside(folder: Location, *, after: int) -> list[int]:
     number = 1
     while (folder / f"cut-off-{number}").exists():
         number += 1
+    target = folder / f"cut-off-{number}"
     for path in later:
-        move(path, folder / f"cut-off-{number}" / path.name)
-    steps = (snapshot_step(path.name) for path in later)
-    return sorted(step for step in steps if step is not None)
+        move(path, target / path.name)
+    return list(list_snapshots(target).values())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kernelviz_callback._version import __version__
+from kernelviz_callback.filters.words import describe_filters
 from kernelviz_callback.health.kernel_health import KernelHealth
 from kernelviz_callback.model.convolutions import Geometry
 from kernelviz_callback.model.feature_maps import FeatureMaps
@@ -54,6 +55,15 @@ class Snapshot:
         """All tensors of the snapshot that are on the device of the training."""
         maps = self.feature_maps.maps.values()
         return [*self.weights.values(), *(each.values for each in maps)]
+
+    def __repr__(self) -> str:
+        lines = [f"Snapshot of step {self.step}, epoch {self.epoch}"]
+        for name, weights in self.weights.items():
+            health = self.health.get(name)
+            judged = 0 if health is None else len(set(v.filter for v in health.verdicts))
+            verdicts = f", {judged} with a verdict" if judged else ""
+            lines.append(f"  {name}: {describe_filters(weights.shape)}{verdicts}")
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """Show the kernels of the layers in a notebook."""

@@ -12,6 +12,8 @@ from functools import cache
 import torch
 from threadpoolctl import ThreadpoolController
 
+from kernelviz_callback.console import thread_of_user
+
 Job = Callable[[], None]
 
 # Seconds. Waiting is counted in slices: if the process is suspended for an hour, one slice passes.
@@ -64,7 +66,7 @@ class JobQueue:
         self._ended = False
         self._changed = threading.Condition()
         # A daemon thread does not keep a program alive that ends without calling `close`.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = thread_of_user(self._run, name)
         self._thread.start()
 
     def has_room(self, size: int = 0) -> bool:

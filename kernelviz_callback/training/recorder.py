@@ -13,10 +13,12 @@ from functools import partial
 import torch
 
 from kernelviz_callback.console import say, warn
+from kernelviz_callback.filters.words import count_of
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.attempt import Attempt
+from kernelviz_callback.snapshots.run_folders import run_folder_name
 from kernelviz_callback.snapshots.snapshot import Snapshot
-from kernelviz_callback.storage import Folder
+from kernelviz_callback.storage import Folder, as_folder
 from kernelviz_callback.training.cuda_stream import SideStream
 from kernelviz_callback.training.failures import BackOff, FailureReporter, Failures
 from kernelviz_callback.training.job_queue import Job, JobQueue
@@ -304,8 +306,11 @@ class Recorder:
         return _Opened(files, pictures)
 
     @property
-    def _place(self) -> Folder | str:
-        return self._log_dir if self._opened is None else self._opened.files.recording.folder
+    def _place(self) -> Folder:
+        """The run folder; before it is opened, the first one that would be tried."""
+        if self._opened is None:
+            return as_folder(self._log_dir) / run_folder_name(1)
+        return self._opened.files.recording.folder
 
     def _wait_for_files(self) -> float:
         waited = self._file_thread.drain(patience=max(self._patience, _USUAL_FILE_TIME))
@@ -319,7 +324,8 @@ class Recorder:
 
     def _closing_line(self) -> str:
         files = self._opened.files if self._opened is not None else None
-        parts = [f"{files.written if files else 0} snapshots written to {self._place}"]
+        written = count_of(files.written if files else 0, "snapshot")
+        parts = [f"{written} written to {self._place}"]
         if files and files.deleted:
             parts.append(f"{files.deleted} deleted with their folder")
         if self._opened is not None and (health := self._opened.pictures.summary):
@@ -330,7 +336,8 @@ class Recorder:
             parts.append(f"{len(lost)} lost (steps {steps}{more})")
         if self._waited >= _LEAST_WAITING * (time.perf_counter() - self._began):
             parts.append(
-                f"training waited for snapshots {self._waits} times, {self._waited:.2g} s in all"
+                f"training waited for snapshots {count_of(self._waits, 'time')}, "
+                f"{self._waited:.2g} s in all"
             )
         return "; ".join(parts)
 
@@ -349,12 +356,15 @@ def _announce(found: RunFolder, step: int, destinations: Sequence[Destination], 
             f"go to {folder}"
         )
     if found.set_aside:
+        moved = count_of(len(found.set_aside), "snapshot")
+        verb = "was" if len(found.set_aside) == 1 else "were"
         say(
-            f"resuming at step {step}; {len(found.set_aside)} snapshots of later steps, from an "
-            f"attempt that was cut off, were moved to a subfolder of {folder}: cut-off-1, or the "
-            "next free number"
+            f"resuming at step {step}; {moved} of later steps, from an attempt that was cut off, "
+            f"{verb} moved to {found.set_aside[0].parent}"
         )
     parts = [f"watching {about}", f"snapshots go to {folder}"]
+    if found.lock.taken is not None:
+        parts[-1] += f", because {found.lock.taken} has those of another training"
     if not any(destination.keeps_pictures for destination in destinations):
         parts.append("no logger takes images, so the pictures go there too")
     say("; ".join(parts))

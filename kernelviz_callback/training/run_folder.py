@@ -24,8 +24,7 @@ class RunFolder:
     Attributes:
         lock: The lock of the folder.
         has_probe: Whether the folder holds the probe of the first snapshot.
-        set_aside: Steps of the snapshots that an abandoned attempt took after the first step; their
-            files were moved to another folder.
+        set_aside: New paths of the snapshots that an abandoned attempt took after the first step.
         kept: Paths of the earlier snapshots, in the order of their steps.
         has_first: Whether the first snapshot is one of them: same step, layers of the same shape.
         maybe_unlogged: Those of ``kept`` whose pictures may be missing, because the last attempt
@@ -34,7 +33,7 @@ class RunFolder:
 
     lock: RunLock
     has_probe: bool = False
-    set_aside: list[int] = field(default_factory=list)
+    set_aside: list[Folder] = field(default_factory=list)
     kept: list[Folder] = field(default_factory=list)
     has_first: bool = False
     maybe_unlogged: list[Folder] = field(default_factory=list)

@@ -20,20 +20,18 @@ from pathlib import Path
 
 from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.snapshots.names import list_snapshots
+from kernelviz_callback.snapshots.run_folders import IDENTITY_FILE, read_attempt, run_folder_name
 from kernelviz_callback.storage import (
     Folder,
     Location,
     as_absolute,
-    read_whole,
     remove_leftovers,
     write_whole,
 )
 
-_FOLDER_NAME = "kernelviz"
-_IDENTITY_FILE = ".run"
 _LOCK_FILE = ".lock"
 _MOST_FOLDERS = 1000
-_MOST_BYTES = 200  # of each of the two files
+_MOST_BYTES = 200  # of the lock file
 _MARK = b"held"  # content of the lock file while the folder is locked
 _MARK_OF_1_0_0 = b"hheld"  # after a killed attempt, version 1.0.0 wrote the mark at the second byte
 
@@ -50,6 +48,8 @@ class RunLock:
         is_resumed: Whether an earlier attempt of this training used the folder.
         avoided: The first folder that was not used because another training had locked it. None if
             there was no such folder.
+        taken: The first folder that was not used because it has snapshots of another training.
+            None if there was no such folder.
         damaged: A sentence for each folder that was not used because of a file in it.
         was_killed: Whether the last attempt in the folder was killed, or released its lock with
             ``finished=False``.
@@ -59,6 +59,7 @@ class RunLock:
     attempt: Attempt
     is_resumed: bool
     avoided: Folder | None
+    taken: Folder | None
     damaged: tuple[str, ...]
     was_killed: bool
     _file: FileIO | None
@@ -109,6 +110,7 @@ def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLoc
     log_dir.mkdir(parents=True, exist_ok=True)
     training = None if last is None else last.training
     avoided: Folder | None = None
+    taken: Folder | None = None
     damaged: list[str] = []
     is_own_locked = False
     for folder in _candidates(log_dir, training):
@@ -125,6 +127,7 @@ def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLoc
             continue
         try:
             if not is_own and list_snapshots(folder):
+                taken = taken or folder
                 _unlock(file)
                 continue
             earlier = [each.number for each in (last, found if is_own else None) if each]
@@ -134,12 +137,12 @@ def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLoc
             )
             was_killed = _set_mark(file)
             content = f"{attempt.training}\n{attempt.number}"
-            write_whole(folder / _IDENTITY_FILE, content.encode())
+            write_whole(folder / IDENTITY_FILE, content.encode())
             remove_leftovers(folder)
         except BaseException:
             _unlock(file)
             raise
-        return RunLock(folder, attempt, is_own, avoided, tuple(damaged), was_killed, file)
+        return RunLock(folder, attempt, is_own, avoided, taken, tuple(damaged), was_killed, file)
     raise OSError(errno.EMFILE, f"{_MOST_FOLDERS} run folders are taken or locked", str(log_dir))
 
 
@@ -147,13 +150,13 @@ def _candidates(log_dir: Folder, training: str | None) -> Iterator[Folder]:
     """Yield the folders to try: those that the training used before, then the others by number."""
     own: set[str] = set()
     if training is not None:
-        for folder in log_dir.glob(f"{_FOLDER_NAME}*"):
+        for folder in log_dir.glob(f"{run_folder_name(1)}*"):
             with contextlib.suppress(_Damaged, OSError):
                 if _read_identity(folder).training == training:
                     own.add(folder.name)
                     yield folder
     for number in range(1, _MOST_FOLDERS + 1):
-        name = _FOLDER_NAME if number == 1 else f"{_FOLDER_NAME}-{number}"
+        name = run_folder_name(number)
         if name not in own:
             yield log_dir / name
 
@@ -187,16 +190,14 @@ def _find_identity(folder: Folder) -> Attempt | None:
     except OSError as error:
         if not isinstance(folder, Path):
             raise  # perhaps the connection is down
-        raise _Damaged(f": its file {_IDENTITY_FILE} cannot be read: {error.strerror}") from error
+        raise _Damaged(f": its file {IDENTITY_FILE} cannot be read: {error.strerror}") from error
 
 
 def _read_identity(folder: Folder) -> Attempt:
-    path = folder / _IDENTITY_FILE
     try:
-        training, _, number = read_whole(path, _MOST_BYTES).decode().partition("\n")
-        return Attempt(training, int(number) if number.isdecimal() else 0)
+        return read_attempt(folder)
     except ValueError as error:
-        raise _Damaged(f": its file {_IDENTITY_FILE} is damaged: {error}") from error
+        raise _Damaged(f": its file {IDENTITY_FILE} is damaged: {error}") from error
 
 
 def _lock(folder: Path) -> FileIO | None:

@@ -19,6 +19,7 @@ from conftest import STEPS, TinyNet
 from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
+from torchvision.models import get_weight
 
 from kernelviz_callback import KernelVizCallback
 from kernelviz_callback.checkpoints.checkpoint import load_weights, open_checkpoint
@@ -308,3 +309,13 @@ def test_torchvision_errors_are_one_line(
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     with pytest.raises(ValueError, match=rf"^{name}: [^\n]*{message}[^\n]*$"):
         open_checkpoint(name)
+
+
+def test_random_weights_of_torchvision_are_called_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "kernelviz_callback")
+    load_weights("torchvision:alexnet")
+    [record] = caplog.records
+    assert "torchvision:alexnet: these are random weights" in record.getMessage()
+    advised = record.getMessage().rpartition(" ")[2]
+    assert advised == "torchvision:alexnet:DEFAULT"
+    assert get_weight("AlexNet_Weights." + advised.rpartition(":")[2]), "torchvision has them"

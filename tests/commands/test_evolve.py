@@ -200,7 +200,7 @@ def test_two_trainings_are_refused_and_named(tmp_path: Path, capsys) -> None:
         assert f"2 trainings: {runs[0]}, {runs[1]}; name one" in capsys.readouterr().err
     assert not out.exists()
     assert main(["evolve", str(tmp_path / "runs")]) == 2
-    assert "this folder holds several run folders: bad, good; name one" in capsys.readouterr().err
+    assert "it has checkpoints in its subfolders, bad, good; name one" in capsys.readouterr().err
 
 
 def test_the_folders_of_a_resumed_training_are_joined(fit, tmp_path: Path, capsys) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from convolutions import conv, conv_of, random_weight
 from rich.console import Console
 from torch import nn
 
-from kernelviz_callback.comparison.compare import compare, distinct_labels
+from kernelviz_callback.comparison.compare import compare
+from kernelviz_callback.comparison.labels import distinct_labels
 from kernelviz_callback.comparison.table import comparison_table
 
 
@@ -41,7 +43,7 @@ def test_the_numbers_of_one_training_agree_with_numpy(weight: torch.Tensor) -> N
             assert column.change_from_first.isnan().all()
     order = (through[2] - weight).flatten(1).norm(dim=1) / weight.flatten(1).norm(dim=1)
     assert found.most_changed() == order.argsort(descending=True).tolist()
-    assert "checkpoints are of one training" in found.statements[0]
+    assert "similar in all checkpoints, as within one training" in found.statements[0]
 
 
 def test_filters_in_another_order_are_matched_by_weights(weight: torch.Tensor) -> None:
@@ -198,6 +200,42 @@ def test_labels_are_short_and_distinct() -> None:
     assert len(set(distinct_labels(["x.pt", "x.pt", "x.pt"]))) == 3
 
 
+def test_labels_have_no_folders_that_every_run_has() -> None:
+    files = [f"logs/version_{n}/checkpoints/epoch=4-step=145.ckpt" for n in (0, 1)]
+    shown = ["version_0/epoch=4-step=145", "version_1/epoch=4-step=145"]
+    assert distinct_labels(files) == shown
+    snapshot = "logs/version_0/kernelviz/step-00000001.safetensors"
+    assert distinct_labels([files[0], snapshot])[1] == "step-00000001.safetensors"
+    same = ["a/kernelviz/x.pt", "a/checkpoints/x.pt"]
+    assert distinct_labels(same) == ["kernelviz/x", "checkpoints/x"]
+
+
+def test_a_label_stays_on_one_line_of_a_narrow_terminal(tmp_path: Path) -> None:
+    paths = [tmp_path / f"version_{n}" / "checkpoints" / "epoch=4-step=145.ckpt" for n in (0, 1)]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        torch.save({"conv.weight": random_weight()}, path)
+    texts = io.StringIO()
+    Console(file=texts, width=60).print(comparison_table(compare(*paths)))
+    lines = texts.getvalue().splitlines()
+    for label in ("version_0/epoch=4-step=145", "version_1/epoch=4-step=145"):
+        assert any(line.startswith(label) for line in lines)
+
+
+def test_equal_statements_about_several_checkpoints_are_made_once() -> None:
+    layers = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        layers.append(nn.Conv2d(3, 16, 5))
+    found = compare(*layers)
+    [statement] = found.statements
+    assert statement.startswith("Conv2d (2) and 2 more: filters with the same index")
+    assert "no more similar to them than other filters" in statement
+    alike = [c.weights_alike for c in found.columns[1:]]
+    means = sorted(each.mean for each in alike)
+    assert f"Mean cosine of partners {means[0]:.2f} to {means[-1]:.2f};" in statement
+
+
 @pytest.mark.parametrize("shape", [(16, 2, 31), (16, 3, 3, 5, 4)])
 def test_layers_with_1d_and_3d_kernels_are_compared(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(8)
@@ -207,7 +245,7 @@ def test_layers_with_1d_and_3d_kernels_are_compared(shape: tuple[int, ...]) -> N
     later[5] = 0
     found = compare(conv_of(first), conv_of(later))
     assert found.last.match == "index"
-    assert "checkpoints are of one training" in found.statements[0]
+    assert "similar in all checkpoints, as within one training" in found.statements[0]
     one, two = (w.double().flatten(1).numpy() for w in (first, later))
     change = np.linalg.norm(two - one, axis=1) / np.linalg.norm(one, axis=1)
     assert np.allclose(found.last.change_from_first.numpy(), change, atol=1e-5)

@@ -19,6 +19,7 @@ from torch import nn
 
 from kernelviz_callback.comparison.compare import compare
 from kernelviz_callback.comparison.comparison import Comparison
+from kernelviz_callback.health.verdicts import Verdict
 
 pytestmark = pytest.mark.browser
 
@@ -185,3 +186,19 @@ def _luminance(colour: str) -> float:
 
 def _contrast(one: float, other: float) -> float:
     return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+def test_the_table_is_as_wide_as_it_needs_before_the_chart_stands_beside_it(opened: Any) -> None:
+    compared = compare(*trained_layers(4, 3, 5, 5))
+    kinds = ("near-zero", "silent", "duplicate", "dominating", "frozen", "noise-like")
+    verdicts = tuple(Verdict(i, name, "") for i, name in enumerate(kinds))
+    columns = tuple(
+        replace(c, label=f"step-0000{k:04}", health=replace(c.health, verdicts=verdicts))
+        for k, c in enumerate(compared.columns)
+    )
+    tab = opened(replace(compared, columns=columns), viewport={"width": 1280, "height": 900})
+    inner, outer = tab.evaluate(
+        "() => { const box = document.querySelector('#numbers').parentElement;"
+        " return [box.scrollWidth, box.clientWidth]; }"
+    )
+    assert inner == outer

@@ -22,7 +22,7 @@ from kernelviz_callback import (
     save_snapshot,
 )
 from kernelviz_callback.cli import main
-from kernelviz_callback.snapshots.names import set_aside
+from kernelviz_callback.snapshots.names import set_aside, snapshot_name
 from kernelviz_callback.snapshots.probe_file import load_saved_probe, save_probe
 
 
@@ -96,7 +96,8 @@ def test_a_remote_folder_is_written_and_read(snapshot: Snapshot) -> None:
         path = save_snapshot(replace(snapshot, step=step), folder)
     assert list(list_snapshots(folder)) == [1, 2]
     assert torch.equal(load_snapshot(str(path)).weights["other"], snapshot.weights["other"])
-    assert set_aside(folder, after=1) == [2]
+    [moved] = set_aside(folder, after=1)
+    assert moved.name == snapshot_name(2)
     assert list(list_snapshots(folder)) == [1]
     save_probe(Probe(make_chart(32), "chart"), folder)
     assert torch.equal(load_saved_probe(folder).image, make_chart(32))
@@ -177,3 +178,11 @@ def test_the_record_of_a_newer_format_is_refused(snapshot: Snapshot, tmp_path: P
     checkpoint = open_checkpoint(path)
     with pytest.raises(ValueError, match=rf"^{path}: it has snapshot format 9; .*upgrade"):
         checkpoint.read_record("other")
+
+
+def test_a_snapshot_is_printed_in_a_few_lines() -> None:
+    layers = {"conv": torch.zeros(16, 3, 5, 5), "other": torch.ones(1, 1, 31)}
+    health = {"conv": kernel_health(layers["conv"])}
+    lines = repr(Snapshot(7, 2, 0.0, layers, {}, health=health)).splitlines()
+    assert lines[0] == "Snapshot of step 7, epoch 2"
+    assert lines[1:] == ["  conv: 16 filters 3x5x5, 16 with a verdict", "  other: 1 filter 1x31"]

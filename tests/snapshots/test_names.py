@@ -40,13 +40,14 @@ def test_files_after_a_step_are_moved_into_a_subfolder(snapshot: Snapshot, tmp_p
     for step in (2, 4, 6):
         save_snapshot(replace(snapshot, step=step), tmp_path)
         (tmp_path / f"kernels-conv-step-{step:08d}.png").write_bytes(b"picture")
-    assert set_aside(tmp_path, after=2) == [4, 6]
+    moved = [tmp_path / "cut-off-1" / snapshot_name(step) for step in (4, 6)]
+    assert set_aside(tmp_path, after=2) == moved
     assert set_aside(tmp_path, after=2) == []
     assert list(list_snapshots(tmp_path)) == [2]
     assert list(list_snapshots(tmp_path / "cut-off-1")) == [4, 6]
     assert len(list((tmp_path / "cut-off-1").glob("*.png"))) == 2
     save_snapshot(replace(snapshot, step=4), tmp_path)
-    assert set_aside(tmp_path, after=3) == [4]
+    assert set_aside(tmp_path, after=3) == [tmp_path / "cut-off-2" / snapshot_name(4)]
     assert list(list_snapshots(tmp_path / "cut-off-2")) == [4]
 
 

@@ -111,7 +111,7 @@ def test_a_training_survives_a_folder_that_cannot_be_made(fit, tmp_path: Path) -
             (tmp_path / "logs").write_text("a file where the folder should be")
 
     root = tmp_path / "logs"
-    with pytest.warns(UserWarning, match="could not write to .*logs: ") as caught:
+    with pytest.warns(UserWarning, match="could not write to .*logs/kernelviz: ") as caught:
         found = trained_weights(
             fit, PutFile(), KernelVizCallback(), logger=False, default_root_dir=root
         )

@@ -267,7 +267,7 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def waits(closing_line: str) -> tuple[int, float]:
-    found = re.search(r"training waited for snapshots (\d+) times, (\S+) s in all", closing_line)
+    found = re.search(r"training waited for snapshots (\d+) times?, (\S+) s in all", closing_line)
     return (int(found[1]), float(found[2])) if found else (0, 0.0)
 
 

@@ -45,7 +45,7 @@ def test_a_resumed_training_finds_its_snapshots(tmp_path: Path) -> None:
     found.lock.release()
     again = begin(tmp_path, found.lock.attempt, 4)
     assert steps(again.kept) == [0, 1, 2, 3, 4]
-    assert again.set_aside == [5]
+    assert again.set_aside == [again.lock.folder / "cut-off-1" / "step-00000005.safetensors"]
     assert again.maybe_unlogged == []
     again.lock.release()
     other = open_run_folder(

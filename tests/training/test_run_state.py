@@ -184,12 +184,19 @@ def test_a_callback_continues_the_training_whose_checkpoint_it_loads(fit, tmp_pa
     assert list(list_snapshots(tmp_path / "kernelviz-2")) == [0, 1, 2, 4]
 
 
-def test_later_snapshots_of_an_abandoned_attempt_are_set_aside(fit, tmp_path: Path) -> None:
+def test_later_snapshots_of_an_abandoned_attempt_are_set_aside(
+    fit, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = checkpoint(fit(KernelVizCallback(), logger=False, max_epochs=1), tmp_path)
     fit(KernelVizCallback(), logger=False, max_epochs=3, ckpt_path=path)
     fit(KernelVizCallback(every_n_epochs=2), logger=False, max_epochs=2, ckpt_path=path)
     assert list(list_snapshots(tmp_path / "kernelviz")) == [0, 1, 2, 4, 8]
-    assert list(list_snapshots(tmp_path / "kernelviz" / "cut-off-1")) == [8, 12]
+    moved = tmp_path / "kernelviz" / "cut-off-1"
+    assert list(list_snapshots(moved)) == [8, 12]
+    assert (
+        f"2 snapshots of later steps, from an attempt that was cut off, were moved to {moved}"
+        in (caplog.text)
+    )
 
 
 def test_a_learning_rate_finder_does_not_make_a_new_training_look_resumed(
