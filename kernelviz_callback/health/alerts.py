@@ -25,7 +25,6 @@ _CAUSES: dict[VerdictName, str] = {
 }
 _ADJECTIVES: dict[VerdictName, str] = {
     "duplicate": "duplicates",
-    "frozen": "frozen while the layer moves",
     "silent": "silent on the probe",
 }
 

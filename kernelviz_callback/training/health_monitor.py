@@ -5,6 +5,7 @@ from math import isnan, nan
 
 from torch import Tensor
 
+from kernelviz_callback.filters.words import count_filters
 from kernelviz_callback.health.alerts import LayerAlerts
 from kernelviz_callback.health.examine import kernel_health
 from kernelviz_callback.health.kernel_health import KernelHealth
@@ -168,4 +169,5 @@ def _summary_of(health: KernelHealth) -> str:
     unknown = f" ({', '.join(withheld)} not judged)" if withheld else ""
     drift = health.totals.drift
     drifted = "" if isnan(drift) else f", drift {drift:.2g}"
-    return f"{health.layer}: of {health.shape[0]} filters {', '.join(verdicts)}{unknown}{drifted}"
+    filters = count_filters(health.shape[0])
+    return f"{health.layer}: {filters}, {', '.join(verdicts)}{unknown}{drifted}"

@@ -162,7 +162,7 @@ def test_the_results_are_those_of_a_thread(
         PROBE, Renderer(PROBE, response="sum", scale="layer", run_scales={}), health=True
     )
     assert films == here.draw_films(run.folder)
-    assert summary.startswith("c: of 8 filters 1 near-zero")
+    assert summary.startswith("c: 8 filters, 1 near-zero")
 
 
 @pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.long), "between"])

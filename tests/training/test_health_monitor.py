@@ -120,18 +120,18 @@ def test_after_a_resume_no_warning_is_repeated(tmp_path: Path, is_examined: bool
     weights[3] = torch.nan
     after.observe(snapshot(4, conv=weights), Failures())
     [said] = after.news
-    assert "1 of 8 filters is non-finite since step 4" in said
+    assert "1 8 filters, is non-finite since step 4" in said
 
 
 def test_the_summary_describes_the_last_snapshot(monitor: HealthMonitor) -> None:
     weights = drawn(8, 3, 5, 5)
     assert monitor.summary() == ""
     numbers(monitor, 0, weights)
-    assert monitor.summary().startswith("conv: of 8 filters ")
+    assert monitor.summary().startswith("conv: 8 filters, ")
     weights = 1.5 * weights
     weights[1:3] = 0
     numbers(monitor, 1, weights)
-    assert monitor.summary().startswith("conv: of 8 filters 2 near-zero")
+    assert monitor.summary().startswith("conv: 8 filters, 2 near-zero")
     drift = monitor.observe(snapshot(2, conv=weights), Failures())["conv"].totals.drift
     assert monitor.summary().endswith(f", drift {drift:.2g}")
 
@@ -139,7 +139,7 @@ def test_the_summary_describes_the_last_snapshot(monitor: HealthMonitor) -> None
 def test_the_summary_has_the_verdicts_that_are_not_possible(monitor: HealthMonitor) -> None:
     weights = drawn(8, 3, 3, 3)
     numbers(monitor, 0, weights)
-    assert monitor.summary() == "conv: of 8 filters none with a verdict (noise-like not judged)"
+    assert monitor.summary() == "conv: 8 filters, none with a verdict (noise-like not judged)"
     weights[2] = 0
     numbers(monitor, 1, weights)
-    assert "of 8 filters 1 near-zero (noise-like not judged), drift " in monitor.summary()
+    assert "8 filters, 1 near-zero (noise-like not judged), drift " in monitor.summary()
