@@ -203,7 +203,7 @@ def half_dead() -> TinyNet:
     return net
 
 
-@pytest.mark.filterwarnings("ignore:kernelviz. conv. 1 8 filters, is")
+@pytest.mark.filterwarnings("ignore:kernelviz. conv. 1 of 8 filters is")
 def test_the_closing_line_sums_up_the_verdicts(
     fit: Any, half_dead: TinyNet, closing_line: Any
 ) -> None:
@@ -214,7 +214,7 @@ def test_the_closing_line_sums_up_the_verdicts(
     assert f", drift {drift:.2g}" in said
 
 
-@pytest.mark.filterwarnings("ignore:kernelviz. conv. 1 8 filters, is")
+@pytest.mark.filterwarnings("ignore:kernelviz. conv. 1 of 8 filters is")
 @pytest.mark.parametrize("health", [True, False])
 def test_the_logged_picture_has_frames_and_a_legend(
     fit: Any, half_dead: TinyNet, health: bool
@@ -283,7 +283,7 @@ def test_a_verdict_gives_one_warning_when_it_begins(fit: Any, half_dead: TinyNet
         fit(KernelVizCallback(), model=half_dead)
     said = [str(w.message) for w in caught if "near-zero" in str(w.message)]
     assert len(said) == 1
-    assert said[0].startswith("kernelviz: conv: 1 8 filters, is near-zero since step 0: 2. ")
+    assert said[0].startswith("kernelviz: conv: 1 of 8 filters is near-zero since step 0: 2. ")
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")

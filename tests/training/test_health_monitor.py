@@ -120,7 +120,7 @@ def test_after_a_resume_no_warning_is_repeated(tmp_path: Path, is_examined: bool
     weights[3] = torch.nan
     after.observe(snapshot(4, conv=weights), Failures())
     [said] = after.news
-    assert "1 8 filters, is non-finite since step 4" in said
+    assert "1 of 8 filters is non-finite since step 4" in said
 
 
 def test_the_summary_describes_the_last_snapshot(monitor: HealthMonitor) -> None:
