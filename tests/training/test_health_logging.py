@@ -157,7 +157,7 @@ class Breaker(Callback):
                 pl_module.conv.weight.mul_(torch.nan)
 
 
-@pytest.mark.filterwarnings("ignore:kernelviz. conv. 8 8 filters, are non-finite")
+@pytest.mark.filterwarnings("ignore:kernelviz. conv. 8 of 8 filters are non-finite")
 def test_early_stopping_ends_when_its_number_is_missing(fit: Any, tmp_path: Path) -> None:
     stop = EarlyStopping("kernelviz/conv/drift", mode="max", patience=99, check_finite=True)
     loggers = [TensorBoardLogger(tmp_path), CSVLogger(tmp_path)]
