@@ -81,7 +81,8 @@ def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
     probe = load_probe(photo)
 
     def snapshot(step: int) -> None:
-        taken = watched.take(step=step, epoch=0, probe=probe, keep=True)
+        failures = Failures()
+        taken = watched.take(step=step, epoch=0, probe=probe, keep=True, failures=failures)
         if not OPENED:
             renderer = Renderer(probe, response="channels", scale="filter", run_scales={})
             OPENED.append(
@@ -96,7 +97,7 @@ def ours(conv: nn.Conv2d, photo: Tensor, writer: SummaryWriter) -> Contender:
                     about="conv1",
                 )
             )
-        OPENED[0].record(taken, [TensorBoard(writer)], Failures())
+        OPENED[0].record(taken, [TensorBoard(writer)], failures)
         OPENED[0].drain()
 
     return snapshot

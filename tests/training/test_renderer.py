@@ -81,8 +81,7 @@ def test_layers_without_feature_maps_are_named_by_reason() -> None:
     failures = Failures()
     drawing = Renderer(PROBE, response="channels", scale="filter", run_scales={})
     drawing.draw(replace(two, feature_maps=FeatureMaps({}, absent)), failures)
-    reason, _ = failures.found["take feature maps"]
-    assert reason == "a, b: it did not run; c: it ran twice"
+    assert failures.found["take feature maps"].reason == "a, b: it did not run; c: it ran twice"
 
 
 def test_feature_maps_that_are_back_are_reported() -> None:

@@ -61,6 +61,7 @@ distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=
 for step in (0, 1):
     watcher.snapshot(step)
 watcher.close()
+distributed.barrier()  # the other process may still be connecting
 distributed.destroy_process_group()
 if child:
     os.waitpid(child, 0)
