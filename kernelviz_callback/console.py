@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import distributed
 
@@ -34,6 +34,8 @@ if not _log.hasHandlers():  # without a handler no message would be shown
     _log.addHandler(logging.StreamHandler())
     _log.propagate = False
 
+_given: dict[Any, Any] = {}  # the warnings so far: Python gives equal ones of a line once
+
 
 def say(message: str) -> None:
     """Log a message for the user, on rank zero."""
@@ -54,7 +56,9 @@ def warn(message: str) -> None:
         _log.warning(text)
         return
     try:
-        warnings.warn_explicit(text, UserWarning, place.file, place.line, place.module)
+        warnings.warn_explicit(
+            text, UserWarning, place.file, place.line, place.module, registry=_given
+        )
     except UserWarning as warning:
         _log.warning(str(warning))
 

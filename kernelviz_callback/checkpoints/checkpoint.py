@@ -164,9 +164,14 @@ class Checkpoint:
         return "\n".join(lines[:_MOST_LISTED] + ([f"  ... and {more} more"] if more > 0 else []))
 
     def _other_readers(self, first: str) -> list[str]:
-        """List the other layers that may read an image, by the number of their channels."""
-        shapes = {name: layer.shape for name, layer in self.layers.items() if name != first}
-        return [n for n, s in shapes.items() if len(s) == 4 and s[1] in _IMAGE_CHANNELS]
+        """List the other layers that may read an image: they read as many channels as one has."""
+        return [
+            name
+            for name, layer in self.layers.items()
+            if name != first
+            and len(layer.shape) == 4
+            and layer.shape[1] * (layer.geometry.groups if layer.geometry else 1) in _IMAGE_CHANNELS
+        ]
 
     def _prefer_2d(self, names: Iterable[str]) -> list[str]:
         """Return the 2-D layers, or all layers if none is 2-D, as `find_convolutions` does.
@@ -308,18 +313,12 @@ def _torchvision_model(name: str) -> nn.Module:
     from torchvision.models import get_model
 
     _, model, *weights = name.split(":")
-    if not weights:
-        say(
-            f"{name}: these are random weights, because no weights are named; for trained ones, "
-            f"write {name}:DEFAULT"
-        )
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float32)  # the dtype of the weights that are downloaded
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(0)  # only on the CPU
             built: nn.Module = get_model(model, weights=weights[0] if weights else None)
-            return built
     except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{name}: found no such network or weights; expected torchvision:NAME or "
@@ -330,6 +329,12 @@ def _torchvision_model(name: str) -> nn.Module:
         raise ValueError(f"{name}: its weights could not be downloaded: {reason}") from error
     finally:
         torch.set_default_dtype(before)
+    if not weights:
+        say(
+            f"{name}: these are random weights, because no weights are named; for trained ones, "
+            f"write {name}:DEFAULT"
+        )
+    return built
 
 
 def _read_number(metadata: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:

@@ -10,10 +10,13 @@ from typing import Any
 from kernelviz_callback.checkpoints.distributed import INDEX
 from kernelviz_callback.checkpoints.file_kinds import CHECKPOINT_SUFFIXES
 from kernelviz_callback.checkpoints.safe_pickle import quoted
+from kernelviz_callback.model.layer_names import printable
 from kernelviz_callback.snapshots.run_folders import list_recorded
 from kernelviz_callback.storage import Folder, read_whole
 
 SUBFOLDERS = ("kernelviz", "checkpoints", "weights")  # of a run folder, with checkpoints
+LOGS = "lightning_logs"
+RUN = re.compile(r"version_\d+")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
 _INDEX_SUFFIX = ".index.json"
 _MOST_BRACKETS = 1000  # in an index, which has two or three; names of tensors may have others
@@ -143,7 +146,8 @@ def explain_folder(folder: Folder) -> str | None:
     inside = [name for name in sorted(names) if (folder / name).is_dir()]
     full = [name for name in inside if _holds_checkpoints(folder / name)]
     if len(full) == 1:
-        return f"it has checkpoints in its subfolder {full[0]}; name {folder / full[0]}"
+        path = printable(str(folder / full[0]))
+        return f"it has checkpoints in its subfolder {printable(full[0])}; name {path}"
     if full:
         return f"it has checkpoints in its subfolders, {_listed(full)}; name one of them"
     side_files = sorted(name for name in names if _SIDE_FILES.fullmatch(name) and name[0] != ".")
@@ -178,8 +182,10 @@ def _is_repeated(path: Folder, paths: Mapping[str, Folder]) -> bool:
 
 def _holds_checkpoints(folder: Folder) -> bool:
     try:
-        is_run = any((folder / name).is_dir() for name in SUBFOLDERS) or list_recorded(folder)
-        return bool(is_run or is_checkpoint_folder(folder) or checkpoints_in(folder))
+        names = [path.name for path in folder.iterdir() if path.is_dir()]
+        is_run = any(n in SUBFOLDERS or n == LOGS or RUN.fullmatch(n) for n in names)
+        is_run = is_run or bool(list_recorded(folder))
+        return is_run or is_checkpoint_folder(folder) or bool(checkpoints_in(folder))
     except OSError:  # it cannot be read
         return False
 

@@ -11,6 +11,8 @@ from kernelviz_callback.checkpoints.checkpoint import (
     step_in_name,
 )
 from kernelviz_callback.checkpoints.checkpoint_files import (
+    LOGS,
+    RUN,
     SUBFOLDERS,
     checkpoints_in,
     distinct_checkpoints,
@@ -21,12 +23,11 @@ from kernelviz_callback.checkpoints.checkpoint_files import (
 from kernelviz_callback.checkpoints.file_kinds import CHECKPOINT_SUFFIXES
 from kernelviz_callback.checkpoints.open_weights import prefix_errors
 from kernelviz_callback.console import say
+from kernelviz_callback.model.layer_names import printable
 from kernelviz_callback.snapshots.names import list_snapshots
 from kernelviz_callback.snapshots.run_folders import list_recorded
 from kernelviz_callback.storage import Folder, Location, as_folder
 
-_LOGS = "lightning_logs"
-_RUN = re.compile(r"version_\d+")
 _NUMBER = re.compile(r"(\d+)")
 _GLOB = re.compile(r"[*?\[]")
 _MOST_NAMED = 4  # folders in a message
@@ -126,10 +127,10 @@ def _in_folder(folder: Folder, name: str) -> list[str]:
         if (folder / subfolder).is_dir():
             with suppress(FileNotFoundError):  # it is empty
                 return _in_folder(folder / subfolder, f"{name.rstrip('/')}/{subfolder}")
-    logs = folder / _LOGS if (folder / _LOGS).is_dir() else folder
+    logs = folder / LOGS if (folder / LOGS).is_dir() else folder
     names: list[str] = []
     for run in sorted(logs.iterdir(), key=_natural):
-        if _RUN.fullmatch(run.name) and run.is_dir():
+        if RUN.fullmatch(run.name) and run.is_dir():
             with suppress(FileNotFoundError):  # a run that saved nothing
                 names += _in_folder(run, str(run))
     if names:
@@ -138,13 +139,14 @@ def _in_folder(folder: Folder, name: str) -> list[str]:
         explain_folder(folder)
         or "found no checkpoint in this folder; expected snapshots (step-*.safetensors), files "
         f"ending in {', '.join(CHECKPOINT_SUFFIXES)}, or a subfolder "
-        f"{', '.join(SUBFOLDERS)} or {_LOGS} with them"
+        f"{', '.join(SUBFOLDERS)} or {LOGS} with them"
     )
 
 
 def _say_newest(name: str, recorded: list[Folder]) -> None:
     """Tell the user which of several trainings in one run folder is used."""
-    others = ", ".join(folder.name for folder in recorded[:-1][-_MOST_NAMED:])
+    others = ", ".join(printable(folder.name) for folder in recorded[:-1][-_MOST_NAMED:])
+    name = printable(name)
     more = ", ..." if len(recorded) > _MOST_NAMED + 1 else ""
     say(
         f"{name} has {len(recorded)} trainings; the newest is used, {recorded[-1].name}. To use "

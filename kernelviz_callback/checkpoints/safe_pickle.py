@@ -264,7 +264,8 @@ class _Machine:
             filled = filled.items
         if len(items) % 2:
             raise IndexError
-        self._budget.spend(_ENTRY * (len(items) // 2))
+        others = sum(not _is_key(key) for key in items[::2])
+        self._budget.spend(_ENTRY * (len(items) // 2) + _OBJECT * others)
         pairs = zip(items[::2], items[1::2], strict=True)
         filled.update((key if _is_key(key) else Placeholder("", (key,)), v) for key, v in pairs)
 

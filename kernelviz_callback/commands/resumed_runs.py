@@ -135,8 +135,12 @@ def _order_recordings(folders: Mapping[str, list[str]]) -> list[_RunFolder] | No
 
 def _run_folder(folder: Folder) -> Folder:
     """Return the folder around a folder of checkpoints if it has no other training."""
-    is_only = folder.name in SUBFOLDERS and len(list_recorded(folder.parent)) < 2
-    return folder.parent if is_only else folder
+    if folder.name not in SUBFOLDERS:
+        return folder
+    trainings = 0
+    with suppress(OSError):  # the parent may not be listed
+        trainings = len(list_recorded(folder.parent))
+    return folder.parent if trainings < 2 else folder
 
 
 def _listed(names: list[str], most: int = 8) -> str:

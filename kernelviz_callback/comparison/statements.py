@@ -22,7 +22,7 @@ def make_statements(columns: Sequence[Column], *, is_chosen: bool) -> tuple[str,
     is_known = is_chosen or not any(ORDER_ASSUMED in column.notes for column in columns)
     common = [note for note in first.notes if all(note in c.notes for c in columns)]
     if is_known and all(column.match == "index" for column in columns):
-        similar = "they are similar in all checkpoints, as within one training"
+        similar = "each checkpoint is similar to the first one or to the one before it"
         reason = "as you chose" if is_chosen else similar
         statements.append(f"Filters with the same index are compared: {reason}.")
     statements += [f"{first.label}: {note}." for note in first.notes if note not in common]

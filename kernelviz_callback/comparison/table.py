@@ -13,7 +13,9 @@ from kernelviz_callback.filters.words import describe_filters
 from kernelviz_callback.health.verdict_names import VERDICT_COLOURS, VERDICT_NAMES, VerdictName
 
 _NONE = "-"
-_LABEL_WIDTH = 32  # characters of a label that stay on one line if the terminal is narrow
+# Characters of a label, and of verdicts, that stay on one line if the terminal is narrow.
+_LABEL_WIDTH = 26
+_VERDICT_WIDTH = 14
 
 
 def comparison_table(comparison: Comparison, *, most: int = 12) -> RenderableType:
@@ -37,7 +39,7 @@ def _checkpoints(comparison: Comparison) -> Table:
     table.add_column("checkpoint", overflow="fold", min_width=min(longest, _LABEL_WIDTH))
     for heading in ("step", "drift", "cosine", "correlation"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("verdicts", overflow="fold")
+    table.add_column("verdicts", overflow="fold", min_width=_VERDICT_WIDTH)
     for column in comparison.columns:
         numbers = comparison.numbers(column)
         table.add_row(

@@ -94,6 +94,10 @@ def find_calls(
         first = next(iter(part.places), None)
         return first is not None and reads_many_channels(layers[first], own)
 
+    def reads_image(part: Calls) -> bool:
+        first = next(iter(part.places), None)
+        return first is not None and reads_image_channels(layers[first], own)
+
     if any(map(ends_at, whole.places)) and not reads_many(whole):
         return whole
     uncalled = {id(layer) for name, layer in layers.items() if name not in whole.places}
@@ -101,11 +105,16 @@ def find_calls(
     if not networks:
         return whole
     # First those that probably read the image.
-    networks.sort(key=lambda network: _channels_read(network) not in {own, *_USUAL_CHANNELS})
+    networks.sort(key=lambda network: not reads_image_channels(network, own))
     ran = [
         _Run(network, layers, image_of, ends_at, own).calls()
         for network in networks[:_MOST_NETWORKS]
     ]
+    if any(map(ends_at, whole.places)):
+        # What the model does not call comes first only if it reads an image.
+        ran = [part for part in ran if reads_image(part)]
+        if not ran:
+            return whole
     ran.sort(key=lambda part: (part.channels != own, part.channels or 0))
     parts = sorted((part for part in (whole, *ran) if part.places), key=reads_many)
     if not parts:
@@ -140,6 +149,17 @@ def reads_many_channels(layer: nn.Module, own: int | None) -> bool:
     """
     channels = _channels_read(layer)
     return channels is not None and channels > _MOST_BANDS and channels != own
+
+
+def reads_image_channels(network: nn.Module, own: int | None) -> bool:
+    """Whether the first convolution in a network reads as many channels as usual images have.
+
+    Args:
+        network: A layer, or a module with layers.
+        own: Number of channels of the image that the model is to read; None if it is not known.
+    """
+    channels = _channels_read(network)
+    return channels is not None and channels in {own, *_USUAL_CHANNELS}
 
 
 def _channels_read(network: nn.Module) -> int | None:

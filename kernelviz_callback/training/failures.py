@@ -127,23 +127,25 @@ class BackOff:
 
     def __init__(self) -> None:
         self._paused_until = 0.0
+        self._errno: int | None = None  # of the failure that began the pause
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Run the ``with`` body, but not during a pause.
 
         Raises:
-            TimeoutError: During a pause. The body does not run.
+            TimeoutError: During a pause. The body does not run. The error has the number of the
+                failure that began the pause, because the cause is the same.
         """
         start = time.monotonic()
         if start < self._paused_until:
-            raise TimeoutError(
-                "the last attempt took long to fail; there is a pause before the next one"
-            )
+            reason = "the last attempt took long to fail; there is a pause before the next one"
+            raise TimeoutError(reason) if self._errno is None else TimeoutError(self._errno, reason)
         try:
             yield
-        except Exception:
+        except Exception as error:
             now = time.monotonic()
             if now - start > LONG_FAILURE:
                 self._paused_until = now + _PAUSE_FACTOR * (now - start)
+                self._errno = getattr(error, "errno", None)
             raise

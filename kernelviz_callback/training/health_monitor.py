@@ -99,7 +99,8 @@ class HealthMonitor:
         If an earlier snapshot had a number that this snapshot does not have, the value is NaN.
         Otherwise `EarlyStopping` and similar callbacks would still use the earlier value. An update
         ratio is NaN only if all filters are non-finite: most snapshots have no update ratio, so
-        Lightning's metrics keep the last one.
+        Lightning's metrics keep the last one. They also keep the numbers of a layer that could not
+        be read or examined: its NaN could end a training because of a fault in reading.
         """
         numbers: dict[str, float] = {}
         for layer, health in found.items():

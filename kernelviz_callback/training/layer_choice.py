@@ -11,6 +11,7 @@ from kernelviz_callback.model.call_order import (
     Calls,
     can_be_noted,
     find_calls,
+    reads_image_channels,
     reads_many_channels,
 )
 from kernelviz_callback.model.convolutions import (
@@ -22,7 +23,10 @@ from kernelviz_callback.model.convolutions import (
     weight_shape,
 )
 
-_BY_DEFINITION = "the model did not run on an image, so the first one defined that may read images"
+# What is said if the order is not known.
+_BY_DEFINITION = (
+    "which reads the image first is not known, so the first one defined that may read it"
+)
 _MOST_NAMED = 5  # layers in each part of the starting message
 
 
@@ -174,17 +178,21 @@ class _Chooser:
     def _place(self, name: str) -> tuple[bool, int]:
         """Return a key by which the layer that is called first has the smallest value."""
         places = self._calls.places
-        # A called layer reads what the first one made of its input.
-        head = next(iter(places)) if name in places else self._heads[self._network_of(name)]
-        reads_many = reads_many_channels(self._named[head].module, self._calls.image_channels)
-        return reads_many, places.get(name, len(places))
+        own = self._calls.image_channels
+        if name in places:
+            # A called layer reads what the first one made of its input.
+            return reads_many_channels(self._named[next(iter(places))].module, own), places[name]
+        head = self._named[self._heads[self._network_of(name)]].module
+        # What the model does not call comes before what it calls only if it reads an image.
+        is_later = not reads_image_channels(head, own) if places else reads_many_channels(head, own)
+        return is_later, len(places)
 
     def _network_of(self, name: str) -> str:
         """Return the name of the part of the model that a layer belongs to, "" for no part.
 
         The parts are the outermost ones of which there are several.
         """
-        return name.rpartition(".")[0][len(self._trunk) :].partition(".")[0]
+        return name.rpartition(".")[0].removeprefix(self._trunk).partition(".")[0]
 
     def _nearness(self, name: str) -> tuple[bool | int, ...]:
         """Return a key by which the layer that reads the image has the smallest value."""

@@ -255,7 +255,10 @@ class WatchedLayers:
         """
         kernels: dict[str, Kernel] = {}
         is_only = len(self._choice.layers) == 1
-        left_out = "the layers that cannot be read are left out of the snapshots"
+        left_out = (
+            "layers that cannot be read are left out of snapshots, and of the films if the last "
+            "snapshot lacks them; a snapshot without any layer is lost"
+        )
         losing = "snapshots are lost until the weights can be read" if is_only else left_out
         for name, layer in self._choice.layers.items():
             with failures.survive(f"read the weights of {name}", losing):

@@ -8,6 +8,7 @@ from filter_sequences import drawn
 
 from kernelviz_callback import Geometry, Snapshot, save_snapshot
 from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
+from kernelviz_callback.checkpoints.find import find_checkpoints
 from kernelviz_callback.commands.file_errors import FileErrors
 from kernelviz_callback.commands.history import LayerHistory
 from kernelviz_callback.commands.resumed_runs import describe_order_change, find_training
@@ -69,15 +70,15 @@ def test_checkpoints_in_two_folders_are_two_trainings(tmp_path: Path) -> None:
         find_training([str(tmp_path / name) for name in ("a", "b")], FileErrors())
 
 
-def test_a_folder_of_many_run_folders_names_the_first_eight(
+def test_a_folder_of_many_run_folders_names_the_first_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for i in range(9):
         recorded(tmp_path / "runs" / f"run{i}", i)
     failures = FileErrors()
     assert find_training([str(tmp_path / "runs")], failures).names == []
-    listed = ", ".join(f"run{i}" for i in range(8))
-    said = f"this folder holds several run folders: {listed}, ...; name one"
+    listed = ", ".join(f"run{i}" for i in range(5))
+    said = f"it has checkpoints in its subfolders, {listed}, ...; name one of them"
     assert capsys.readouterr().err == f"kernelviz: {tmp_path / 'runs'}: {said}\n"
     assert failures.status == 2
 
@@ -92,3 +93,12 @@ def test_a_damaged_checkpoint_does_not_hide_a_change_of_the_order(tmp_path: Path
     said = describe_order_change(LayerHistory(names, first, None))
     assert said is not None
     assert said.startswith(f"the filters of {names[2]} are in another order")
+
+
+@pytest.mark.parametrize("inner", ["lightning_logs/version_0", "version_0", "."])
+def test_a_folder_of_experiments_names_the_one_with_runs(tmp_path: Path, inner: str) -> None:
+    recorded(tmp_path / "logs" / "new\nline" / inner, 0, 4)
+    with pytest.raises(FileNotFoundError) as caught:
+        find_checkpoints(tmp_path / "logs")
+    path = tmp_path / "logs" / "new\\nline"
+    assert f"it has checkpoints in its subfolder new\\nline; name {path}" in str(caught.value)

@@ -98,3 +98,17 @@ def test_partners_are_listed_if_a_filter_has_another_number(weight: torch.Tensor
     assert ["filter", "change"] in [
         row[:2] for row in rows_of(compare(conv(weight), conv(weight * 2)))
     ]
+
+
+def test_nothing_is_cut_off_in_a_narrow_terminal(weight: torch.Tensor, tmp_path: Path) -> None:
+    later = weight * 1.1
+    later[2] = 0
+    name = "epoch=11-step=1200-val_loss=0.12a"
+    for stem, weights in (("a", weight), (name, later)):
+        torch.save({"conv.weight": weights}, tmp_path / f"{stem}.ckpt")
+    text = io.StringIO()
+    found = compare(tmp_path / "a.ckpt", tmp_path / f"{name}.ckpt")
+    Console(file=text, width=80).print(comparison_table(found))
+    rows = text.getvalue().split("checkpoint", 1)[1].split("changed most")[0].splitlines()
+    said = " ".join(" ".join(row[60:].split()) for row in rows)
+    assert "1 near-zero, 15 noise-like" in said

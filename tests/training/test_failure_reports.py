@@ -7,7 +7,8 @@ import re
 import pytest
 from conftest import warned
 
-from kernelviz_callback.training.failures import FailureReporter, Failures
+from kernelviz_callback.training import failures as room
+from kernelviz_callback.training.failures import BackOff, FailureReporter, Failures
 
 
 def failed(*attempts: tuple[str, Exception]) -> Failures:
@@ -69,3 +70,15 @@ def test_attempts_that_fail_for_the_same_reason_share_a_sentence() -> None:
         report(failed(("reach A", error), ("reach B", error)))
     assert len(warned(caught)) == 1
     assert warned(caught)[0].endswith("of reach A is lost; the result of reach B is lost.")
+
+
+def test_a_pause_after_a_full_disk_is_no_new_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "LONG_FAILURE", 0.0)
+    folder, found = BackOff(), [Failures(), Failures()]
+    for failures in found:
+        with failures.survive("write to run", "lost"), folder.attempt():
+            raise os_error(errno.ENOSPC, "step-1")
+    assert "there is a pause" in found[1].found["write to run"].reason
+    with pytest.warns(UserWarning, match="No space left on device") as caught:
+        report(*found)
+    assert len(warned(caught)) == 1

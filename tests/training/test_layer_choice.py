@@ -193,7 +193,7 @@ MODELS: dict[str, tuple[type[LightningModule], str, list[str]]] = {
     "teacher": (Teacher, "net.stem", ["also there: teacher.stem (not trained);"]),
     "average": (Average, "net.stem", ["also there: ema.stem (not trained);"]),
     "adversarial": (Adversarial, "discriminator.stem", ["also there: generator.middle;"]),
-    "conditional": (Conditional, "discriminator.stem", ["also there: generator.0 (the model"]),
+    "conditional": (Conditional, "discriminator.stem", ["also there: generator.0 (which reads"]),
     "decoder first": (Reversed, "net.stem", ["also there: net.out, net.decoder, net.down;"]),
     "grey": (GreyReversed, "net.stem", ["1x3x3"]),
     "dictionary": (Dictionary, "encoder.stem", ["also there: decoder.0;"]),

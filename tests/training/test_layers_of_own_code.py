@@ -66,7 +66,8 @@ def test_a_layer_that_cannot_be_read_does_not_cost_the_others(fit, caplog, recwa
         "input, convolved with one kernel)"
     )
     assert warning.endswith(
-        "Training goes on. The layers that cannot be read are left out of the snapshots."
+        "Training goes on. Layers that cannot be read are left out of snapshots, and of the films "
+        "if the last snapshot lacks them; a snapshot without any layer is lost."
     )
     snapshots = [load_snapshot(p) for p in list_snapshots(f"{trainer.log_dir}/kernelviz").values()]
     names = {snapshot.step: list(snapshot.weights) for snapshot in snapshots}

@@ -54,7 +54,7 @@ class LateStem(nn.Module):
         return x
 
 
-DEFINED = " (the model did not run on an image, so the first one defined that may read images)"
+DEFINED = " (which reads the image first is not known, so the first one defined that may read it)"
 
 
 @pytest.mark.parametrize(
@@ -208,3 +208,43 @@ def test_the_layer_that_reads_an_image_of_the_user_is_chosen() -> None:
     model = Gan(DecoderOfMaps(), Encoder())
     probe = load_probe(torch.rand(256, 8, 8))
     assert list(WatchedLayers(model, probe=probe).shapes) == ["generator.first"]
+
+
+class Autoencoder(LightningModule):
+    """Its ``forward`` calls the encoder alone, which reads many bands."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(200, 32, 3), nn.ReLU(), nn.Conv2d(32, 8, 3))
+        self.decoder = decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder(x)
+
+
+class Skipping(nn.Conv2d):
+    """Cannot be run on one tensor alone."""
+
+    def forward(self, z: Tensor, skip: Tensor) -> Tensor:
+        return super().forward(z + skip)
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        nn.Sequential(nn.Conv2d(8, 32, 3), nn.ReLU(), nn.Conv2d(32, 200, 3)),
+        nn.Sequential(nn.ConvTranspose2d(8, 32, 3), nn.ReLU(), nn.Conv2d(32, 200, 3)),
+        Skipping(8, 32, 3),
+    ],
+    ids=["convolutions", "transposed", "two inputs"],
+)
+def test_a_part_that_is_not_called_comes_first_only_if_it_reads_an_image(
+    decoder: nn.Module,
+) -> None:
+    probe = load_probe()
+    found = choose_layers(
+        Autoencoder(decoder),
+        image_of=lambda n: probe.image if n is None else probe.for_channels(n),
+    )
+    assert list(found.layers) == ["encoder.0"]
+    assert found.channels == 200

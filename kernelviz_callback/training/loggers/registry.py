@@ -70,6 +70,8 @@ def destination_of(logger: Any) -> Destination | None:
             return SERVICES[kind.__name__](logger)
     experiment = getattr(logger, "experiment", logger)
     if type(experiment).__name__ == _PLACEHOLDER:
+        if any(kind.__name__ == "CSVLogger" for kind in type(logger).__mro__):
+            return None
         raise RuntimeError(_mute())
     if isinstance(experiment, SummaryWriter):
         keep_file_in_place(experiment)

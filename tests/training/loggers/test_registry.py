@@ -55,13 +55,19 @@ def rank_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_zero_only, "rank", 1)
 
 
-@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger, WandbLogger])
+@pytest.mark.parametrize("kind", [TensorBoardLogger, WandbLogger])
 def test_a_logger_that_writes_nothing_is_no_destination(
     rank_one: None, tmp_path: Path, kind: type[Logger]
 ) -> None:
     pytest.importorskip("wandb")
     with pytest.raises(RuntimeError, match=r"for rank 1, so that its loggers write nothing"):
         destination_of(kind(save_dir=tmp_path))
+
+
+def test_nothing_is_lost_where_a_logger_without_images_writes_nothing(
+    rank_one: None, tmp_path: Path
+) -> None:
+    assert destination_of(CSVLogger(tmp_path)) is None
 
 
 def record_three(folder: Path, logger: Logger) -> None:
