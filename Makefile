@@ -122,7 +122,7 @@ $(INSTALLED): $(DEMO)
 
 $(OLDEST)/installed: pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
-	sed '/^lint = /,$$d' pyproject.toml | grep -oE '"[a-z-]+(\[[a-z]+\])?>=[0-9.]+' | \
+	sed '/^lint = /,$$d' pyproject.toml | grep -oE '"[a-z0-9-]+(\[[a-z]+\])?>=[0-9.]+' | \
 		sed -E 's/"//; s/\[.*\]//; s/>=/==/' > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/pip install --quiet --constraint $(OLDEST)/constraints.txt --editable ".[tests]"
 	@touch $@

@@ -23,7 +23,7 @@ def why_not_drawable(shape: Sequence[int]) -> str | None:
     Example:
         >>> why_not_drawable((64, 3, 7, 7))
         >>> why_not_drawable((200_000, 3, 1, 1))
-        'it has 200,000 filters; at most 8,192 filters can be drawn'
+        'it has 200,000 filters; at most 8,192 filters can be drawn; choose another layer'
     """
     filters, channels, *kernel = shape
     for count, most, what in (
@@ -34,5 +34,8 @@ def why_not_drawable(shape: Sequence[int]) -> str | None:
         (prod(shape), _MOST_WEIGHTS, "weights"),
     ):
         if count > most:
-            return f"it has {count:,} {what}; at most {most:,} {what} can be drawn"
+            return (
+                f"it has {count:,} {what}; at most {most:,} {what} can be drawn; choose another "
+                "layer"
+            )
     return None

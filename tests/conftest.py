@@ -15,6 +15,7 @@ import pytest
 import torch
 from engine_page import Engine, chromium, engine_page
 from forked import close_servers
+from hypothesis import settings
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kernelviz_callback import KernelVizCallback, list_snapshots
+from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from kernelviz_callback.training.loggers.registry import own_destinations
 
 BATCHES = 4
@@ -36,6 +38,10 @@ DEFAULT_STEPS = [0, 1, 2, 4, 8]  # start, early steps, epoch ends at 4 and 8
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
     torch.set_num_threads(1)
+
+# Hypothesis fails a slow example. On a busy machine every example may be slow.
+settings.register_profile("no time limit", deadline=None)
+settings.load_profile("no time limit")
 
 # An event file's name ends with the second and a number that is counted up. TensorBoard reads files
 # in the order of their names, and "10" is before "9": two short trainings in one second may change
@@ -115,6 +121,15 @@ class TinyNet(LightningModule):
         return self._loader(shuffle=False)
 
     test_dataloader = predict_dataloader = val_dataloader
+
+
+class LoggingNet(TinyNet):
+    """Logs a scalar at every step, through the same writer as the pictures."""
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("loss", loss)
+        return loss
 
 
 class TwoOptimizers(TinyNet):
@@ -354,3 +369,14 @@ def gabor() -> Tensor:
     window = torch.exp(-(x**2 + y**2) / 4)
     planes = torch.stack([window * torch.sin(x), window * torch.cos(2 * y), window, window * 0])
     return planes[:, None] * torch.tensor([1.0, -0.5, 0.25])[None, :, None, None]
+
+
+@pytest.fixture
+def open_saved(tmp_path: Path) -> Callable[[Any], Checkpoint]:
+    """Save an object with ``torch.save``, and open the file."""
+
+    def save_and_open(content: Any) -> Checkpoint:
+        torch.save(content, tmp_path / "a.pt")
+        return open_checkpoint(tmp_path / "a.pt")
+
+    return save_and_open

@@ -13,8 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
-from conftest import TinyNet, wait_until_recorded
+from conftest import LoggingNet, wait_until_recorded
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -40,15 +39,6 @@ FAULTS: dict[str, tuple[Any, Any]] = {
 }
 
 
-class Scalars(TinyNet):
-    """Logs a scalar at every step, through the same writer as the pictures."""
-
-    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
-        loss = super().training_step(batch, batch_idx)
-        self.log("loss", loss)
-        return loss
-
-
 class Fault(Callback):
     """Causes a fault after step 2 and ends it after step 5."""
 
@@ -69,7 +59,7 @@ class Fault(Callback):
 def main(fault: str, folder: Path, watched: bool) -> None:
     events = fault == "full-for-events"
     seed_everything(3, verbose=False)
-    model = Scalars()
+    model = LoggingNet()
     ours = [KernelVizCallback(every_n_train_steps=1, scale="run")] if watched else []
     trainer = Trainer(
         accelerator="cpu",

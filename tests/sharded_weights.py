@@ -25,6 +25,11 @@ from kernelviz_callback.model.sharding import gather_kernel, is_sharded
 from kernelviz_callback.model.weights import effective_weight
 
 
+class Standardized(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+
 def network() -> nn.Sequential:
     torch.manual_seed(1)
     second = nn.Conv2d(8, 64, 5)
@@ -40,6 +45,10 @@ def fsdp2(net: nn.Sequential) -> nn.Module:
 
 def normed_fsdp2(net: nn.Sequential) -> nn.Module:
     weight_norm(net[0])
+    return fsdp2(net)
+
+
+def own_code_fsdp2(net: nn.Sequential) -> nn.Module:
     return fsdp2(net)
 
 
@@ -59,6 +68,8 @@ def gather(wrap: Callable[[nn.Sequential], nn.Module]) -> list[object]:
     net(torch.zeros(1, 3, 16, 16))
     if wrap is normed_fsdp2:
         weight_norm(net[0])
+    if wrap is own_code_fsdp2:
+        net[0].__class__ = Standardized
     expected = effective_weight(net[0])
     if wrap is normed_fsdp2:
         remove_parametrizations(net[0], "weight")

@@ -42,7 +42,29 @@ def test_all_weights_together_are_limited() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(8192, 384, 3, 3), (4096, 512, 7, 7), (4098, 1, 4096), (10, 1, 224, 224)]
+    "shape",
+    [
+        (8192, 384, 3, 3),
+        (4096, 512, 7, 7),  # the first fully connected layer of VGG
+        (4098, 1, 4096),  # a Fourier transform
+        (10, 1, 224, 224),
+        (512, 1, 10),  # wav2vec 2.0
+        (1024, 64, 128),  # its positions
+        (1280, 128, 3),  # Whisper
+        (8192, 1, 4),  # Mamba
+        (4096, 3, 16, 16),  # DINOv3
+        (1280, 3, 16, 16),  # SAM
+        (5120, 3, 14, 14),  # EVA-CLIP
+        (6144, 3, 14, 14),  # ViT-22B
+        (1024, 3, 32, 32),  # MLP-Mixer
+        (768, 1, 16, 16),  # spectrograms
+        (1408, 3, 2, 14, 14),  # VideoMAE
+        (768, 4, 16, 16, 16),  # UNETR
+        (64, 224, 7, 7),  # hyperspectral images
+        (1024, 512, 3, 3),  # SSD
+        (3072, 1024, 6, 6),  # OverFeat
+        (1024, 1, 31, 31),  # RepLKNet
+    ],
 )
 def test_large_layers_of_known_networks_can_be_drawn(shape: tuple[int, ...]) -> None:
     assert why_not_drawable(shape) is None

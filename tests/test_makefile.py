@@ -2,9 +2,11 @@
 
 import os
 import subprocess
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 
@@ -95,3 +97,17 @@ def test_chromium_is_named_before_it_is_installed(status: int, tmp_path: Path) -
 
 def test_the_tests_of_every_change_use_the_tested_versions() -> None:
     assert "\nmake test PINNED=1" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_oldest_versions_of_all_dependencies_are_installed(replaced: Path) -> None:
+    oldest = replaced / "environment"
+    python = f"PYTHON={replaced / 'python3.11'}"
+    done = make(f"{oldest}/installed", f"OLDEST={oldest}", python, folder=replaced)
+    assert done.returncode == 0, done.stderr
+    constraints = (oldest / "constraints.txt").read_text().splitlines()
+    dependencies = [Requirement(text) for text in requires("kernelviz-callback") or []]
+    needed = [each for each in dependencies if "extra" not in str(each.marker)]
+    assert len(needed) > 10
+    for each in needed:
+        [lowest] = [s.version for s in each.specifier if s.operator == ">="]
+        assert f"{each.name}=={lowest}" in constraints

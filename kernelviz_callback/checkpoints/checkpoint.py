@@ -31,6 +31,8 @@ _STEP_IN_NAME = re.compile(r"(?<![a-z])(?:step|iter)[=_-]?(\d{1,18})(?!\d|\.\d|e
 _STEP_OF_FOLDER = re.compile(r"checkpoint-(\d{1,18})(?!\d)")
 _EPOCH_IN_NAME = re.compile(r"epoch[=_-]?(\d{1,18})(?!\d)")
 _MOST_LISTED = 20  # layers in a message
+_MOST_NAMED = 5  # layers in a remark
+_IMAGE_CHANNELS = (3, 4)
 _MOST_STEPS = 1 << 62  # a larger number is not a step
 
 
@@ -69,8 +71,9 @@ class Checkpoint:
         if layer is None:
             if not self.layers:
                 found = (
-                    f"{self.name}: found no 2-D convolution, and no 1-D or 3-D convolution; "
-                    "expected weights of 3 to 5 dimensions under a name like conv.weight"
+                    f"{printable(self.name)}: found no 2-D convolution, and no 1-D or 3-D "
+                    "convolution; expected weights of 3 to 5 dimensions under a name like "
+                    "conv.weight"
                 )
                 raise ValueError(f"{found}\n{self.describe()}".rstrip())
             return self._prefer_2d(self.layers)[0]
@@ -88,7 +91,7 @@ class Checkpoint:
             problem = f"{refused[0]!r} cannot be shown, {self.refused[refused[0]]}"
         elif nearest is not None and not preferred:
             problem += f"; the nearest name is {nearest!r}"
-        raise ValueError(f"{self.name}: {problem}; it has\n{self.describe()}")
+        raise ValueError(f"{printable(self.name)}: {problem}; it has\n{self.describe()}")
 
     def read(self, layer: str | None = None) -> Tensor:
         """Read the weights of a layer, float32. The shape is the ``shape`` of its entry in layers.
@@ -124,8 +127,10 @@ class Checkpoint:
     def remarks(self, layer: str | None = None) -> list[str]:
         """Say what a user should know about the layer that `resolve` finds, one sentence each.
 
-        If the first convolution of the network cannot be shown, another layer is the first here. A
-        class of the user may multiply with other weights than those that it stores.
+        If the first convolution of the network cannot be shown, another layer is the first here.
+        Most files do not state in which order the network calls its layers, so the first one in
+        the file may be that of a decoder or generator. A class of the user may multiply with other
+        weights than those that it stores.
 
         Raises:
             ValueError: If no layer matches.
@@ -133,6 +138,13 @@ class Checkpoint:
         name = self.resolve(layer)
         before = takewhile(lambda other: other != name, self.order if layer is None else ())
         remarks = [f"{n} cannot be shown, {self.refused[n]}" for n in before if n in self.refused]
+        also = [] if layer is not None else self._other_readers(name)
+        if also:
+            more = f" and {len(also) - _MOST_NAMED} more" if len(also) > _MOST_NAMED else ""
+            remarks.append(
+                f"{name} is the first convolution in the file; also there: "
+                f"{', '.join(also[:_MOST_NAMED])}{more}"
+            )
         unknown = self.layers[name].unknown
         if unknown is not None:
             remarks.append(f"{name} is drawn with the weights that it stores: {unknown}")
@@ -149,6 +161,11 @@ class Checkpoint:
         ]
         more = len(lines) - _MOST_LISTED
         return "\n".join(lines[:_MOST_LISTED] + ([f"  ... and {more} more"] if more > 0 else []))
+
+    def _other_readers(self, first: str) -> list[str]:
+        """List the other layers that may read an image, by the number of their channels."""
+        shapes = {name: layer.shape for name, layer in self.layers.items() if name != first}
+        return [n for n, s in shapes.items() if len(s) == 4 and s[1] in _IMAGE_CHANNELS]
 
     def _prefer_2d(self, names: Iterable[str]) -> list[str]:
         """Return the 2-D layers, or all layers if none is 2-D, as `find_convolutions` does.

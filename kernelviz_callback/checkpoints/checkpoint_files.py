@@ -1,5 +1,6 @@
 """Which files together are one checkpoint: shards of one model, and folders with side files."""
 
+import errno
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -150,9 +151,16 @@ def explain_folder(folder: Folder) -> str | None:
 
 def why_missing(path: Folder) -> str:
     """Say why a file or folder does not exist."""
-    if isinstance(path, Path) and path.is_symlink():
-        return f"a link to {quoted(str(path.readlink()))}, which does not exist"
-    return "the file or folder does not exist"
+    if not isinstance(path, Path):
+        return "the file or folder does not exist, or its server cannot be reached"
+    if not path.is_symlink():
+        return "the file or folder does not exist"
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "a link that leads back to itself"
+    return f"a link to {quoted(str(path.readlink()))}, which does not exist"
 
 
 def _is_repeated(path: Folder, paths: Mapping[str, Folder]) -> bool:

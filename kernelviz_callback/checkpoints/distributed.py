@@ -95,7 +95,7 @@ def list_tensors(folder: Folder) -> dict[str, StoredTensor]:
     """
     try:
         content = read_whole(folder / INDEX, _LARGEST_INDEX)
-        index = read_pickle(BytesIO(content))[0].state
+        index = read_pickle(BytesIO(content), Budget(len(content)))[0].state
         shards = _group_shards(index["storage_data"])
         keys = index.get("planner_data") or {}
         return {

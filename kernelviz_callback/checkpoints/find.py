@@ -45,9 +45,11 @@ def find_checkpoints(location: Location) -> list[str]:
 
     Raises:
         FileNotFoundError: If the location does not exist, or has no checkpoints.
-        ValueError: If the glob is not valid.
+        ValueError: If the name is empty, or the glob is not valid.
     """
     name = str(location)
+    if not name:
+        raise ValueError("expected the path of a checkpoint; found an empty name")
     if name.startswith(TORCHVISION):
         return [name]
     with prefix_errors(name):

@@ -23,6 +23,7 @@ from kernelviz_callback.checkpoints.safetensors_file import (
 )
 from kernelviz_callback.checkpoints.stored_layers import Layers, StoredTensor, find_layers
 from kernelviz_callback.checkpoints.torch_file import TorchFile, open_torch_file
+from kernelviz_callback.model.layer_names import printable
 from kernelviz_callback.storage import Folder
 
 
@@ -58,27 +59,30 @@ def open_weights(path: Folder) -> tuple[Layers, Mapping[str, Any]]:
 
 @contextmanager
 def prefix_errors(name: str) -> Iterator[None]:
-    """Put a name in front of the message of an error. The type of the error stays.
+    """Put a name in front of the message of an error, see `printable`. The type stays.
 
     Args:
         name: The path, URL or model name that is opened.
     """
+    shown = printable(name)
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{shown}: {error}") from error
     except OSError as error:
-        if error.filename is not None:
-            raise
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
-        raise kind(f"{name}: {error}") from error
+        kinds = (FileNotFoundError, PermissionError, OSError)
+        kind = next(kind for kind in kinds if isinstance(error, kind))
+        if error.filename is None:
+            raise kind(f"{shown}: {error}") from error
+        file = printable(str(error.filename))
+        raise kind(f"{file}: it cannot be read: {error.strerror}") from error
     # Libraries for remote storage raise their own types, or an ImportError if they are missing. A
     # damaged file may make torch raise any other error.
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         if "://" in name:
-            raise OSError(f"{name}: {reason}") from error
-        raise ValueError(f"{name}: it cannot be read: {reason}") from error
+            raise OSError(f"{shown}: {reason}") from error
+        raise ValueError(f"{shown}: it cannot be read: {reason}") from error
 
 
 def _open_file(path: Folder) -> tuple[Layers, Mapping[str, Any]]:

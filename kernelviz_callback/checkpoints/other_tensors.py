@@ -5,6 +5,7 @@ be shown.
 """
 
 import re
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -18,13 +19,19 @@ from kernelviz_callback.checkpoints.safe_pickle import (
     quoted,
     text,
     whole_numbers,
+    whole_numbers_or_none,
 )
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor
 
-_ARRAY = re.compile(r"numpy\._?core\.(multiarray\._reconstruct|numeric\._frombuffer)")
-_REBUILD = re.compile(r"torch\.(\w+\.)*_rebuild_\w+")
-_UNINITIALIZED = re.compile(r"torch\.nn\.parameter\.Uninitialized\w+")
-_MOST_ARGUMENTS = 16  # that are searched for a shape
+# The functions and classes that make such tensors.
+_MAKERS = re.compile(
+    r"(?P<array>numpy\._?core\.(multiarray\._reconstruct|numeric\._frombuffer))"
+    r"|(?P<rebuilt>torch\.(\w+\.)*_rebuild_\w+)"
+    r"|(?P<uninitialized>torch\.nn\.parameter\.Uninitialized\w+)"
+)
+_MOST_NAMES = 1_000  # of functions and classes, whose kinds are remembered
+_MOST_ARGUMENTS = 4  # that are searched for a shape
+_MOST_DIMENSIONS = 8  # of such a shape
 _NUMBER = re.compile(r"[<>=|]?[a-zA-Z]\d{0,2}")  # a dtype of NumPy without fields
 
 
@@ -42,12 +49,13 @@ def describe_other(node: Placeholder, name: str, arguments: Any) -> StoredTensor
     Raises:
         ValueError: If the description of the tensor is damaged.
     """
-    if _ARRAY.fullmatch(name):
-        return _describe_array(node, arguments)
-    if _UNINITIALIZED.fullmatch(name):
-        return StoredTensor((), refusal="it has no weights before its first forward")
-    if _REBUILD.fullmatch(name) is None:
+    made = _made_by(name)
+    if made is None:
         return None
+    if made == "array":
+        return _describe_array(node, arguments)
+    if made == "uninitialized":
+        return StoredTensor((), refusal="it has no weights before its first forward")
     if not isinstance(arguments, tuple) or not arguments:
         raise ValueError("damaged: the description of a tensor is not valid")
     kind = name.rpartition("._rebuild_")[2]
@@ -62,15 +70,19 @@ def describe_other(node: Placeholder, name: str, arguments: Any) -> StoredTensor
     return StoredTensor(_find_shape(arguments), refusal=reason)
 
 
+@lru_cache(_MOST_NAMES)
+def _made_by(name: str) -> str | None:
+    """Return the kind of tensor that a function or class makes, None if it makes none."""
+    match = _MAKERS.fullmatch(name)
+    return None if match is None else match.lastgroup
+
+
 def _find_shape(arguments: tuple[Any, ...]) -> tuple[int, ...]:
     """Return the first shape among the arguments, or in a tuple among them; empty if none is."""
     for argument in arguments[:_MOST_ARGUMENTS]:
         within = argument[:_MOST_ARGUMENTS] if isinstance(argument, tuple) else ()
         for candidate in (argument, *within):
-            try:
-                shape = whole_numbers(candidate)
-            except (TypeError, ValueError):
-                continue
+            shape = whole_numbers_or_none(candidate, _MOST_DIMENSIONS)
             if shape:
                 return shape
     return ()

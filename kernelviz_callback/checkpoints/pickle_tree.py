@@ -15,7 +15,6 @@ from kernelviz_callback.checkpoints.stored_modules import (
 )
 
 _LONGEST_PATH = 500  # characters: no name of a layer is longer
-_MOST_VISITS = 1_000_000  # of objects, by all paths that lead to them
 _MOST_LEVELS = 10_000  # of dicts and other objects in each other
 _BRANCHES = (dict, list, tuple, Placeholder)
 _MOST_CHARACTERS = 20_000_000  # of all paths together: enough for 200,000 tensors
@@ -61,7 +60,7 @@ def find_tensors(
     found: dict[str, StoredTensor] = {}
     described: dict[int, StoredTensor] = {}
     seen: set[int] = set()
-    characters = visited = 0
+    characters = 0
     # Depth first, with one iterator for each open level instead of recursion, so that a deep file
     # cannot exhaust the stack.
     open_levels: list[Iterator[_Node]] = [iter([_Node(content)])]
@@ -70,9 +69,6 @@ def find_tensors(
         if node is None:
             open_levels.pop()
             continue
-        visited += 1
-        if visited > _MOST_VISITS:
-            raise ValueError(f"its content has more than {_MOST_VISITS:,} references to objects")
         value, size = node.value, len(node.within) + len(node.name)
         if size > _LONGEST_PATH or not isinstance(value, _BRANCHES):
             continue
@@ -82,7 +78,7 @@ def find_tensors(
             if stored is None:
                 if len(open_levels) == _MOST_LEVELS:
                     raise ValueError(f"its content has more than {_MOST_LEVELS:,} levels")
-                open_levels.append(_children(node))
+                open_levels.append(_children(node, seen))
                 continue
             described[id(value)] = stored
         if id(value) in described:
@@ -115,7 +111,7 @@ def join(*names: str) -> str:
     return ".".join(filter(None, names))
 
 
-def _children(node: _Node) -> Iterator[_Node]:
+def _children(node: _Node, seen: set[int]) -> Iterator[_Node]:
     value, within, name = node.value, node.within, node.name
     if isinstance(value, list | tuple):
         yield from _members(node, enumerate(value))
@@ -127,7 +123,8 @@ def _children(node: _Node) -> Iterator[_Node]:
             within, name = join(within, name), ""
         parts = _Node(None, within, name, describe_module(value), is_in_module=True)
         if is_quantized(value):
-            tensors = [part for part in value.state if isinstance(part, Placeholder)]
+            state = _unseen(value.state, seen)
+            tensors = [part for part in state if isinstance(part, Placeholder)]
             yield from _members(parts, zip(("weight", "bias"), tensors, strict=False))
         else:
             for part in ("_parameters", "_buffers"):
@@ -135,9 +132,18 @@ def _children(node: _Node) -> Iterator[_Node]:
             yield parts._replace(value=_plain(value.state["_modules"]), holder=None)
     else:  # an object; wrappers, such as a compiled module, have the model among their arguments
         is_slots = isinstance(value.state, tuple)
-        states = value.state if is_slots else (value.state,)
-        for part in (*value.arguments, value.items, *states):
-            yield node._replace(value=part)
+        states = _unseen(value.state, seen) if is_slots else (value.state,)
+        for part in (*_unseen(value.arguments, seen), value.items, *states):
+            if isinstance(part, _BRANCHES):
+                yield node._replace(value=part)
+
+
+def _unseen(parts: tuple[Any, ...], seen: set[int]) -> tuple[Any, ...]:
+    """Return the parts of an object, none if another object has had the same tuple of parts."""
+    if id(parts) in seen:
+        return ()
+    seen.add(id(parts))
+    return parts
 
 
 def _members(node: _Node, items: Iterable[tuple[Any, Any]]) -> Iterator[_Node]:

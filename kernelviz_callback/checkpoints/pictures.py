@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from kernelviz_callback.checkpoints.checkpoint import Checkpoint, plain_geometry
-from kernelviz_callback.drawing.caption_text import Scale
+from kernelviz_callback.drawing.caption_text import Scale, layer_title
 from kernelviz_callback.drawing.layer_pictures import Response, kernel_picture, response_picture
 from kernelviz_callback.drawing.picture import Picture
 from kernelviz_callback.health.examine import kernel_health
@@ -44,10 +44,11 @@ def checkpoint_pictures(
     weights, geometry = checkpoint.read(name), stored.geometry or plain_geometry(stored.shape)
     numbers = (("step", checkpoint.step), ("epoch", checkpoint.epoch))
     when = " · ".join(f"{unit} {number}" for unit, number in numbers if number is not None)
+    title = layer_title(name, is_unknown=stored.unknown is not None)
     return {
         "kernels": kernel_picture(
             weights,
-            layer=name,
+            layer=title,
             groups=geometry.groups,
             when=when,
             scale=scale,
@@ -57,7 +58,7 @@ def checkpoint_pictures(
             weights,
             geometry,
             readable_by_layer(probe, stored.shape, geometry),
-            layer=name,
+            layer=title,
             when=when,
             response=response,
             scale=scale,

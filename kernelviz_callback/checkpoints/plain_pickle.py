@@ -19,10 +19,9 @@ from kernelviz_callback.checkpoints.torch_file import TorchFile, open_torch_file
 
 _BEGINNING = 64
 _MOST_ARGUMENTS = 8  # of the function that rebuilds a tensor
-_BYTES_OF_TEXT = 5  # that a byte of an array may take while it is read, as protocol 2 stores text
 # A protocol from 2 on begins with its number. Protocols 0 and 1 begin with a dict or a list.
 _SIGNATURE = re.compile(rb"\x80[\x02-\x05]|\(dp\d|\(lp\d|\}q|\]q|c[\w.]+\n\w+\n")
-_MAGIC_OF_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_OF_TORCH = re.compile(rb"(?s)\x80.(\x95.{8})?\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.")
 # pickle.dump stores the storage of a tensor as the bytes of a file of torch.save.
 _STORAGE = "torch.storage._load_from_bytes"
 
@@ -31,7 +30,7 @@ def is_plain_pickle(source: Source) -> bool:
     """Check whether a file begins like a pickle, but not like one of ``torch.save``."""
     with open_source(source) as file:
         beginning = file.read(_BEGINNING)
-    return bool(_SIGNATURE.match(beginning)) and _MAGIC_OF_TORCH not in beginning
+    return bool(_SIGNATURE.match(beginning)) and not _OF_TORCH.match(beginning)
 
 
 def open_plain_pickle(source: Source) -> "PlainPickle":
@@ -41,13 +40,10 @@ def open_plain_pickle(source: Source) -> "PlainPickle":
         ValueError: If the pickle is damaged or hostile.
         OSError: If the file cannot be read.
     """
-    budget = Budget()
-    size = size_of(source)
-    # The arrays are in the pickle. Holes in the file do not count: they may claim any size.
-    budget.size += _BYTES_OF_TEXT * size_on_disk(source)
+    budget = Budget(size_on_disk(source))  # holes in the file do not count: they cost nothing
     with open_source(source) as file:
         content, _ = read_pickle(file, budget)
-    return PlainPickle(content, budget, size)
+    return PlainPickle(content, budget, size_of(source))
 
 
 class PlainPickle:

@@ -29,6 +29,9 @@ _LARGEST_KEY = 1 << 63  # a larger number is slow to hash
 _MOST_DIMENSIONS = 64  # torch makes no tensor of more
 _LARGEST_NUMBER = 1 << 62
 _MOST_QUOTED = 60  # characters of a name in a message
+# Bytes of memory, about: of a dict, list, tuple or placeholder; of an item of a dict or the memo.
+_OBJECT = 200
+_ENTRY = 64
 
 
 class Name(str):
@@ -97,18 +100,31 @@ def whole_numbers(node: Any) -> tuple[int, ...]:
     Raises:
         TypeError: If the node is something else, has more than 64 numbers, or a number is negative
             or has more than 62 bits.
-        ValueError: If the node is a placeholder without exactly one argument.
 
     Example:
         >>> whole_numbers(Placeholder("torch.Size", ((8, 3),)))
         (8, 3)
     """
-    (numbers,) = node.arguments if isinstance(node, Placeholder) else (node,)
-    if not isinstance(numbers, tuple | list) or len(numbers) > _MOST_DIMENSIONS:
-        raise TypeError(f"expected at most {_MOST_DIMENSIONS} whole numbers")
-    if not all(isinstance(n, int) and 0 <= n < _LARGEST_NUMBER for n in numbers):
-        raise TypeError("expected whole numbers from 0")
-    return tuple(numbers)
+    numbers = whole_numbers_or_none(node, _MOST_DIMENSIONS)
+    if numbers is None:
+        raise TypeError(f"expected at most {_MOST_DIMENSIONS} whole numbers from 0")
+    return numbers
+
+
+def whole_numbers_or_none(node: Any, most: int) -> tuple[int, ...] | None:
+    """Return what `whole_numbers` does, or None if the node is something else.
+
+    Args:
+        node: A node of a pickle.
+        most: How many numbers it may have.
+    """
+    if isinstance(node, Placeholder) and len(node.arguments) == 1:
+        (node,) = node.arguments
+    if not isinstance(node, tuple | list) or len(node) > most:
+        return None
+    if not all(isinstance(n, int) and 0 <= n < _LARGEST_NUMBER for n in node):
+        return None
+    return tuple(node)
 
 
 def text(value: Any) -> str:
@@ -169,13 +185,18 @@ class _Machine:
             raise ValueError("the pickle ends early")
         if not content.isascii():
             self._budget.spend(3 * length)  # a character may take four bytes
-            self._budget.size += 3 * length
+            self._budget.memory += 3 * length
         value = decode(content)
         self._budget.spend(max(0, getsizeof(value) - length))
         self.stack.append(value)
 
     def push(self, item: Any) -> None:
         self.stack.append(item)
+
+    def make(self, made: Any) -> None:
+        """Push an object that was made of others."""
+        self._budget.spend(_OBJECT)
+        self.stack.append(made)
 
     def mark(self) -> None:
         self._outer.append(self.stack)
@@ -206,7 +227,7 @@ class _Machine:
         # Old protocols pass the items of a dict subclass as an argument. Newer protocols add the
         # items after the call.
         items = next((argument for argument in given[:3] if isinstance(argument, dict)), None)
-        self.stack.append(Placeholder(name, given, items=items))
+        self.make(Placeholder(name, given, items=items))
 
     def name(self, module: Any, name: Any) -> None:
         """Push a `Name`, the same object for the same name."""
@@ -230,6 +251,7 @@ class _Machine:
     def extend(self, items: list[Any]) -> None:
         extended = self.stack[-1]
         if isinstance(extended, Placeholder):  # in the place of a subclass of list or set
+            self._budget.spend(_ENTRY * len(items))
             extended.items = numbered = extended.items or {}
             numbered.update(enumerate(items, len(numbered)))
         else:
@@ -242,22 +264,24 @@ class _Machine:
             filled = filled.items
         if len(items) % 2:
             raise IndexError
+        self._budget.spend(_ENTRY * (len(items) // 2))
         pairs = zip(items[::2], items[1::2], strict=True)
         filled.update((key if _is_key(key) else Placeholder("", (key,)), v) for key, v in pairs)
 
     def make_dict(self, items: list[Any]) -> None:
-        self.stack.append({})
+        self.make({})
         self.fill(items)
 
     def persist(self, identity: Any) -> None:
         self.persistent.append(identity)
-        self.stack.append(Placeholder("", (identity,)))
+        self.make(Placeholder("", (identity,)))
 
     def remember(self, index: int) -> None:
+        self._budget.spend(_ENTRY)
         self._memo[index] = self.stack[-1]
 
     def memoize(self) -> None:
-        self._memo[len(self._memo)] = self.stack[-1]
+        self.remember(len(self._memo))
 
     def recall(self, index: int) -> None:
         self.stack.append(self._memo[index])
@@ -283,17 +307,17 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "NONE": lambda m, a: m.push(None),
     "NEWTRUE": lambda m, a: m.push(True),
     "NEWFALSE": lambda m, a: m.push(False),
-    "EMPTY_LIST": lambda m, a: m.push([]),
-    "EMPTY_SET": lambda m, a: m.push([]),
-    "EMPTY_TUPLE": lambda m, a: m.push(()),
-    "EMPTY_DICT": lambda m, a: m.push({}),
-    "LIST": lambda m, a: m.push(m.since_mark()),
-    "FROZENSET": lambda m, a: m.push(m.since_mark()),
+    "EMPTY_LIST": lambda m, a: m.make([]),
+    "EMPTY_SET": lambda m, a: m.make([]),
+    "EMPTY_TUPLE": lambda m, a: m.make(()),
+    "EMPTY_DICT": lambda m, a: m.make({}),
+    "LIST": lambda m, a: m.make(m.since_mark()),
+    "FROZENSET": lambda m, a: m.make(m.since_mark()),
     "DICT": lambda m, a: m.make_dict(m.since_mark()),
-    "TUPLE": lambda m, a: m.push(tuple(m.since_mark())),
-    "TUPLE1": lambda m, a: m.push(tuple(m.last(1))),
-    "TUPLE2": lambda m, a: m.push(tuple(m.last(2))),
-    "TUPLE3": lambda m, a: m.push(tuple(m.last(3))),
+    "TUPLE": lambda m, a: m.make(tuple(m.since_mark())),
+    "TUPLE1": lambda m, a: m.make(tuple(m.last(1))),
+    "TUPLE2": lambda m, a: m.make(tuple(m.last(2))),
+    "TUPLE3": lambda m, a: m.make(tuple(m.last(3))),
     "APPEND": lambda m, a: m.extend(m.last(1)),
     "APPENDS": lambda m, a: m.extend(m.since_mark()),
     "ADDITEMS": lambda m, a: m.extend(m.since_mark()),
@@ -305,21 +329,21 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "NEWOBJ": lambda m, a: m.call(*m.last(2)),
     "NEWOBJ_EX": lambda m, a: m.call(*m.last(3)[:2]),
     "OBJ": lambda m, a: m.call_since_mark(),
-    "INST": lambda m, a: m.call_named(a),
+    "INST": _Machine.call_named,
     "BUILD": lambda m, a: m.build(m.stack.pop()),
-    "PERSID": lambda m, a: m.persist(a),
+    "PERSID": _Machine.persist,
     "BINPERSID": lambda m, a: m.persist(m.stack.pop()),
     "MARK": lambda m, a: m.mark(),
     "POP": lambda m, a: m.stack.pop() if m.stack else m.since_mark(),
     "POP_MARK": lambda m, a: m.since_mark(),
     "DUP": lambda m, a: m.push(m.stack[-1]),
     "MEMOIZE": lambda m, a: m.memoize(),
-    "PUT": lambda m, a: m.remember(a),
-    "BINPUT": lambda m, a: m.remember(a),
-    "LONG_BINPUT": lambda m, a: m.remember(a),
-    "GET": lambda m, a: m.recall(a),
-    "BINGET": lambda m, a: m.recall(a),
-    "LONG_BINGET": lambda m, a: m.recall(a),
+    "PUT": _Machine.remember,
+    "BINPUT": _Machine.remember,
+    "LONG_BINPUT": _Machine.remember,
+    "GET": _Machine.recall,
+    "BINGET": _Machine.recall,
+    "LONG_BINGET": _Machine.recall,
 }
 # Instructions that push their argument: those whose argument has a length before it, with the bytes
 # of that length and the function that decodes the argument, and the others.

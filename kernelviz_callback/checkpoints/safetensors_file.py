@@ -105,7 +105,8 @@ def open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, 
         header = file.read(length)
     try:
         with without_collection():
-            entries = json.loads(header.decode())  # json.loads alone accepts other encodings
+            # json.loads alone accepts other encodings.
+            entries = json.loads(header.decode(), object_pairs_hook=_without_repeats)
         description = read_description(entries.pop("__metadata__", None))
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(_BAD_HEADER) from error
@@ -123,6 +124,14 @@ def open_tensors(source: Source) -> tuple[dict[str, StoredTensor], Mapping[str, 
         raise ValueError(_BAD_HEADER) from error
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of an object of JSON. A name that it has twice would hide a tensor."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("an object has two values of the same name")
+    return made
+
+
 def _snapshot_layer(
     name: str, stored: Mapping[str, StoredTensor], description: Mapping[str, Any]
 ) -> StoredLayer:
@@ -131,11 +140,13 @@ def _snapshot_layer(
         raise ValueError("its weights are not floating-point numbers")
     geometry = Geometry.from_dict(description["layers"][name])
     _check_geometry(geometry, weights.shape)
+    reason = description.get("stored_only", {}).get(name)
     return StoredLayer(
         weights.shape,
         weights.read,
         geometry,
         lambda: read_record(description, name, lambda key: stored[key].read(), weights.shape),
+        unknown=None if reason is None else printable(text(reason)),
     )
 
 

@@ -17,6 +17,7 @@ from kernelviz_callback.checkpoints.byte_ranges import (
     TensorBytes,
     check_tensor_count,
     open_source,
+    size_on_disk,
     why_no_floats,
 )
 from kernelviz_callback.checkpoints.other_tensors import describe_other
@@ -140,17 +141,21 @@ def open_torch_file(source: Source, budget: Budget | None = None) -> TorchFile:
             the reason, without the name of the file.
         OSError: If the file cannot be read.
     """
-    budget = budget or Budget()
     with open_source(source) as file:
         beginning = file.read(4)
         if beginning[:1] == b"\x80":
-            return _open_legacy(source, file, budget)
+            return _open_legacy(source, file, budget or _budget_of(source, _LARGEST_PICKLE))
         if beginning == _RECORD_MAGIC:
             return _open_zip(source, file, budget)
     raise ValueError("neither a file of torch.save nor a safetensors file")
 
 
-def _open_zip(source: Source, file: BinaryIO, budget: Budget) -> TorchFile:
+def _budget_of(source: Source, size: int) -> Budget:
+    """Make the budget for pickles of a size. Holes in the file do not count: they cost nothing."""
+    return Budget(min(size, size_on_disk(source)))
+
+
+def _open_zip(source: Source, file: BinaryIO, budget: Budget | None) -> TorchFile:
     records = _list_records(source, file)
     if "data.pkl" not in records:
         raise ValueError("a zip file, but not one of torch.save: it has no data.pkl")
@@ -162,7 +167,8 @@ def _open_zip(source: Source, file: BinaryIO, budget: Budget) -> TorchFile:
             f"its pickle has {size:,} bytes besides its tensors; at most {_LARGEST_PICKLE:,} can "
             "be read"
         )
-    content, _ = read_pickle(BytesIO(records["data.pkl"].read()), budget)
+    pickled = BytesIO(records["data.pkl"].read())
+    content, _ = read_pickle(pickled, budget or _budget_of(source, size))
     return TorchFile(content, lambda key: records[f"data/{key}"])
 
 

@@ -121,7 +121,9 @@ class LayerHistory:
         return checkpoint, _find_layer(checkpoint, self._wanted, self.layer, self.shape)
 
     def _read(self, checkpoint: Checkpoint, name: str) -> Reading:
-        return Reading(checkpoint.epoch, {self.layer: checkpoint.read(name)}, name)
+        reason = checkpoint.layers[name].unknown
+        unknown = {} if reason is None else {self.layer: reason}
+        return Reading(checkpoint.epoch, {self.layer: checkpoint.read(name)}, name, unknown)
 
 
 class OtherShapeError(ValueError):

@@ -176,6 +176,7 @@ def _read_snapshot(history: LayerHistory, step: int, before: Sequence[Snapshot])
     reading, recorded = history.read_with_record(step)
     weights = reading.weights[layer]
     snapshot = _snapshot(history, step, reading.epoch or 0, weights)
+    snapshot = replace(snapshot, stored_only=reading.unknown)
     if recorded is not None:
         health = recorded.health
         if health is not None and before and _is_resumed(history, step, before[0].step):

@@ -35,7 +35,10 @@ _MOST_DRAWN = 512  # filters in all random layers together
 def check_filter_count(layer: str, filters: int) -> None:
     """Raise a `ValueError` if a layer has too many filters to compare each with each other one."""
     if filters > _MOST_FILTERS:
-        raise ValueError(f"{layer} has {filters:,} filters; at most {_MOST_FILTERS:,} are compared")
+        raise ValueError(
+            f"{layer} has {filters:,} filters; at most {_MOST_FILTERS:,} are compared; choose "
+            "another layer"
+        )
 
 
 def cosines(ones: Tensor, others: Tensor) -> Tensor:

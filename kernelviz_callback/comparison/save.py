@@ -65,7 +65,11 @@ def log_comparison(comparison: Comparison, folder: str) -> None:
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(folder) as writer:
+    try:
+        opened = SummaryWriter(folder)
+    except OSError as error:
+        raise OSError(f"{folder}: it cannot be written: {error.strerror}") from error
+    with opened as writer:
         layer = comparison.first.layer
         steps = _steps(comparison.columns)
         for step, column in zip(steps, comparison.columns, strict=True):

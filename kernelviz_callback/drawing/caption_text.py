@@ -15,6 +15,21 @@ Scale: TypeAlias = Literal["filter", "layer"] | float
 _SIGNED = "red is positive, blue negative, white zero"
 
 
+def layer_title(layer: str, *, is_unknown: bool) -> str:
+    """Name a layer in a caption.
+
+    Args:
+        layer: Name of the layer.
+        is_unknown: Whether the layer may multiply its input with other weights than those that are
+            drawn, see `Kernel.unknown`.
+
+    Example:
+        >>> layer_title("conv1", is_unknown=True)
+        'conv1 (weights as stored)'
+    """
+    return f"{layer} (weights as stored)" if is_unknown else layer
+
+
 def kernel_note(style: TileStyle, shown: int) -> str:
     """Explain how to read the kernels of a layer.
 

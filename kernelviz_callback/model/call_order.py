@@ -16,6 +16,10 @@ from kernelviz_callback.model.layer_kinds import base_of
 # Devices whose random number generators can be restored.
 _DEVICES = ("cpu", "cuda")
 _MOST_NETWORKS = 8  # parts of the model that are run one by one if the model itself cannot run
+_SMALL_SIDE = 64  # pixels
+_MOST_READ = 2**23  # numbers in the input of a layer
+_USUAL_CHANNELS = (1, 3, 4)  # of an image
+_MOST_BANDS = 16  # channels of an image; a layer that reads more usually reads other layers' output
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Calls:
         readers: Names of the layers that read the image itself.
         channels: Number of channels of the images that the model reads; None if no layer was
             called.
+        image_channels: Number of channels of the image that the model was to read; None if there
+            was no image.
         is_whole: Whether the model itself was run. If only its networks were, layers that are the
             first ones of networks for such images have the same place.
     """
@@ -36,6 +42,7 @@ class Calls:
     places: Mapping[str, int] = field(default_factory=dict)
     readers: frozenset[str] = frozenset()
     channels: int | None = None
+    image_channels: int | None = None
     is_whole: bool = True
 
 
@@ -49,10 +56,15 @@ def find_calls(
     """Run a model on an image, and list the layers in the order in which it calls them.
 
     The run ends at the first call of a layer for which ``ends_at`` is true and that does not read
-    the image itself. If the model has no ``forward`` (for example a ``LightningModule`` whose
-    ``training_step`` calls its networks), or if no layer for which ``ends_at`` is true was called,
-    its networks are run one by one. Those that can read the image as
-    it is come first, because the others probably read what another network returns.
+    the image itself. The networks that were not called are run one by one
+
+    - if the model has no ``forward`` (for example a ``LightningModule`` whose ``training_step``
+      calls its networks), or if no layer for which ``ends_at`` is true was called,
+    - if the first layer reads more channels than images have (for example in the generator of a
+      GAN, which the ``forward`` of a ``LightningModule`` calls).
+
+    Networks that can read the image as it is come first, because the others probably read what
+    another network returns.
 
     The model is run as in `feature_maps`. If the first layer reads another number of channels than
     the image has, the model is run again with such an image.
@@ -77,32 +89,57 @@ def find_calls(
     except Exception:  # without an image the order is not known
         return Calls()
     whole = _Run(model, layers, image_of, ends_at, own).calls() if has_forward(model) else Calls()
-    if any(map(ends_at, whole.places)):
+
+    def reads_many(part: Calls) -> bool:
+        first = next(iter(part.places), None)
+        return first is not None and reads_many_channels(layers[first], own)
+
+    if any(map(ends_at, whole.places)) and not reads_many(whole):
         return whole
     uncalled = {id(layer) for name, layer in layers.items() if name not in whole.places}
     networks = list(_networks_below(model, uncalled, set(map(id, layers.values())) - uncalled))
     if not networks:
         return whole
     # First those that probably read the image.
-    networks.sort(key=lambda network: _channels_read(network) not in {own, 1, 3})
-    parts = [
+    networks.sort(key=lambda network: _channels_read(network) not in {own, *_USUAL_CHANNELS})
+    ran = [
         _Run(network, layers, image_of, ends_at, own).calls()
         for network in networks[:_MOST_NETWORKS]
     ]
-    parts = [whole, *sorted(parts, key=lambda part: (part.channels != own, part.channels or 0))]
-    channels = next((part.channels for part in parts if part.places), None)
-    if len(networks) > _MOST_NETWORKS and channels not in {own, 1, 3}:
-        return Calls()
+    ran.sort(key=lambda part: (part.channels != own, part.channels or 0))
+    parts = sorted((part for part in (whole, *ran) if part.places), key=reads_many)
+    if not parts:
+        return Calls(image_channels=own)
+    first = parts[0]
+    is_guess = len(networks) > _MOST_NETWORKS and first is not whole
+    if is_guess and first.channels not in {own, *_USUAL_CHANNELS}:
+        return Calls(image_channels=own)
+    beside = [
+        part
+        for part in parts
+        if part.channels == first.channels and reads_many(part) == reads_many(first)
+    ]
     places: dict[str, int] = {}
     for part in parts:
         # The order of the parts is not known, so the first layers have the same place.
         before = len(places)
         places |= {
-            name: 0 if place == 0 and part.channels == channels else before + place
+            name: 0 if place == 0 and part in beside else before + place
             for name, place in part.places.items()
         }
-    readers = (part.readers for part in parts if part.channels == channels)
-    return Calls(places, frozenset().union(*readers), channels, is_whole=False)
+    readers = frozenset().union(*(part.readers for part in beside))
+    return Calls(places, readers, first.channels, own, is_whole=False)
+
+
+def reads_many_channels(layer: nn.Module, own: int | None) -> bool:
+    """Whether a layer reads more channels than images have, as far as is known.
+
+    Args:
+        layer: The layer.
+        own: Number of channels of the image that the model is to read; None if it is not known.
+    """
+    channels = _channels_read(layer)
+    return channels is not None and channels > _MOST_BANDS and channels != own
 
 
 def _channels_read(network: nn.Module) -> int | None:
@@ -143,7 +180,7 @@ class _Ended(BaseException):
 
 
 class _Run:
-    """Runs one network, and once more if its first layer reads another number of channels."""
+    """Runs one network, and again if its first layer reads other images than the given one."""
 
     def __init__(
         self,
@@ -163,21 +200,37 @@ class _Run:
     def calls(self) -> Calls:
         """Return the layers that the network calls."""
         found, ended = self._run(None)
+        channels = None
         if not ended and len(found.places) == 1 and found.channels != self._own:
-            again, _ = self._run(found.channels)
-            return again if again.places else found
+            channels = found.channels
+            again, _ = self._run(channels)
+            found = again if again.places else found
+        first = next(iter(found.places), None)
+        if first is not None and reads_many_channels(self._layers[first], self._own):
+            # Which layers are not called is needed to find the network that reads images.
+            again, _ = self._run(channels, to_end=True)
+            found = again if len(again.places) > len(found.places) else found
         return found
 
-    def _run(self, channels: int | None) -> tuple[Calls, bool]:
-        """Run the network. The second result is False if it failed."""
-        notes = _Notes(self._own if channels is None else channels, self._ends_at)
+    def _run(self, channels: int | None, *, to_end: bool = False) -> tuple[Calls, bool]:
+        """Run the network. The second result is False if it failed.
+
+        Args:
+            channels: Number of channels of the image; None for any.
+            to_end: Whether to run the network on a small part of the image, and to its end. The run
+                still ends if a layer reads very many numbers, as in a generator of large images.
+        """
+        given = self._own if channels is None else channels
+        notes = _Notes(given, _reads_too_much if to_end else lambda name, _: self._ends_at(name))
         numbers = (p for p in self._network.parameters() if p.is_floating_point())
         if (parameter := next(numbers, None)) is None:
-            return Calls(), False
+            return Calls(image_channels=self._own), False
         ended = True
         try:
             image = self._image_of(channels)
             image = image.clone(memory_format=torch.contiguous_format)  # its channels share memory
+            if to_end:
+                image = image[:, :_SMALL_SIDE, :_SMALL_SIDE]
             batch = image.to(parameter.device, parameter.dtype)[None]
             with isolated_run(self._network, parameter.device):
                 for name, layer in self._layers.items():
@@ -188,7 +241,7 @@ class _Run:
             pass
         except (Exception, CollectiveOperation):
             ended = False
-        return Calls(notes.places, frozenset(notes.readers), notes.channels), ended
+        return Calls(notes.places, frozenset(notes.readers), notes.channels, self._own), ended
 
 
 class _Notes:
@@ -196,10 +249,11 @@ class _Notes:
 
     Args:
         channels: Number of channels of the image.
-        ends_at: See `find_calls`.
+        ends_at: Function of the name of a layer and of what the layer reads. If it is true of a
+            layer that does not read the image itself, the run ends.
     """
 
-    def __init__(self, channels: int, ends_at: Callable[[str], bool]) -> None:
+    def __init__(self, channels: int, ends_at: Callable[[str, Any], bool]) -> None:
         self.places: dict[str, int] = {}
         self.readers: set[str] = set()
         self.channels: int | None = None
@@ -219,8 +273,12 @@ class _Notes:
         elif isinstance(values, Tensor) and _is_equal(values, self._read):
             self.readers.add(name)
         self.places[name] = 0 if name in self.readers else len(self.places)
-        if self._ends_at(name) and name not in self.readers:
+        if name not in self.readers and self._ends_at(name, values):
             raise _Ended
+
+
+def _reads_too_much(name: str, values: Any) -> bool:
+    return isinstance(values, Tensor) and values.numel() > _MOST_READ
 
 
 def _is_equal(values: Tensor, others: Tensor | None) -> bool:

@@ -172,6 +172,10 @@ class HeldState:
         elif isinstance(value, np.random.Generator | np.random.BitGenerator):
             bits: Any = getattr(value, "bit_generator", value)
             self._undo(setattr, bits, "state", bits.state)
+            self._save_generator(getattr(bits, "seed_seq", None))
+        elif isinstance(value, np.random.SeedSequence):
+            seeds: Any = value  # counts the generators that were spawned
+            self._undo(seeds.__setstate__, seeds.__reduce__()[2])
         else:
             return False
         return True

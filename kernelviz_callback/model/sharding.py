@@ -4,11 +4,12 @@ Only one layer is gathered at a time. Under FSDP1 the whole unit that wraps the 
 because the parameters of a unit are one flat tensor.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kernelviz_callback.model.convolutions import weight_shape
 from kernelviz_callback.model.weights import Kernel, read_kernel
@@ -62,16 +63,32 @@ def gather_kernel(layer: nn.Module, model: nn.Module) -> Kernel:
     # FSDP2 may hold a gathered copy in the precision of the computation. `state_dict` makes it
     # return to the exact shards.
     layer.state_dict(keep_vars=True)
-    with _gathered(layer, model):
+    with _gathered(layer, model), _whole_parameters(layer):
         shape, kernel = weight_shape(layer), read_kernel(layer)
-        weight: Any = kernel.weight
-        if hasattr(weight, "full_tensor"):
+    found = tuple(kernel.weight.shape)
+    if found != shape:
+        raise RuntimeError(f"gathered weights of shape {found}, expected {shape}")
+    return kernel
+
+
+@contextmanager
+def _whole_parameters(layer: nn.Module) -> Iterator[None]:
+    """Replace the parameters of a layer that FSDP2 or tensor parallelism shards by whole copies."""
+    sharded: list[tuple[dict[str, Any], str, Any]] = [
+        (module._parameters, name, parameter)
+        for module in layer.modules()
+        for name, parameter in module._parameters.items()
+        if hasattr(parameter, "full_tensor")
+    ]
+    try:
+        for parameters, name, parameter in sharded:
             # Under CPU offload the shards must first move to a device that can communicate.
-            weight = weight.to(weight.device_mesh.device_type).full_tensor()
-    whole: Tensor = weight
-    if tuple(whole.shape) != shape:
-        raise RuntimeError(f"gathered weights of shape {tuple(whole.shape)}, expected {shape}")
-    return Kernel(whole, kernel.unknown)
+            shard = parameter.detach().to(parameter.device_mesh.device_type)
+            parameters[name] = nn.Parameter(shard.full_tensor(), requires_grad=False)
+        yield
+    finally:
+        for parameters, name, parameter in sharded:
+            parameters[name] = parameter
 
 
 def _gathered(layer: nn.Module, model: nn.Module) -> AbstractContextManager[Any]:

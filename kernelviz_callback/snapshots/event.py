@@ -54,6 +54,7 @@ def pack_layer(
         probe=snapshot.probe_digest,
         drift=None if health is None else health.totals.drift,
         verdict_bits=verdict_bits(health),
+        stored_only=layer in snapshot.stored_only,
         room=min(USUAL_DATA_BYTES, MOST_BYTES // len(snapshot.weights)),
     )
 

@@ -1,9 +1,10 @@
 """How a snapshot is shown in a notebook: the kernels of its layers as HTML."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from torch import Tensor
 
+from kernelviz_callback.drawing.caption_text import layer_title
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.drawing.layer_pictures import kernel_picture
 from kernelviz_callback.health.kernel_health import KernelHealth
@@ -18,6 +19,7 @@ def kernels_html(
     health: Mapping[str, KernelHealth],
     *,
     when: str,
+    stored_only: Container[str] = (),
 ) -> str:
     """Draw the kernels of the first layers of a snapshot, and return them as HTML.
 
@@ -26,11 +28,12 @@ def kernels_html(
         geometry: Layer name to geometry, for the same layers.
         health: Layer name to health, for the layers that were examined.
         when: Step and epoch of the snapshot, for the captions.
+        stored_only: See `Snapshot`.
     """
     pictures = {
         layer: kernel_picture(
             filters,
-            layer=layer,
+            layer=layer_title(layer, is_unknown=layer in stored_only),
             groups=geometry[layer].groups,
             when=when,
             health=health.get(layer),

@@ -2,14 +2,20 @@
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from kernelviz_callback.storage import Folder, Location, as_folder, move
 
 _SNAPSHOT = re.compile(r"step-(\d{8,})\.safetensors")
-# ASCII only: some file systems know no other characters, and some take different ones for equal.
-_NOT_IN_NAMES = re.compile(r"[^\w.-]", re.ASCII)
-_LONGEST_STEM = 99  # characters; a step and a suffix follow, and a name may have 255 bytes
+_NOT_PLAIN = re.compile(r"[^\w.-]")
+# In addition, some file systems know no other characters, or take different ones for equal.
+_NOT_PLAIN_ASCII = re.compile(_NOT_PLAIN.pattern, re.ASCII)
+# Bytes of a layer name in a tag. A file name may have 255, in encrypted file systems 143, and a
+# metric of MLflow 250 characters.
+_LONGEST_LAYER = 110
+_DIGEST = 16  # hexadecimal digits
 # A snapshot, or a picture that was drawn at the same step.
 _SNAPSHOT_OR_PICTURE = re.compile(r".*step-(\d{8,})\.(safetensors|png|jpg)")
 
@@ -35,24 +41,55 @@ def snapshot_step(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def picture_stem(tag: str) -> str:
-    """Return the beginning of the file name of a picture: at most 116 ASCII characters.
+def plain_tags(
+    tags: Iterable[str], *, ascii_only: bool, longest: int = _LONGEST_LAYER
+) -> dict[str, str]:
+    """Rename tags so that file systems and logging services can store them.
 
-    Different tags have different names. A layer name that cannot be a part of a file name, or is
-    too long, is changed, and a digest follows it.
+    Different tags stay different, also where upper and lower case count as equal. In most tags
+    nothing is changed. A digest follows the name of a layer if it is changed: it has other
+    characters than letters, digits and ``_.-``, is too long, or differs from another layer only in
+    upper and lower case.
 
     Args:
-        tag: Kind of picture and name of the layer.
+        tags: Tags of the same watched layers: ``<kind>``, ``<kind>/<layer>``, or
+            ``kernelviz/<layer>/<number>``.
+        ascii_only: Whether letters of other alphabets are replaced, too.
+        longest: Bytes that the name of a layer may have in the new tag.
+
+    Returns:
+        Tag to new tag.
 
     Example:
-        >>> picture_stem("kernels/net.conv1"), picture_stem("kernels/a/b")
-        ('kernels-net.conv1', 'kernels-a-b~73644b72b93505f3')
+        >>> list(plain_tags(["kernels/net.conv1", "kernels/a/b"], ascii_only=True).values())
+        ['kernels/net.conv1', 'kernels/a-b-c14cddc033f64b9d']
+        >>> list(plain_tags(["kernelviz/a.Conv/drift", "probe"], ascii_only=True).values())
+        ['kernelviz/a.Conv/drift', 'probe']
     """
-    kind, _, layer = tag.partition("/")
-    stem = _NOT_IN_NAMES.sub("-", f"{kind}-{layer}")[:_LONGEST_STEM]
-    if stem == f"{kind}-{layer}":
-        return stem
-    return f"{stem}~{hashlib.sha256(tag.encode(errors='surrogatepass')).hexdigest()[:16]}"
+    parts = {tag: _split(tag) for tag in tags}
+    layers = {layer for _, layer, _ in parts.values()}
+    allowed = [layer for layer in layers if _plain(layer, ascii_only, longest) == layer]
+    alike = Counter(layer.casefold() for layer in allowed)
+    new = {layer: layer for layer in allowed if alike[layer.casefold()] == 1}
+    for layer in layers - new.keys():
+        digest = hashlib.sha256(layer.encode(errors="surrogatepass")).hexdigest()[:_DIGEST]
+        new[layer] = f"{_plain(layer, ascii_only, longest - _DIGEST - 1)}-{digest}"
+    return {tag: f"{before}{new[layer]}{after}" for tag, (before, layer, after) in parts.items()}
+
+
+def _split(tag: str) -> tuple[str, str, str]:
+    """Split a tag into what is before the name of the layer, the name, and what follows it."""
+    kind, slash, layer = tag.partition("/")
+    number = ""
+    if kind == "kernelviz":
+        layer, _, number = layer.rpartition("/")
+        number = f"/{number}"
+    return f"{kind}{slash}", layer, number
+
+
+def _plain(layer: str, ascii_only: bool, longest: int) -> str:
+    plain = (_NOT_PLAIN_ASCII if ascii_only else _NOT_PLAIN).sub("-", layer)
+    return plain.encode()[:longest].decode(errors="ignore")
 
 
 def list_snapshots(folder: Location) -> dict[int, Folder]:

@@ -61,4 +61,6 @@ class Snapshot:
         from kernelviz_callback.snapshots.html import kernels_html
 
         when = f"step {self.step} · epoch {self.epoch}"
-        return kernels_html(self.weights, self.geometry, self.health, when=when)
+        return kernels_html(
+            self.weights, self.geometry, self.health, when=when, stored_only=self.stored_only
+        )

@@ -85,6 +85,7 @@ def pack_snapshot(
     probe: str | None = None,
     drift: float | None = None,
     verdict_bits: npt.NDArray[np.uint8] | None = None,
+    stored_only: bool = False,
     room: int = USUAL_DATA_BYTES,
 ) -> tuple[SnapshotHeader, bytes]:
     """Pack a layer at one step, with 16 bits for each weight, or with 8 bits if 16 do not fit.
@@ -110,6 +111,7 @@ def pack_snapshot(
             of the latter. None or NaN if it was not computed.
         verdict_bits: Shape (N,), uint8. Bit b is set if the filter has the verdict
             ``VERDICT_NAMES[b]``. None if the filters were not examined.
+        stored_only: Whether the layer may multiply its input with other weights than these.
         room: Largest number of bytes for the weights. A single kernel may be larger.
 
     Returns:
@@ -152,6 +154,8 @@ def pack_snapshot(
         "drift": float(drift) if drift is not None and math.isfinite(drift) else None,
         "verdicts": None if verdict_bits is None else _counts(verdict_bits),
     }
+    if stored_only:
+        header["stored_only"] = True
     bits = np.zeros(filters, np.uint8) if verdict_bits is None else verdict_bits
     with np.errstate(all="ignore"):
         stored = np.asarray(weights[:kept_filters], np.float32)

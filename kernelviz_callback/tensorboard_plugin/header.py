@@ -30,7 +30,11 @@ _LONGEST_TEXT = 1_000  # characters of a name; no layer has a longer one
 _LONGEST_PROBE_SIDE = 2**14  # pixels and channels
 
 
-class SnapshotHeader(TypedDict):
+class _Optional(TypedDict, total=False):
+    stored_only: bool
+
+
+class SnapshotHeader(_Optional):
     """One layer at one step.
 
     ``shape`` is the shape of the weights in the event: (n, c, kH, kW), or (n, c, k) for a 1-D
@@ -39,7 +43,8 @@ class SnapshotHeader(TypedDict):
     ``attempt`` is the time at which this attempt began, in milliseconds since 1970, and
     ``began_at`` the step: the later steps of earlier attempts were discarded. ``drift`` is the
     drift of the whole layer from the first snapshot. ``verdicts`` counts its filters by verdict,
-    without zeros. ``drift`` and ``verdicts`` are None if they are not known.
+    without zeros. ``drift`` and ``verdicts`` are None if they are not known. ``stored_only`` is
+    there, and True, if the layer may multiply its input with other weights than these.
     """
 
     version: int
@@ -147,12 +152,12 @@ def _refuse_constant(name: str) -> None:
 def _check_fields(
     fields: Mapping[str, Any], expected: Mapping[str, tuple[str, Callable[[Any], bool]]]
 ) -> None:
-    if missing := expected.keys() - fields.keys():
+    if missing := expected.keys() - _Optional.__annotations__.keys() - fields.keys():
         raise ValueError(f"its header lacks {sorted(missing)}")
     if unknown := fields.keys() - expected.keys():
         raise ValueError(f"its header has {_short(sorted(unknown))}, which are unknown")
     for name, (wanted, is_right) in expected.items():
-        if not is_right(fields[name]):
+        if name in fields and not is_right(fields[name]):
             raise ValueError(f"its {name} is {_short(fields[name])}, not {wanted}")
 
 
@@ -250,6 +255,7 @@ _SNAPSHOT_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "probe": ("a digest or null", lambda value: value is None or _is_text(value)),
     "drift": ("a number from 0 or null", _is_drift),
     "verdicts": ("null or verdicts", lambda value: value is None or _are_verdicts(value)),
+    "stored_only": ("true", lambda value: value is True),
 }
 _PROBE_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "version": _COUNT,

@@ -183,7 +183,7 @@ def _layer_entry(snapshots: Sequence[SnapshotHeader]) -> dict[str, Any]:
 
 
 def _snapshot_entry(header: SnapshotHeader) -> dict[str, Any]:
-    return {
+    entry = {
         "id": id_of(header),
         "step": header["step"],
         "epoch": header["epoch"],
@@ -193,6 +193,7 @@ def _snapshot_entry(header: SnapshotHeader) -> dict[str, Any]:
         "drift": header["drift"],
         "verdicts": header["verdicts"],
     }
+    return entry | ({"stored_only": True} if header.get("stored_only") else {})
 
 
 def _probe_entry(header: ProbeHeader) -> dict[str, Any]:

@@ -58,9 +58,9 @@ class KernelVizCallback(Callback):
     Without a logger that takes images, the pictures are written to files beside the snapshots.
     All loggers get numbers of the health of the filters: ``kernelviz/<layer>/...``.
 
-    **Cost:** training with the callback is bit-identical to training without it. Drawing and
-    logging run in background threads. If a file or a picture cannot be made, a warning says what is
-    lost, and the training goes on.
+    **Cost:** training is bit-identical with and without the callback, except for what the model
+    prints, logs, writes or changes in globals when it is run on the probe. Drawing and logging run
+    in background threads. If a file or picture cannot be made, a warning says what is lost.
 
     A Trainer takes one callback of this class. To watch several layers, pass a list of them.
 

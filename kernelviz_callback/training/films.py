@@ -99,7 +99,7 @@ def _reading_of(snapshot: Snapshot) -> Reading:
     """The weights of the first layers as in the file of the snapshot: float32 on the CPU."""
     # Not by way of pinned memory, because they are kept.
     weights = {name: w.detach().to("cpu", torch.float32) for name, w in _drawn(snapshot)}
-    return Reading(snapshot.epoch, weights)
+    return Reading(snapshot.epoch, weights, unknown=snapshot.stored_only)
 
 
 def _drawn(snapshot: Snapshot) -> Iterator[tuple[str, Tensor]]:

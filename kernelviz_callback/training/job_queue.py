@@ -99,6 +99,11 @@ class JobQueue:
             self._bytes += size
             self._changed.notify_all()
 
+    def count_from_zero(self) -> None:
+        """Count the waits for the running job from zero, because a part of the job is done."""
+        with self._changed:
+            self._waited = 0.0
+
     @property
     def is_idle(self) -> bool:
         """Whether every job is done."""

@@ -2,11 +2,17 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from torch import Tensor, nn
 
-from kernelviz_callback.model.call_order import Calls, can_be_noted, find_calls
+from kernelviz_callback.model.call_order import (
+    Calls,
+    can_be_noted,
+    find_calls,
+    reads_many_channels,
+)
 from kernelviz_callback.model.convolutions import (
     geometry_of,
     is_ready,
@@ -16,6 +22,7 @@ from kernelviz_callback.model.convolutions import (
     weight_shape,
 )
 
+_BY_DEFINITION = "the model did not run on an image, so the first one defined that may read images"
 _MOST_NAMED = 5  # layers in each part of the starting message
 
 
@@ -54,7 +61,9 @@ def choose_layers(
 
     If ``layers`` is None, this is the convolution that the training runs first. Layers that are
     trained come before the others, and 2-D layers before 1-D and 3-D ones. The order is that in
-    which the model calls the layers when it reads an image, or else that of their definition.
+    which the model calls the layers when it reads an image, or else that of their definition. A
+    layer that reads more channels than images have comes after the others, unless the model calls
+    it first.
 
     Args:
         model: The model.
@@ -86,6 +95,10 @@ class _Chooser:
         self._optimizer_of = _optimizer_of_parameters(model, optimizers)
         self._untrained = {name: self._why_untrained(x) for name, x in self._layers.items()}
         self._calls = Calls()
+        trained = [name for name in self._layers if not self._untrained[name]]
+        self._trunk = _common_path(trained)
+        # The first layer of each part of the model.
+        self._heads = {self._network_of(n): n for n in [*reversed(self._layers), *trained[::-1]]}
 
     def choose(
         self,
@@ -99,7 +112,7 @@ class _Chooser:
             every = {name: layer.module for name, layer in self._named.items()}
             ends_at = self._is_trained_2d if wanted is None else self._reads_images
             self._calls = find_calls(self._model, every, image_of, ends_at=ends_at)
-        first = min(self._layers, key=lambda n: (not self._reads_images(n), *self._place(n)))
+        first = min(self._layers, key=self._nearness)
         others = []
         if wanted is None:
             again = self._watched_before(before)
@@ -117,7 +130,8 @@ class _Chooser:
             paths={name: self._named[name].path for name in wanted},
             first={first: layer},
             readers=self._calls.readers | {first},
-            channels=self._calls.channels or weight_shape(layer)[1] * geometry_of(layer).groups,
+            channels=(first in self._calls.places and self._calls.channels)
+            or weight_shape(layer)[1] * geometry_of(layer).groups,
             lazy=[layer for layer in self._layers.values() if not is_ready(layer)],
             notes=[*self._untrained_notes(wanted), *others, *_refusal_notes(refused)],
         )
@@ -157,15 +171,30 @@ class _Chooser:
         """
         return name in self._layers and len(weight_shape(self._layers[name])) > 3
 
-    def _place(self, name: str) -> tuple[int, bool]:
+    def _place(self, name: str) -> tuple[bool, int]:
         """Return a key by which the layer that is called first has the smallest value."""
         places = self._calls.places
-        return places.get(name, len(places)), self._untrained[name] is not None
+        # A called layer reads what the first one made of its input.
+        head = next(iter(places)) if name in places else self._heads[self._network_of(name)]
+        reads_many = reads_many_channels(self._named[head].module, self._calls.image_channels)
+        return reads_many, places.get(name, len(places))
+
+    def _network_of(self, name: str) -> str:
+        """Return the name of the part of the model that a layer belongs to, "" for no part.
+
+        The parts are the outermost ones of which there are several.
+        """
+        return name.rpartition(".")[0][len(self._trunk) :].partition(".")[0]
+
+    def _nearness(self, name: str) -> tuple[bool | int, ...]:
+        """Return a key by which the layer that reads the image has the smallest value."""
+        is_untrained = self._untrained[name] is not None
+        return not self._reads_images(name), *self._place(name), is_untrained
 
     def _preference(self, name: str) -> tuple[bool | int, ...]:
-        place, is_untrained = self._place(name)
         is_lazy = not is_ready(self._layers[name])
-        return is_lazy, is_untrained, not self._is_2d(name), place
+        is_untrained = self._untrained[name] is not None
+        return is_lazy, is_untrained, not self._is_2d(name), *self._place(name)
 
     def _untrained_notes(self, watched: Iterable[str]) -> list[str]:
         reasons = {name: self._untrained[name] for name in watched}
@@ -189,7 +218,7 @@ class _Chooser:
         if not found:
             return []
         marked = [f"{name} (not trained)" if self._untrained[name] else name for name in found]
-        how = "" if is_ordered else " (the model did not run on an image, so the first one defined)"
+        how = "" if is_ordered else f" ({_BY_DEFINITION})"
         return [f"also there: {_listed(marked)}{how}"]
 
     def _is_apart(self, name: str, chosen: str, is_ordered: bool) -> bool:
@@ -229,6 +258,18 @@ def _optimizer_of_parameters(model: nn.Module, optimizers: Iterable[Any]) -> dic
         for parameter in group["params"]
         if id(parameter) in own
     }
+
+
+def _common_path(names: Iterable[str]) -> str:
+    """Return the part of the model that has all these layers, with a dot at its end, or "".
+
+    Example:
+        >>> _common_path(["net.stem.conv", "net.body.0"])
+        'net.'
+    """
+    paths = [name.split(".")[:-1] for name in names]
+    shared = takewhile(lambda level: len(set(level)) == 1, zip(*paths, strict=False))
+    return "".join(f"{segment}." for segment, *_ in shared)
 
 
 def _refusal_notes(refused: Mapping[str, str]) -> list[str]:

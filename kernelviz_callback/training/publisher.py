@@ -9,7 +9,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.event import pack_image
-from kernelviz_callback.snapshots.names import picture_stem
+from kernelviz_callback.snapshots.names import plain_tags
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder, write_whole
 from kernelviz_callback.tensorboard_plugin.codec import value_of
@@ -167,5 +167,6 @@ class Publisher:
         self, images: Mapping[str, EncodedImage], ending: str, folder: Folder, failures: Failures
     ) -> None:
         with failures.survive(f"write to {folder}", "pictures are lost"):
-            for tag, image in images.items():
-                write_whole(folder / f"{picture_stem(tag)}{ending}{image.suffix}", image.content)
+            for tag, name in plain_tags(images, ascii_only=True).items():
+                file = f"{name.replace('/', '-')}{ending}{images[tag].suffix}"
+                write_whole(folder / file, images[tag].content)

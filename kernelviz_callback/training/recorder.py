@@ -4,6 +4,7 @@ import math
 import os
 import threading
 import time
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ class Recorder:
         self._process = os.getpid()
         self._log_dir = log_dir
         self._probe = probe
-        self._last = last
+        # A checkpoint needs the identity even if the run folder cannot be opened in time.
+        self._last = last or Attempt(uuid.uuid4().hex, 0)
         self._renderer = renderer
         self._reporter = reporter
         self._health = health
@@ -125,10 +127,11 @@ class Recorder:
         close_at_end(self)
 
     @property
-    def attempt(self) -> Attempt | None:
+    def attempt(self) -> Attempt:
         """The attempt that is recorded. Waits until the first snapshot is written.
 
-        If the run folder could not be opened in time, this is the argument ``last``.
+        If the run folder could not be opened in time, this is the argument ``last``, or number 0 of
+        the new training.
         """
         if self._opened is None:
             self._count_wait(self._wait_for_files())
@@ -249,7 +252,8 @@ class Recorder:
             self._lost.discard(snapshot.step)
             opened.files.write_probe()
         if opened is not None and found is not None:
-            self._draw_later(partial(opened.pictures.catch_up, found, job.destinations))
+            after_each = self._picture_thread.count_from_zero
+            self._draw_later(partial(opened.pictures.catch_up, found, job.destinations, after_each))
         if opened is None or is_recorded:
             self._end(job)
             return

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from kernelviz_callback.drawing.caption_text import Scale
+from kernelviz_callback.drawing.caption_text import Scale, layer_title
 from kernelviz_callback.drawing.encode import EncodedImage
 from kernelviz_callback.drawing.layer_pictures import (
     Response,
@@ -168,7 +168,7 @@ def _when(snapshot: Snapshot) -> str:
 
 
 def _title(snapshot: Snapshot, layer: str) -> str:
-    return f"{layer} (weights as stored)" if layer in snapshot.stored_only else layer
+    return layer_title(layer, is_unknown=layer in snapshot.stored_only)
 
 
 def _note_missing_maps(found: FeatureMaps, failures: Failures) -> None:

@@ -123,23 +123,23 @@ def lock_run_folder(log_dir: Location, *, last: Attempt | None = None) -> RunLoc
             avoided = avoided or folder
             is_own_locked = is_own_locked or is_own
             continue
-        if not is_own and list_snapshots(folder):
-            _unlock(file)
-        else:
+        try:
+            if not is_own and list_snapshots(folder):
+                _unlock(file)
+                continue
             earlier = [each.number for each in (last, found if is_own else None) if each]
             attempt = Attempt(
                 training if training and not is_own_locked else uuid.uuid4().hex,
                 max([time.time_ns() // 1_000_000, *(number + 1 for number in earlier)]),
             )
-            try:
-                was_killed = _set_mark(file)
-                content = f"{attempt.training}\n{attempt.number}"
-                write_whole(folder / _IDENTITY_FILE, content.encode())
-                remove_leftovers(folder)
-            except BaseException:
-                _unlock(file)
-                raise
-            return RunLock(folder, attempt, is_own, avoided, tuple(damaged), was_killed, file)
+            was_killed = _set_mark(file)
+            content = f"{attempt.training}\n{attempt.number}"
+            write_whole(folder / _IDENTITY_FILE, content.encode())
+            remove_leftovers(folder)
+        except BaseException:
+            _unlock(file)
+            raise
+        return RunLock(folder, attempt, is_own, avoided, tuple(damaged), was_killed, file)
     raise OSError(errno.EMFILE, f"{_MOST_FOLDERS} run folders are taken or locked", str(log_dir))
 
 

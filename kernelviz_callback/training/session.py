@@ -216,7 +216,7 @@ class Session:
                     "of it; take snapshots outside of torch.cuda.graph"
                 )
             snapshot = self._watched.take(
-                step=step, epoch=epoch, probe=self._probe, keep=self._keep
+                step=step, epoch=epoch, probe=self._probe, keep=self._keep, failures=failures
             )
         _note_stored_only(snapshot, failures)
         return _Held(step, snapshot, failures)

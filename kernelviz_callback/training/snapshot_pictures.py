@@ -1,22 +1,27 @@
 """Examine snapshots and publish their pictures. This runs in one background thread."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kernelviz_callback.console import warn
 from kernelviz_callback.snapshots.format import load_snapshot
+from kernelviz_callback.snapshots.names import snapshot_step
 from kernelviz_callback.snapshots.snapshot import Snapshot
 from kernelviz_callback.storage import Folder
 from kernelviz_callback.training.cuda_stream import Mark, SideStream
 from kernelviz_callback.training.drawing_process import DrawingProcess
 from kernelviz_callback.training.failures import FailureReporter, Failures
 from kernelviz_callback.training.loggers.base import Destination
+from kernelviz_callback.training.loggers.tensorboard import TensorBoard
 from kernelviz_callback.training.publisher import Publisher
 from kernelviz_callback.training.run_folder import RunFolder
 from kernelviz_callback.training.snapshot_files import SnapshotFiles
 from kernelviz_callback.training.snapshot_work import Scalars, SnapshotWork
+
+# After a resume, at most so many snapshots that TensorBoard hides are logged again.
+_MOST_HIDDEN = 24
 
 
 @dataclass(frozen=True)
@@ -106,18 +111,30 @@ class SnapshotPictures:
                     failures,
                 )
 
-    def catch_up(self, found: RunFolder, destinations: Sequence[Destination]) -> None:
+    def catch_up(
+        self,
+        found: RunFolder,
+        destinations: Sequence[Destination],
+        after_each: Callable[[], None],
+    ) -> None:
         """Read what earlier attempts recorded, and log again the pictures that may be missing.
 
         Args:
             found: The run folder as this attempt found it.
             destinations: Where the pictures go.
+            after_each: Called when the pictures of a snapshot are logged.
         """
-        recorded = found.kept[: len(found.kept) - len(found.maybe_unlogged)]
+        hidden = self._hidden(found.kept[-_MOST_HIDDEN:], destinations)
+        replacing = [destination for destination in destinations if destination.replaces]
+        again = hidden | dict.fromkeys(found.maybe_unlogged, replacing)
+        recorded = [path for path in found.kept if path not in again]
         self._reporter.report(self._process.recall(recorded), 0)
-        for path in found.maybe_unlogged:
-            self._publish_again(path, destinations)
-        if found.maybe_unlogged:
+        # Pictures go to files if no destination keeps pictures.
+        is_kept = any(destination.keeps_pictures for destination in destinations)
+        for path in found.kept[len(recorded) :]:
+            self._publish_again(path, again[path], or_to_files=not is_kept)
+            after_each()
+        if again:
             with self._reported(0) as failures:
                 self._publisher.flush(destinations, failures)
                 consequence = "the same pictures are logged once more after the next resume"
@@ -144,10 +161,34 @@ class SnapshotPictures:
         failures.include(drawn.failures)
         self._publisher.publish(snapshot, drawn, numbers, destinations, recording, failures)
 
-    def _publish_again(self, path: Folder, destinations: Sequence[Destination]) -> None:
-        """Publish a snapshot whose pictures may be missing.
+    def _hidden(
+        self, kept: Sequence[Folder], destinations: Sequence[Destination]
+    ) -> dict[Folder, list[Destination]]:
+        """Find the snapshots that TensorBoard hides because of a ``purge_step``, and where."""
+        hidden: dict[Folder, list[Destination]] = {}
+        losing = "if its writer has a purge_step, TensorBoard hides pictures from that step on"
+        for board in destinations if kept else ():
+            if not isinstance(board, TensorBoard):
+                continue
+            with (
+                self._reported(0) as failures,
+                failures.survive(f"read the event file of {board.name}", losing),
+            ):
+                purge_step = board.purge_step()
+                for path in kept:
+                    if purge_step <= (snapshot_step(path.name) or 0):
+                        hidden.setdefault(path, []).append(board)
+        return hidden
 
-        Destinations that cannot replace a picture are skipped: they would show the step twice.
+    def _publish_again(
+        self, path: Folder, destinations: Sequence[Destination], *, or_to_files: bool
+    ) -> None:
+        """Publish an earlier snapshot once more.
+
+        Args:
+            path: The file of the snapshot.
+            destinations: Where its pictures may be missing.
+            or_to_files: Whether the pictures go to files if there is no destination.
         """
         failures = Failures()
         step = 0
@@ -158,9 +199,8 @@ class SnapshotPictures:
             step = snapshot.step
             examined = self._process.examine(snapshot, self._files.recording.folder)
             failures.include(examined.failures)
-            replacing = [destination for destination in destinations if destination.replaces]
-            if replacing or not any(destination.keeps_pictures for destination in destinations):
-                self._publish(snapshot, examined.numbers, replacing, failures)
+            if destinations or or_to_files:
+                self._publish(snapshot, examined.numbers, destinations, failures)
         self._reporter.report(failures, step)
 
     @contextmanager

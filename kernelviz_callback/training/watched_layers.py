@@ -14,6 +14,7 @@ from kernelviz_callback.model.sharding import gather_kernel, is_sharded, needs_a
 from kernelviz_callback.model.weights import Kernel, read_kernel
 from kernelviz_callback.probe.probe import Probe, check_fit, load_probe
 from kernelviz_callback.snapshots.snapshot import Snapshot
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.layer_choice import choose_layers
 
 # By what whole factor to average feature maps, given the number of filters, height and width.
@@ -139,7 +140,9 @@ class WatchedLayers:
             return probe
         return probe.covering((shape[-2], shape[-1]), geometry_of(layer).plane_dilation)
 
-    def take(self, *, step: int, epoch: int, probe: Probe, keep: bool) -> Snapshot | None:
+    def take(
+        self, *, step: int, epoch: int, probe: Probe, keep: bool, failures: Failures
+    ) -> Snapshot | None:
         """Copy the current weights, and run the model on the probe to get feature maps.
 
         Every process must call this method at the same step, because sharded layers are gathered
@@ -151,23 +154,21 @@ class WatchedLayers:
             epoch: ``trainer.current_epoch``.
             probe: The fixed image.
             keep: Whether this process keeps the snapshot.
+            failures: Collects the reason for each layer whose weights cannot be read. The snapshot
+                is without these layers.
 
         Returns:
-            The snapshot; None if ``keep`` is False.
+            The snapshot; None if ``keep`` is False, or if no layer can be read.
         """
         if not self._is_current():
             if not any(map(is_ready, self._lazy)):
                 self._before = list(self._choice.layers)
             self._has_run = True
             self._find_layers()
-        gathered = self._gather()
-        if not keep:
+        kernels = self._read_kernels(failures, keep=keep)
+        if not keep or not kernels:
             return None
         maps = self._feature_maps(probe)
-        kernels = {
-            name: gathered[name] if name in gathered else read_kernel(layer)
-            for name, layer in self._choice.layers.items()
-        }
         self._say_changed_shapes(kernels, step)
         weights = {name: _on_drawing_device(kernel.weight) for name, kernel in kernels.items()}
         device = next(iter(weights.values())).device
@@ -176,7 +177,7 @@ class WatchedLayers:
             epoch=epoch,
             wall_time=time.time(),
             weights={name: weight.to(device) for name, weight in weights.items()},
-            geometry={name: geometry_of(layer) for name, layer in self._choice.layers.items()},
+            geometry={name: geometry_of(self._choice.layers[name]) for name in kernels},
             probe_name=probe.name,
             probe_digest=probe.digest,
             feature_maps=maps.to(device),
@@ -246,22 +247,23 @@ class WatchedLayers:
         except AttributeError:
             return False
 
-    def _gather(self) -> dict[str, Kernel]:
-        """Gather the weights of the sharded layers.
+    def _read_kernels(self, failures: Failures, *, keep: bool) -> dict[str, Kernel]:
+        """Read the weights of each layer.
 
-        If one layer fails, the remaining ones are gathered all the same, because the other
-        processes take part in every gathering and would wait for this one.
+        If one layer fails, the remaining ones are read all the same. For sharded layers this is
+        necessary: the other processes take part in every gathering and would wait for this one.
         """
-        gathered: dict[str, Kernel] = {}
-        errors: list[Exception] = []
-        for name in self._sharded:
-            try:
-                gathered[name] = gather_kernel(self._choice.layers[name], self._trained)
-            except Exception as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
-        return gathered
+        kernels: dict[str, Kernel] = {}
+        is_only = len(self._choice.layers) == 1
+        left_out = "the layers that cannot be read are left out of the snapshots"
+        losing = "snapshots are lost until the weights can be read" if is_only else left_out
+        for name, layer in self._choice.layers.items():
+            with failures.survive(f"read the weights of {name}", losing):
+                if name in self._sharded:
+                    kernels[name] = gather_kernel(layer, self._trained)
+                elif keep:
+                    kernels[name] = read_kernel(layer)
+        return kernels
 
 
 def _unwrap(model: nn.Module) -> nn.Module:

@@ -231,6 +231,23 @@ def test_the_layers_of_a_module_that_cannot_be_shown_have_a_reason() -> None:
     assert "transposed" in checkpoint.refused["0"]
 
 
+def test_other_layers_that_may_read_the_image_are_named(tmp_path: Path) -> None:
+    encoder = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3))
+    decoder = nn.Sequential(nn.Conv2d(16, 8, 3), nn.Conv2d(8, 3, 3))
+    net = nn.ModuleDict({"decoder": decoder, "encoder": encoder})
+    torch.save(net.state_dict(), tmp_path / "a.pt")
+    checkpoint = open_checkpoint(tmp_path / "a.pt")
+    assert checkpoint.resolve() == "decoder.0"
+    assert checkpoint.remarks() == [
+        "decoder.0 is the first convolution in the file; also there: encoder.0"
+    ]
+    assert checkpoint.remarks("decoder.0") == []
+    assert open_checkpoint("torchvision:resnet18").remarks() == []
+    many = nn.ModuleList(nn.Conv2d(3, 8, 3) for _ in range(8))
+    [remark] = open_checkpoint(many).remarks()
+    assert remark.endswith("also there: 1, 2, 3, 4, 5 and 2 more")
+
+
 def test_a_wrong_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
     torch.save({"net.stem.weight": torch.rand(8, 3, 5, 5)}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"found no single layer 'steem'; the nearest name is"):

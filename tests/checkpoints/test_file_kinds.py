@@ -188,7 +188,7 @@ def test_storages_of_a_pickle_cannot_be_larger_than_the_file(tmp_path: Path) -> 
     began = time.process_time()
     call = b"h\x03(h\x01h\x02\x85RK\x00(K\x01K\x01K\x01K\x01t(K\x01K\x01K\x01K\x01t\x89}tR"
     (tmp_path / "a.pkl").write_bytes(content + call * 50_000 + b"e.")
-    with pytest.raises(ValueError, match=r"storages are larger than the file|more than"):
+    with pytest.raises(ValueError, match=r"storages are larger than the file"):
         open_checkpoint(tmp_path / "a.pkl")
     assert time.process_time() - began < 10
 

@@ -16,7 +16,7 @@ import torch
 from upath import UPath
 
 from kernelviz_callback import Snapshot, save_snapshot
-from kernelviz_callback.checkpoints.checkpoint import load_weights
+from kernelviz_callback.checkpoints.checkpoint import load_weights, open_checkpoint
 from kernelviz_callback.checkpoints.find import find_checkpoints
 from kernelviz_callback.model.convolutions import Geometry
 
@@ -166,3 +166,23 @@ def test_a_location_without_checkpoints_is_an_error(tmp_path: Path) -> None:
             find_checkpoints(tmp_path / name)
         assert str(raised.value).startswith(f"{tmp_path}{os.sep}{name}: ")
         assert "\n" not in str(raised.value)
+
+
+def test_a_name_is_one_line_of_the_message() -> None:
+    with pytest.raises(FileNotFoundError, match=r"^a\\nb\\x1b\.pt: the file or folder does not"):
+        find_checkpoints("a\nb\x1b.pt")
+    with pytest.raises(ValueError, match="expected the path of a checkpoint; found an empty name"):
+        find_checkpoints("")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads all files")
+def test_a_file_that_must_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"x")
+    (tmp_path / "a.pt").chmod(0)
+    with pytest.raises(PermissionError, match=r"a\.pt: it cannot be read: Permission denied$"):
+        open_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_name_too_long_for_the_disk_is_one_line() -> None:
+    with pytest.raises(OSError, match=r"^x{300}\.pt: it cannot be read: File name too long$"):
+        find_checkpoints("x" * 300 + ".pt")

@@ -14,22 +14,13 @@ from test_stored_layers import Net
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from kernelviz_callback.checkpoints.checkpoint import Checkpoint, open_checkpoint, plain_geometry
+from kernelviz_callback.checkpoints.checkpoint import open_checkpoint, plain_geometry
 from kernelviz_callback.checkpoints.match_names import find_same_layer
 from kernelviz_callback.checkpoints.stored_layers import StoredTensor, find_layers
 from kernelviz_callback.model.convolutions import find_convolutions, geometry_of
 from kernelviz_callback.model.weights import effective_weight
 from kernelviz_callback.snapshots.format import save_snapshot
 from kernelviz_callback.snapshots.snapshot import Snapshot
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Callable[[Any], Checkpoint]:
-    def save_and_open(content: Any) -> Checkpoint:
-        torch.save(content, tmp_path / "a.pt")
-        return open_checkpoint(tmp_path / "a.pt")
-
-    return save_and_open
 
 
 @pytest.mark.parametrize(
@@ -60,9 +51,9 @@ def opened(tmp_path: Path) -> Callable[[Any], Checkpoint]:
 )
 @pytest.mark.filterwarnings("ignore:.*uantize")
 def test_layers_that_cannot_be_shown_have_a_reason(
-    make: Callable[[], torch.Tensor], reason: str, opened: Any
+    make: Callable[[], torch.Tensor], reason: str, open_saved: Any
 ) -> None:
-    checkpoint = opened({"conv.weight": make(), "head.weight": torch.rand(2, 2)})
+    checkpoint = open_saved({"conv.weight": make(), "head.weight": torch.rand(2, 2)})
     assert not checkpoint.layers
     for asked in (None, "conv"):
         with pytest.raises(ValueError, match=reason) as raised:
@@ -96,14 +87,14 @@ class Split(Centred):
 @pytest.mark.parametrize("make", [Centred, Scaled, Split])
 @pytest.mark.parametrize("before", [None, parametrizations.spectral_norm])
 def test_weights_under_a_parametrization_of_a_user_are_refused(
-    make: Any, before: Any, opened: Any
+    make: Any, before: Any, open_saved: Any
 ) -> None:
     net = Net()
     if before is not None:
         before(net.stem)
     if before is None or make is Scaled:  # the others leave no trace beside a spectral norm
         parametrize.register_parametrization(net.stem, "weight", make())
-        checkpoint = opened(net.state_dict())
+        checkpoint = open_saved(net.state_dict())
         assert list(checkpoint.layers) == ["model.0"]
         assert "a parametrization whose code is not in the file" in checkpoint.refused["stem"]
 
@@ -182,21 +173,22 @@ def test_a_whole_module_in_a_file_has_the_layers_that_the_callback_can_watch(
     assert checkpoint.remarks("clip") == []
 
 
-def test_a_layer_before_the_first_that_cannot_be_shown_is_named(opened: Any) -> None:
+def test_a_layer_before_the_first_that_cannot_be_shown_is_named(open_saved: Any) -> None:
     net = Net()
     weights = net.state_dict()
     weights["stem.weight"] = weights["stem.weight"].to_sparse()
-    checkpoint = opened(weights)
+    checkpoint = open_saved(weights)
     assert checkpoint.resolve() == "model.0"
     assert checkpoint.remarks() == ["stem cannot be shown, its weights are sparse_coo"]
     assert checkpoint.remarks("model.0") == []
     assert checkpoint.describe().splitlines()[0].startswith("  stem: cannot be shown")
-    assert opened(net.state_dict()).remarks() == []
+    also = "stem is the first convolution in the file; also there: model.0"
+    assert open_saved(net.state_dict()).remarks() == [also]
 
 
 @pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"model": weights}])
 def test_a_layer_under_an_adapter_is_refused_and_the_adapter_is_no_layer(
-    wrap: Any, opened: Any
+    wrap: Any, open_saved: Any
 ) -> None:
     weights = {
         "net.0.base_layer.weight": torch.rand(8, 3, 5, 5),
@@ -205,7 +197,7 @@ def test_a_layer_under_an_adapter_is_refused_and_the_adapter_is_no_layer(
         "net.1.base_layer.weight": torch.rand(8, 8, 3, 3),
         "lora_stem.weight": torch.rand(8, 3, 5, 5),
     }
-    checkpoint = opened(wrap(weights))
+    checkpoint = open_saved(wrap(weights))
     assert list(checkpoint.layers) == ["net.1.base_layer", "lora_stem"]
     assert list(checkpoint.refused) == ["net.0"]
     assert "an adapter (LoRA) changes its weights" in checkpoint.refused["net.0"]
@@ -213,7 +205,7 @@ def test_a_layer_under_an_adapter_is_refused_and_the_adapter_is_no_layer(
         checkpoint.read("0")
 
 
-def test_a_layer_that_is_fused_with_a_batch_norm_is_refused(opened: Any) -> None:
+def test_a_layer_that_is_fused_with_a_batch_norm_is_refused(open_saved: Any) -> None:
     weights = {
         "0.weight": torch.rand(8, 3, 5, 5),
         "0.bn.weight": torch.rand(8),
@@ -221,18 +213,18 @@ def test_a_layer_that_is_fused_with_a_batch_norm_is_refused(opened: Any) -> None
         "1.weight": torch.rand(8, 8, 3, 3),
         "1.weight_fake_quant.scale": torch.rand(8),
     }
-    checkpoint = opened(weights)
+    checkpoint = open_saved(weights)
     assert list(checkpoint.layers) == ["1"]
     assert "fused: its weights depend on the batch norm" in checkpoint.refused["0"]
 
 
-def test_weights_under_other_names_are_refused_if_there_are_no_others(opened: Any) -> None:
+def test_weights_under_other_names_are_refused_if_there_are_no_others(open_saved: Any) -> None:
     weights = {"conv1/kernel": np.ones((5, 5, 3, 8), np.float32), "bias": np.ones(8)}
-    checkpoint = opened(weights)
+    checkpoint = open_saved(weights)
     assert list(checkpoint.refused) == ["conv1/kernel"]
     with pytest.raises(ValueError, match=r"its name does not end in \.weight"):
         checkpoint.read()
-    assert not opened(weights | Net().state_dict()).refused
+    assert not open_saved(weights | Net().state_dict()).refused
 
 
 def test_a_refused_layer_is_not_replaced_by_another_one(tmp_path: Path) -> None:

@@ -8,14 +8,19 @@ import re
 import struct
 import time
 from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, strategies as st
+from test_torch_file import save_legacy
 
+from kernelviz_callback.checkpoints.checkpoint import open_checkpoint
 from kernelviz_callback.checkpoints.safe_pickle import Name, Placeholder, read_pickle, whole_numbers
 
 
@@ -43,6 +48,10 @@ class WithSlots:
 
 def read(content: bytes) -> Any:
     return read_pickle(BytesIO(content))[0]
+
+
+def save_pickle(content: Any, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content))
 
 
 def error_of(content: bytes) -> str:
@@ -132,6 +141,19 @@ def test_whole_numbers_are_checked() -> None:
     for wrong in (None, "a", [1.5], [1 << 62], Placeholder("x")):
         with pytest.raises((TypeError, ValueError)):
             whole_numbers(wrong)
+
+
+@pytest.mark.parametrize("save", [torch.save, save_legacy, save_pickle])
+def test_a_large_vocabulary_beside_the_weights_is_read(
+    save: Callable[[Any, Path], None], tmp_path: Path
+) -> None:
+    words = [f"{number:x}" for number in range(400_000)]
+    content = {"state_dict": {"conv.weight": torch.rand(8, 3, 5, 5)}}
+    content |= {"words": words, "numbers": {word: n for n, word in enumerate(words)}}
+    content["pairs"] = list(pairwise(words[:100_000]))
+    save(content, tmp_path / "a.ckpt")
+    checkpoint = open_checkpoint(tmp_path / "a.ckpt")
+    assert torch.equal(checkpoint.read("conv"), content["state_dict"]["conv.weight"])
 
 
 # Small pickles. A reader that executes them would use all memory or time.

@@ -1,6 +1,7 @@
 """Open snapshots and other safetensors files."""
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,11 @@ def test_truncated_files_are_an_error(weight: Tensor, tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(ValueError, match=rf"^{path}: [^\n]*$"):
             load_weights(path)
+
+
+def test_two_tensors_of_one_name_are_an_error(tmp_path: Path) -> None:
+    entry = '"conv.weight":{"dtype":"F32","shape":[4,1,2,2],"data_offsets":[0,64]}'
+    header = f"{{{entry},{entry}}}".encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(64))
+    with pytest.raises(ValueError, match=r"a\.safetensors: damaged: its header is not valid"):
+        open_checkpoint(tmp_path / "a.safetensors")

@@ -73,6 +73,14 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(
     assert "drift" not in printed.out
     assert main(["compare", str(run), "--responses", "-o", str(tmp_path / "o.csv")]) == 2
     assert "--responses is for a picture" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_folder_of_events_is_an_error(
+    run: Path, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "events").touch()
+    assert main(["compare", str(run), "--tensorboard", str(tmp_path / "events")]) == 2
+    assert f"{tmp_path}/events: it cannot be written: File exists" in capsys.readouterr().err
     (tmp_path / "o.png").mkdir()
     outputs = ["-o", str(tmp_path / "o.png"), "-o", str(tmp_path / "o.json")]
     assert main(["compare", str(run), *outputs]) == 2

@@ -23,7 +23,7 @@ def drawn_slowly(values: list[float], end: float, height: int, base: str) -> lis
     return picture
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=9),
     st.sampled_from([2, 8, 56]),

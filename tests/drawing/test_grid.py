@@ -112,7 +112,7 @@ def test_a_matrix_that_fits_the_screen_is_in_one_block(filters: int) -> None:
     assert kernel_grid(torch.randn(filters, 64, 1, 1)).layout.columns == 1
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.integers(1, 70),
     st.sampled_from([1, 2, 3, 5]),

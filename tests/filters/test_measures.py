@@ -199,7 +199,7 @@ def test_six_of_eight_filters_may_die_or_one_may_explode() -> None:
 
 
 @given(scale=st.floats(-36, 36).map(lambda e: 10**e), seed=st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_scale_of_the_weights_does_not_change_the_measures(scale: float, seed: int) -> None:
     weights = drawn((6, 3, 5, 5), seed).double()
     for measure in (

@@ -77,7 +77,7 @@ def test_the_plane_of_one_channel_is_the_kernel_up_to_its_sign(size: int) -> Non
     torch.testing.assert_close(found.explained, torch.ones(6))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**31))
 def test_planes_follow_the_order_of_filters_but_not_of_channels(n, channels, size, seed) -> None:
     weights = drawn(n, channels, size, size, seed=seed)

@@ -57,7 +57,7 @@ def test_responses_equal_their_definition(filters, channels, groups, kernel, dil
     torch.testing.assert_close(summed[:, 0], layer)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from(SHAPES),
     st.integers(1, 5),

@@ -130,7 +130,7 @@ def pictured(model: nn.Module, layers: str | list[str] | None, size: int = 64) -
     probe = load_probe(size=size)
     watched = WatchedLayers(model, layers, map_shrink=map_shrink)
     watched.check_fit(probe)
-    snapshot = watched.take(step=0, epoch=0, probe=probe, keep=True)
+    snapshot = watched.take(step=0, epoch=0, probe=probe, keep=True, failures=Failures())
     assert snapshot is not None
     failures = Failures()
     artist = Renderer(probe, response="channels", scale="filter", run_scales={})

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kernelviz_callback.model.call_order import Calls, find_calls
 from kernelviz_callback.model.convolutions import name_layers
@@ -43,7 +44,9 @@ class Backwards(nn.Module):
 
 def test_layers_are_listed_in_the_order_of_their_calls() -> None:
     calls = calls_of(Backwards())
-    assert calls == Calls({"first": 0, "up": 1, "last": 2}, frozenset({"first"}), 3)
+    assert calls == Calls(
+        {"first": 0, "up": 1, "last": 2}, frozenset({"first"}), 3, image_channels=3
+    )
 
 
 def test_the_run_ends_as_soon_as_the_first_layer_is_known() -> None:
@@ -160,3 +163,26 @@ def test_a_model_may_change_its_image_in_place() -> None:
     maps = feature_maps(model, {"last": model.last}, image)
     assert maps.absent == {}
     assert torch.equal(grey, before)
+
+
+class Enlarges(nn.Module):
+    """A generator that makes an image 64 times as high and wide, layer by layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(32, 32, 1) for _ in range(7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            HEIGHTS.append(x.shape[-1])
+            x = F.interpolate(layer(x), scale_factor=2)
+        return x
+
+
+HEIGHTS: list[int] = []  # a global variable is not restored
+
+
+def test_a_generator_is_not_run_to_images_of_any_size() -> None:
+    calls = calls_of(nn.Sequential(Enlarges(), nn.Identity()), ends_at=lambda _: True)
+    assert list(calls.places)[:2] == ["0.layers.0", "0.layers.1"]
+    assert max(HEIGHTS) <= 1024

@@ -8,7 +8,7 @@ from example_snapshot import example_snapshot
 
 from kernelviz_callback import Snapshot, list_snapshots, save_snapshot
 from kernelviz_callback.snapshots.names import (
-    picture_stem,
+    plain_tags,
     set_aside,
     snapshot_name,
     snapshot_step,
@@ -50,13 +50,40 @@ def test_files_after_a_step_are_moved_into_a_subfolder(snapshot: Snapshot, tmp_p
     assert list(list_snapshots(tmp_path / "cut-off-2")) == [4]
 
 
-def test_pictures_of_different_layers_have_different_names_of_bounded_length() -> None:
-    layers = ["a/b", "a-b", "a b", "a\\b", "a\nb", "a:b", "a.b", "a~b", "а-b", "a-\udc80", "a-?"]
-    layers += ["", "/", "..", "n" * 230, "n" * 231, "ы" * 230, "CON"]
-    stems = {picture_stem(f"kernels/{layer}") for layer in layers}
-    assert len(stems) == len(layers)
-    for stem in stems:
-        assert stem.isascii()
-        assert stem.replace("~", "-").replace(".", "-").replace("-", "_").isidentifier()
-        assert len(f"{stem}-step-00000000.png") < 144, "the limit of encrypted file systems"
-    assert picture_stem("kernels/net.conv1") == "kernels-net.conv1", "as in version 1.0.0"
+LAYERS = (
+    *("a/b", "a-b", "a b", "a\\b", "a\nb", "a:b", "a.b", "a~b", "а-b", "a-\udc80", "a-?"),
+    *("", "/", "..", "n" * 130, "n" * 131, "ы" * 230, "CON", "net.Conv", "net.conv", "NET.conv"),
+    *("ß", "ss", "N" * 130, "A/b"),
+)
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("longest", [72, 110])
+def test_tags_of_different_layers_differ_also_without_case(ascii_only: bool, longest: int) -> None:
+    tags = [f"kernels/{layer}" for layer in LAYERS]
+    plain = plain_tags(tags, ascii_only=ascii_only, longest=longest)
+    assert list(plain) == tags
+    assert len({name.casefold() for name in plain.values()}) == len(LAYERS)
+    for name in plain.values():
+        layer = name.removeprefix("kernels/")
+        assert all(character.isalnum() or character in "_.-" for character in layer)
+        assert layer.isascii() or not ascii_only
+        assert len(layer.encode()) <= longest
+
+
+def test_a_tag_does_not_depend_on_the_order_of_the_layers() -> None:
+    tags = [f"kernels/{layer}" for layer in LAYERS]
+    forwards = plain_tags(tags, ascii_only=True)
+    assert plain_tags(tags[::-1], ascii_only=True) == forwards
+
+
+def test_usual_tags_stay_as_they_are() -> None:
+    """As in version 1.0.0."""
+    tags = ["probe", "kernels/net.conv1", "film/Conv2d_1a_3x3.conv", f"responses/{'n' * 110}"]
+    tags += ["kernelviz/net.conv1/drift"]
+    assert list(plain_tags(tags, ascii_only=True).values()) == tags
+
+
+def test_the_kinds_of_a_layer_have_the_same_name_of_it() -> None:
+    names = plain_tags(["kernels/a b", "film/a b", "kernelviz/a b/drift"], ascii_only=True).values()
+    assert [name.split("/")[1] for name in names] == ["a-b-c8687a08aa5d6ed2"] * 3

@@ -70,6 +70,7 @@ BEYOND = 2**53
         *[("shape", each) for each in ([4, 3], [4, 3, 3, 3, 3, 3], [4, 3, 3, 3, 3])],
         *[("filters", each) for each in (3, -4, None, "4")],
         *[("channels", each) for each in (2, 3.5, None)],
+        *[("stored_only", each) for each in (False, 1, None, "yes")],
         *[("dtype", each) for each in ("float32", None, ["float16"], "")],
         *[("geometry", each) for each in (None, {}, [], {**SNAPSHOT["geometry"], "more": 1})],
         *[

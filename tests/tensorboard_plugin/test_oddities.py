@@ -68,6 +68,21 @@ def test_damaged_snapshots_are_skipped_and_reported(odd: Site) -> None:
         assert tab.data("snapshots") == "3"
 
 
+def test_weights_as_stored_are_named(browser: Any, tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "logs" / "run") as run:
+        run.snapshot(moving_weights((0,), (8, 3, 5, 5), 1)[0], 0, stored_only=True)
+        run.snapshot(moving_weights((0,), (8, 3, 5, 5), 1)[0], 0, layer="usual")
+    with (
+        serving(browser, tmp_path, lambda timeline: timeline["runs"]) as made,
+        opening(made) as look,
+    ):
+        said = "Weights as stored: the layer may multiply with other weights."
+        tab = look()
+        assert said in tab.role("about-layer").text_content()
+        tab.select("layer", "usual")
+        assert said not in tab.role("about-layer").text_content()
+
+
 def test_a_partly_stored_layer_says_which_part_is_shown(browser: Any, tmp_path: Path) -> None:
     weights = moving_weights((0, 10), (32, 700, 7, 7), 1)
     write_run(tmp_path / "logs" / "run", weights, probe=picture(700, 16, 16))

@@ -41,6 +41,11 @@ def contents_of(**runs: list[Header]) -> dict[str, dict[str, bytes]]:
     }
 
 
+def test_weights_that_are_only_stored_are_marked_in_the_timeline() -> None:
+    [layer] = described([snapshot(1), snapshot(2, stored_only=True)])["layers"]
+    assert [each.get("stored_only") for each in layer["snapshots"]] == [None, True]
+
+
 def test_a_run_is_described_for_the_page() -> None:
     bits = np.array([1, 3], np.uint8)
     first = snapshot(7, epoch=2, verdict_bits=bits, probe=DIGEST, drift=0.25)

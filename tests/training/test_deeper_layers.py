@@ -56,7 +56,7 @@ def renderer(probe: Probe, scale: str = "filter") -> Renderer:
 
 def taken(net: nn.Module, layers: str, probe: Probe = PHOTO) -> Snapshot:
     watched = WatchedLayers(net, layers, map_shrink=map_shrink)
-    snapshot = watched.take(step=1, epoch=0, probe=probe, keep=True)
+    snapshot = watched.take(step=1, epoch=0, probe=probe, keep=True, failures=Failures())
     assert snapshot is not None
     return snapshot
 
@@ -110,10 +110,10 @@ def test_a_layer_without_feature_maps_is_drawn_with_its_responses_to_the_probe()
     failures = Failures()
     images = renderer(probe).draw(snapshot, failures)
     assert len(images) == 4
-    reason, consequence = failures.found["take feature maps"]
-    assert reason.startswith("2: the model failed on images of shape (1, 3, 40, 40)")
-    assert reason.endswith("TypeError: expected text")
-    assert consequence == "responses to the probe itself are drawn in their place"
+    failure = failures.found["take feature maps"]
+    assert failure.reason.startswith("2: the model failed on images of shape (1, 3, 40, 40)")
+    assert failure.reason.endswith("TypeError: expected text")
+    assert failure.consequence == "responses to the probe itself are drawn in their place"
     again = renderer(probe).draw(
         replace(snapshot, feature_maps=type(snapshot.feature_maps)()), Failures()
     )

@@ -32,7 +32,6 @@ from torch.nn.utils.parametrize import register_parametrization
 from kernelviz_callback import KernelVizCallback, list_snapshots, load_snapshot
 from kernelviz_callback.snapshots.probe_file import load_saved_probe
 from kernelviz_callback.training import job_queue, renderer
-from kernelviz_callback.training.failures import FailureReporter, Failures
 from kernelviz_callback.training.run_lock import lock_run_folder
 
 
@@ -285,7 +284,7 @@ def test_weights_that_cannot_be_read_give_one_warning(fit) -> None:
 
     alone, watched = unreadable(), unreadable()
     fit(model=alone, limit_val_batches=0)
-    with pytest.warns(UserWarning, match="could not read the weights: RuntimeError") as caught:
+    with pytest.warns(UserWarning, match="could not read the weights of conv: Runtime") as caught:
         trainer = fit(KernelVizCallback(), model=watched, limit_val_batches=0)
     assert len(warned(caught)) == 1
     assert torch.equal(alone.conv.weight, watched.conv.weight)
@@ -355,26 +354,6 @@ def interrupted_trainer(fit: Any) -> Any:
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         fit(Remember(), KernelVizCallback(every_n_train_steps=1))
     return seen[0]
-
-
-def test_a_failure_is_over_only_after_a_success(caplog: pytest.LogCaptureFixture) -> None:
-    reporter = FailureReporter()
-    failed, untried, succeeded = Failures(), Failures(), Failures()
-    with failed.survive("write", "it is lost"):
-        raise OSError("full")
-    with succeeded.survive("write", "it is lost"):
-        pass
-    with pytest.warns(UserWarning, match="at step 1 could not write: OSError: full") as caught:
-        list(
-            map(
-                reporter.report,
-                (failed, untried, failed, succeeded, failed, succeeded),
-                range(1, 7),
-            )
-        )
-    assert len(warned(caught)) == 1
-    said = [r.getMessage() for r in caplog.records if "could again" in r.getMessage()]
-    assert [int(re.search(r"step (\d+)", line)[1]) for line in said] == [4, 6]
 
 
 @pytest.mark.loses_something

@@ -9,7 +9,7 @@ import pytest
 from forked import run_python
 
 PEAK = """
-import json, sys
+import json, math, sys
 from dataclasses import replace
 import torch
 from kernelviz_callback import Geometry
@@ -40,11 +40,11 @@ small = Geometry("Conv2d", (2, 2), (3, 3), (1, 1), 1)
 probe = Probe(torch.rand(channels * groups, size, size), "tensor")
 worker = JobQueue("test", most_jobs=1, most_bytes=1, on_error=lambda e: print(repr(e)))
 worker.submit(lambda: draw(Probe(torch.rand(3, 64, 64), "tensor"), torch.randn(16, 3, 7, 7), small))
-worker.drain(patience=300)
+worker.drain(patience=math.inf)
 before = resident(False)
 open("/proc/self/clear_refs", "w").write("5")  # reset the peak
 worker.submit(lambda: draw(probe, weights, geometry))
-worker.close(patience=300)
+worker.close(patience=math.inf)
 print(resident(True) - before)
 """
 

@@ -1,5 +1,6 @@
 """The background thread: order of jobs, bounds of the queue, errors, processors and priority."""
 
+import math
 import os
 import signal
 import sys
@@ -166,3 +167,23 @@ def test_an_interrupt_during_close_loses_no_job() -> None:
     assert len(done) < 3
     assert worker.close(patience=60)
     assert done == [0, 1, 2]
+
+
+def test_a_job_that_is_partly_done_is_waited_for_again() -> None:
+    may_go_on, is_partly_done, may_end = (threading.Event() for _ in range(3))
+
+    def job() -> None:
+        may_go_on.wait()
+        queue.count_from_zero()
+        is_partly_done.set()
+        may_end.wait()
+
+    queue = JobQueue("test", most_jobs=1, most_bytes=1, on_error=print)
+    queue.submit(job)
+    assert queue.wait_for_room(patience=0.1) > 0
+    assert queue.wait_for_room(patience=0.1) == 0, "it was waited for as long as allowed"
+    may_go_on.set()
+    is_partly_done.wait()
+    assert queue.wait_for_room(patience=0.1) > 0
+    may_end.set()
+    assert queue.close(patience=math.inf)

@@ -27,12 +27,12 @@ def shown_by_tensorboard(log_dir: Path, tags: Sequence[str], expected: int) -> l
         [sys.executable, "-m", "tensorboard.main", *options], stderr=subprocess.DEVNULL
     )
     found: list[list[int]] = []
-    deadline = time.monotonic() + 90
     try:
         for tag in tags:
             query = urllib.parse.urlencode({"run": "0", "tag": tag, "sample": 0})
             url = f"http://127.0.0.1:{port}/data/plugin/images/images?{query}"
             steps: list[int] = []
+            deadline = time.monotonic() + 90
             while len(steps) < expected and time.monotonic() < deadline:
                 time.sleep(0.5)
                 with contextlib.suppress(OSError), urllib.request.urlopen(url) as answer:

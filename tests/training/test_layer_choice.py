@@ -10,50 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TinyNet, steps_on_disk, warned
+from conftest import TinyNet, steps_on_disk
 from lightning.pytorch import LightningModule
-from lightning.pytorch.loggers import TensorBoardLogger
+from networks import Encoder, Lit, Reversed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernelviz_callback import (
     KernelVizCallback,
-    KernelWatcher,
     list_snapshots,
     load_probe,
     load_snapshot,
 )
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.watched_layers import WatchedLayers
-
-
-class Encoder(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 5)
-        self.deep = nn.Conv2d(8, 8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.deep(self.stem(x).relu()).relu()
-
-
-class Lit(TinyNet):
-    """Trains ``net`` and a head. Subclasses have more parts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        del self.conv, self.rest
-        self.add_parts()
-        self.head = nn.Linear(8, 4)
-
-    def add_parts(self) -> None:
-        self.net = Encoder()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.net(x).mean((2, 3)))
-
-    def configure_optimizers(self) -> Any:
-        trained = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.SGD(trained, lr=0.1)
 
 
 class Perceptual(Lit):
@@ -151,25 +121,27 @@ class Adversarial(Lit):
         return [torch.optim.SGD(part.parameters(), lr=0.01) for part in parts]
 
 
-class UNet(nn.Module):
-    """The decoder is defined before the encoder, and the output before both."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.out = nn.Conv2d(4, 8, 1)
-        self.up = nn.ConvTranspose2d(8, 4, 2, stride=2)
-        self.decoder = nn.Conv2d(4, 4, 3, padding=1)
-        self.down = nn.Conv2d(4, 8, 2, stride=2)
-        self.stem = nn.Conv2d(3, 4, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        skip = self.stem(x).relu()
-        return self.out(self.decoder(self.up(self.down(skip).relu()) + skip))
+class Scores(Encoder):
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        return super().forward(x + label)
 
 
-class Reversed(Lit):
+class Conditional(Adversarial):
+    """No network reads an image alone, and the generator reads maps of many channels."""
+
     def add_parts(self) -> None:
-        self.net = UNet()
+        super().add_parts()
+        self.generator = nn.Sequential(nn.Conv2d(32, 8, 3), nn.Conv2d(8, 3, 3))
+        self.discriminator = Scores()
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        images = self(torch.randn(len(batch[0]), 32, 12, 12))
+        for sign, optimizer in zip((1, -1), self.optimizers(), strict=True):
+            optimizer.zero_grad()
+            scores = self.discriminator(images, torch.ones(1)).mean()
+            self.manual_backward(sign * scores, retain_graph=True)
+        for optimizer in self.optimizers():
+            optimizer.step()
 
 
 class GreyReversed(Reversed):
@@ -221,6 +193,7 @@ MODELS: dict[str, tuple[type[LightningModule], str, list[str]]] = {
     "teacher": (Teacher, "net.stem", ["also there: teacher.stem (not trained);"]),
     "average": (Average, "net.stem", ["also there: ema.stem (not trained);"]),
     "adversarial": (Adversarial, "discriminator.stem", ["also there: generator.middle;"]),
+    "conditional": (Conditional, "discriminator.stem", ["also there: generator.0 (the model"]),
     "decoder first": (Reversed, "net.stem", ["also there: net.out, net.decoder, net.down;"]),
     "grey": (GreyReversed, "net.stem", ["1x3x3"]),
     "dictionary": (Dictionary, "encoder.stem", ["also there: decoder.0;"]),
@@ -242,7 +215,7 @@ def test_the_first_layer_that_is_run_and_trained(
 
 
 @pytest.mark.parametrize(
-    "kind", [Teacher, Adversarial, Reversed, GreyReversed, Dictionary, Masking]
+    "kind", [Teacher, Adversarial, Conditional, Reversed, GreyReversed, Dictionary, Masking]
 )
 def test_the_search_for_the_first_layer_leaves_no_trace(fit, kind: type[Lit]) -> None:
     ends = []
@@ -257,63 +230,6 @@ def test_the_search_for_the_first_layer_leaves_no_trace(fit, kind: type[Lit]) ->
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     assert torch.equal(first_random, second_random)
     assert losses == other_losses
-
-
-class Refines(nn.Module):
-    """Two networks read images, and the one that is defined first runs last."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.refine, self.base, self.out = Encoder(), Encoder(), nn.Conv2d(8, 3, 1)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return self.refine(self.out(self.base(x) * mask))
-
-
-class Layers(nn.Module):
-    """Two layers read images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last, self.first = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        return self.last(self.first(x) * mask)
-
-
-class LateStem(nn.Module):
-    """The network that reads the image comes after many others."""
-
-    def __init__(self, count: int, channels: int = 3) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()) for _ in range(count)
-        )
-        self.stem = nn.Conv2d(channels, 8, 3)
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        x = self.stem(x) + time
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
-DEFINED = " (the model did not run on an image, so the first one defined)"
-
-
-@pytest.mark.parametrize(
-    ("model", "said"),
-    [
-        (Refines(), f"refine.stem (8 filters 3x5x5); also there: base.stem, out{DEFINED}"),
-        (Layers(), f"last (3 filters 3x3x3); also there: first{DEFINED}"),
-        (LateStem(7), "stem (8 filters 3x3x3); also there: blocks.0.0"),
-        (LateStem(12), "stem (8 filters 3x3x3); also there: blocks.0.0"),
-        (LateStem(12, 5), f"blocks.0.0 (8 filters 8x3x3); also there: stem{DEFINED}"),
-    ],
-    ids=["networks", "layers", "few blocks", "many blocks", "many blocks, five channels"],
-)
-def test_an_order_that_is_not_known_is_said(model: nn.Module, said: str) -> None:
-    assert str(WatchedLayers(model)) == said
 
 
 def test_a_layer_that_is_not_trained_is_said(fit, caplog) -> None:
@@ -365,194 +281,9 @@ def test_with_all_layers_the_first_one_that_runs_reads_the_probe(fit) -> None:
     watched = WatchedLayers(Reversed(), "*")
     probe = load_probe(torch.rand(3, 16, 16))
     watched.check_fit(probe)
-    snapshot = watched.take(step=0, epoch=0, probe=probe, keep=True)
+    snapshot = watched.take(step=0, epoch=0, probe=probe, keep=True, failures=Failures())
     assert set(snapshot.feature_maps.maps) == {"net.out", "net.decoder", "net.down"}
     assert not snapshot.feature_maps.absent
     grey = WatchedLayers(GreyReversed(), ["net.out", "net.stem"])
-    maps = grey.take(step=0, epoch=0, probe=probe, keep=True).feature_maps
+    maps = grey.take(step=0, epoch=0, probe=probe, keep=True, failures=Failures()).feature_maps
     assert set(maps.maps) == {"net.out"}
-
-
-def test_a_resumed_training_watches_the_layer_that_it_watched(fit, tmp_path, recwarn) -> None:
-    class Thawed(Lit):
-        """The stem is frozen in the first part of the training."""
-
-        is_frozen = True
-
-        def add_parts(self) -> None:
-            super().add_parts()
-            self.net.stem.requires_grad_(not self.is_frozen)
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    trainer = fit(KernelVizCallback(), model=Thawed(), max_epochs=1)
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
-    assert list(_last(trainer).weights) == ["net.deep"]
-    Thawed.is_frozen = False
-    logger = TensorBoardLogger(tmp_path, name="run", version=trainer.logger.version)
-    resumed = fit(
-        KernelVizCallback(), model=Thawed(), ckpt_path=tmp_path / "last.ckpt", logger=logger
-    )
-    assert steps_on_disk(resumed.log_dir) == [0, 1, 2, 4, 8]
-    assert list(_last(resumed).weights) == ["net.deep"]
-    assert not [w for w in warned(recwarn) if "changed since the checkpoint" in w]
-    assert list(_last(fit(KernelVizCallback(), model=Thawed(), max_epochs=1)).weights) == [
-        "net.stem"
-    ]
-
-
-def test_a_layer_that_got_another_name_is_watched_again_and_said() -> None:
-    class Lora(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(8, 4, 3)
-            self.lora_A = nn.Parameter(torch.zeros(2, 72))
-
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), Lora())
-    watched = WatchedLayers(net, before=["1.conv"])
-    assert list(watched.shapes) == ["1"]
-    assert "; 1 had the name 1.conv before" in str(watched)
-    assert list(WatchedLayers(net, before=["gone"]).shapes) == ["0"]
-
-
-def _last(trainer: Any) -> Any:
-    return load_snapshot(list(list_snapshots(Path(trainer.log_dir) / "kernelviz").values())[-1])
-
-
-def test_a_resumed_watcher_watches_the_layer_that_it_watched(tmp_path) -> None:
-    net = Encoder()
-    net.stem.requires_grad_(False)
-    with KernelWatcher(net, tmp_path, loggers=[]) as watcher:
-        watcher.snapshot(0)
-        state = watcher.state_dict()
-    assert list(state["layers"]) == ["deep"]
-    net.stem.requires_grad_(True)
-    with KernelWatcher(net, tmp_path, loggers=[]) as watcher:
-        watcher.load_state_dict(state)
-        watcher.snapshot(1)
-    weights = [load_snapshot(p).weights for p in list_snapshots(tmp_path / "kernelviz").values()]
-    assert list(map(list, weights)) == [["deep"], ["deep"]]
-
-
-def test_lazy_layers_are_chosen_after_the_first_batch(fit) -> None:
-    class Lazy(Lit):
-        def add_parts(self) -> None:
-            self.net = UNet()
-            self.net.stem = nn.LazyConv2d(4, 3, padding=1)
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    trainer = fit(KernelVizCallback(early_steps=False), model=Lazy(), max_epochs=1)
-    assert steps_on_disk(trainer.log_dir) == [0, 4]
-    assert list(_last(trainer).weights) == ["net.stem"]
-
-
-def test_a_replaced_layer_keeps_its_name_and_its_new_shape_is_said(fit, caplog) -> None:
-    class Grows(Lit):
-        def on_train_epoch_start(self) -> None:
-            if self.current_epoch == 1:
-                old, self.net.stem = self.net.stem, nn.Conv2d(3, 12, 5)
-                self.net.stem.weight.data[:8] = old.weight.data
-                self.net.deep = nn.Conv2d(12, 8, 3)
-                self.trainer.optimizers = [torch.optim.SGD(self.parameters(), lr=0.1)]
-
-    trainer = fit(KernelVizCallback(early_steps=False), model=Grows())
-    assert _last(trainer).weights["net.stem"].shape == (12, 3, 5, 5)
-    [line] = [m for m in caplog.messages if "it had" in m]
-    assert "at step 8 net.stem has 12 filters 3x5x5; it had 8 filters 3x5x5." in line
-
-
-def test_weights_that_are_replaced_in_place_decide_the_shape(fit) -> None:
-    class Grey(Lit):
-        def add_parts(self) -> None:
-            super().add_parts()
-            stem = self.net.stem
-            stem.weight = nn.Parameter(stem.weight.detach().sum(1, keepdim=True))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x[:, :1])
-
-    probe = torch.rand(1, 24, 24)
-    trainer = fit(
-        KernelVizCallback("*", probe=probe, early_steps=False), model=Grey(), max_epochs=1
-    )
-    assert _last(trainer).weights["net.stem"].shape == (8, 1, 5, 5)
-
-
-class Rectified(nn.Conv2d):
-    """Is not linear, so its weights cannot be measured."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).relu()
-
-
-@pytest.mark.loses_something
-def test_weights_that_cannot_be_measured_are_said_once(fit, recwarn) -> None:
-    class Own(Lit):
-        def add_parts(self) -> None:
-            super().add_parts()
-            self.net.stem = Rectified(3, 8, 5)
-
-    trainer = fit(KernelVizCallback(), model=Own())
-    [warning] = warned(recwarn)
-    assert warning == (
-        "kernelviz: at step 0 could not measure the weights that net.stem multiplies with: its "
-        "output is not its input, convolved with one kernel. Training goes on. The weights that "
-        "the layer stores are shown."
-    )
-    snapshot = _last(trainer)
-    assert torch.equal(snapshot.weights["net.stem"], trainer.model.net.stem.weight)
-    assert list(snapshot.stored_only) == ["net.stem"]
-
-
-def test_an_adapter_is_watched_as_one_layer(fit) -> None:
-    class LoRA(nn.Module):
-        def __init__(self, base_layer: nn.Conv2d) -> None:
-            super().__init__()
-            self.base_layer = base_layer.requires_grad_(False)
-            self.lora_A = nn.Conv2d(3, 2, 5, bias=False)
-            self.lora_B = nn.Conv2d(2, 8, 1, bias=False)
-            nn.init.zeros_(self.lora_B.weight)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.base_layer(x) + self.lora_B(self.lora_A(x))
-
-    class Adapted(Lit):
-        def add_parts(self) -> None:
-            super().add_parts()
-            self.net.stem = LoRA(self.net.stem)
-
-    trainer = fit(KernelVizCallback(), model=Adapted())
-    stem = trainer.model.net.stem
-    snapshot = _last(trainer)
-    product = torch.einsum("or,rcij->ocij", stem.lora_B.weight[..., 0, 0], stem.lora_A.weight)
-    torch.testing.assert_close(
-        snapshot.weights["net.stem"], (stem.base_layer.weight + product).detach()
-    )
-    assert not torch.equal(snapshot.weights["net.stem"], stem.base_layer.weight)
-    assert snapshot.health["net.stem"].totals.drift > 0
-
-
-def test_a_lazy_layer_that_gets_no_input_is_passed_over(fit) -> None:
-    class Unused(Lit):
-        def add_parts(self) -> None:
-            self.unused = nn.LazyConv2d(4, 3)
-            super().add_parts()
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD([*self.net.parameters(), *self.head.parameters()], lr=0.1)
-
-    trainer = fit(KernelVizCallback(early_steps=False), model=Unused(), max_epochs=1)
-    assert steps_on_disk(trainer.log_dir) == [0, 4]
-    assert list(_last(trainer).weights) == ["net.stem"]
-
-
-@pytest.mark.loses_something
-def test_a_named_layer_that_gets_no_input_is_said(tmp_path, recwarn) -> None:
-    net = nn.Sequential(nn.LazyConv2d(4, 3))
-    with KernelWatcher(net, tmp_path, loggers=[]) as watcher:
-        watcher.snapshot(0)
-    [warning] = warned(recwarn)
-    assert "could not take a snapshot: a lazy convolution got no input" in warning

@@ -11,6 +11,7 @@ from processes import run
 from kernelviz_callback import list_snapshots, load_snapshot
 
 WHOLE = str(8 * 3 * 5 * 5)  # count of numbers in the weights of the watched layer
+BIAS = "8"
 pytestmark = pytest.mark.processes
 
 
@@ -94,12 +95,13 @@ def gathered(folder: Path, *wrappers: str) -> dict[str, list[str]]:
 
 
 def test_only_the_watched_layer_is_gathered(tmp_path: Path) -> None:
-    found = gathered(tmp_path, "plain", "fsdp2", "fsdp1")
+    found = gathered(tmp_path, "plain", "fsdp2", "own_code_fsdp2", "fsdp1")
     assert found["plain"] == ["False", "True"]
-    assert found["fsdp2"] == ["True", "True", WHOLE]
+    assert found["fsdp2"] == ["True", "True", WHOLE, BIAS]
+    assert found["own_code_fsdp2"] == ["True", "True", WHOLE, BIAS], "the kernel is measured"
     assert found["fsdp1"] == ["True", "True"]
 
 
 @pytest.mark.newest
 def test_only_the_watched_layer_with_weight_norm_is_gathered(tmp_path: Path) -> None:
-    assert gathered(tmp_path, "normed_fsdp2")["normed_fsdp2"] == ["True", "True", WHOLE]
+    assert gathered(tmp_path, "normed_fsdp2")["normed_fsdp2"] == ["True", "True", BIAS, "8", WHOLE]

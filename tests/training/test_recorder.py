@@ -14,10 +14,10 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from test_failures import trained_weights
 
 from kernelviz_callback import KernelVizCallback, register_logger
-from kernelviz_callback.snapshots.attempt import Attempt
 from kernelviz_callback.training import failures, recorder
 from kernelviz_callback.training.renderer import Renderer
 from kernelviz_callback.training.run_lock import lock_run_folder
+from kernelviz_callback.training.run_state import RunState
 
 EVERY_STEP = {"every_n_train_steps": 1}
 
@@ -203,14 +203,15 @@ def test_a_folder_that_answers_after_the_end_has_the_snapshots_and_is_unlocked(
         return open_run_folder(*args, **options)
 
     monkeypatch.setattr(recorder, "open_run_folder", open_late)
+    callback = KernelVizCallback(**EVERY_STEP)
     with pytest.warns(UserWarning, match="kernelviz: ") as caught:
-        trainer = fit(KernelVizCallback(**EVERY_STEP))
+        trainer = fit(callback)
     assert "could not be written within 0 s" in warned(caught)[-1]
     assert steps_on_disk(trainer.log_dir) == []
+    attempt = RunState.from_dict(callback.state_dict()).attempt
     answer.set()
     end_all_threads()
     assert steps_on_disk(trainer.log_dir) == [0, 1, 2]
-    attempt = Attempt((Path(trainer.log_dir) / "kernelviz" / ".run").read_text().split()[0], 0)
     lock = lock_run_folder(trainer.log_dir, last=attempt)
     assert (lock.folder.name, lock.avoided, lock.is_resumed) == ("kernelviz", None, True)
     assert lock.was_killed, "the next attempt logs the pictures that are missing"

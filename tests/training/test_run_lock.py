@@ -12,6 +12,7 @@ from forked import run_python
 
 from kernelviz_callback import Geometry, Snapshot, save_snapshot
 from kernelviz_callback.snapshots.attempt import Attempt
+from kernelviz_callback.training import run_lock
 from kernelviz_callback.training.run_lock import lock_run_folder
 
 HOLD = """
@@ -339,3 +340,16 @@ def test_the_files_of_the_lock_have_the_permissions_of_the_umask(tmp_path: Path)
     assert done.returncode == 0, done.stderr
     for name in (".run", ".lock"):
         assert (tmp_path / "kernelviz" / name).stat().st_mode & 0o777 == 0o640
+
+
+def test_a_folder_that_cannot_be_listed_is_unlocked(tmp_path: Path, monkeypatch) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError("the network drive is away")
+
+    with monkeypatch.context() as away:
+        away.setattr(run_lock, "list_snapshots", fail)
+        with pytest.raises(OSError, match="network drive"):
+            lock_run_folder(tmp_path)
+    lock = lock_run_folder(tmp_path)
+    assert (lock.folder.name, lock.avoided) == ("kernelviz", None)
+    lock.release()

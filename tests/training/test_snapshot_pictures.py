@@ -1,6 +1,8 @@
 """Pictures that a killed training lost are logged again after a resume."""
 
+import math
 import threading
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +12,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from kernelviz_callback import KernelVizCallback, register_logger
+from kernelviz_callback.training import drawing_process, recorder
 from kernelviz_callback.training.renderer import Renderer
 
 EVERY_STEP = {"every_n_train_steps": 1}
@@ -55,6 +58,28 @@ def test_new_files_do_not_wait_for_pictures_that_are_logged_again(
     assert CheckFiles.seen[:7] == [0, 1, 2, 3, 4, 5, 6]
     assert list(logged_images(board.log_dir)["kernels/conv"]) == list(range(STEPS + 1))
     assert not (Path(board.log_dir) / "kernelviz" / ".unsure").exists()
+
+
+@pytest.mark.long
+def test_new_pictures_are_not_left_out_because_many_are_logged_again(
+    fit, tmp_path, monkeypatch
+) -> None:
+    """To draw one takes less than the training waits for it, but to draw five takes more."""
+    draw = Renderer.draw
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(2.5)
+        return draw(*args)
+
+    path = killed_training(fit, tmp_path)
+    for name in ("START_COST", "START_COST_ON_MANY"):
+        monkeypatch.setattr(drawing_process, name, math.inf)
+    monkeypatch.setattr(Renderer, "draw", slowly)
+    monkeypatch.setattr(recorder, "MOST_WAITING", 1)
+    monkeypatch.setattr(recorder, "_PICTURE_PATIENCE", 10.0)
+    board = TensorBoardLogger(tmp_path, name="run", version="0")
+    fit(KernelVizCallback(**EVERY_STEP), logger=board, ckpt_path=path)
+    assert list(logged_images(board.log_dir)["kernels/conv"]) == list(range(STEPS + 1))
 
 
 def test_only_the_pictures_of_a_damaged_file_are_lost(fit, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from kernelviz_callback import load_probe
 from kernelviz_callback.probe.probe import Probe
 from kernelviz_callback.snapshots.format import load_snapshot, save_snapshot
+from kernelviz_callback.training.failures import Failures
 from kernelviz_callback.training.watched_layers import WatchedLayers
 
 PHOTO = Probe(torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(1)), "photo.png")
@@ -17,6 +18,7 @@ PHOTO = Probe(torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(1)),
 
 def take(watched: WatchedLayers, probe: Probe | None = None, **options: Any):
     probe = load_probe(size=32) if probe is None else probe
+    options = {"failures": Failures(), **options}
     return watched.take(step=7, epoch=2, probe=probe, keep=True, **options)
 
 
@@ -60,7 +62,8 @@ def test_a_removed_layer_is_an_error() -> None:
 
 def test_a_process_that_does_not_keep_the_snapshot_gets_none() -> None:
     watched = WatchedLayers(nn.Sequential(nn.Conv2d(3, 4, 3)))
-    assert watched.take(step=0, epoch=0, probe=load_probe(size=32), keep=False) is None
+    probe, failures = load_probe(size=32), Failures()
+    assert watched.take(step=0, epoch=0, probe=probe, keep=False, failures=failures) is None
 
 
 # --- deeper layers --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import Tensor
 from kernelviz_callback.drawing.animation.crop import Crop
 from kernelviz_callback.drawing.animation.sampling import FilterSequence, SequenceScale
 from kernelviz_callback.drawing.caption_layout import draw_caption
-from kernelviz_callback.drawing.caption_text import non_finite_note
+from kernelviz_callback.drawing.caption_text import layer_title, non_finite_note
 from kernelviz_callback.drawing.cells import stretch_note
 from kernelviz_callback.drawing.picture import Layout
 from kernelviz_callback.drawing.tile_style import colour_bar
@@ -77,8 +77,9 @@ def caption_lines(sequence: FilterSequence, what: str, shown: int) -> list[str]:
         12 of 100 snapshots, steps 0 to 99, early ones denser
         RGB = input channels 0, 1, 2; grey is zero
     """
+    title = layer_title(sequence.layer, is_unknown=sequence.is_unknown)
     return [
-        f"{sequence.layer} {what} · {_filters(sequence)}",
+        f"{title} {what} · {_filters(sequence)}",
         _snapshots(sequence, shown),
         _tiles(sequence.crop),
         *_clipped(sequence),

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import expm1, log1p
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -26,11 +27,14 @@ class Reading(NamedTuple):
         epoch: Epoch of the snapshot, from 0; None if it is not known.
         weights: Layer name to filters, float32, on the CPU.
         name: Name of the layer in the checkpoint itself, if only one layer was read.
+        unknown: Layer name to reason, for layers that may multiply with other weights than these,
+            see `Kernel.unknown`.
     """
 
     epoch: int | None
     weights: Mapping[str, Tensor]
     name: str | None = None
+    unknown: Mapping[str, str] = MappingProxyType({})
 
 
 class Frame(NamedTuple):
@@ -67,6 +71,7 @@ class FilterSequence:
         unreadable: Number of chosen snapshots that could not be read; others replaced them.
         clipped: The step at which weights are far beyond the ends of the colour scale, and their
             largest magnitude; None if there is no such step.
+        is_unknown: Whether the layer may multiply with other weights in one of the snapshots.
     """
 
     layer: str
@@ -75,6 +80,7 @@ class FilterSequence:
     available: int
     unreadable: int = 0
     clipped: Peak | None = None
+    is_unknown: bool = False
 
     def half_ranges(self, scale: SequenceScale = "layer") -> Tensor:
         """Return the magnitude at the ends of each filter's colour scale, the same in all frames.
@@ -155,14 +161,17 @@ def read_sequences(
     """
     readable = sorted(set(steps))
     available = len(readable)
+    unknown: set[str] = set()
 
     def try_to_read(step: int) -> tuple[int, Reading] | None:
         try:
-            return step, read(step)
+            reading = read(step)
         except (ValueError, OSError) as error:
             on_unreadable(step, error)
             readable.remove(step)
             return None
+        unknown.update(reading.unknown)
+        return step, reading
 
     first = next(filter(None, map(try_to_read, list(readable))), None)
     if first is None:
@@ -188,7 +197,9 @@ def read_sequences(
             own = tuple(with_signs(frame, signs) for frame in own)
         clipped = typical_magnitudes(own)[1]
         unreadable = available - len(readable)
-        sequences[name] = FilterSequence(name, crop, own, available, unreadable, clipped)
+        sequences[name] = FilterSequence(
+            name, crop, own, available, unreadable, clipped, is_unknown=name in unknown
+        )
     return sequences
 
 

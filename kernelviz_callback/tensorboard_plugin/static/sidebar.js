@@ -110,7 +110,8 @@ export class Sidebar {
     const stored = filters < total.filters ? ` The first ${filters} are stored.` : "";
     const partly = channels < total.channels ? ` The first ${channels} channels are stored.` : "";
     const coarsely = lead.entries.some((entry) => entry.dtype === "uint8") ? " Stored with 8 bits." : "";
-    setText(this.about, `${countText(total.filters, "filter")}, ${[total.channels, ...kernel].join(" × ")}; ${countText(lead.entries.length, "snapshot")}.${stored}${partly}${coarsely}`);
+    const asStored = lead.entries.some((entry) => entry.stored_only) ? " Weights as stored: the layer may multiply with other weights." : "";
+    setText(this.about, `${countText(total.filters, "filter")}, ${[total.channels, ...kernel].join(" × ")}; ${countText(lead.entries.length, "snapshot")}.${stored}${partly}${coarsely}${asStored}`);
     const channel = String(this.model.channelOf(lead));
     const hasColours = isColour(lead.shape, "rgb");
     this.channels.root.hidden = !hasColours;

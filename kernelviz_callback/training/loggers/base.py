@@ -49,19 +49,17 @@ class Destination(Protocol):
 
 @dataclass(frozen=True)
 class ImageLogger:
-    """A logger, with the function that logs images to it.
+    """A logger of the user, with the function that logs images to it.
 
     Attributes:
-        logger: A logger of Lightning or of the user.
+        logger: The logger.
         log_images: Function that is called with the logger, the images and the step.
-        takes_numbers: Whether ``logger.log_metrics`` may be called from any thread.
         keeps_pictures: See `Destination.keeps_pictures`.
         replaces: See `Destination.replaces`.
     """
 
     logger: Any
     log_images: LogImages
-    takes_numbers: bool
     keeps_pictures: bool = True
     replaces: bool = False
 
@@ -73,11 +71,9 @@ class ImageLogger:
     def log(
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
-        """Log the images, and the numbers at Lightning's step."""
-        if numbers and self.takes_numbers:
-            self.logger.log_metrics(dict(numbers), step=step)
+        """Log the images. The thread of the training logs the numbers."""
         if images:
             self.log_images(self.logger, images, step)
 
     def flush(self) -> None:
-        """Do nothing: the logger sends its data at once or from its own thread."""
+        """Do nothing: such a logger has no function for it."""

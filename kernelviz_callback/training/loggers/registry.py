@@ -1,5 +1,6 @@
 """Choose the destination for a logger, and register loggers of the user."""
 
+import sys
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
@@ -55,15 +56,21 @@ def register_logger(kind: type, log_images: LogImages) -> None:
 
 
 def destination_of(logger: Any) -> Destination | None:
-    """Return the destination for a logger or a writer; None if it takes no pictures."""
+    """Return the destination for a logger or a writer; None if it takes no pictures.
+
+    Raises:
+        RuntimeError: If it is a logger of Lightning that writes nothing in this process.
+    """
     for kind in type(logger).__mro__:
         if kind in own_destinations:
-            return ImageLogger(logger, own_destinations[kind], takes_numbers=False)
+            return ImageLogger(logger, own_destinations[kind])
         if kind.__name__ in SERVICES:
-            return ImageLogger(logger, SERVICES[kind.__name__], takes_numbers=True)
+            if _lightning_rank() > 0:  # to read `experiment` could take seconds
+                raise RuntimeError(_mute())
+            return SERVICES[kind.__name__](logger)
     experiment = getattr(logger, "experiment", logger)
     if type(experiment).__name__ == _PLACEHOLDER:
-        return None
+        raise RuntimeError(_mute())
     if isinstance(experiment, SummaryWriter):
         keep_file_in_place(experiment)
         return TensorBoard(experiment)
@@ -81,3 +88,17 @@ def takes_numbers(logger: Any) -> bool:
     kinds = type(logger).__mro__
     names = {kind.__name__ for kind in kinds}
     return own_destinations.keys().isdisjoint(kinds) and not names.isdisjoint(_WITH_NUMBERS)
+
+
+def _lightning_rank() -> int:
+    """Return the rank that Lightning takes this process for, also without a process group."""
+    module = sys.modules.get("lightning_utilities.core.rank_zero")
+    return getattr(getattr(module, "rank_zero_only", None), "rank", None) or 0
+
+
+def _mute() -> str:
+    return (
+        f"Lightning takes this process for rank {_lightning_rank()}, so that its loggers write "
+        "nothing; if no other process trains with it, unset the variable that says so (RANK, "
+        "LOCAL_RANK, SLURM_PROCID, ...)"
+    )

@@ -4,18 +4,63 @@ Their clients may be called from any thread, so the thread that draws also logs.
 """
 
 import io
-import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from kernelviz_callback.training.loggers.base import Images, LogImages
+from tensorboard.compat.proto.summary_pb2 import Summary
 
-# Characters that MLflow does not allow in the name of an image.
-_NOT_IN_MLFLOW = re.compile(r"[^\w\-. ~]", re.ASCII)
+from kernelviz_callback.snapshots.names import plain_tags
+from kernelviz_callback.training.loggers.base import Destination, Images, LogImages, Numbers
+
+# Bytes of a layer name. Comet cuts the names of metrics after 100 characters, and 27 of them are
+# before and behind the layer, as in kernelviz/<layer>/variance_entropy.
+_LONGEST_IN_COMET = 72
+
+
+@dataclass(frozen=True)
+class Service:
+    """The logger of a logging service. Pictures and numbers get names that the service can store.
+
+    Attributes:
+        logger: The logger.
+        log_images: Function that is called with the logger, the images and the step.
+        naming: Options of `plain_tags`, which makes the names.
+        keeps_pictures: See `Destination.keeps_pictures`.
+        replaces: See `Destination.replaces`.
+    """
+
+    logger: Any
+    log_images: LogImages
+    naming: Mapping[str, Any]
+    keeps_pictures: bool = True
+    replaces: bool = False
+
+    @property
+    def name(self) -> str:
+        """The class name of the logger."""
+        return type(self.logger).__name__
+
+    def log(
+        self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
+    ) -> None:
+        """Log the images, and the numbers at Lightning's step."""
+        if numbers:
+            self.logger.log_metrics(self._renamed(numbers), step=step)
+        if images:
+            self.log_images(self.logger, self._renamed(images), step)
+
+    def flush(self) -> None:
+        """Do nothing: the client sends its data at once or from its own thread."""
+
+    def _renamed(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        names = plain_tags(values, **self.naming)
+        return {names[tag]: value for tag, value in values.items()}
 
 
 def _to_wandb(logger: Any, images: Images, step: int) -> None:
@@ -47,7 +92,7 @@ def _to_mlflow(logger: Any, images: Images, step: int) -> None:
     now = time.time_ns() // 10**6
     with TemporaryDirectory() as folder:
         for tag, image in images.items():
-            key = _NOT_IN_MLFLOW.sub("_", tag.replace("/", "~"))
+            key = tag.replace("/", "~")  # MLflow's pages show "/"
             stem = f"{key}+step+{step}+timestamp+{now}+{uuid.uuid4()}"
             for ending in (".png", "+compressed.webp"):
                 (Path(folder) / f"{stem}{ending}").write_bytes(image.content)
@@ -70,12 +115,16 @@ def _to_neptune(logger: Any, images: Images, step: int) -> None:
         logger.experiment[tag].append(file, step=step)
 
 
-# Name of a logger's class to the function that logs images. The name serves as the key because
-# Lightning has two packages, each with its own copy of the class, and because no client has to be
-# imported for it.
-SERVICES: Mapping[str, LogImages] = {
-    "WandbLogger": _to_wandb,
-    "MLFlowLogger": _to_mlflow,
-    "CometLogger": _to_comet,
-    "NeptuneLogger": _to_neptune,
+# Name of a logger's class to the function that makes a destination of a logger. The name serves as
+# the key because Lightning has two packages, each with its own copy of the class, and because no
+# client has to be imported for it.
+SERVICES: Mapping[str, Callable[[Any], Destination]] = {
+    "WandbLogger": partial(Service, log_images=_to_wandb, naming={"ascii_only": False}),
+    "MLFlowLogger": partial(Service, log_images=_to_mlflow, naming={"ascii_only": True}),
+    "CometLogger": partial(
+        Service,
+        log_images=_to_comet,
+        naming={"ascii_only": False, "longest": _LONGEST_IN_COMET},
+    ),
+    "NeptuneLogger": partial(Service, log_images=_to_neptune, naming={"ascii_only": False}),
 }

@@ -1,24 +1,29 @@
 """Log encoded pictures to TensorBoard, and pixels to other writers with ``add_image``."""
 
 import io
+import math
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from kernelviz_callback.drawing.encode import EncodedImage
+from kernelviz_callback.snapshots.names import plain_tags
 from kernelviz_callback.storage import as_absolute, as_folder, reserve
 from kernelviz_callback.training.loggers.base import Images, Numbers
 from kernelviz_callback.training.loggers.event_file import event_file_of
 
+_HEAD = 3  # records of a new event file: two versions, and the start at a purge step
 _EVENT_BYTES = 1024  # upper bound of what an event adds to its content, such as time and step
 
 
@@ -79,6 +84,27 @@ class TensorBoard:
         """Write out what was logged."""
         self.writer.flush()
 
+    def purge_step(self) -> float:
+        """Return the ``purge_step`` of the writer. TensorBoard hides earlier events from it on.
+
+        The writer does not keep the number, so it is read from the head of its event file.
+
+        Returns:
+            Infinity if there is no such step, or if the file is not local.
+
+        Raises:
+            OSError: If the file cannot be read.
+        """
+        self.flush()
+        file = self.writer._get_file_writer()  # type: ignore[no-untyped-call]
+        path = as_folder(file.event_writer._file_name)
+        if isinstance(path, Path):
+            for record in islice(RawEventFileLoader(str(path)).Load(), _HEAD):
+                event = Event.FromString(record)
+                if event.session_log.status == SessionLog.START:
+                    return float(event.step)
+        return math.inf
+
 
 @dataclass(frozen=True)
 class PixelWriter:
@@ -102,11 +128,14 @@ class PixelWriter:
     def log(
         self, images: Images, step: int, numbers: Numbers, events: Sequence[Summary.Value]
     ) -> None:
-        """Log the images. Numbers and events are ignored."""
-        for tag, image in images.items():
-            if image.suffix != ".gif":
-                pixels = np.asarray(Image.open(io.BytesIO(image.content)))
-                self.writer.add_image(tag, pixels, step, dataformats="HWC")
+        """Log the images. Numbers and events are ignored.
+
+        Some writers replace characters in tags, so the tags get names that any writer keeps.
+        """
+        for tag, name in plain_tags(images, ascii_only=False).items():
+            if images[tag].suffix != ".gif":
+                pixels = np.asarray(Image.open(io.BytesIO(images[tag].content)))
+                self.writer.add_image(name, pixels, step, dataformats="HWC")
 
     def flush(self) -> None:
         """Write out what was logged, if the writer has a ``flush``."""

@@ -16,7 +16,7 @@ from kernelviz_callback.drawing.animation.gif import (
     st.lists(st.integers(0, CLEAR - 1), min_size=12, max_size=12),
     st.lists(st.integers(0, CLEAR - 1), min_size=12, max_size=12),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_frames_are_encoded_without_loss(first: list[int], second: list[int]) -> None:
     palette = np.random.default_rng(0).integers(0, 256, (CLEAR, 3)).astype(np.uint8)
     frames = [np.array(f, np.uint8).reshape(3, 4) for f in (first, first, second)]

@@ -70,7 +70,7 @@ def test_many_channels_are_drawn_as_their_principal_plane() -> None:
     channels=st.sampled_from([1, 2, 3, 5]),
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_frames_are_in_the_picture_and_do_not_overlap(
     filters: int, columns: int, channels: int, size: tuple[int, int]
 ) -> None:

@@ -5,11 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import DEFAULT_STEPS, logged_images
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    Logger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 
-from kernelviz_callback import EncodedImage, KernelVizCallback, register_logger
+from kernelviz_callback import EncodedImage, KernelVizCallback, KernelWatcher, register_logger
 from kernelviz_callback.training.loggers.registry import destination_of
 
 
@@ -43,12 +49,38 @@ def test_a_logger_without_images_has_no_destination(tmp_path: Path) -> None:
     assert destination_of(CSVLogger(tmp_path)) is None
 
 
-def test_a_logger_that_accepts_everything_and_writes_nothing_has_no_destination(
-    tmp_path: Path, monkeypatch
-) -> None:
+@pytest.fixture
+def rank_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning takes a process with ``SLURM_PROCID=1`` for rank one, also without a group."""
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    assert destination_of(TensorBoardLogger(tmp_path)) is None
+
+
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger, WandbLogger])
+def test_a_logger_that_writes_nothing_is_no_destination(
+    rank_one: None, tmp_path: Path, kind: type[Logger]
+) -> None:
+    pytest.importorskip("wandb")
+    with pytest.raises(RuntimeError, match=r"for rank 1, so that its loggers write nothing"):
+        destination_of(kind(save_dir=tmp_path))
+
+
+def record_three(folder: Path, logger: Logger) -> None:
+    with KernelWatcher(torch.nn.Conv2d(3, 4, 3), folder, loggers=[logger]) as watcher:
+        for step in range(3):
+            watcher.snapshot(step)
+
+
+@pytest.mark.loses_something
+@pytest.mark.parametrize("kind", [WandbLogger, TensorBoardLogger])
+def test_pictures_for_a_logger_that_writes_nothing_go_to_files(
+    rank_one: None, tmp_path: Path, kind: type[Logger], caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("wandb")
+    with pytest.warns(UserWarning, match=rf"could not reach {kind.__name__}: .*RANK") as caught:
+        record_three(tmp_path / "run", kind(save_dir=tmp_path))
+    assert len(caught) == 1
+    assert len(list((tmp_path / "run" / "kernelviz").glob("kernels-Conv2d-step-*.png"))) == 3
+    assert any("so the pictures go there too" in each.getMessage() for each in caplog.records)
 
 
 @pytest.fixture
