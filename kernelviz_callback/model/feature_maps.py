@@ -105,7 +105,7 @@ def feature_maps(
     try:
         with isolated_run(model, batch.device):
             _record_outputs(layers, found, shrink)
-            _module_to_run(model, layers)(batch)
+            module_to_run(model, layers)(batch)
     except _AllLayersCalled:
         pass
     except NotRestorable as error:
@@ -154,7 +154,7 @@ def _averaged(values: Tensor, factor: int) -> FeatureMap:
     return FeatureMap(F.avg_pool2d(values[None].float(), factor)[0], factor)
 
 
-def _module_to_run(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
+def module_to_run(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
     """Return the outermost module that has a forward and contains the most of the layers."""
     wanted = set(map(id, layers.values()))
     runnable = [module for module in model.modules() if has_forward(module)]
