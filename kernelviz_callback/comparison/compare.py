@@ -341,17 +341,12 @@ def _movement(now: _LayerWeights, then: _LayerWeights) -> Movement:
     paired = (now.partner >= 0) & (then.partner >= 0)
     if now.shape[1:] != then.shape[1:] or now is then or not paired.any():
         missing = torch.full((len(now.partner),), torch.nan, dtype=torch.float32, device="cpu")
-        return Movement(missing, missing, missing, missing, torch.nan)
+        return Movement(missing, missing, missing, torch.nan)
     moved = movement(
         now.layer.weights[now.partner[paired]], then.layer.weights[then.partner[paired]]
     )
-    return Movement(
-        change=_fill_in(moved.change, paired),
-        turned=_fill_in(moved.turned, paired),
-        relative=_fill_in(moved.relative, paired),
-        cosine=_fill_in(moved.cosine, paired),
-        drift=moved.drift,
-    )
+    change, relative, cosine = (_fill_in(values, paired) for values in moved[:3])
+    return Movement(change, relative, cosine, moved.drift)
 
 
 def _fill_in(values: Tensor, where: Tensor) -> Tensor:

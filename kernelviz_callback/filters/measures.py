@@ -36,9 +36,6 @@ class Movement(NamedTuple):
     Attributes:
         change: Norm of the difference between each filter and the reference, shape (N,), in units
             of the weights.
-        turned: Norm of the part of the difference that is orthogonal to the filter in the
-            reference, shape (N,), in units of the weights. Weight decay shortens a filter and does
-            not turn it. ``change`` if one of the two is zero.
         relative: ``change`` divided by the norm of the filter in the reference, shape (N,).
             Infinite if only the reference is zero, NaN if both are zero.
         cosine: Cosine between each filter and the reference, shape (N,), in [-1, 1]. 1 means that
@@ -48,7 +45,6 @@ class Movement(NamedTuple):
     """
 
     change: Tensor
-    turned: Tensor
     relative: Tensor
     cosine: Tensor
     drift: float
@@ -240,17 +236,12 @@ def movement(weights: Tensor, reference: Tensor) -> Movement:
     parts = []
     for now, then in zip(float64_blocks(weights), float64_blocks(reference), strict=True):
         products = (now * then).flatten(1).sum(1)
-        length, before, change = _norms(now), _norms(then), _norms(now - then)
-        share = (products / before.square())[:, None]
-        turned = _norms(now.flatten(1) - share * then.flatten(1))
-        turned = turned.where((length > 0) & (before > 0), change)
-        parts.append((length, before, change, turned, products))
-    length, before, change, turned, product = map(torch.cat, zip(*parts, strict=True))
+        parts.append((_norms(now), _norms(then), _norms(now - then), products))
+    length, before, change, product = map(torch.cat, zip(*parts, strict=True))
     finite = change.isfinite()
     drift = change.where(finite, 0).norm() / before.where(finite, 0).norm()
     cosine = (product / (length * before)).clamp(-1, 1)
-    relative = (change / before).float()
-    return Movement(change.float(), turned.float(), relative, cosine.float(), drift.item())
+    return Movement(change.float(), (change / before).float(), cosine.float(), drift.item())
 
 
 def variance_entropy(weights: Tensor) -> float:

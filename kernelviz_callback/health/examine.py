@@ -171,7 +171,7 @@ class _Examination:
             nearest_cosine=filters.nearest_cosine,
             concentration=filters.concentration,
             response_rms=None if self.energy is None else filters.response_rms,
-            turned=None if self.since_previous is None else self.since_previous.turned,
+            change=None if self.since_previous is None else self.since_previous.change,
         )
         totals = self._totals(filters, similar, is_noise(evidence, self.null))
         return KernelHealth(

@@ -130,8 +130,7 @@ def _shape_reasons(
         reason = f"random filters of this shape have cosines of up to {null.largest_cosine:.4f}"
         yield ("duplicate verdict",), reason
     if channels * prod(kernel) == 1:
-        affected = ("duplicate verdict", "frozen verdict")
-        yield affected, "filters with one weight differ only in scale"
+        yield ("duplicate verdict",), "filters with one weight differ only in scale"
     if groups == filters:
         yield (*_PAIR_NUMBERS, "duplicate verdict"), "every filter is alone in its group"
     if filters == 1:

@@ -19,7 +19,7 @@ DOMINATING_NORM = 4.0  # times the median norm: 16 times the energy of a typical
 # If a larger share of the filters is so strong, the other filters are weak instead.
 _MOST_DOMINATING = 0.25
 DUPLICATE_COSINE = 0.98  # the norm of the difference is a fifth of the norm of the filter
-FROZEN_TURN = 0.01  # times the median of the layer; see `filters.measures.Movement.turned`
+FROZEN_CHANGE = 0.01  # times the median change
 # A filter and its copy with 5 % noise have the cosine 0.9988. If random filters reach this limit,
 # there is no verdict on duplicates.
 LARGEST_USEFUL_COSINE = 0.998
@@ -58,9 +58,7 @@ class Evidence:
         nearest_cosine: Cosine of the filter ``nearest``.
         concentration: Concentration of the power spectrum.
         response_rms: Root mean square of the response to the probe; None without a probe.
-        turned: Norm of the difference from the previous snapshot, orthogonal to the filter; None
-            without a previous snapshot. Weight decay and momentum shorten a filter that gets no
-            gradient, and do not turn it.
+        change: Norm of the difference from the previous snapshot; None without a previous snapshot.
     """
 
     is_finite: Tensor
@@ -71,7 +69,7 @@ class Evidence:
     nearest_cosine: Tensor
     concentration: Tensor
     response_rms: Tensor | None
-    turned: Tensor | None
+    change: Tensor | None
 
 
 def give_verdicts(evidence: Evidence, null: NullModel) -> list[Verdict]:
@@ -166,15 +164,15 @@ def _dominating(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
 
 
 def _frozen(evidence: Evidence, null: NullModel) -> Iterator[Verdict]:
-    if evidence.turned is None:
+    if evidence.change is None:
         return
-    limit = min(FROZEN_TURN, null.smallest_norm)
-    movement = evidence.turned.nan_to_num(0.0, posinf=0.0).norm()
+    limit = min(FROZEN_CHANGE, null.smallest_norm)
+    movement = evidence.change.nan_to_num(0.0, posinf=0.0).norm()
     if movement <= _LEAST_MOVEMENT * evidence.norm.nan_to_num(0.0, posinf=0.0).norm():
         return
-    relative = relative_norms(evidence.turned)
+    relative = relative_norms(evidence.change)
     for i in _indices(relative < limit):
-        reason = f"it turned by {relative[i].item():.2g} of the layer's median (limit {limit:.2g})"
+        reason = f"it changed by {relative[i].item():.2g} of the median change (limit {limit:.2g})"
         yield Verdict(i, "frozen", reason)
 
 
