@@ -86,7 +86,7 @@ def opening_pages(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
     yield look
     for tab in tabs:
         tab.close()
-    assert complaints == []
+    assert complaints == [], complaints
 
 
 def _note_fetch(url: str, path: Path, complaints: list[str]) -> None:

@@ -107,7 +107,7 @@ def engine_page(browser: Any) -> Iterator[Engine]:
         page.goto(address)
         yield install(page)
         page.close()
-        assert complaints == []
+        assert complaints == [], complaints
 
 
 def install(page: Any) -> Engine:

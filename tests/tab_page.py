@@ -240,7 +240,7 @@ def opening(made: Site) -> Iterator[Callable[..., Tab]]:
     yield made.open
     for context in made.browser.contexts:
         context.close()
-    assert made.complaints == []
+    assert made.complaints == [], made.complaints
 
 
 def watch(page: Any, url: str, complaints: list[str]) -> None:

@@ -68,7 +68,9 @@ def input_picture(inputs: Tensor, *, title: str, notes: Sequence[str] = ()) -> P
     pixels, layout = draw_caption(tight, [title, *notes, scale], bar, (f"{low:.3g}", f"{high:.3g}"))
     for i, tile in enumerate(tiles):
         pixels[layout.box(i)] = tile
-    return Picture(pixels, layout, torch.full((count,), high - low, device="cpu"))
+    return Picture(
+        pixels, layout, torch.full((count,), high - low, dtype=torch.float32, device="cpu")
+    )
 
 
 def _as_tiles(levels: Tensor, finite: Tensor) -> Tensor:
@@ -81,4 +83,5 @@ def _as_tiles(levels: Tensor, finite: Tensor) -> Tensor:
         good = torch.nn.functional.pad(finite, (0, 1 if levels.shape[1] > 1 else 0), value=True)
         wide, good = (x.movedim(1, 2).flatten(2) for x in (wide, good))
         pictures = wide[..., None].expand(-1, -1, -1, 3)
-    return torch.where(good[..., None], pictures, torch.tensor(_NON_FINITE, dtype=torch.uint8))
+    magenta = torch.tensor(_NON_FINITE, dtype=torch.uint8, device="cpu")
+    return torch.where(good[..., None], pictures, magenta)
