@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -18,6 +19,7 @@ Job = Callable[[], None]
 
 # Seconds. Waiting is counted in slices: if the process is suspended for an hour, one slice passes.
 _SLICE = 0.5
+_MOST_CHECKS = 1000  # whether an ended thread is gone, one in a millisecond
 # The "nice" value of the thread, from 0 to 19. With 10 the thread gets about a tenth of a busy
 # processor, and all of an idle one.
 NICENESS = 10
@@ -142,6 +144,7 @@ class JobQueue:
         self._wait_while(lambda: not self._ended, patience)
         if self._ended:
             self._thread.join()
+            _wait_until_gone(self._thread)
         return self._ended
 
     def _wait_while(self, condition: Callable[[], bool], patience: float) -> float:
@@ -188,6 +191,19 @@ class JobQueue:
         except BaseException as error:
             with contextlib.suppress(BaseException):
                 self._on_error(error)
+
+
+def _wait_until_gone(thread: threading.Thread) -> None:
+    """Wait until the system has ended a thread that Python has ended, for a second at most.
+
+    In between, libraries such as MKL free the memory of the thread under a lock. If the process
+    forked then, the child could never take that lock. A thread of low priority may take long.
+    """
+    place = Path(f"/proc/self/task/{thread.native_id}")  # Linux
+    for _ in range(_MOST_CHECKS):
+        if not place.exists():
+            return
+        time.sleep(0.001)
 
 
 def _use_one_processor() -> None:

@@ -1,5 +1,6 @@
 """The background thread: order of jobs, bounds of the queue, errors, processors and priority."""
 
+import ctypes
 import math
 import os
 import signal
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -187,3 +189,22 @@ def test_a_job_that_is_partly_done_is_waited_for_again() -> None:
     assert queue.wait_for_room(patience=0.1) > 0
     may_end.set()
     assert queue.close(patience=math.inf)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="lists the threads of the process")
+def test_close_waits_until_the_system_has_ended_the_thread(worker) -> None:
+    """A fork right after it copies no lock that a library holds while the thread ends."""
+    system = ctypes.CDLL(None)
+    key = ctypes.c_uint()
+    microseconds = 300_000
+    # The system calls usleep(microseconds) in the thread when Python has ended it.
+    assert system.pthread_key_create(ctypes.byref(key), system.usleep) == 0
+    numbers: list[int] = []
+
+    def take_long_to_end() -> None:
+        numbers.append(threading.get_native_id())
+        system.pthread_setspecific(key, ctypes.c_void_p(microseconds))
+
+    worker.submit(take_long_to_end)
+    assert worker.close(patience=60)
+    assert not Path(f"/proc/self/task/{numbers[0]}").exists()
