@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernelviz_callback.model.call_order import has_forward, why_it_cannot_run
-from kernelviz_callback.model.held_state import NotRestorable
-from kernelviz_callback.model.isolation import CollectiveOperation, isolated_run
+from kernelviz_callback.model.isolation import (
+    CollectiveOperation,
+    isolated_run,
+    why_run_failed,
+)
 
 
 @dataclass(frozen=True)
@@ -108,15 +111,8 @@ def feature_maps(
             module_to_run(model, layers)(batch)
     except _AllLayersCalled:
         pass
-    except NotRestorable as error:
-        reason = f"the model cannot be run without a trace: {error}"
-    except CollectiveOperation as error:
-        reason = f"the model waits for other processes ({error}), which do not run it now"
-    except Exception as error:
-        reason = (
-            f"the model failed on images of shape {tuple(batch.shape)} before calling it: "
-            f"{type(error).__name__}: {error}"
-        )
+    except (Exception, CollectiveOperation) as error:
+        reason = why_run_failed(error, batch.shape)
     return FeatureMaps(found, {name: reason for name in layers if name not in found})
 
 

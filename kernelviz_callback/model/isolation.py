@@ -14,7 +14,7 @@ from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kernelviz_callback.model.held_state import HeldState
+from kernelviz_callback.model.held_state import HeldState, NotRestorable
 
 # The module of torch's hooks that derive the weights of a layer: weight norm, spectral norm and
 # pruning.
@@ -56,6 +56,23 @@ def isolated_run(
         torch.autocast(device.type, enabled=False),
     ):
         yield
+
+
+def why_run_failed(error: BaseException, shape: Sequence[int]) -> str:
+    """Say why a model did not call a layer in `isolated_run`.
+
+    Args:
+        error: What the run raised.
+        shape: Shape of the images that the model was to read.
+    """
+    if isinstance(error, NotRestorable):
+        return f"the model cannot be run without a trace: {error}"
+    if isinstance(error, CollectiveOperation):
+        return f"the model waits for other processes ({error}), which do not run it now"
+    return (
+        f"the model failed on images of shape {tuple(shape)} before calling it: "
+        f"{type(error).__name__}: {error}"
+    )
 
 
 @contextmanager

@@ -11,8 +11,11 @@ from kernelviz_callback.model.call_order import why_it_cannot_run
 from kernelviz_callback.model.convolutions import weight_shape
 from kernelviz_callback.model.feature_maps import module_to_run
 from kernelviz_callback.model.followers import Follower, FollowerNotes
-from kernelviz_callback.model.held_state import NotRestorable
-from kernelviz_callback.model.isolation import CollectiveOperation, isolated_run
+from kernelviz_callback.model.isolation import (
+    CollectiveOperation,
+    isolated_run,
+    why_run_failed,
+)
 
 MOST_IMAGES = 16  # of a batch
 
@@ -82,15 +85,8 @@ def read_inputs(model: nn.Module, layers: Mapping[str, nn.Module], images: Tenso
                 _record(name, layer, inputs, notes[name])
                 following.enter_context(notes[name])
             module_to_run(model, layers)(batch)
-    except NotRestorable as error:
-        reason = f"the model cannot be run without a trace: {error}"
-    except CollectiveOperation as error:
-        reason = f"the model waits for other processes ({error}), which do not run it now"
-    except Exception as error:
-        reason = (
-            f"the model failed on images of shape {tuple(batch.shape)}: "
-            f"{type(error).__name__}: {error}"
-        )
+    except (Exception, CollectiveOperation) as error:
+        reason = why_run_failed(error, batch.shape)
     return Readings(
         {name: Reading(values, notes[name].result()) for name, values in inputs.items()},
         {name: reason for name in layers if name not in inputs},
